@@ -1,0 +1,164 @@
+"""The nouns of the pipeline, as frozen dataclasses, and the protocol of a judge.
+
+Shape legend used in every docstring of the package:
+B prompts, G completions per prompt, N = B * G, T tokens, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from emor3.taxonomy import LabelSet
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image. `label` is always spelt as in `labels`."""
+
+    id: str
+    image: str
+    """Path of the image file."""
+    label: str
+    labels: LabelSet
+    split: str = "train"
+    distribution: Mapping[str, float] | None = None
+    """Human votes as shares over `labels`, where humans voted."""
+    valence: float | None = None
+    arousal: float | None = None
+    group: str | None = None
+    """Items of one group are near copies: resample them together."""
+
+
+class Problem(StrEnum):
+    """Why a completion breaks the grammar of Structured Emotional Thinking (format 0)."""
+
+    EMPTY = "empty"
+    STEP_MISSING = "step_missing"
+    STEP_REPEATED = "step_repeated"
+    STEP_BLANK = "step_blank"
+    STEPS_OUT_OF_ORDER = "steps_out_of_order"
+    TEXT_OUTSIDE_STEPS = "text_outside_steps"
+    ANSWER_MISSING = "answer_missing"
+    ANSWER_BEFORE_STEPS = "answer_before_steps"
+
+
+@dataclass(frozen=True)
+class EmotionalThought:
+    """A parsed completion `o = {s1, s2, s3, answer}`; None where a part is not usable."""
+
+    trigger: str | None
+    """Body of <step1>: what in the scene could cause an emotion."""
+    feeling: str | None
+    """Body of <step2>: how a viewer would feel."""
+    conclusion: str | None
+    """Body of <step3>: positive or negative, high or low arousal."""
+    answer: str | None
+    """Content of the last balanced, non-empty box, peeled; not yet normalised."""
+    problem: Problem | None
+    """None where the grammar holds."""
+
+
+class Aspect(StrEnum):
+    """The two reflections of the paper's section on the Reflective Emotional Reward."""
+
+    CONSISTENCY = "consistency"
+    COHERENCE = "coherence"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to a judge, asked in a fresh context. Hashable, so identical ones are asked once."""
+
+    aspect: Aspect
+    text: str
+    """The whole user turn, placeholders in model text already escaped."""
+    candidates: tuple[str, ...]
+    """The replies the judge may choose from: ("Yes", "No") or the label set."""
+    image: str | None = None
+    """Path of the image that belongs to the question; None for text-only questions."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a judge said. `probabilities` is over the question's candidates where the judge scored them."""
+
+    text: str
+    probabilities: Mapping[str, float] | None = None
+
+
+class Judge(Protocol):
+    """Anything that answers a batch of questions, in order."""
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]: ...
+
+
+class Verdict(StrEnum):
+    """What a reply says about the completion."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    UNREADABLE = "unreadable"
+    NOT_ASKED = "not_asked"
+    """The completion lacks what the question needs; `Finding.reason` says what. Scores 0."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one reflection."""
+
+    verdict: Verdict
+    question: Question | None = None
+    reply: Reply | None = None
+    reason: str | None = None
+    """Why the question could not be asked."""
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """Both findings on one completion. A finding is None where that reflection was never run."""
+
+    consistency: Finding | None = None
+    coherence: Finding | None = None
+
+
+@dataclass(frozen=True)
+class RewardBreakdown:
+    """`total` is the weighted sum of `parts`; a part is None where its reflection was never run."""
+
+    total: float
+    parts: Mapping[str, float | None]
+    """Raw, unweighted: accuracy, format, consistency, coherence."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One scored completion: the unit of `rollouts.jsonl`."""
+
+    sample: Sample
+    completion: str
+    thought: EmotionalThought
+    reflection: Reflection
+    reward: RewardBreakdown
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One evaluated completion: the unit of `predictions.jsonl`."""
+
+    sample: Sample
+    completion: str
+    thought: EmotionalThought
+    predicted: str | None
+    """The label of the set that the answer names; None is the outcome "unparsed"."""
+    reflection: Reflection = field(default_factory=Reflection)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval and the number of items behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
