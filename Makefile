@@ -1,0 +1,27 @@
+# Everything lives in .venv. `make setup` builds it once, and again only when the requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+.PHONY: setup quickstart test lint
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: setup
+	$(BIN)/emor3 quickstart
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(ONE_THREAD) $(BIN)/pytest -m 'not slow'
+	$(ONE_THREAD) $(BIN)/pytest -m slow
