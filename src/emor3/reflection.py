@@ -1,17 +1,111 @@
 """The Reflective Emotional Reward's questions, built from a parsed completion, and the reading of the replies."""
 
-from emor3.taxonomy import LabelSet
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from emor3.taxonomy import LabelSet, affirmed, normalise
 from emor3.thinking import load_template, render
-from emor3.types import Aspect, Question
+from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
+
+_PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
+_WORD = re.compile(r"[^\W_]+")
+
+
+def escape(text: str) -> str:
+    """Model text that may stand in a prompt: `<image>`, `<|image_pad|>`, `[IMG]` and the like become inert.
+
+    Blanks inside the brackets keep them readable while no tokenizer or chat template takes them for its own. Orders
+    to the judge are left as they are: they are just text.
+    """
+    return _PLACEHOLDER.sub(_with_blanks, text)
+
+
+def _with_blanks(placeholder: re.Match[str]) -> str:
+    return f"{placeholder[0][0]} {placeholder[0][1:-1]} {placeholder[0][-1]}"
 
 
 def consistency_question(image: str, trigger: str) -> Question:
     """Visual-text consistency: image + s1, "does this text describe the image?"."""
-    text = render(load_template("consistency"), trigger=trigger)
+    text = render(load_template("consistency"), trigger=escape(trigger))
     return Question(Aspect.CONSISTENCY, text, ("Yes", "No"), image)
 
 
 def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question:
     """Emotional coherence: s1 + s2 without the image, "which emotion, one of K labels?"."""
-    text = render(load_template("coherence"), trigger=trigger, feeling=feeling, labels=", ".join(labels.labels))
+    names = ", ".join(labels.labels)
+    text = render(load_template("coherence"), trigger=escape(trigger), feeling=escape(feeling), labels=names)
     return Question(Aspect.COHERENCE, text, labels.labels)
+
+
+def ask(
+    image: str, thought: EmotionalThought, labels: LabelSet, aspects: frozenset[Aspect]
+) -> dict[Aspect, Question | str]:
+    """For each wanted aspect its question, or the reason why the completion does not allow it."""
+    asked: dict[Aspect, Question | str] = {}
+    for aspect in Aspect:
+        if aspect not in aspects:
+            continue
+        if thought.trigger is None:
+            asked[aspect] = "step1 is missing, repeated, not closed or blank"
+        elif aspect is Aspect.CONSISTENCY:
+            asked[aspect] = consistency_question(image, thought.trigger)
+        elif thought.feeling is None:
+            asked[aspect] = "step2 is missing, repeated, not closed or blank"
+        else:
+            asked[aspect] = coherence_question(thought.trigger, thought.feeling, labels)
+    return asked
+
+
+def read(question: Question, reply: Reply, label: str, labels: LabelSet) -> Verdict:
+    """What a free-text reply says about a completion whose ground truth is `label`."""
+    if question.aspect is Aspect.CONSISTENCY:
+        return _read_yes_no(reply.text)
+    if affirmed(reply.text, labels) == label:
+        return Verdict.SUPPORTED
+    return Verdict.REFUTED if any(map(str.isalpha, reply.text)) else Verdict.UNREADABLE
+
+
+def _read_yes_no(reply: str) -> Verdict:
+    """Whole words only: "eyes" holds no yes and "none" no no. A yes that a later "no" takes back says nothing."""
+    words = _WORD.findall(normalise(reply))
+    if words[:1] == ["no"]:
+        return Verdict.REFUTED
+    return Verdict.SUPPORTED if words[:1] == ["yes"] and "no" not in words else Verdict.UNREADABLE
+
+
+def reflect(
+    judge: Judge, items: Sequence[tuple[Sample, EmotionalThought]], aspects: frozenset[Aspect]
+) -> list[Reflection]:
+    """Both findings for each of N completions, from one call of the judge in which identical questions stand once.
+
+    The judge is called even without a question, so that every rank of a distributed run calls it equally often.
+    Raises ValueError where a judge does not answer every question.
+    """
+    asked = [ask(sample.image, thought, sample.labels, aspects) for sample, thought in items]
+    questions = list(dict.fromkeys(q for per_item in asked for q in per_item.values() if isinstance(q, Question)))
+    replies = dict(zip(questions, judge.answer(questions), strict=True))
+    return [
+        Reflection(**{aspect.value: _finding(entry, replies, sample) for aspect, entry in per_item.items()})
+        for (sample, _), per_item in zip(items, asked, strict=True)
+    ]
+
+
+def _finding(asked: Question | str, replies: dict[Question, Reply], sample: Sample) -> Finding:
+    if isinstance(asked, str):
+        return Finding(Verdict.NOT_ASKED, reason=asked)
+    reply = replies[asked]
+    return Finding(read(asked, reply, sample.label, sample.labels), asked, reply)
+
+
+@dataclass
+class ScriptedJudge:
+    """A judge whose replies are given: for saved replies, and to run the method without a model."""
+
+    script: Callable[[Question], str]
+    asked: list[Question] = field(default_factory=list)
+    """Every question so far, in order."""
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        self.asked.extend(questions)
+        return [Reply(self.script(question)) for question in questions]

@@ -1,20 +1,339 @@
-"""Label sets: their labels, polarity and arousal signs, aliases, and the label normaliser."""
+"""Label sets: their labels, polarity and arousal signs and aliases, and how a text is compared with them.
 
-from collections.abc import Mapping
+Strict comparison (`match`, `affirmed`) serves rewards and accuracy. The lenient one (`resolve`) serves a single figure
+that is reported beside the strict one.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from emor3.errors import UserError
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """K labels with what is known of them. Signs are +1 or -1; a label without a fixed sign is absent."""
+    """K labels with what is known of them. Signs are +1 or -1; a label without a fixed sign is absent.
+
+    Raises UserError where a label is blank or not a string, or where two labels differ only in what `normalise` drops.
+    """
 
     name: str
     labels: tuple[str, ...]
     polarity: Mapping[str, int] = field(default_factory=dict, hash=False)
     arousal: Mapping[str, int] = field(default_factory=dict, hash=False)
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Other words for a label, read by `resolve` only: word -> label."""
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise UserError(f"label set {self.name!r} has no labels: list at least one")
+        seen: dict[str, str] = {}
+        for label in self.labels:
+            if not isinstance(label, str) or not normalise(label):
+                raise UserError(f"label set {self.name!r}: {label!r} is not a label: labels are non-blank strings")
+            if normalise(label) in seen:
+                twin = seen[normalise(label)]
+                raise UserError(f"label set {self.name!r}: {twin!r} and {label!r} are the same label: keep one")
+            seen[normalise(label)] = label
+        for table, signs in (("polarity", self.polarity), ("arousal", self.arousal)):
+            for label, sign in signs.items():
+                if label not in self.labels or sign not in (1, -1):
+                    raise UserError(f"label set {self.name!r}: {table} {label!r}: {sign!r} is not a label's +1 or -1")
+        for alias, label in self.aliases.items():
+            if not isinstance(alias, str) or label not in self.labels:
+                raise UserError(f"label set {self.name!r}: alias {alias!r} leads to {label!r}, which is not in the set")
 
 
-MIKELS8 = LabelSet("mikels8", ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness"))
-EKMAN6 = LabelSet("ekman6", ("anger", "disgust", "fear", "joy", "sadness", "surprise"))
-WEBEMO7 = LabelSet("webemo7", ("love", "joy", "surprise", "confusion", "anger", "fear", "sadness"))
+# --- comparison ------------------------------------------------------------------------------------------------------
+
+# Unicode's default-ignorable characters and the control characters that are not white space.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]+"
+)
+_OPENING_TAG = re.compile(r"<([a-z][a-z0-9]*)(?:\s[^<>]*)?>")
+# Scripts written without spaces: any place inside such text may be the edge of a word.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_NEGATION_BEFORE = re.compile(
+    r"(?:\b(?:not|no|non|never|without|nor|neither)|n['\u2019]t)[\s-]+(?:(?:an?|any|the)\s+)?$"
+)
+_NEGATION = re.compile(r"\b(?:not|no|non|never|without|nor|neither|hardly|lacks?|cannot)\b|n['\u2019]t\b")
+_LONGEST_NEGATION = 24
+
+
+def without_invisible(text: str) -> str:
+    """The text less the characters that no reader sees: zero-width, directional, variation selectors, controls."""
+    return _INVISIBLE.sub("", text)
+
+
+def fold_text(text: str) -> str:
+    """NFKC, no invisible characters, white space folded, casefold. Linear time."""
+    visible = without_invisible(unicodedata.normalize("NFKC", text))
+    return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+
+
+def normalise(text: str) -> str:
+    """A label as it is compared: `fold_text`, then less the punctuation and markup around it; inner text is kept.
+
+    A text of nothing but punctuation is its own label ("+", "-"). "" for a blank text. Linear time.
+    """
+    folded = fold_text(text)
+    start, end = _peel(folded, 0, len(folded), keep="<>")
+    while tag := _OPENING_TAG.match(folded, start, end):
+        closing = f"</{tag[1]}>"
+        if not folded.endswith(closing, tag.end(), end):
+            break
+        start, end = _peel(folded, tag.end(), end - len(closing), keep="<>")
+    start, end = _peel(folded, start, end)
+    return folded[start:end] or folded
+
+
+def _peel(text: str, start: int, end: int, keep: str = "") -> tuple[int, int]:
+    while start < end and text[start] not in keep and _is_decoration(text[start]):
+        start += 1
+    while start < end and text[end - 1] not in keep and _is_decoration(text[end - 1]):
+        end -= 1
+    return start, end
+
+
+def _is_decoration(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "PZ" or category in ("Sm", "Sc", "Sk")
+
+
+def match(text: str, labels: LabelSet) -> str | None:
+    """The label of the set that the whole text is, spelt as in the set; None where it is no label or several."""
+    return _by_normal_form(labels).get(normalise(text))
+
+
+@lru_cache(maxsize=256)
+def _by_normal_form(labels: LabelSet) -> dict[str, str]:
+    return {normalise(label): label for label in labels.labels}
+
+
+def affirmed(text: str, labels: LabelSet) -> str | None:
+    """The one label that a free text names, as a whole word or phrase; None for none, several, or a negated one.
+
+    "great joy" does not name "joy" where both are labels; "sadness, not fear" names two.
+    """
+    normal_forms = _by_normal_form(labels)
+    mentions = set(_mentions(fold_text(text), tuple(normal_forms)))
+    if len(mentions) != 1:
+        return None
+    phrase, negated = mentions.pop()
+    return None if negated else normal_forms[phrase]
+
+
+def _mentions(text: str, phrases: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Phrases that stand in the text as whole words and not inside a longer one; True beside those negated."""
+    covered = 0
+    anywhere, longest_first = _search(phrases)
+    for place in anywhere.finditer(text):
+        start = place.start()
+        for phrase in longest_first:
+            end = start + len(phrase)
+            if text.startswith(phrase, start) and _is_edge(text, start) and _is_edge(text, end):
+                if end > covered:
+                    covered = end
+                    before = text[max(0, start - _LONGEST_NEGATION) : start]
+                    yield phrase, _NEGATION_BEFORE.search(before) is not None
+                break
+
+
+@lru_cache(maxsize=256)
+def _search(phrases: tuple[str, ...]) -> tuple[re.Pattern[str], list[str]]:
+    anywhere = re.compile(f"(?={'|'.join(re.escape(phrase) for phrase in phrases)})")
+    return anywhere, sorted(phrases, key=len, reverse=True)
+
+
+def _is_edge(text: str, place: int) -> bool:
+    return not (0 < place < len(text) and _is_spaced_word(text[place - 1]) and _is_spaced_word(text[place]))
+
+
+def _is_spaced_word(character: str) -> bool:
+    # Python's \w leaves out combining marks, which are vowels in many scripts.
+    return (character.isalnum() or unicodedata.category(character)[0] == "M") and not _UNSPACED.match(character)
+
+
+def resolve(text: str, labels: LabelSet) -> str | None:
+    """Lenient reading of an answer: exact -> alias -> inflection -> None, for one label without any negation.
+
+    Aliases belong to the set: "amazed" is awe in Mikels-8 and surprise in Ekman-6.
+    """
+    exact = match(text, labels)
+    folded = fold_text(text)
+    if exact is not None or _NEGATION.search(folded):
+        return exact
+    words = {**{fold_text(alias): label for alias, label in labels.aliases.items()}, **_by_normal_form(labels)}
+    named = {words[phrase] for phrase, _ in _mentions(folded, tuple(words))}
+    if not named:
+        stems = {_stem(word): label for word, label in words.items()}
+        named = {stems[stem] for stem in map(_stem, re.findall(r"[^\W\d_]+", folded)) if stem in stems}
+    return named.pop() if len(named) == 1 else None
+
+
+def _stem(word: str) -> str:
+    """English inflections off: "fearful", "fears" and "feared" share the stem of "fear"."""
+    for suffix in ("s", "ly", "ness", "ful", "ment", "ing", "ed", "e"):
+        if word.endswith(suffix) and len(word) - len(suffix) > 2 and not (suffix == "s" and word.endswith("ss")):
+            word = word.removesuffix(suffix)
+    return word
+
+
+# --- built-in sets ---------------------------------------------------------------------------------------------------
+
+# Words that mean the same in every set. Where a word of another set is nearest differs by set and is given there.
+_COMMON_ALIASES = {
+    "amusement": "amused amusing funny humor humour humorous fun",
+    "anger": "angry mad furious fury rage enraged outrage outraged annoyed annoyance irritated irritation",
+    "awe": "awed awestruck awesome wonder wonderment reverence majestic",
+    "confusion": "confused confusing bewildered puzzled perplexed",
+    "contentment": "content calm serene serenity peaceful peace satisfied satisfaction tranquil tranquility relaxed",
+    "disgust": "disgusted disgusting revulsion repulsion repulsed repulsive",
+    "excitement": "excited exciting thrill thrilled thrilling enthusiasm enthusiastic",
+    "fear": "afraid scared scary frightened frightening fright terrified terror horror horrified anxious anxiety",
+    "joy": "happy happiness joyful joyous delight delighted cheerful gladness glad",
+    "love": "loving affection affectionate tenderness",
+    "sadness": "sad sorrow sorrowful grief unhappy melancholy gloom gloomy depressed heartbroken",
+    "surprise": "surprised surprising astonished astonishment shock shocked startled",
+    "trust": "trusting trustful acceptance",
+    "anticipation": "anticipating expectation expectant",
+    "neutral": "neutrality indifferent indifference",
+    "positive": "positivity pleasant",
+    "negative": "negativity unpleasant",
+}
+
+
+def _built_in(
+    name: str, labels: str, positive: str = "", negative: str = "", high: str = "", low: str = "", **aliases: str
+) -> LabelSet:
+    words = tuple(labels.split())
+    spelt = {alias: label for label in words for alias in _COMMON_ALIASES.get(label, "").split()}
+    spelt |= {alias: label for label, more in aliases.items() for alias in more.split()}
+    return LabelSet(
+        name,
+        words,
+        polarity=dict.fromkeys(positive.split(), 1) | dict.fromkeys(negative.split(), -1),
+        arousal=dict.fromkeys(high.split(), 1) | dict.fromkeys(low.split(), -1),
+        aliases={alias: label for alias, label in spelt.items() if alias not in words},
+    )
+
+
+# Arousal is the sign of the circumplex quadrant. Surprise and awe have none: word norms misplace them.
+MIKELS8 = _built_in(
+    "mikels8",
+    "amusement awe contentment excitement anger disgust fear sadness",
+    positive="amusement awe contentment excitement",
+    negative="anger disgust fear sadness",
+    high="amusement excitement anger disgust fear",
+    low="contentment sadness",
+    awe="amazed amazing amazement",
+)
+_EKMAN_SIGNS = {
+    "positive": "joy",
+    "negative": "anger disgust fear sadness",
+    "high": "anger disgust fear joy",
+    "low": "sadness",
+    "surprise": "amazed amazing amazement",
+}
+EKMAN6 = _built_in("ekman6", "anger disgust fear joy sadness surprise", **_EKMAN_SIGNS)
+EKMAN7 = _built_in("ekman7", "anger disgust fear joy sadness surprise neutral", **_EKMAN_SIGNS)
+PLUTCHIK8 = _built_in(
+    "plutchik8",
+    "joy trust fear surprise sadness disgust anger anticipation",
+    positive="joy trust",
+    negative="fear sadness disgust anger",
+    high="joy fear disgust anger anticipation",
+    low="trust sadness",
+    surprise="amazed amazing amazement",
+)
+SENTIMENT3 = _built_in("sentiment3", "negative neutral positive", positive="positive", negative="negative")
+
+_WEBEMO_7_OF_25 = {
+    "love": "affection gratitude lust",
+    "joy": "cheerfulness contentment enthrallment optimism pride relief zest",
+    "surprise": "surprise",
+    "confusion": "confusion",
+    "anger": "disgust envy exasperation irritability rage",
+    "fear": "horror nervousness",
+    "sadness": "disappointment neglect sadness shame suffering sympathy",
+}
+_WEBEMO_2_OF_7 = {"positive": "love joy surprise", "negative": "confusion anger fear sadness"}
+_PARENT_OF_25 = {child: parent for parent, children in _WEBEMO_7_OF_25.items() for child in children.split()}
+_PARENT_OF_7 = {child: parent for parent, children in _WEBEMO_2_OF_7.items() for child in children.split()}
+
+
+def _webemo25_of(polarity: str) -> str:
+    return " ".join(label for label, parent in _PARENT_OF_25.items() if _PARENT_OF_7[parent] == polarity)
+
+
+# In the order of the set's own class indices, 0 to 24; the aliases are its misspellings.
+WEBEMO25 = _built_in(
+    "webemo25",
+    " ".join(sorted(_PARENT_OF_25)),
+    positive=_webemo25_of("positive"),
+    negative=_webemo25_of("negative"),
+    cheerfulness="cheerfullness",
+    irritability="irritabilty",
+)
+WEBEMO7 = _built_in("webemo7", " ".join(_WEBEMO_7_OF_25), **_WEBEMO_2_OF_7)
+WEBEMO2 = _built_in("webemo2", "positive negative", positive="positive", negative="negative")
+
+BUILT_IN = (MIKELS8, EKMAN6, EKMAN7, PLUTCHIK8, WEBEMO25, WEBEMO7, WEBEMO2, SENTIMENT3)
+_PARENTS = {(WEBEMO25, WEBEMO7): _PARENT_OF_25, (WEBEMO7, WEBEMO2): _PARENT_OF_7}
+
+
+def fold(label: str, source: LabelSet, target: LabelSet) -> str:
+    """The label of a coarser set that a finer one's label belongs to, along WebEmo 25 -> 7 -> 2.
+
+    Raises UserError where `label` is not in `source` or `source` does not fold into `target`.
+    """
+    if label not in source.labels:
+        raise UserError(f"label {label!r} is not in the set {source.name} ({', '.join(source.labels)})")
+    if source == target:
+        return label
+    for (finer, coarser), parents in _PARENTS.items():
+        if finer == source:
+            return fold(parents[label], coarser, target)
+    raise UserError(f"label set {source.name} does not fold into {target.name}: only webemo25 -> webemo7 -> webemo2 do")
+
+
+def get_label_set(name: str) -> LabelSet:
+    """Built-in label set by name. Raises UserError, naming the nearest, for an unknown one."""
+    by_name = {labels.name: labels for labels in BUILT_IN}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name.lower(), by_name, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown label set {name!r}: {hint}There are {', '.join(by_name)}, or give a YAML file or a list")
+
+
+def label_set_from(values: Sequence[str] | Mapping[str, object], name: str) -> LabelSet:
+    """A user's label set: a list of labels, or a mapping with `labels` and optional `polarity`, `arousal`, `aliases`.
+
+    Raises UserError for fewer than two labels, unknown keys, doubles, or signs and aliases that fit no label.
+    """
+    fields = dict(values) if isinstance(values, Mapping) else {"labels": values}
+    unknown = sorted(map(str, fields.keys() - {"labels", "polarity", "arousal", "aliases"}))
+    if unknown:
+        raise UserError(f"label set {name!r}: unknown {', '.join(unknown)}: use labels, polarity, arousal, aliases")
+    labels = fields.get("labels")
+    if not isinstance(labels, list | tuple) or len(labels) < 2:
+        raise UserError(f"label set {name!r} needs a list of at least two labels")
+    spelt = tuple(label.strip() if isinstance(label, str) else label for label in labels)
+    tables = (_table(fields, table, name) for table in ("polarity", "arousal", "aliases"))
+    return LabelSet(name, spelt, *tables)
+
+
+def _table(fields: Mapping[str, object], table: str, name: str) -> Mapping[str, Any]:
+    words = fields.get(table) or {}
+    if not isinstance(words, Mapping):
+        raise UserError(f"label set {name!r}: {table} must map words to values")
+    return words

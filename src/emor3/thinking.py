@@ -1,13 +1,23 @@
-"""Structured Emotional Thinking: the prompt that asks for it and the parser that reads it, side by side."""
+"""Structured Emotional Thinking: the prompt that asks for it and the parser that reads it, side by side.
 
+A completion is <step1>…</step1><step2>…</step2><step3>…</step3>\\boxed{label}. Tags and box are the contract; the
+words around them are a template's.
+"""
+
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-
-from jinja2.sandbox import SandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from emor3.errors import UserError
-from emor3.taxonomy import LabelSet
+from emor3.taxonomy import LabelSet, without_invisible
+from emor3.types import EmotionalThought, Problem
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+STEPS = ("step1", "step2", "step3")
 
 
 @cache
@@ -19,16 +29,148 @@ def load_template(name: str) -> str:
     shipped = files("emor3") / "templates" / f"{name}.txt"
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
-    if Path(name).is_file():
+    try:
         return Path(name).read_text(encoding="utf-8").strip()
-    raise UserError(f"template {name!r} is neither a shipped template nor a file: give the path of a text file")
+    except (OSError, ValueError):
+        raise UserError(
+            f"template {name!r} is neither a shipped template nor a file: give the path of a text file"
+        ) from None
 
 
 def render(template: str, **values: str) -> str:
-    """Fill a template. Values are inserted as data: braces inside them are never evaluated."""
-    return SandboxedEnvironment(keep_trailing_newline=False).from_string(template).render(**values)
+    """Fill a template. Values are inserted as data: braces inside them are never evaluated.
+
+    Raises UserError where the template has an error of its own or asks for a value that is not there.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return _compile(template).render(**values)
+    except TemplateError as error:
+        raise UserError(
+            f"template {template[:40]!r}… cannot be filled: {error}; it may use {', '.join(values)}"
+        ) from None
+
+
+@cache
+def _compile(template: str) -> "Template":
+    from jinja2 import StrictUndefined  # here, so that parsing alone does not pay for the import
+    from jinja2.sandbox import SandboxedEnvironment
+
+    return SandboxedEnvironment(undefined=StrictUndefined).from_string(template)
 
 
 def build_prompt(labels: LabelSet, template: str = "steps") -> str:
     """User turn that goes with the image: the instruction, with the K labels of the sample's own label set."""
     return render(load_template(template), labels=", ".join(labels.labels))
+
+
+def parse(text: str) -> EmotionalThought:
+    """Read a completion `o = {s1, s2, s3, answer}`. Linear in the text's length, whatever it holds.
+
+    A step is usable if its tag pair stands exactly once, closed and non-blank, even where the grammar is broken.
+    """
+    bodies = [_body(text, step) for step in STEPS]
+    box = _last_box(text)
+    return EmotionalThought(
+        trigger=bodies[0],
+        feeling=bodies[1],
+        conclusion=bodies[2],
+        answer=box[1] if box else None,
+        problem=_problem(text, box[0] if box else None),
+    )
+
+
+def _tags(step: str) -> tuple[str, str]:
+    return f"<{step}>", f"</{step}>"
+
+
+def _is_blank(text: str) -> bool:
+    return not without_invisible(text).strip()
+
+
+def _span(text: str, step: str) -> tuple[int, int] | None:
+    """Where the body of a step begins and ends; None unless its tags stand once each, the opening one first."""
+    opening, closing = _tags(step)
+    if text.count(opening) != 1 or text.count(closing) != 1:
+        return None
+    start, end = text.index(opening) + len(opening), text.index(closing)
+    return (start, end) if start <= end else None
+
+
+def _body(text: str, step: str) -> str | None:
+    span = _span(text, step)
+    if span is None or _is_blank(text[slice(*span)]):
+        return None
+    return text[slice(*span)].strip()
+
+
+def _problem(text: str, box_start: int | None) -> Problem | None:
+    """The first rule of the grammar that the completion breaks, in the order of `Problem`."""
+    if _is_blank(text):
+        return Problem.EMPTY
+    if any(text.count(tag) > 1 for step in STEPS for tag in _tags(step)):
+        return Problem.STEP_REPEATED
+    spans = [span for step in STEPS if (span := _span(text, step))]
+    if len(spans) < len(STEPS):
+        return Problem.STEP_MISSING
+    if any(_is_blank(text[start:end]) for start, end in spans):
+        return Problem.STEP_BLANK
+    place = 0
+    gaps = []
+    for step, (start, end) in zip(STEPS, spans, strict=True):
+        opening, closing = _tags(step)
+        if start - len(opening) < place:
+            return Problem.STEPS_OUT_OF_ORDER
+        gaps.append(text[place : start - len(opening)])
+        place = end + len(closing)
+    if any(gap.strip() for gap in gaps):
+        return Problem.TEXT_OUTSIDE_STEPS
+    if box_start is None:
+        return Problem.ANSWER_MISSING
+    return Problem.ANSWER_BEFORE_STEPS if box_start < place else None
+
+
+# --- the answer box --------------------------------------------------------------------------------------------------
+
+_BRACE = re.compile(r"\\boxed\{|[{}]")
+_WRAPPER = re.compile(r"(?:\\(?:boxed|text[a-z]*|math[a-z]+|mbox|emph|underline) *)?\{")
+_AROUND_WRAPPER = " \t\r\n$*_`~\"'.,;:!"
+
+
+def _last_box(text: str) -> tuple[int, str] | None:
+    """Start and peeled content of the last balanced, non-empty box. A box inside a balanced box is part of it."""
+    closes: dict[int, int] = {}
+    open_braces: list[tuple[int, int]] = []
+    boxes: list[tuple[int, int]] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            open_braces.append((brace.start(), brace.end() - 1))
+        elif open_braces:
+            start, opening = open_braces.pop()
+            closes[opening] = brace.start()
+            if start != opening:
+                boxes.append((start, opening))
+    seen_from = len(text)
+    for start, opening in reversed(boxes):
+        if start >= seen_from:
+            continue
+        seen_from = start
+        answer = _peel(text, opening + 1, closes[opening], closes)
+        if not _is_blank(answer):
+            return start, answer
+    return None
+
+
+def _peel(text: str, start: int, end: int, closes: dict[int, int]) -> str:
+    """The text between two places less the boxes, braces and text commands that wrap the whole of it."""
+    while True:
+        inner_start, inner_end = start, end
+        while inner_start < inner_end and text[inner_start] in _AROUND_WRAPPER:
+            inner_start += 1
+        while inner_start < inner_end and text[inner_end - 1] in _AROUND_WRAPPER:
+            inner_end -= 1
+        wrapper = _WRAPPER.match(text, inner_start, inner_end)
+        if wrapper is None or closes.get(wrapper.end() - 1) != inner_end - 1:
+            return text[start:end].strip()
+        start, end = wrapper.end(), inner_end - 1

@@ -1,0 +1,126 @@
+"""`emor3 score`: score saved completions whose judge replies are saved with them, one JSON line after another."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emor3.errors import UserError
+from emor3.reflection import ScriptedJudge, ask, reflect
+from emor3.rewards import Formula, RewardSettings, reflective, score
+from emor3.taxonomy import MIKELS8, LabelSet, match
+from emor3.thinking import parse
+from emor3.types import Aspect, EmotionalThought, Finding, Question, Reflection, Sample, Verdict
+
+
+def score_file(path: str | Path, formula: Formula = "paper") -> Iterator[dict[str, Any]]:
+    """One result for every line of the file, in order; {"id", "error"} for a row that cannot be scored.
+
+    A row is {"id", "response", "label", "labels"?, "judge": {"consistency", "coherence"} | null,
+    "weights"?: {"reflective", "format"}}; other keys are left alone. Raises UserError where the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _score_line(line, number, formula)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _score_line(line: bytes, number: int, formula: Formula) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return {"id": None, "error": f"line {number} is not JSON in UTF-8: {error}"}
+    if not isinstance(row, dict):
+        return {"id": None, "error": f"line {number} is not a JSON object"}
+    try:
+        return score_row(row, formula)
+    except UserError as error:
+        return {"id": row.get("id"), "error": str(error)}
+
+
+def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
+    """Every part of one row's reward. Raises UserError for a row that cannot be scored."""
+    if "id" not in row:
+        raise UserError("the row has no 'id'")
+    response = row.get("response")
+    if not isinstance(response, str):
+        raise UserError(f"'response' must be a string, found {_short(response)}")
+    sample = _sample(row)
+    settings = replace(_settings(row), formula=formula)
+    thought = parse(response)
+    reflection = _reflect(sample, thought, _saved_replies(row))
+    breakdown = score(thought, sample.label, sample.labels, reflection, settings)
+    return {
+        "id": row["id"],
+        **{name: breakdown.parts[name] for name in ("format", "accuracy", "consistency", "coherence")},
+        "reflective": reflective(breakdown.parts),
+        "overall": breakdown.total,
+        "asked": {
+            "consistency": _was_asked(reflection.consistency),
+            "coherence": _was_asked(reflection.coherence),
+        },
+        "answer": thought.answer,
+        "problem": thought.problem,
+    }
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    labels = MIKELS8
+    if row.get("labels") is not None:
+        if not isinstance(row["labels"], list):
+            raise UserError(f"'labels' must be a list of strings, found {_short(row['labels'])}")
+        labels = LabelSet("labels", tuple(row["labels"]))
+    written = row.get("label")
+    label = match(written, labels) if isinstance(written, str) else None
+    if label is None:
+        raise UserError(f"'label' must be one of {', '.join(labels.labels)}, found {_short(written)}")
+    return Sample(id=str(row["id"]), image="", label=label, labels=labels)
+
+
+def _settings(row: Mapping[str, Any]) -> RewardSettings:
+    given = {} if row.get("weights") is None else row["weights"]
+    if not isinstance(given, dict) or not given.keys() <= {"reflective", "format"}:
+        raise UserError(f"'weights' may hold 'reflective' and 'format', found {_short(given)}")
+    for name, weight in given.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise UserError(f"weight {name!r} must be a number, found {_short(weight)}")
+    return RewardSettings(**given)
+
+
+def _saved_replies(row: Mapping[str, Any]) -> dict[Aspect, str | None] | None:
+    given = row.get("judge")
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise UserError(f"'judge' must hold 'consistency' and 'coherence' or be null, found {_short(given)}")
+    replies = {aspect: given.get(aspect.value) for aspect in Aspect}
+    for aspect, reply in replies.items():
+        if reply is not None and not isinstance(reply, str):
+            raise UserError(f"the judge's reply on {aspect} must be a string or null, found {_short(reply)}")
+    return replies
+
+
+def _reflect(sample: Sample, thought: EmotionalThought, replies: Mapping[Aspect, str | None] | None) -> Reflection:
+    """The reflection that the saved replies hold. A question without a saved reply was never asked of the judge."""
+    if replies is None:
+        return Reflection()
+    asked = ask(sample.image, thought, sample.labels, frozenset(Aspect))
+    ran = frozenset(aspect for aspect, entry in asked.items() if isinstance(entry, str) or replies[aspect] is not None)
+
+    def saved_reply(question: Question) -> str:
+        return replies[question.aspect] or ""
+
+    return reflect(ScriptedJudge(saved_reply), [(sample, thought)], ran)[0]
+
+
+def _was_asked(finding: Finding | None) -> bool:
+    return finding is not None and finding.verdict is not Verdict.NOT_ASKED
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
