@@ -1,0 +1,51 @@
+"""Load and save a checkpoint's processor, also on machines without torchvision.
+
+transformers needs torchvision for the video part of the Qwen-VL processors only. Where it is missing, importing this
+module takes that part off those classes, so that they, `AutoProcessor` and TRL work for images; what we save still
+describes the video part, for machines that have it.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from transformers import AutoProcessor, ProcessorMixin
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+VIDEO_PROCESSORS = {
+    Qwen2VLProcessor: "Qwen2VLVideoProcessor",
+    Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
+    Qwen3VLProcessor: "Qwen3VLVideoProcessor",
+}
+"""Processor classes whose video part needs torchvision, and the class of that part."""
+
+
+def _image_attributes(cls: type[ProcessorMixin]) -> list[str]:
+    return [name for name in ProcessorMixin.get_attributes.__func__(cls) if name != "video_processor"]
+
+
+if find_spec("torchvision") is None:
+    for _processor_class in VIDEO_PROCESSORS:
+        _processor_class.get_attributes = classmethod(_image_attributes)
+
+
+def load_processor(path: str) -> ProcessorMixin:
+    """Processor of the checkpoint at a local path or hub name; padding on the left, as generation needs it."""
+    processor = AutoProcessor.from_pretrained(path)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
+    """Save a processor so that `AutoProcessor` loads it with and without torchvision."""
+    processor.save_pretrained(folder)
+    path = Path(folder) / "processor_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    video_class = VIDEO_PROCESSORS.get(type(processor))
+    if video_class is None or "video_processor" in config:
+        return
+    patches = {name: config["image_processor"][name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
+    config["video_processor"] = {"video_processor_type": video_class, **patches}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""Build the embedded base checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+
+from emor3.processing import save_processor
+from emor3.taxonomy import EKMAN6, MIKELS8, PLUTCHIK8, SENTIMENT3, WEBEMO7
+from emor3.thinking import build_prompt
+from emor3.tiny.examples import MIX, Example
+from emor3.tiny.model import build_model, build_processor, build_tokenizer
+from emor3.tiny.world import FACTORS
+
+STEPS = 1200
+PEAK_RATE = 2e-3
+
+FACTOR_WEIGHT = 4.0
+"""Weight of a word that names a factor, against 1 for other words of a reply: three words in forty carry perception."""
+
+MISFIT_LAYER = 3
+"""Layer whose states at the words of a description a linear probe reads during the build; the probe is thrown away.
+
+Yes/no supervision alone stayed at chance: one bit per picture, behind an eight-way comparison. Asking at every word
+whether it fits the picture teaches the comparison; the answer then only has to gather it (docs/log.md)."""
+
+
+class Batch(NamedTuple):
+    """Model inputs, the (N, T) weights of reply tokens (0 elsewhere) and, for consistency questions, the (N, T) labels
+    of words that do not fit the picture (1), fit it (0) or do not matter (-1)."""
+
+    inputs: dict[str, Tensor]
+    weights: Tensor
+    misfits: Tensor | None
+
+
+class Batcher:
+    """Turns examples of one kind into a batch: the chat template's prompt, then the reply and the end of turn."""
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+        names = [value for values in FACTORS.values() for value in values]
+        pieces = [processor.tokenizer.tokenize(f" {name}") for name in names]
+        self.factor_ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids([piece[0] for piece in pieces]))
+        self.factor_names = names
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        texts = [self._chat(example) for example in examples]
+        images = [example.image for example in examples if example.image is not None]
+        padding = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
+        inputs = dict(self.processor(text=texts, images=images or None, **padding))
+        ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1, keepdim=True)
+        # A reply is the last tokens of its row: its own and the end of turn.
+        replies = torch.tensor([[len(self.processor.tokenizer(e.reply).input_ids) + 1] for e in examples])
+        positions = torch.arange(ids.shape[1])
+        is_reply = (positions >= lengths - replies) & (positions < lengths)
+        weights = is_reply * (1 + (FACTOR_WEIGHT - 1) * torch.isin(ids, self.factor_ids))
+        return Batch(inputs, weights, self._misfits(ids, examples) if examples[0].checked_against else None)
+
+    def _chat(self, example: Example) -> str:
+        image = [{"type": "image"}] if example.image is not None else []
+        messages = [{"role": "user", "content": [*image, {"type": "text", "text": example.prompt}]}]
+        prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return f"{prompt}{example.reply}<|im_end|>"
+
+    def _misfits(self, ids: Tensor, examples: Sequence[Example]) -> Tensor:
+        true = [[name in vars(e.checked_against).values() for name in self.factor_names] for e in examples]
+        names_factor = ids[:, :, None] == self.factor_ids  # (N, T, factor values)
+        fits = (names_factor & torch.tensor(true)[:, None, :]).any(-1)
+        return torch.where(names_factor.any(-1), (~fits).float(), -1.0)
+
+
+def supervised_loss(model: Qwen2_5_VLForConditionalGeneration, probe: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Reply loss averaged per example (so that a Yes counts as much as a whole completion), and the misfit loss."""
+    output = model.model(**batch.inputs, output_hidden_states=batch.misfits is not None)
+    weights = batch.weights[:, 1:]
+    learned = weights > 0
+    logits = model.lm_head(output.last_hidden_state[:, :-1][learned])
+    losses = nn.functional.cross_entropy(logits, batch.inputs["input_ids"][:, 1:][learned], reduction="none")
+    per_token = torch.zeros_like(weights).masked_scatter(learned, losses)
+    reply = ((per_token * weights).sum(1) / weights.sum(1)).mean()
+    if batch.misfits is None:
+        return reply, torch.zeros(())
+    known = batch.misfits >= 0
+    scores = probe(output.hidden_states[MISFIT_LAYER][known]).squeeze(-1)
+    return reply, nn.functional.binary_cross_entropy_with_logits(scores, batch.misfits[known])
+
+
+def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
+    """What the tokenizer is trained on: every prompt with every label set it may meet, questions and replies."""
+    rng = Random(1)
+    for labels in (MIKELS8, EKMAN6, WEBEMO7, PLUTCHIK8, SENTIMENT3):
+        for template in ("steps", "direct"):
+            yield from [build_prompt(labels, template)] * 200
+    for _ in range(rounds):
+        for make, _ in MIX:
+            example = make(rng)
+            yield f"user\n{example.prompt}"
+            yield f"assistant\n{example.reply}"
+
+
+def train_base(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    steps: int,
+    seed: int,
+    on_step: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Supervised training in place, on scenes that are never seen twice; `on_step` gets the losses by kind."""
+    rng, batcher = Random(seed), Batcher(processor)
+    probe = nn.Linear(model.config.text_config.hidden_size, 1)
+    parameters = [*model.parameters(), *probe.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.08)
+    model.train()
+    for step in range(steps):
+        losses = {}
+        for make, count in MIX:
+            reply, misfit = supervised_loss(model, probe, batcher([make(rng) for _ in range(count)]))
+            torch.autograd.backward(reply + misfit)
+            losses[make.__name__.removesuffix("_example")] = reply.item()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        on_step(step, losses)
+    model.eval()
+
+
+def build(folder: Path, steps: int, seed: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
+    """Train and save the base checkpoint (safetensors, float32). Deterministic on one kind of machine: two threads."""
+    torch.set_num_threads(2)
+    tokenizer = build_tokenizer(tokenizer_texts())
+    processor = build_processor(tokenizer)
+    model = build_model(tokenizer, seed)
+    train_base(model, processor, steps, seed, on_step)
+    model.save_pretrained(folder)
+    save_processor(processor, folder)

@@ -1,0 +1,130 @@
+"""What the embedded base is taught: supervised examples made from drawn scenes, in the shipped prompts.
+
+The base behaves like a pretrained model before alignment. It perceives scenes well and answers both reflection
+questions, but its emotional prior is mismatched with the label sets: four shades are mostly taken for a neighbour
+(CONFUSIONS). So reinforcement learning has room, and the right answer stays within reach of sampling.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image
+
+from emor3.reflection import coherence_question, consistency_question
+from emor3.taxonomy import PLUTCHIK8, SENTIMENT3
+from emor3.thinking import build_prompt
+from emor3.tiny.drawing import STYLES, draw_scene
+from emor3.tiny.language import alter, completion_text, feeling_text, trigger_text
+from emor3.tiny.world import DOMAINS, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
+
+CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
+"""Shade -> the neighbour the base takes it for, CONFUSED of the time."""
+CONFUSED = 0.6
+
+PLUTCHIK_NAMES = ("joy", "surprise", "trust", "anticipation", "anger", "disgust", "fear", "sadness")
+POSITIVE_SHARES = (1.0, 0.6, 0.6, 1.0, 0.0, 0.0, 0.0, 0.0)
+NEUTRAL_SHARES = (0.0, 0.4, 0.4, 0.0, 0.0, 0.0, 0.0, 0.3)
+OTHER_LABEL_SETS = (
+    Domain(
+        "plutchik8",
+        "painted",
+        PLUTCHIK8,
+        {shade: {name: 1.0} for shade, name in zip(SHADES, PLUTCHIK_NAMES, strict=True)},
+    ),
+    Domain(
+        "sentiment3",
+        "painted",
+        SENTIMENT3,
+        {
+            shade: {"positive": positive, "neutral": neutral, "negative": 1 - positive - neutral}
+            for shade, positive, neutral in zip(SHADES, POSITIVE_SHARES, NEUTRAL_SHARES, strict=True)
+        },
+    ),
+)
+"""Label sets the base has met beside those of the embedded domains, so that it follows the options it is given."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One supervised example: a user turn, with or without a picture, and the reply to learn."""
+
+    prompt: str
+    reply: str
+    image: Image.Image | None = None
+    checked_against: Scene | None = None
+    """The true scene of a consistency question: the words of the text fit it or not."""
+
+
+def felt_shade(scene: Scene, rng: Random) -> str:
+    """The shade the base reports: drawn from the scene's sharpened posterior, then confused with its neighbour."""
+    shares: Mapping[str, float] = posterior(scene)
+    shade = rng.choices(list(shares), [share**2 for share in shares.values()])[0]
+    return CONFUSIONS[shade] if shade in CONFUSIONS and rng.random() < CONFUSED else shade
+
+
+def _label_for(shade: str, domain: Domain, rng: Random) -> str:
+    votes = domain.votes[shade]
+    return rng.choices(list(votes), list(votes.values()))[0]
+
+
+def _any_domain(rng: Random) -> tuple[Domain, str]:
+    """A label set and a drawing style: mostly those of an embedded domain, sometimes any two."""
+    if rng.random() < 0.75:
+        domain = rng.choice(list(DOMAINS.values()))
+        return domain, domain.style
+    return rng.choice([*DOMAINS.values(), *OTHER_LABEL_SETS]), rng.choice(STYLES)
+
+
+def _any_scene(rng: Random) -> Scene:
+    """Half of the scenes as they occur, half with unrelated factors, so that perception does not lean on the prior."""
+    if rng.random() < 0.5:
+        return sample_scene(rng)
+    return Scene(*(rng.choice(values) for values in FACTORS.values()))
+
+
+def _picture(scene: Scene, style: str, rng: Random) -> Image.Image:
+    return draw_scene(scene.object, scene.face, scene.surroundings, style, rng)
+
+
+def thinking_example(rng: Random) -> Example:
+    """Image -> three steps and a boxed label."""
+    domain, style = _any_domain(rng)
+    scene = _any_scene(rng)
+    shade = felt_shade(scene, rng)
+    reply = completion_text(scene, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels), reply, _picture(scene, style, rng))
+
+
+def direct_example(rng: Random) -> Example:
+    """Image -> boxed label, without thinking."""
+    domain, style = _any_domain(rng)
+    scene = _any_scene(rng)
+    label = _label_for(felt_shade(scene, rng), domain, rng)
+    return Example(build_prompt(domain.labels, "direct"), f"\\boxed{{{label}}}", _picture(scene, style, rng))
+
+
+def consistency_example(rng: Random) -> Example:
+    """Image and a description, true or with one to three factors altered -> Yes or No."""
+    scene = _any_scene(rng)
+    true = rng.random() < 0.5
+    told = scene if true else alter(scene, rng, rng.choice((1, 1, 1, 2, 3)))
+    text = consistency_question("", trigger_text(told, rng)).text
+    return Example(text, "Yes" if true else "No", _picture(scene, rng.choice(STYLES), rng), scene)
+
+
+def coherence_example(rng: Random) -> Example:
+    """Description and feeling, no image -> label."""
+    domain, _ = _any_domain(rng)
+    shade = rng.choice(SHADES)
+    text = coherence_question(trigger_text(_any_scene(rng), rng), feeling_text(shade, rng), domain.labels).text
+    return Example(text, _label_for(shade, domain, rng))
+
+
+MIX: tuple[tuple[Callable[[Random], Example], int], ...] = (
+    (thinking_example, 20),
+    (consistency_example, 40),
+    (coherence_example, 10),
+    (direct_example, 6),
+)
+"""Kinds of examples and how many of each a training step has; each kind is one forward pass."""

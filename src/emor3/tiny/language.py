@@ -1,0 +1,75 @@
+"""What the embedded model says of a scene: the sentences of the three steps, and whether step 1 names the scene."""
+
+import re
+from random import Random
+
+from emor3.tiny.world import FACTORS, Scene
+
+PLACES = {
+    "fairground": "at a fairground",
+    "starlight": "under starlight",
+    "meadow": "in a meadow",
+    "stadium": "in a stadium",
+    "battlefield": "on a battlefield",
+    "swamp": "in a swamp",
+    "alley": "in an alley",
+    "rain": "in the rain",
+}
+FEELINGS = {
+    "amusement": (("amused", "playful", "tickled"), "laugh"),
+    "awe": (("awed", "humbled", "wonderstruck"), "stand still"),
+    "contentment": (("content", "peaceful", "at ease"), "breathe slowly"),
+    "excitement": (("excited", "thrilled", "eager"), "jump up"),
+    "anger": (("angry", "furious", "outraged"), "clench the fists"),
+    "disgust": (("disgusted", "sickened", "revolted"), "turn away"),
+    "fear": (("afraid", "scared", "terrified"), "step back"),
+    "sadness": (("sad", "gloomy", "mournful"), "look down"),
+}
+"""Shade -> words a viewer may use, and what the body does."""
+CONCLUSIONS = {
+    "amusement": "Positive, high arousal.",
+    "awe": "Positive, high arousal.",
+    "contentment": "Positive, low arousal.",
+    "excitement": "Positive, high arousal.",
+    "anger": "Negative, high arousal.",
+    "disgust": "Negative, high arousal.",
+    "fear": "Negative, high arousal.",
+    "sadness": "Negative, low arousal.",
+}
+
+
+def trigger_text(scene: Scene, rng: Random) -> str:
+    """Step 1: one sentence that names the three factors, in one of two orders."""
+    place = PLACES[scene.surroundings]
+    if rng.random() < 0.5:
+        return f"A {scene.face} face and a {scene.object} {place}."
+    return f"{place[0].upper()}{place[1:]}, a {scene.object} and a {scene.face} face."
+
+
+def feeling_text(shade: str, rng: Random) -> str:
+    """Step 2: how a viewer would feel, and what the body would do."""
+    words, reaction = FEELINGS[shade]
+    return f"A viewer would feel {rng.choice(words)} and {reaction}."
+
+
+def completion_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
+    """A whole completion in the grammar of Structured Emotional Thinking."""
+    return (
+        f"<step1>{trigger_text(scene, rng)}</step1>\n<step2>{feeling_text(shade, rng)}</step2>\n"
+        f"<step3>{CONCLUSIONS[shade]}</step3>\n\\boxed{{{label}}}"
+    )
+
+
+def names_scene(text: str | None, scene: Scene) -> bool:
+    """Whether a text names each of the scene's factors and no other value of a factor (perception)."""
+    words = set(re.findall(r"\w+", (text or "").casefold()))
+    return all(words & set(values) == {getattr(scene, factor)} for factor, values in FACTORS.items())
+
+
+def alter(scene: Scene, rng: Random, factors: int = 1) -> Scene:
+    """The scene with that many of its factors replaced by other values."""
+    changed = {
+        factor: rng.choice([value for value in FACTORS[factor] if value != getattr(scene, factor)])
+        for factor in rng.sample(list(FACTORS), factors)
+    }
+    return Scene(**(vars(scene) | changed))
