@@ -1,0 +1,200 @@
+"""Read labelled images: a folder with `metadata.jsonl` beside the images, one JSON object a line.
+
+A row has `file_name` (relative to the folder) and `label`, and may have `split` (default: train), `id` (default: the
+file name), `distribution` (votes over the labels), `valence`, `arousal` and `group` (near copies share one). Other
+fields are left alone: a name or a theme must never reach a model.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+import yaml
+
+from emor3 import taxonomy
+from emor3.errors import UserError
+from emor3.taxonomy import LabelSet
+from emor3.types import Sample
+
+MANIFEST = "metadata.jsonl"
+EMBEDDED = "embedded:"
+"""Prefix of the drawn domains that come with the package, as in `embedded:scenes8`."""
+
+LabelSpec: TypeAlias = LabelSet | str | Sequence[str] | None
+"""A label set, a built-in one's name, a YAML file, labels (a list or `a,b`), or None for the labels in the data."""
+
+
+def load_samples(
+    path: str, *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
+) -> list[Sample]:
+    """Samples of one split (None: all of them) in the manifest's order.
+
+    Every row of the manifest decides which labels are found in the data, so all splits share one label set.
+    Raises UserError for a missing folder or image, a malformed row, a label outside the set, a repeated id and a split
+    without rows, naming the row. Images are not opened.
+    """
+    folder = resolve_folder(path)
+    rows = [(where, parse_row(line, where)) for where, line in manifest_lines(folder)]
+    label_set = label_set_for(labels, (read_label(row, label_field, where) for where, row in rows))
+    chosen = [(where, row) for where, row in rows if split is None or split_of(row) == split]
+    if not chosen:
+        raise UserError(f"{path}: no rows{in_split(split)}; {describe_splits(row for _, row in rows)}")
+    samples: dict[str, Sample] = {}
+    for where, row in chosen:
+        sample = to_sample(row, folder, label_set, label_field, where)
+        if sample.id in samples:
+            raise UserError(f"{where}: the id {sample.id!r} is used by an earlier row: ids must be unique")
+        samples[sample.id] = sample
+    return list(samples.values())
+
+
+def resolve_folder(path: str) -> Path:
+    """Folder of a data set, given as a path or as `embedded:NAME`. Raises UserError where there is no manifest."""
+    if path.startswith(EMBEDDED):
+        from emor3.tiny.world import ensure_domain  # draws with the tiny model's world only when asked to
+
+        return ensure_domain(path.removeprefix(EMBEDDED))
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{path}: no such folder; give a folder with {MANIFEST} in it, or embedded:scenes8")
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{path}: no {MANIFEST} in this folder; the README tells what a row of it holds")
+    return folder
+
+
+def manifest_lines(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Each non-blank line of a folder's manifest with the words that name its place in messages."""
+    manifest = folder / MANIFEST
+    with manifest.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"{manifest} line {number}", line
+
+
+def parse_row(line: bytes, where: str) -> dict[str, Any]:
+    """One manifest line as a dict. Raises UserError where it is not a JSON object."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def split_of(row: Mapping[str, Any]) -> str:
+    """Split of a row; data without splits is all `train`."""
+    return str(row.get("split", "train"))
+
+
+def read_label(row: Mapping[str, Any], label_field: str, where: str) -> str:
+    """The row's label as it is written there. Raises UserError where it is missing or not a string."""
+    label = row.get(label_field)
+    if not isinstance(label, str) or not label.strip():
+        raise UserError(f"{where}: {label_field!r} must be a label in words, found {label!r}")
+    return label
+
+
+def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_field: str, where: str) -> Sample:
+    """A manifest row as a sample. Raises UserError for a label outside the set, a missing image or a bad field."""
+    written = read_label(row, label_field, where)
+    label = taxonomy.match(written, labels)
+    if label is None:
+        raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
+    group = row.get("group")
+    return Sample(
+        id=str(row.get("id", row.get("file_name"))),
+        image=str(_image_path(row, folder, where)),
+        label=label,
+        labels=labels,
+        split=split_of(row),
+        distribution=_distribution(row, labels, where) if label_field == "label" else None,
+        valence=_number(row, "valence", where),
+        arousal=_number(row, "arousal", where),
+        group=None if group is None else str(group),
+    )
+
+
+def _image_path(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+    name = row.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{where}: 'file_name' must be a path relative to the folder, found {name!r}")
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise UserError(f"{where}: 'file_name' leads out of the folder: {name!r}")
+    path = folder / relative
+    if not path.is_file():
+        raise UserError(f"{where}: image {name!r} does not exist in {folder}")
+    return path
+
+
+def _distribution(row: Mapping[str, Any], labels: LabelSet, where: str) -> dict[str, float] | None:
+    votes = row.get("distribution")
+    if votes is None:
+        return None
+    if not isinstance(votes, dict) or not all(isinstance(n, int | float) and 0 <= n < math.inf for n in votes.values()):
+        raise UserError(f"{where}: 'distribution' must map labels to votes or shares of at least 0")
+    total = sum(votes.values())
+    shares = {taxonomy.match(name, labels): n / total for name, n in votes.items()} if total > 0 else {}
+    named = {label: share for label, share in shares.items() if label is not None}
+    if len(named) != len(votes):
+        raise UserError(f"{where}: 'distribution' must hold votes for labels of the set {labels.name}, each once")
+    return named
+
+
+def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:
+    value = row.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{where}: {field!r} must be a number, found {value!r}")
+    return float(value)
+
+
+def label_set_for(spec: LabelSpec, found: Iterable[str]) -> LabelSet:
+    """The label set a person asked for; for None that of the labels found, a built-in one where they are the same.
+
+    Raises UserError for an unknown name, a malformed file or fewer than two labels.
+    """
+    if spec is None:
+        return _label_set_of(found)
+    if isinstance(spec, LabelSet):
+        return spec
+    if not isinstance(spec, str):
+        return taxonomy.label_set_from(list(spec), "custom")
+    if Path(spec).suffix in (".yaml", ".yml"):
+        return _read_label_set(Path(spec))
+    if "," in spec:
+        return taxonomy.label_set_from([label.strip() for label in spec.split(",")], "custom")
+    return taxonomy.get_label_set(spec)
+
+
+def _label_set_of(found: Iterable[str]) -> LabelSet:
+    spelt: dict[str, str] = {}
+    for label in found:
+        spelt.setdefault(taxonomy.normalise(label), label.strip())
+    for built_in in taxonomy.BUILT_IN:
+        if {taxonomy.normalise(label) for label in built_in.labels} == spelt.keys():
+            return built_in
+    return taxonomy.label_set_from(sorted(spelt.values()), "from the data")
+
+
+def _read_label_set(path: Path) -> LabelSet:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot read the label set ({error})") from None
+    return taxonomy.label_set_from(values, path.stem)
+
+
+def in_split(split: str | None) -> str:
+    return "" if split is None else f" in split {split!r}"
+
+
+def describe_splits(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What a data set has instead, for messages: "it has test 249, train 495"."""
+    counts = Counter(split_of(row) for row in rows)
+    return "it has " + (", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "no rows at all")

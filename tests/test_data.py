@@ -1,0 +1,121 @@
+"""Manifests become samples, and each kind of bad row is refused with its place in the file."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from emor3 import taxonomy
+from emor3.data import label_set_for, load_samples
+from emor3.errors import UserError
+
+
+def write_folder(folder, rows):
+    """A data folder with one small image for every row that names one."""
+    for row in rows:
+        image = folder / row.get("file_name", "images/unnamed.png")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "teal").save(image)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(folder)
+
+
+def row(name, label="joy", **fields):
+    return {"file_name": f"images/{name}.png", "label": label, **fields}
+
+
+def test_a_manifest_becomes_samples_in_its_order(tmp_path):
+    folder = write_folder(
+        tmp_path,
+        [
+            row("b", "Sadness ", split="test", group=7, valence=0.25, distribution={"joy": 1, "sadness": 3}),
+            row("a", "joy", split="train"),
+        ],
+    )
+    first, second = load_samples(folder, labels="joy,sadness")
+    assert (first.id, first.label, first.split, first.group) == ("images/b.png", "sadness", "test", "7")
+    assert first.image == str(tmp_path / "images/b.png")
+    assert (first.valence, first.arousal) == (0.25, None)
+    assert first.distribution == {"joy": 0.25, "sadness": 0.75}  # 1 and 3 of 4 votes
+    assert second.label == "joy"
+
+
+def test_a_split_is_chosen_and_an_empty_one_names_those_there_are(tmp_path):
+    folder = write_folder(tmp_path, [row("a", "joy", split="train"), row("b", "fear", split="test"), row("c", "joy")])
+    assert [sample.id for sample in load_samples(folder, split="train")] == ["images/a.png", "images/c.png"]
+    with pytest.raises(UserError, match=r"no rows in split 'val'; it has test 1, train 2"):
+        load_samples(folder, split="val")
+
+
+def test_the_label_set_of_the_data_spans_all_splits(tmp_path):
+    folder = write_folder(tmp_path, [row("a", "cosy", split="train"), row("b", "bleak", split="test")])
+    (sample,) = load_samples(folder, split="test")
+    assert sample.labels.labels == ("bleak", "cosy")
+
+
+def test_labels_that_equal_a_built_in_set_are_that_set(tmp_path):
+    folder = write_folder(tmp_path, [row("a", "Positive"), row("b", "neutral"), row("c", "negative")])
+    samples = load_samples(folder)
+    assert samples[0].labels is taxonomy.SENTIMENT3
+    assert samples[0].label == "positive"
+
+
+def test_another_field_can_hold_the_label_and_then_the_votes_do_not_apply(tmp_path):
+    fields = {"distribution": {"joy": 1.0}}
+    folder = write_folder(tmp_path, [row("a", mood="warm", **fields), row("b", mood="cold", **fields)])
+    first, _ = load_samples(folder, label_field="mood")
+    assert (first.label, first.distribution) == ("warm", None)
+
+
+def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path):
+    path = tmp_path / "moods.yaml"
+    path.write_text("labels: [cosy, bleak]\npolarity: {cosy: 1, bleak: -1}\n", encoding="utf-8")
+    from_file = label_set_for(str(path), [])
+    assert (from_file.name, from_file.labels, from_file.polarity["bleak"]) == ("moods", ("cosy", "bleak"), -1)
+    assert label_set_for("ekman6", []) is taxonomy.EKMAN6
+    assert label_set_for("cosy, bleak", []).labels == ("cosy", "bleak")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (row("x", "bored"), r"line 2: label 'bored' is not in the set custom \(joy, fear\)"),
+        (row("x", 3), r"line 2: 'label' must be a label in words, found 3"),
+        (row("x", "joy") | {"file_name": "../x.png"}, r"line 2: 'file_name' leads out of the folder"),
+        (row("x", "joy") | {"file_name": "/etc/x.png"}, r"line 2: 'file_name' leads out of the folder"),
+        ({"label": "joy"}, r"line 2: 'file_name' must be a path"),
+        (row("x", valence="high"), r"line 2: 'valence' must be a number, found 'high'"),
+        (row("x", distribution={"joy": -1}), r"line 2: 'distribution' must map labels"),
+        (row("x", distribution={"bored": 1}), r"line 2: 'distribution' must hold votes for labels of the set"),
+        (row("ok"), r"line 2: the id 'images/ok.png' is used by an earlier row"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(tmp_path, bad, message):
+    (tmp_path.parent / "x.png").touch()
+    good = row("ok", "joy")
+    write_folder(tmp_path, [good, row("x")])
+    (tmp_path / "metadata.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_samples(str(tmp_path), labels=["joy", "fear"])
+
+
+def test_a_missing_image_is_refused_when_data_is_loaded(tmp_path):
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
+    (tmp_path / "images/b.png").unlink()
+    with pytest.raises(UserError, match=r"line 2: image 'images/b.png' does not exist"):
+        load_samples(folder)
+
+
+@pytest.mark.parametrize("line", [b"{", b"[1, 2]", b"\xff\xfe\x00", b"[" * 100_000])
+def test_a_line_that_is_not_a_json_object_is_refused_with_its_place(tmp_path, line):
+    write_folder(tmp_path, [row("a")])
+    (tmp_path / "metadata.jsonl").write_bytes(b"\n" + line + b"\n")
+    with pytest.raises(UserError, match=r"metadata.jsonl line 2: "):
+        load_samples(str(tmp_path))
+
+
+def test_a_folder_that_is_not_a_data_set_is_refused_with_what_was_expected(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        load_samples(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"no metadata.jsonl in this folder"):
+        load_samples(str(tmp_path))
