@@ -74,6 +74,11 @@ def verdict_value(verdict: Verdict, formula: Formula = "paper") -> float:
     return float(verdict is Verdict.SUPPORTED)
 
 
+def predicted_label(thought: EmotionalThought, labels: LabelSet) -> str | None:
+    """The label of the set that the answer is, spelt as in the set; None is the outcome "unparsed", never a class."""
+    return None if thought.answer is None else match(thought.answer, labels)
+
+
 def score(
     thought: EmotionalThought, label: str, labels: LabelSet, reflection: Reflection, settings: RewardSettings
 ) -> RewardBreakdown:
@@ -84,7 +89,7 @@ def score(
     if label not in labels.labels:
         raise UserError(f"label {label!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
     parts: dict[str, float | None] = {
-        "accuracy": float(thought.answer is not None and match(thought.answer, labels) == label),
+        "accuracy": float(predicted_label(thought, labels) == label),
         "format": float(thought.problem is None),
         "consistency": _value(reflection.consistency, settings.formula),
         "coherence": _value(reflection.coherence, settings.formula),

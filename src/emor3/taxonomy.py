@@ -56,6 +56,7 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]+"
 )
+_PIECE = re.compile(r"\s+|\S{1,256}")
 _OPENING_TAG = re.compile(r"<([a-z][a-z0-9]*)(?:\s[^<>]*)?>")
 # Scripts written without spaces: any place inside such text may be the edge of a word.
 _UNSPACED = re.compile(
@@ -75,8 +76,13 @@ def without_invisible(text: str) -> str:
 
 def fold_text(text: str) -> str:
     """NFKC, no invisible characters, white space folded, casefold. Linear time."""
-    visible = without_invisible(unicodedata.normalize("NFKC", text))
-    return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    visible = without_invisible(_nfkc(text))
+    return " ".join(_nfkc(visible.casefold()).split())
+
+
+def _nfkc(text: str) -> str:
+    # In pieces: sorting one endless run of combining marks takes quadratic time.
+    return "".join(unicodedata.normalize("NFKC", piece) for piece in _PIECE.findall(text))
 
 
 def normalise(text: str) -> str:
