@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from emor3.errors import UserError
 from emor3.scoring import score_file
 
 GOLDEN = Path(__file__).parent / "golden" / "rewards.jsonl"
@@ -22,3 +23,185 @@ def test_a_golden_case_scores_as_expected(case, golden_results):
         return
     for name, value in case["expected"].items():
         assert result[name] == (value if isinstance(value, dict | None) else pytest.approx(value, abs=1e-6))
+
+
+GOOD = "<step1>A child alone.</step1>\n<step2>Sorrow.</step2>\n<step3>Negative, low.</step3>\n\\boxed{sadness}"
+ROW = {"id": "a", "response": GOOD, "label": "sadness", "judge": {"consistency": "Yes", "coherence": "sadness"}}
+
+
+def score_lines(tmp_path, *lines, formula="paper"):
+    """Results of a file with these lines: rows as dicts, anything else as raw bytes."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(json.dumps(line).encode() if isinstance(line, dict) else line for line in lines))
+    return list(score_file(path, formula))
+
+
+def score_one(tmp_path, formula="paper", **changes):
+    return score_lines(tmp_path, {**ROW, **changes}, formula=formula)[0]
+
+
+def test_a_result_has_every_field(tmp_path):
+    assert score_one(tmp_path) == {
+        "id": "a",
+        "format": 1.0,
+        "accuracy": 1.0,
+        "consistency": 1.0,
+        "coherence": 1.0,
+        "reflective": 1.0,
+        "overall": pytest.approx(1.0),
+        "asked": {"consistency": True, "coherence": True},
+        "answer": "sadness",
+        "problem": None,
+    }
+
+
+def test_a_problem_is_named_and_survives_json(tmp_path):
+    result = score_one(tmp_path, response=r"\boxed{sadness}")
+    assert json.loads(json.dumps(result))["problem"] == "step_missing"
+    assert result["asked"] == {"consistency": False, "coherence": False}
+
+
+@pytest.mark.parametrize(
+    ("judge", "overall"),
+    [
+        ({"consistency": "Yes", "coherence": "sadness"}, 1.1),
+        ({"consistency": "No, but yes", "coherence": "sadness"}, 1.0),
+        ({"consistency": "", "coherence": ""}, 1.0),
+        ({"consistency": "是", "coherence": "sadness"}, 1.05),
+        ({"consistency": "No", "coherence": "fear"}, 0.9),
+    ],
+)
+def test_the_released_formula_pays_what_the_released_code_pays(tmp_path, judge, overall):
+    # 0.8 * 1 + 0.1 * (consistency + coherence) + 0.1 * 1, half a point for a reply that cannot be read
+    assert score_one(tmp_path, "released", judge=judge)["overall"] == pytest.approx(overall)
+
+
+def test_weights_of_a_row_replace_the_defaults(tmp_path):
+    # 0.5 * 1 + 0.3 * (1 + 0) / 2 + 0.2 * 1
+    judge = {"consistency": "Yes", "coherence": "fear"}
+    result = score_one(tmp_path, judge=judge, weights={"reflective": 0.3, "format": 0.2})
+    assert result["overall"] == pytest.approx(0.85)
+    assert score_one(tmp_path, judge=judge, weights=None)["overall"] == pytest.approx(0.95)
+    # 0.7 * 1 + 0.1 * 0.5 + 0.2 * 1
+    assert score_one(tmp_path, judge=judge, weights={"format": 0.2})["overall"] == pytest.approx(0.95)
+
+
+def test_parts_are_reported_even_where_they_weigh_nothing(tmp_path):
+    result = score_one(tmp_path, weights={"reflective": 0, "format": 0})
+    assert (result["reflective"], result["overall"]) == (1.0, 1.0)
+
+
+def test_a_missing_reflection_is_an_error_unless_its_weight_is_0(tmp_path):
+    assert "never run" in score_one(tmp_path, judge=None)["error"]
+    assert "never run" in score_one(tmp_path, judge={"consistency": "Yes"})["error"]
+    assert "never run" in score_one(tmp_path, judge={"consistency": "Yes", "coherence": None})["error"]
+    result = score_one(tmp_path, judge=None, weights={"reflective": 0})
+    assert (result["consistency"], result["reflective"], result["overall"]) == (None, None, pytest.approx(1.0))
+    assert result["asked"] == {"consistency": False, "coherence": False}
+
+
+def test_a_question_that_could_not_be_asked_needs_no_saved_reply(tmp_path):
+    # step2 is missing: 0.8 + 0.1 * (1 + 0) / 2 + 0
+    response = r"<step1>A child.</step1>\boxed{sadness}"
+    result = score_one(tmp_path, response=response, judge={"consistency": "Yes", "coherence": None})
+    assert result["asked"] == {"consistency": True, "coherence": False}
+    assert (result["coherence"], result["overall"]) == (0.0, pytest.approx(0.85))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"response": None}, "'response' must be a string"),
+        ({"response": ["x"]}, "'response' must be a string"),
+        ({"label": "joy"}, "'label' must be one of amusement"),
+        ({"label": None}, "'label' must be"),
+        ({"label": ""}, "'label' must be"),
+        ({"label": "sadness, fear"}, "'label' must be"),
+        ({"labels": []}, "no labels"),
+        ({"labels": ["sadness", "sadness"]}, "same label"),
+        ({"labels": ["sadness", "Sadness."]}, "same label"),
+        ({"labels": ["sadness", " "]}, "not a label"),
+        ({"labels": ["sadness", 7]}, "'labels' must be a list of strings"),
+        ({"labels": "sadness"}, "'labels' must be a list of strings"),
+        ({"labels": {"sadness": 1}}, "'labels' must be a list of strings"),
+        ({"judge": "Yes"}, "'judge' must hold"),
+        ({"judge": {"consistency": True, "coherence": "sadness"}}, "reply on consistency must be a string"),
+        ({"weights": [0.1, 0.1]}, "'weights' may hold"),
+        ({"weights": {"reflection": 0.1}}, "'weights' may hold"),
+        ({"weights": {"reflective": "0.1"}}, "must be a number"),
+        ({"weights": {"reflective": True}}, "must be a number"),
+        ({"weights": {"reflective": None}}, "must be a number"),
+        ({"weights": {"reflective": -0.1}}, "from 0 to 1"),
+        ({"weights": {"reflective": 10**400}}, "from 0 to 1"),
+        ({"weights": {"reflective": float("nan")}}, "from 0 to 1"),
+        ({"weights": {"reflective": 0.9, "format": 0.9}}, "exceed 1"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_keeps_its_id_and_says_why(tmp_path, changes, complaint):
+    result = score_one(tmp_path, **changes)
+    assert result.keys() == {"id", "error"}
+    assert result["id"] == "a"
+    assert complaint in result["error"]
+    assert "\n" not in result["error"]
+
+
+@pytest.mark.parametrize("key", ["response", "label"])
+def test_a_missing_key_is_named(tmp_path, key):
+    row = {name: value for name, value in ROW.items() if name != key}
+    assert f"'{key}'" in score_lines(tmp_path, row)[0]["error"]
+
+
+def test_bad_lines_do_not_stop_the_others_and_the_order_is_kept(tmp_path):
+    lines = [
+        {**ROW, "id": 1},
+        b'{"id": 2, "response": ',
+        b"[1, 2]",
+        b"null",
+        b'{"id": 3, "response": "\xff"}',
+        b"[" * 100_000,
+        b'{"id": ' + b"9" * 5000 + b"}",
+        {"response": GOOD},
+        {**ROW, "id": [4]},
+        b"",
+        b"  \r",
+        {**ROW, "id": 5},
+    ]
+    results = score_lines(tmp_path, *lines)
+    assert [result["id"] for result in results] == [1, *[None] * 8, 5]
+    assert ["error" in result for result in results] == [False, *[True] * 8, False]
+    assert "line 2 is not JSON" in results[1]["error"]
+
+
+def test_a_byte_order_mark_windows_line_ends_and_unicode_separators_are_fine(tmp_path):
+    row = json.dumps({**ROW, "id": "line\u2028separator"}, ensure_ascii=False).encode()
+    results = score_lines(tmp_path, b"\xef\xbb\xbf" + row + b"\r", row + b"\r")
+    assert [result["id"] for result in results] == ["line\u2028separator"] * 2
+
+
+def test_labels_of_a_row_may_be_of_any_script_and_are_compared_folded(tmp_path):
+    changes = {
+        "labels": ["悲伤", "Fear / Anger"],
+        "label": "fear / anger",
+        "response": GOOD.replace("sadness", "FEAR / ANGER"),
+    }
+    result = score_one(tmp_path, **changes, judge={"consistency": "Yes", "coherence": "“Fear / anger”."})
+    assert result["overall"] == pytest.approx(1.0)
+
+
+def test_lone_surrogates_survive(tmp_path):
+    result = score_one(tmp_path, id="\ud800", response="\ud800" + GOOD)
+    assert result["problem"] == "text_outside_steps"
+    assert json.loads(json.dumps(result))["id"] == "\ud800"
+
+
+def test_results_come_one_by_one(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(ROW) for _ in range(3)), encoding="utf-8")
+    results = score_file(path)
+    assert next(results)["id"] == "a"
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path):
+    for path in (tmp_path / "missing.jsonl", tmp_path):
+        with pytest.raises(UserError, match=f"cannot read {path}"):
+            next(score_file(path))

@@ -85,7 +85,7 @@ def score(
     failed = False
     for row in score_file(file, formula.value):
         failed = failed or "error" in row
-        print(json.dumps(row, ensure_ascii=False))
+        print(json.dumps(row))
     raise typer.Exit(int(failed))
 
 

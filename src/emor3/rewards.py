@@ -6,7 +6,6 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 for a reply that cannot be read.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,7 +23,7 @@ FORMULAS: tuple[Formula, ...] = get_args(Formula)
 class RewardSettings:
     """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. SET + RER: the defaults.
 
-    Raises UserError for weights that are negative, not finite or above 1 in sum, and for an unknown formula.
+    Raises UserError for weights that are negative, not a number or above 1 in sum, and for an unknown formula.
     """
 
     reflective: float = 0.1
@@ -41,9 +40,9 @@ class RewardSettings:
         if self.formula not in FORMULAS:
             raise UserError(f"unknown reward formula {self.formula!r}: use {' or '.join(FORMULAS)}")
         for name, weight in (("reflective", self.reflective), ("format", self.format)):
-            if not (math.isfinite(weight) and weight >= 0):
-                raise UserError(f"reward weight {name!r} is {weight}: it must be a number of at least 0")
-        if self.reflective + self.format > 1:
+            if not 0 <= weight <= 1:
+                raise UserError(f"reward weight {name!r} is {weight}: it must be a number from 0 to 1")
+        if self.reflective + self.format > 1 + 1e-9:
             raise UserError(f"reward weights reflective {self.reflective} + format {self.format} exceed 1")
 
     @property

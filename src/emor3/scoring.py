@@ -1,6 +1,7 @@
 """`emor3 score`: score saved completions whose judge replies are saved with them, one JSON line after another."""
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,16 +40,20 @@ def _score_line(line: bytes, number: int, formula: Formula) -> dict[str, Any]:
     try:
         return score_row(row, formula)
     except UserError as error:
-        return {"id": row.get("id"), "error": str(error)}
+        return {"id": row["id"] if _is_id(row.get("id")) else None, "error": str(error)}
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
     """Every part of one row's reward. Raises UserError for a row that cannot be scored."""
-    if "id" not in row:
-        raise UserError("the row has no 'id'")
+    if not _is_id(row.get("id")):
+        raise UserError(f"'id' must be a string or a number, found {reprlib.repr(row.get('id'))}")
     response = row.get("response")
     if not isinstance(response, str):
-        raise UserError(f"'response' must be a string, found {_short(response)}")
+        raise UserError(f"'response' must be a string, found {reprlib.repr(response)}")
     sample = _sample(row)
     settings = replace(_settings(row), formula=formula)
     thought = parse(response)
@@ -71,23 +76,23 @@ def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
 def _sample(row: Mapping[str, Any]) -> Sample:
     labels = MIKELS8
     if row.get("labels") is not None:
-        if not isinstance(row["labels"], list):
-            raise UserError(f"'labels' must be a list of strings, found {_short(row['labels'])}")
+        if not isinstance(row["labels"], list) or not all(isinstance(label, str) for label in row["labels"]):
+            raise UserError(f"'labels' must be a list of strings, found {reprlib.repr(row['labels'])}")
         labels = LabelSet("labels", tuple(row["labels"]))
     written = row.get("label")
     label = match(written, labels) if isinstance(written, str) else None
     if label is None:
-        raise UserError(f"'label' must be one of {', '.join(labels.labels)}, found {_short(written)}")
+        raise UserError(f"'label' must be one of {', '.join(labels.labels)}, found {reprlib.repr(written)}")
     return Sample(id=str(row["id"]), image="", label=label, labels=labels)
 
 
 def _settings(row: Mapping[str, Any]) -> RewardSettings:
     given = {} if row.get("weights") is None else row["weights"]
     if not isinstance(given, dict) or not given.keys() <= {"reflective", "format"}:
-        raise UserError(f"'weights' may hold 'reflective' and 'format', found {_short(given)}")
+        raise UserError(f"'weights' may hold 'reflective' and 'format', found {reprlib.repr(given)}")
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise UserError(f"weight {name!r} must be a number, found {_short(weight)}")
+            raise UserError(f"weight {name!r} must be a number, found {reprlib.repr(weight)}")
     return RewardSettings(**given)
 
 
@@ -96,11 +101,11 @@ def _saved_replies(row: Mapping[str, Any]) -> dict[Aspect, str | None] | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise UserError(f"'judge' must hold 'consistency' and 'coherence' or be null, found {_short(given)}")
+        raise UserError(f"'judge' must hold 'consistency' and 'coherence' or be null, found {reprlib.repr(given)}")
     replies = {aspect: given.get(aspect.value) for aspect in Aspect}
     for aspect, reply in replies.items():
         if reply is not None and not isinstance(reply, str):
-            raise UserError(f"the judge's reply on {aspect} must be a string or null, found {_short(reply)}")
+            raise UserError(f"the judge's reply on {aspect} must be a string or null, found {reprlib.repr(reply)}")
     return replies
 
 
@@ -119,8 +124,3 @@ def _reflect(sample: Sample, thought: EmotionalThought, replies: Mapping[Aspect,
 
 def _was_asked(finding: Finding | None) -> bool:
     return finding is not None and finding.verdict is not Verdict.NOT_ASKED
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

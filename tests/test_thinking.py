@@ -1,0 +1,165 @@
+import pytest
+
+from emor3.errors import UserError
+from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
+from emor3.thinking import build_prompt, load_template, parse, render
+from emor3.types import Problem
+
+STEPS = "<step1>A dog.</step1>\n<step2>Joy.</step2>\n<step3>Positive, high.</step3>\n"
+GOOD = STEPS + r"\boxed{joy}"
+
+
+def test_a_good_completion_gives_its_steps_and_answer():
+    thought = parse(GOOD)
+    assert (thought.trigger, thought.feeling, thought.conclusion) == ("A dog.", "Joy.", "Positive, high.")
+    assert (thought.answer, thought.problem) == ("joy", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace("\n", ""),
+        "\n\t " + GOOD + "\n",
+        GOOD + " That is all. {",
+        STEPS + r"The answer is \boxed{joy}.",
+        GOOD.replace("A dog.", "A dog <step4> & <STEP1> {x} \\boxed{fear}"),
+        GOOD.replace("A dog.", "A dog.\n\n<b>Two</b> lines."),
+    ],
+)
+def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(text):
+    thought = parse(text)
+    assert (thought.problem, thought.answer) == (None, "joy")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", Problem.EMPTY),
+        (" \u200b\n", Problem.EMPTY),
+        (r"\boxed{joy}", Problem.STEP_MISSING),
+        (GOOD.replace("<step2>", "<Step2>"), Problem.STEP_MISSING),
+        (GOOD.replace("<step2>", "<step2 >"), Problem.STEP_MISSING),
+        (GOOD.replace("<step2>", '<step2 id="x">'), Problem.STEP_MISSING),
+        (GOOD.replace("</step2>", ""), Problem.STEP_MISSING),
+        (GOOD.replace("<step2>Joy.</step2>", "</step2>Joy.<step2>"), Problem.STEP_MISSING),
+        (GOOD + "<step1>", Problem.STEP_REPEATED),
+        (GOOD.replace("Joy.", "Joy.</step2>"), Problem.STEP_REPEATED),
+        (GOOD + GOOD, Problem.STEP_REPEATED),
+        (GOOD.replace("Joy.", ""), Problem.STEP_BLANK),
+        (GOOD.replace("Joy.", "\r\n\u00a0\u200b"), Problem.STEP_BLANK),
+        ("<step2>Joy.</step2><step1>A dog.</step1><step3>Pos.</step3>\\boxed{joy}", Problem.STEPS_OUT_OF_ORDER),
+        ("<step1>A <step2>Joy.</step2></step1><step3>Pos.</step3>\\boxed{joy}", Problem.STEPS_OUT_OF_ORDER),
+        ("<step1>A <step2>b</step1> c</step2><step3>Pos.</step3>\\boxed{joy}", Problem.STEPS_OUT_OF_ORDER),
+        ("Well. " + GOOD, Problem.TEXT_OUTSIDE_STEPS),
+        (GOOD.replace("\n<step3>", "so <step3>"), Problem.TEXT_OUTSIDE_STEPS),
+        (GOOD.replace("\n<step3>", "\\boxed{joy}<step3>"), Problem.TEXT_OUTSIDE_STEPS),
+        ("\ufeff" + GOOD, Problem.TEXT_OUTSIDE_STEPS),
+        (STEPS, Problem.ANSWER_MISSING),
+        (STEPS + "joy", Problem.ANSWER_MISSING),
+        (STEPS + r"\boxed{joy", Problem.ANSWER_MISSING),
+        (STEPS + r"\boxed{}", Problem.ANSWER_MISSING),
+        (STEPS.replace("high.", r"high. \boxed{joy}"), Problem.ANSWER_BEFORE_STEPS),
+        (STEPS.replace("high.", r"high. \boxed{joy}") + r"\boxed{ }", Problem.ANSWER_BEFORE_STEPS),
+    ],
+)
+def test_each_way_to_break_the_grammar_has_its_name(text, problem):
+    assert parse(text).problem is problem
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [
+        (r"\boxed{joy}", "joy"),
+        (r"\boxed{ joy }", "joy"),
+        (r"\boxed{\boxed{joy}}", "joy"),
+        (r"\boxed{{{joy}}}", "joy"),
+        (r"\boxed{\text{joy}}", "joy"),
+        (r"\boxed{\text{ \boxed{ {\textbf{joy}} } }}", "joy"),
+        (r"\boxed{$\mathrm{joy}$}", "joy"),
+        (r"\boxed{\text{joy}.}", "joy"),
+        (r"\boxed{joy}}}", "joy"),
+        (r"}} \boxed{joy}", "joy"),
+        (r"{ \boxed{joy}", "joy"),
+        (r"\boxed{ \boxed{joy}", "joy"),
+        (r"\boxed{joy} \boxed{fear", "joy"),
+        (r"\boxed{joy} \boxed{}", "joy"),
+        (r"\boxed{joy} \boxed{{ \text{} }}", "joy"),
+        (r"\boxed{joy} or \boxed{fear}", "fear"),
+        (r"\boxed{joy, fear}", "joy, fear"),
+        (r"\boxed{\text{joy}, \text{fear}}", r"\text{joy}, \text{fear}"),
+        (r"\boxed{joy \boxed{fear}}", r"joy \boxed{fear}"),
+        (r"\boxed{jo{y}", None),
+        (r"\boxed{}", None),
+        (r"\boxed{\boxed{}}", None),
+        (r"\boxed{\boxed{\boxed{}}", None),
+        ("\\boxed{\u200b}", None),
+        (r"\boxed joy", None),
+        ("boxed{joy}", None),
+        ("", None),
+    ],
+)
+def test_the_answer_is_the_last_balanced_non_empty_box_peeled(box, answer):
+    assert parse(STEPS + box).answer == answer
+    assert parse(box).answer == answer
+
+
+def test_an_answer_counts_without_any_step():
+    assert parse(r"joy? \boxed{joy}").answer == "joy"
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"),
+    [
+        (GOOD, ("A dog.", "Joy.", "Positive, high.")),
+        ("<step2>Joy.</step2>", (None, "Joy.", None)),
+        ("<step2>Joy.</step2> then <step1>A dog.</step1>", ("A dog.", "Joy.", None)),
+        ("<step1>One.</step1><step1>Two.</step1><step2>Joy.</step2>", (None, "Joy.", None)),
+        ("<step1>One.</step1><step1>", (None, None, None)),
+        ("<step1> \n</step1><step2>Joy.", (None, None, None)),
+        ("</step1>A dog.<step1>", (None, None, None)),
+        ("< step1>A dog.</ step1>", (None, None, None)),
+    ],
+)
+def test_a_step_is_usable_if_its_pair_stands_once_closed_and_not_blank(text, usable):
+    thought = parse(text)
+    assert (thought.trigger, thought.feeling, thought.conclusion) == usable
+
+
+def test_the_prompt_holds_the_labels_of_the_samples_own_set():
+    assert "contentment" in build_prompt(MIKELS8)
+    assert "contentment" not in build_prompt(EKMAN6)
+    assert "fear/anger" in build_prompt(LabelSet("mine", ("fear/anger", "{{ joy }}")))
+
+
+def test_a_label_is_data_and_never_evaluated_as_a_template():
+    assert "{{ 7 * 7 }}" in build_prompt(LabelSet("mine", ("{{ 7 * 7 }}", "joy")))
+
+
+def test_the_prompt_asks_for_what_the_parser_reads():
+    prompt = build_prompt(EKMAN6)
+    for tag in ("<step1>", "</step1>", "<step2>", "</step2>", "<step3>", "</step3>", r"\boxed{"):
+        assert prompt.count(tag) == 1
+
+
+def test_the_example_in_the_prompt_keeps_the_grammar():
+    prompt = build_prompt(EKMAN6)
+    assert parse(prompt[prompt.index("<step1>") :]).problem is None
+
+
+def test_a_user_may_point_to_a_template_file(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("Choose: {{ labels }}!\n", encoding="utf-8")
+    assert build_prompt(EKMAN6, str(path)) == "Choose: anger, disgust, fear, joy, sadness, surprise!"
+
+
+def test_a_template_that_is_missing_binary_or_broken_is_refused(tmp_path):
+    with pytest.raises(UserError, match="neither a shipped template nor a file"):
+        load_template("nonesuch")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="neither a shipped template nor a file"):
+        load_template(str(tmp_path / "binary.txt"))
+    with pytest.raises(UserError, match="cannot be filled"):
+        render("{{ labels", labels="a")
+    with pytest.raises(UserError, match=r"cannot be filled.*emotion"):
+        render("{{ emotion }}", labels="a")
