@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from emor3.cli import app
 from emor3.errors import UserError
 from emor3.scoring import score_file
 
@@ -205,3 +207,14 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path):
     for path in (tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(UserError, match=f"cannot read {path}"):
             next(score_file(path))
+
+
+def test_the_command_prints_json_lines_and_exits_with_1_only_if_a_row_failed(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROW), encoding="utf-8")
+    good = CliRunner().invoke(app, ["score", str(path), "--formula", "released"])
+    assert (good.exit_code, json.loads(good.stdout)["overall"]) == (0, pytest.approx(1.1))
+    path.write_text(json.dumps({**ROW, "id": "\ud800", "label": 7}) + "\n" + json.dumps(ROW), encoding="utf-8")
+    mixed = CliRunner().invoke(app, ["score", str(path)])
+    assert mixed.exit_code == 1
+    assert [json.loads(line)["id"] for line in mixed.stdout.splitlines()] == ["\ud800", "a"]

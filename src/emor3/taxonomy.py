@@ -195,7 +195,7 @@ def _stem(word: str) -> str:
 
 # --- built-in sets ---------------------------------------------------------------------------------------------------
 
-# Words that mean the same in every set. Where a word of another set is nearest differs by set and is given there.
+# Words that mean the same in every set that holds the label; a word whose label differs by set is given with the set.
 _COMMON_ALIASES = {
     "amusement": "amused amusing funny humor humour humorous fun",
     "anger": "angry mad furious fury rage enraged outrage outraged annoyed annoyance irritated irritation",
