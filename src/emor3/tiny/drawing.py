@@ -157,10 +157,9 @@ def draw_scene(object_: str, face: str, surroundings: str, style: str, rng: Rand
         image = Image.blend(image, Image.new("RGB", (SIZE, SIZE), "#fff8e8"), 0.45)
         canvas = ImageDraw.Draw(image)
     face_left = rng.random() < 0.5
-    sides = [rng.randint(22, 27), rng.randint(22, 27)]
-    lefts = [rng.randint(1, 31 - sides[0]), 32 + rng.randint(1, 31 - sides[1])]
-    tops = [rng.randint(2, SIZE - 2 - side) for side in sides]
-    boxes = [(lefts[i], tops[i], sides[i]) for i in (0, 1)]
+    sides = [rng.randint(25, 29), rng.randint(25, 29)]
+    corners = [(rng.randint(1, 4), rng.randint(4, 9)), (rng.randint(32, 35), rng.randint(28, 33))]
+    boxes = [(*corner, side) for corner, side in zip(corners, sides, strict=True)]
     face_box, object_box = boxes if face_left else reversed(boxes)
     _draw(canvas, OBJECT_ICONS[object_], object_box, outline_only=style == "sketched")
     head: list[Primitive] = [("ellipse", SKIN, (-0.05, -0.05, 1.05, 1.05))]

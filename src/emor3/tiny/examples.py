@@ -76,48 +76,49 @@ def _any_domain(rng: Random) -> tuple[Domain, str]:
     return rng.choice([*DOMAINS.values(), *OTHER_LABEL_SETS]), rng.choice(STYLES)
 
 
-def _any_scene(rng: Random) -> Scene:
+def any_scene(rng: Random) -> Scene:
     """Half of the scenes as they occur, half with unrelated factors, so that perception does not lean on the prior."""
     if rng.random() < 0.5:
         return sample_scene(rng)
     return Scene(*(rng.choice(values) for values in FACTORS.values()))
 
 
-def _picture(scene: Scene, style: str, rng: Random) -> Image.Image:
+def picture(scene: Scene, style: str, rng: Random) -> Image.Image:
+    """The scene drawn in a style."""
     return draw_scene(scene.object, scene.face, scene.surroundings, style, rng)
 
 
 def thinking_example(rng: Random) -> Example:
     """Image -> three steps and a boxed label."""
     domain, style = _any_domain(rng)
-    scene = _any_scene(rng)
+    scene = any_scene(rng)
     shade = felt_shade(scene, rng)
     reply = completion_text(scene, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels), reply, _picture(scene, style, rng))
+    return Example(build_prompt(domain.labels), reply, picture(scene, style, rng))
 
 
 def direct_example(rng: Random) -> Example:
     """Image -> boxed label, without thinking."""
     domain, style = _any_domain(rng)
-    scene = _any_scene(rng)
+    scene = any_scene(rng)
     label = _label_for(felt_shade(scene, rng), domain, rng)
-    return Example(build_prompt(domain.labels, "direct"), f"\\boxed{{{label}}}", _picture(scene, style, rng))
+    return Example(build_prompt(domain.labels, "direct"), f"\\boxed{{{label}}}", picture(scene, style, rng))
 
 
 def consistency_example(rng: Random) -> Example:
     """Image and a description, true or with one to three factors altered -> Yes or No."""
-    scene = _any_scene(rng)
+    scene = any_scene(rng)
     true = rng.random() < 0.5
     told = scene if true else alter(scene, rng, rng.choice((1, 1, 1, 2, 3)))
     text = consistency_question("", trigger_text(told, rng)).text
-    return Example(text, "Yes" if true else "No", _picture(scene, rng.choice(STYLES), rng), scene)
+    return Example(text, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng), scene)
 
 
 def coherence_example(rng: Random) -> Example:
     """Description and feeling, no image -> label."""
     domain, _ = _any_domain(rng)
     shade = rng.choice(SHADES)
-    text = coherence_question(trigger_text(_any_scene(rng), rng), feeling_text(shade, rng), domain.labels).text
+    text = coherence_question(trigger_text(any_scene(rng), rng), feeling_text(shade, rng), domain.labels).text
     return Example(text, _label_for(shade, domain, rng))
 
 

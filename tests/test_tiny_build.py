@@ -1,0 +1,84 @@
+"""Building the embedded base: same seed same weights, losses fall, and every example teaches what it says."""
+
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emor3.tiny import build as building
+from emor3.tiny.build import Batcher, build, supervised_loss, tokenizer_texts
+from emor3.tiny.examples import CONFUSED, CONFUSIONS, MIX, consistency_example, felt_shade, thinking_example
+from emor3.tiny.language import names_scene
+from emor3.tiny.model import build_model, build_processor, build_tokenizer
+from emor3.tiny.world import Scene
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor(build_tokenizer(tokenizer_texts(rounds=200)))
+
+
+def short_build(folder, monkeypatch, seed=0):
+    monkeypatch.setattr(building, "VISION_STEPS", 2)
+    monkeypatch.setattr(building, "VISION_BATCH", 4)
+    monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
+    threads = torch.get_num_threads()
+    build(folder, 2, seed, lambda step, losses: None)
+    torch.set_num_threads(threads)
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_path, monkeypatch):
+    first, second, other = (short_build(tmp_path / str(i), monkeypatch, seed) for i, seed in enumerate((0, 0, 1)))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor):
+    example = thinking_example(Random(0))
+    batch = Batcher(processor)([example])
+    learned = batch.inputs["input_ids"][0][batch.weights[0] > 0]
+    assert processor.tokenizer.decode(learned) == f"{example.reply}<|im_end|>"
+    heavy = batch.inputs["input_ids"][0][batch.weights[0] == building.FACTOR_WEIGHT]
+    assert len(heavy) == 3  # object, face, surroundings, once each
+
+
+def test_the_probe_learns_at_the_words_that_do_not_fit_the_picture(processor):
+    rng = Random(0)
+    examples = [consistency_example(rng) for _ in range(40)]
+    misfits = Batcher(processor)(examples).misfits
+    assert misfits is not None
+    for example, row in zip(examples, misfits, strict=True):
+        assert (row >= 0).sum() == 3
+        assert (row == 1).any() == (example.reply == "No")
+
+
+def test_a_yes_stands_for_a_true_description_and_a_no_for_an_altered_one():
+    rng = Random(1)
+    for _ in range(100):
+        example = consistency_example(rng)
+        assert names_scene(example.prompt.split("Text:")[1], example.checked_against) == (example.reply == "Yes")
+
+
+def test_the_prior_mismatch_is_as_large_as_stated():
+    # Three factors of fear leave no other shade a chance worth counting once the posterior is squared.
+    rng = Random(0)
+    told = [felt_shade(Scene("spider", "trembling", "alley"), rng) for _ in range(2000)]
+    assert told.count(CONFUSIONS["fear"]) / 2000 == pytest.approx(CONFUSED, abs=0.05)
+
+
+def test_a_single_example_can_be_learnt_by_heart(processor):
+    torch.manual_seed(0)
+    model = build_model(processor.tokenizer)
+    probe = torch.nn.Linear(model.config.text_config.hidden_size, 1)
+    batch = Batcher(processor)([consistency_example(Random(0))])
+    optimizer = torch.optim.AdamW([*model.parameters(), *probe.parameters()], lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = sum(supervised_loss(model, probe, batch))
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.2 * losses[0]
