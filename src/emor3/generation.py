@@ -1,0 +1,94 @@
+"""Ask a vision-language model: build the chat, open the images, sample or decode greedily, in batches."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+
+from emor3.errors import UserError
+
+Request = tuple[str | None, str]
+"""Path of an image, or None, and the text of the user turn."""
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
+
+
+def open_image(path: str) -> Image.Image:
+    """The picture as RGB, upright. Raises UserError naming the file where it is missing, too large or broken."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"image {path} does not exist: check the path in the manifest") from None
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from None
+
+
+def chat(text: str, with_image: bool) -> list[dict[str, Any]]:
+    """The conversation of one user turn, the image (if any) before the text."""
+    content: list[dict[str, str]] = [{"type": "image"}] if with_image else []
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+
+def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
+    """Model inputs of N requests, padded on the left; rows with and without an image may be mixed.
+
+    An image that several requests share is opened once.
+    """
+    texts = [
+        processor.apply_chat_template(chat(text, image is not None), tokenize=False, add_generation_prompt=True)
+        for image, text in requests
+    ]
+    opened = {path: open_image(path) for path, _ in requests if path is not None}
+    images = [opened[path] for path, _ in requests if path is not None]
+    return processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
+
+
+def vision_token_ids(processor: ProcessorMixin) -> list[int]:
+    """Ids of the placeholder tokens that stand for images and videos: they must never be sampled."""
+    tokenizer = processor.tokenizer
+    marks = ("image", "video", "vision")
+    special = {
+        token: index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.all_special_tokens
+    }
+    return sorted(index for token, index in special.items() if any(mark in token for mark in marks))
+
+
+def generate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    requests: Sequence[Request],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[str]:
+    """One completion for each of N requests, in order; greedy at temperature 0, else sampled, no nucleus or top-k.
+
+    `on_batch` gets the number of requests just finished. The same seed and batch size give the same completions.
+    """
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    suppressed = vision_token_ids(processor)
+    completions: list[str] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(requests), batch_size):
+            batch = requests[start : start + batch_size]
+            inputs = encode(processor, batch).to(model.device)
+            output = model.generate(
+                **inputs, max_new_tokens=max_new_tokens, suppress_tokens=suppressed or None, **sampling
+            )
+            replies = output[:, inputs["input_ids"].shape[1] :]
+            completions += processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
+            if on_batch is not None:
+                on_batch(len(batch))
+    return completions

@@ -1,0 +1,58 @@
+"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, vision tower frozen or not."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+
+from emor3.errors import UserError
+from emor3.processing import load_processor, save_processor
+
+EMBEDDED = "embedded"
+"""Name of the base checkpoint that ships with the package."""
+
+
+def resolve_checkpoint(path: str) -> str:
+    """Local folder or hub name of a checkpoint; "embedded" is the packaged base. Raises UserError on a missing path."""
+    if path == EMBEDDED:
+        return str(files("emor3") / "tiny" / "checkpoint")
+    folder = Path(path)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise UserError(f"{path} is not a checkpoint: it has no config.json; give a folder saved by save_pretrained")
+    if not folder.exists() and (folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1):
+        raise UserError(f"no checkpoint at {path}: give a folder, a hub name such as org/model, or {EMBEDDED!r}")
+    return path
+
+
+def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model (in eval mode, on the accelerator if there is one) and processor of a checkpoint.
+
+    Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
+    """
+    source = resolve_checkpoint(path)
+    try:
+        processor = load_processor(source)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device).eval(), processor
+
+
+def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path) -> None:
+    """Save weights (safetensors) and processor in plain Hugging Face format."""
+    model.save_pretrained(folder)
+    save_processor(processor, folder)
+
+
+def vision_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """Parameters of the vision tower, by the names transformers gives it across architectures.
+
+    Raises UserError where the model has none.
+    """
+    parts = ("visual.", "vision_tower.", "vision_model.")
+    found = [parameter for name, parameter in model.named_parameters() if any(part in name for part in parts)]
+    if not found:
+        raise UserError(f"{type(model).__name__} has no vision tower to freeze: set model.freeze_vision to false")
+    return found
