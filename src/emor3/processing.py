@@ -14,6 +14,8 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from emor3.errors import UserError
+
 VIDEO_PROCESSORS = {
     Qwen2VLProcessor: "Qwen2VLVideoProcessor",
     Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
@@ -49,3 +51,15 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     patches = {name: config["image_processor"][name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
     config["video_processor"] = {"video_processor_type": video_class, **patches}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
+    """Scale images down to at most this area from now on; saved with the processor, so evaluation does the same.
+
+    Raises UserError for processors that size images otherwise.
+    """
+    if type(processor) not in VIDEO_PROCESSORS:
+        raise UserError(f"model.max_pixels is for Qwen-VL processors, not {type(processor).__name__}: leave it out")
+    size = processor.image_processor.size
+    size["longest_edge"] = max_pixels  # Qwen-VL's names for what are areas in pixels
+    size["shortest_edge"] = min(size["shortest_edge"], max_pixels)

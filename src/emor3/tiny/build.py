@@ -15,34 +15,59 @@ from emor3.thinking import build_prompt
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.examples import MIX, Example, any_scene, picture
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
-from emor3.tiny.world import FACTORS
+from emor3.tiny.world import FACTORS, Scene
 
-VISION_STEPS = 300
+VISION_STEPS = 400
 VISION_BATCH = 64
-STEPS = 900
+STEPS = 1000
 PEAK_RATE = 2e-3
 
 FACTOR_WEIGHT = 4.0
 """Weight of a word that names a factor, against 1 for other words of a reply: three words in forty carry perception."""
 
 MISFIT_LAYER = 3
-"""Layer whose states at the words of a description a linear probe reads during the build; the probe is thrown away.
-
-Yes/no supervision alone stayed at chance: one bit per picture, behind an eight-way comparison. Asking at every word
-whether it fits the picture teaches the comparison; the answer then only has to gather it (docs/log.md)."""
-
+"""Layer whose states at the words of a description the misfit probe reads."""
 
 OnStep = Callable[[int, dict[str, float]], None]
 """Called after every step with its number and its losses by kind."""
 
 
+class Probes(nn.Module):
+    """Linear readers that guide the build and are thrown away; a real model brings what they teach from pretraining.
+
+    `factors` names the three factors from the mean of an image's tokens: without it 900 steps of text supervision left
+    objects and faces at 30%. `misfit` tells at every word of a description whether it fits the picture: yes/no
+    supervision alone stays at chance, one bit per picture behind an eight-way comparison (docs/log.md).
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.factors = nn.Linear(hidden_size, sum(map(len, FACTORS.values())))
+        self.misfit = nn.Linear(hidden_size, 1)
+
+    def factor_loss(self, image_tokens: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Cross-entropy over the three factors, from (N, image tokens, hidden) states."""
+        scores = self.factors(image_tokens.mean(1)).split([len(values) for values in FACTORS.values()], 1)
+        loss = torch.zeros(())
+        for (factor, values), score in zip(FACTORS.items(), scores, strict=True):
+            truth = torch.tensor([values.index(getattr(scene, factor)) for scene in scenes])
+            loss = loss + nn.functional.cross_entropy(score, truth)
+        return loss
+
+    def misfit_loss(self, states: Tensor, misfits: Tensor) -> Tensor:
+        """Binary cross-entropy at the words of (N, T, hidden) states whose label is known."""
+        known = misfits >= 0
+        return nn.functional.binary_cross_entropy_with_logits(self.misfit(states[known])[:, 0], misfits[known])
+
+
 class Batch(NamedTuple):
-    """Model inputs, the (N, T) weights of reply tokens (0 elsewhere) and, for consistency questions, the (N, T) labels
-    of words that do not fit the picture (1), fit it (0) or do not matter (-1)."""
+    """Model inputs, the (N, T) weights of reply tokens (0 elsewhere) and, for consistency questions, the true
+    scenes and the (N, T) labels of words that do not fit the picture (1), fit it (0) or do not matter (-1)."""
 
     inputs: dict[str, Tensor]
     weights: Tensor
-    misfits: Tensor | None
+    misfits: Tensor
+    scenes: list[Scene]
 
 
 class Batcher:
@@ -66,7 +91,8 @@ class Batcher:
         positions = torch.arange(ids.shape[1])
         is_reply = (positions >= lengths - replies) & (positions < lengths)
         weights = is_reply * (1 + (FACTOR_WEIGHT - 1) * torch.isin(ids, self.factor_ids))
-        return Batch(inputs, weights, self._misfits(ids, examples) if examples[0].checked_against else None)
+        scenes = [example.checked_against for example in examples if example.checked_against is not None]
+        return Batch(inputs, weights, self._misfits(ids, scenes) if scenes else torch.empty(0), scenes)
 
     def _chat(self, example: Example) -> str:
         image = [{"type": "image"}] if example.image is not None else []
@@ -74,27 +100,28 @@ class Batcher:
         prompt = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return f"{prompt}{example.reply}<|im_end|>"
 
-    def _misfits(self, ids: Tensor, examples: Sequence[Example]) -> Tensor:
-        true = [[name in vars(e.checked_against).values() for name in self.factor_names] for e in examples]
+    def _misfits(self, ids: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        true = torch.tensor([[name in vars(scene).values() for name in self.factor_names] for scene in scenes])
         names_factor = ids[:, :, None] == self.factor_ids  # (N, T, factor values)
-        fits = (names_factor & torch.tensor(true)[:, None, :]).any(-1)
+        fits = (names_factor & true[:, None, :]).any(-1)
         return torch.where(names_factor.any(-1), (~fits).float(), -1.0)
 
 
-def supervised_loss(model: Qwen2_5_VLForConditionalGeneration, probe: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Reply loss averaged per example (so that a Yes counts as much as a whole completion), and the misfit loss."""
-    output = model.model(**batch.inputs, output_hidden_states=batch.misfits is not None)
-    weights = batch.weights[:, 1:]
+def supervised_loss(model: Qwen2_5_VLForConditionalGeneration, probes: Probes, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Reply loss averaged per example (so that a Yes counts as much as a whole completion), and the probes' loss."""
+    output = model.model(**batch.inputs, output_hidden_states=bool(batch.scenes))
+    ids, weights = batch.inputs["input_ids"], batch.weights[:, 1:]
     learned = weights > 0
     logits = model.lm_head(output.last_hidden_state[:, :-1][learned])
-    losses = nn.functional.cross_entropy(logits, batch.inputs["input_ids"][:, 1:][learned], reduction="none")
+    losses = nn.functional.cross_entropy(logits, ids[:, 1:][learned], reduction="none")
     per_token = torch.zeros_like(weights).masked_scatter(learned, losses)
     reply = ((per_token * weights).sum(1) / weights.sum(1)).mean()
-    if batch.misfits is None:
+    if not batch.scenes:
         return reply, torch.zeros(())
-    known = batch.misfits >= 0
-    scores = probe(output.hidden_states[MISFIT_LAYER][known]).squeeze(-1)
-    return reply, nn.functional.binary_cross_entropy_with_logits(scores, batch.misfits[known])
+    image_tokens = output.hidden_states[0][ids == model.config.image_token_id].unflatten(0, (len(ids), -1))
+    return reply, probes.factor_loss(image_tokens, batch.scenes) + probes.misfit_loss(
+        output.hidden_states[MISFIT_LAYER], batch.misfits
+    )
 
 
 def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
@@ -111,28 +138,17 @@ def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
 
 
 def pretrain_vision(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, steps: int, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
 ) -> None:
-    """Teach the vision tower what can be seen, as real models start from a pretrained one.
-
-    A linear probe reads the mean of an image's tokens and names the three factors; then it is thrown away. Without
-    this stage 900 steps of text supervision left objects and faces at 30% (docs/log.md).
-    """
+    """Teach the vision tower what can be seen, as real models start from a pretrained one."""
     rng = Random(f"vision/{seed}")
-    probe = nn.Linear(model.config.text_config.hidden_size, sum(map(len, FACTORS.values())))
-    optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probe.parameters()], lr=PEAK_RATE)
-    for step in range(steps):
+    optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probes.factors.parameters()], lr=PEAK_RATE)
+    for step in range(VISION_STEPS):
         scenes = [any_scene(rng) for _ in range(VISION_BATCH)]
         pictures = [picture(scene, rng.choice(STYLES), rng) for scene in scenes]
         inputs = processor.image_processor(pictures, return_tensors="pt")
         tokens = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        scores = probe(tokens.view(VISION_BATCH, -1, probe.in_features).mean(1)).split(
-            list(map(len, FACTORS.values())), 1
-        )
-        loss = torch.zeros(())
-        for (factor, values), score in zip(FACTORS.items(), scores, strict=True):
-            truth = torch.tensor([values.index(getattr(scene, factor)) for scene in scenes])
-            loss = loss + nn.functional.cross_entropy(score, truth)
+        loss = probes.factor_loss(tokens.unflatten(0, (VISION_BATCH, -1)), scenes)
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -140,21 +156,26 @@ def pretrain_vision(
 
 
 def train_base(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, steps: int, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    probes: Probes,
+    steps: int,
+    seed: int,
+    on_step: OnStep,
 ) -> None:
-    """Supervised training in place, on scenes that are never seen twice; `on_step` gets the losses by kind."""
+    """Supervised training in place, on scenes that are never seen twice."""
     rng, batcher = Random(seed), Batcher(processor)
-    probe = nn.Linear(model.config.text_config.hidden_size, 1)
-    parameters = [*model.parameters(), *probe.parameters()]
+    parameters = [*model.parameters(), *probes.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.08)
     model.train()
     for step in range(steps):
         losses = {}
         for make, count in MIX:
-            reply, misfit = supervised_loss(model, probe, batcher([make(rng) for _ in range(count)]))
-            torch.autograd.backward(reply + misfit)
+            reply, probed = supervised_loss(model, probes, batcher([make(rng) for _ in range(count)]))
+            torch.autograd.backward(reply + probed)
             losses[make.__name__.removesuffix("_example")] = reply.item()
+            losses["probes"] = max(probed.item(), losses.get("probes", 0.0))
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -169,7 +190,8 @@ def build(folder: Path, steps: int, seed: int, on_step: OnStep) -> None:
     tokenizer = build_tokenizer(tokenizer_texts())
     processor = build_processor(tokenizer)
     model = build_model(tokenizer, seed)
-    pretrain_vision(model, processor, VISION_STEPS, seed, on_step)
-    train_base(model, processor, steps, seed, on_step)
+    probes = Probes(model.config.text_config.hidden_size)
+    pretrain_vision(model, processor, probes, seed, on_step)
+    train_base(model, processor, probes, steps, seed, on_step)
     model.save_pretrained(folder)
     save_processor(processor, folder)

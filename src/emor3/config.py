@@ -1,0 +1,188 @@
+"""Recipes: what a training run does, as YAML a person edits. Unknown keys are refused with the nearest known one."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from emor3.errors import UserError
+from emor3.rewards import RewardSettings
+
+OWNED = {
+    "output_dir": "output_dir",
+    "seed": "seed",
+    "data_seed": "seed",
+    "reward_weights": "reward",
+    "generation_kwargs": "nothing: vision placeholders are suppressed there",
+    "shuffle_dataset": "seed: the order of prompts is drawn from it, so that a resumed run sees the same",
+    "remove_unused_columns": "nothing: the judge needs the sample ids",
+    "disable_tqdm": "nothing: emor3 shows its own progress",
+    "trust_remote_code": "nothing: code from checkpoints is never run",
+    "model_init_kwargs": "model",
+    "save_strategy": "grpo.save_steps",
+    "logging_strategy": "nothing: every step is recorded",
+    "logging_steps": "nothing: every step is recorded",
+    "do_eval": "nothing: use `emor3 evaluate`",
+    "eval_strategy": "nothing: use `emor3 evaluate`",
+    "resume_from_checkpoint": "the --resume flag",
+}
+"""TRL settings that emor3 decides, and what to set instead."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraBlock(_Block):
+    """Train low-rank adapters instead of all weights (peft)."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class ModelBlock(_Block):
+    """The start model: a folder, a hub name, or "embedded"."""
+
+    path: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    freeze_vision: bool = False
+    max_pixels: int | None = Field(None, ge=1024)
+    """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
+    lora: LoraBlock | None = None
+
+
+class DataBlock(_Block):
+    """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`."""
+
+    train: str
+    split: str | None = "train"
+    labels: str | list[str] | None = None
+    """Label set: a built-in name, a YAML file, a list, or None for the labels found in the data."""
+    label_field: str = "label"
+    limit: int | None = Field(None, ge=1)
+    """Train on this many samples, drawn with the seed."""
+
+
+class ColdStartBlock(_Block):
+    """Cold-Start-Emo: a short supervised stage on image -> boxed label before reinforcement learning."""
+
+    samples: int = Field(64, ge=1)
+    steps: int = Field(20, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-5, gt=0)
+    template: str = "direct"
+
+
+class RewardBlock(_Block):
+    """Weights and switches of the reward; see `RewardSettings`."""
+
+    reflective: float = 0.1
+    format: float = 0.1
+    consistency: bool = True
+    coherence: bool = True
+    formula: Literal["paper", "released"] = "paper"
+
+    def settings(self) -> RewardSettings:
+        """The settings the scorer takes."""
+        return RewardSettings(**self.model_dump())
+
+
+class JudgeBlock(_Block):
+    """How the current policy is asked: by candidate probabilities (score) or by short replies (generate)."""
+
+    backend: Literal["score", "generate"] = "score"
+    batch_size: int = Field(default=256, ge=1)
+
+
+class Recipe(_Block):
+    """One training run."""
+
+    seed: int = 0
+    output_dir: str
+    model: ModelBlock
+    data: DataBlock
+    template: str = "steps"
+    """Prompt template: a shipped one's name or a file."""
+    cold_start: ColdStartBlock | None = None
+    reward: RewardBlock = Field(default_factory=RewardBlock)
+    judge: JudgeBlock = Field(default_factory=JudgeBlock)
+    grpo: dict[str, Any] = {}
+    """Settings of TRL's GRPOConfig, by its names."""
+
+    @field_validator("grpo")
+    @classmethod
+    def _only_settings_of_trl(cls, grpo: dict[str, Any]) -> dict[str, Any]:
+        for key in grpo:
+            if key in OWNED:
+                raise ValueError(f"{key!r} is set by emor3; use {OWNED[key]}")
+        if grpo.get("num_generations", 2) < 2:
+            raise ValueError("num_generations (G) must be at least 2: an advantage compares a group's completions")
+        return grpo
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Recipe of a YAML file with `a.b=value` overrides (values are YAML). Raises UserError for what it cannot use."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"the recipe {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"the recipe {path} must be a mapping of settings, see recipes/quickstart.yaml")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        recipe = Recipe.model_validate(content)
+        recipe.reward.settings()
+    except ValidationError as error:
+        raise UserError(f"{path}: {_describe(error)}") from None
+    return recipe
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set takes KEY=VALUE, as in grpo.beta=0.02; found {override!r}")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if content.get(parent) is None:
+            content[parent] = {}
+        content = content[parent]
+        if not isinstance(content, dict):
+            raise UserError(f"--set {override}: {parent!r} is a single setting, it has no parts")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not YAML; quote it") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """The first fault in one line, with the nearest known key where a key is unknown."""
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown setting {place!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"setting {place!r} is missing"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    blocks: dict[str, type[BaseModel]] = {
+        "": Recipe,
+        "model": ModelBlock,
+        "model.lora": LoraBlock,
+        "data": DataBlock,
+        "cold_start": ColdStartBlock,
+        "reward": RewardBlock,
+        "judge": JudgeBlock,
+    }
+    return list(blocks[".".join(map(str, location))].model_fields)

@@ -1,0 +1,197 @@
+"""EMO-R3's reinforcement stage: TRL's GRPOTrainer with one reward function per part of R_overall.
+
+R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format
+
+TRL samples, normalises inside the group and updates. Here are the rewards (parse, reflect, score: the same functions
+evaluation uses), the judge (the current policy) and what TRL lacks: exactly zero advantages for groups of equal
+rewards, the time split, and a stop before a non-finite gradient reaches the weights.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from trl import GRPOConfig, GRPOTrainer
+
+from emor3.errors import UserError
+from emor3.reflection import reflect
+from emor3.rewards import RewardSettings, score, weights
+from emor3.thinking import parse
+from emor3.types import Aspect, Judge, Question, Reply, Rollout, Sample
+
+EQUAL = 1e-6
+"""Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
+
+
+class Stopwatch:
+    """Seconds spent per phase since the last read. Phases do not overlap: an inner one is not counted in the outer."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time inside under `name`."""
+        inner_before = sum(self.seconds.values())
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            inner = sum(self.seconds.values()) - inner_before
+            self.seconds[name] += time.perf_counter() - start - inner
+
+    def read(self) -> dict[str, float]:
+        """Seconds by phase; starts again at zero."""
+        seconds = dict(self.seconds)
+        self.seconds.clear()
+        return seconds
+
+
+class BatchScorer:
+    """Scores the completions of a step once, for the reward functions that TRL calls one after another."""
+
+    def __init__(
+        self,
+        samples: Mapping[str, Sample],
+        settings: RewardSettings,
+        on_rollouts: Callable[[int, list[Rollout]], None],
+    ) -> None:
+        self.samples = samples
+        self.settings = settings
+        self.on_rollouts = on_rollouts
+        self.judge: Judge | None = None  # bound once the trainer exists: it judges with the trainer's own model
+        self._scored: tuple[object, list[Rollout]] = (None, [])
+
+    def rollouts(self, completions: Sequence[Any], sample_ids: Sequence[str], step: int) -> list[Rollout]:
+        """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
+        if self._scored[0] is not completions:
+            self._scored = (completions, self._score([_text(c) for c in completions], sample_ids))
+            self.on_rollouts(step, self._scored[1])
+        return self._scored[1]
+
+    def _score(self, texts: list[str], sample_ids: Sequence[str]) -> list[Rollout]:
+        assert self.judge is not None, "bind a judge before training"
+        samples = [self.samples[sample_id] for sample_id in sample_ids]
+        thoughts = [parse(text) for text in texts]
+        reflections = reflect(self.judge, list(zip(samples, thoughts, strict=True)), self.settings.aspects)
+        return [
+            Rollout(sample, text, thought, found, score(thought, sample.label, sample.labels, found, self.settings))
+            for sample, text, thought, found in zip(samples, texts, thoughts, reflections, strict=True)
+        ]
+
+
+def _text(completion: Any) -> str:
+    """Text of a conversational completion: one assistant message, plain or in parts."""
+    content = completion[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+class PartReward:
+    """One part of the reward as a TRL reward function; its name is what every tracker shows."""
+
+    def __init__(self, part: str, scorer: BatchScorer) -> None:
+        self.part = part
+        self.scorer = scorer
+        self.__name__ = part
+
+    def __call__(
+        self, completions: Sequence[Any], sample_id: Sequence[str], trainer_state: TrainerState, **_: Any
+    ) -> list[float | None]:
+        rollouts = self.scorer.rollouts(completions, sample_id, trainer_state.global_step + 1)
+        return [rollout.reward.parts[self.part] for rollout in rollouts]
+
+
+def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
+    """Reward functions and their weights; a reflection without weight is not asked, so it has no function."""
+    asked = {aspect.value for aspect in scorer.settings.aspects}
+    parts = {
+        name: weight
+        for name, weight in weights(scorer.settings).items()
+        if name in asked or name not in {aspect.value for aspect in Aspect}
+    }
+    return [PartReward(name, scorer) for name in parts], list(parts.values())
+
+
+class InStepJudge:
+    """Keeps the ranks of a distributed run in step: all ask equally many questions, fillers are asked and discarded."""
+
+    FILLER = Question(Aspect.CONSISTENCY, "Answer Yes or No.", ("Yes", "No"))
+
+    def __init__(self, judge: Judge, gather: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.judge = judge
+        self.gather = gather
+        self.device = device
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies to the questions, in order."""
+        most = int(self.gather(torch.tensor([len(questions)], device=self.device)).max())
+        fillers = [self.FILLER] * (most - len(questions))
+        return self.judge.answer([*questions, *fillers])[: len(questions)]
+
+
+class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer with exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
+
+    The private methods are overridden because nothing public stands at these places; each calls TRL's own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.stopwatch = Stopwatch()
+        self._equal_groups = torch.empty(0)
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass, with the generation before it when it is due."""
+        with self.stopwatch.phase("update"):
+            loss: Tensor = super().training_step(*args, **kwargs)
+            return loss
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.stopwatch.phase("generate"):
+            return super()._generate(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        with self.stopwatch.phase("log_probs"):
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        with self.stopwatch.phase("reflect"):
+            rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        groups = totals.view(-1, self.num_generations)
+        equal = groups.amax(1) - groups.amin(1) < EQUAL
+        self._equal_groups = equal.repeat_interleave(self.num_generations)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        first = self.accelerator.process_index * len(inputs)
+        batch["advantages"][self._equal_groups[first : first + len(inputs)]] = 0.0
+        return batch
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's log with the seconds of each phase since the last one."""
+        seconds = {f"time/{name}": value for name, value in self.stopwatch.read().items()}
+        super().log({**logs, **seconds}, start_time)
+
+
+class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
+    """Stops before an update that would destroy the weights: raises UserError with the last good weights in place."""
+
+    def on_pre_optimizer_step(
+        self, args: GRPOConfig, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
+    ) -> None:
+        """Look at every gradient once; they are finite where the loss is."""
+        norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
+        if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+            raise UserError(
+                f"the loss is not finite at step {state.global_step + 1}: training stopped before the update; "
+                "lower grpo.learning_rate or grpo.max_grad_norm"
+            )

@@ -1,0 +1,46 @@
+"""What a training run shows and records while it goes: a bar with ETA, `metrics.jsonl`, complete checkpoints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from emor3.processing import save_processor
+from emor3.records import CHECKPOINTS, COMPLETE, METRICS, append_jsonl
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Writes a run's records from the main process and moves its progress bar."""
+
+    def __init__(self, run: Path, processor: ProcessorMixin) -> None:
+        self.run = run
+        self.processor = processor
+        columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), *columns)
+        self.task = self.progress.add_task("EMO-R3", total=None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        self.progress.update(self.task, completed=state.global_step, total=state.max_steps)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, Any], **_: Any
+    ) -> None:
+        """Record the figures of a step; the summary after the last one is not a step."""
+        if state.is_world_process_zero and "loss" in logs:
+            append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
+            accuracy = logs["rewards/accuracy/mean"]
+            self.progress.update(self.task, description=f"EMO-R3  reward {logs['reward']:.3f}  accuracy {accuracy:.3f}")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after every part of a checkpoint is written: mark it as complete."""
+        if state.is_world_process_zero:
+            self.mark_complete(state.global_step)
+
+    def mark_complete(self, step: int) -> None:
+        """Save the processor as `AutoProcessor` needs it and mark the checkpoint of `step` as complete."""
+        folder = self.run / CHECKPOINTS / f"checkpoint-{step}"
+        save_processor(self.processor, folder)
+        (folder / COMPLETE).touch()

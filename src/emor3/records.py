@@ -1,0 +1,170 @@
+"""The run directory: what a run writes, in which form, and how a resumed run takes up its records.
+
+config.json        the resolved recipe            metrics.jsonl   one line per step
+environment.json   versions, hardware, commit     rollouts.jsonl  one line per completion
+cold_start/        policy after the cold start    checkpoints/    resumable, Hugging Face format
+final/             the trained policy
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emor3 import __version__
+from emor3.config import Recipe
+from emor3.errors import UserError
+from emor3.types import Finding, Rollout
+
+CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
+CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
+COMPLETE = "complete"
+"""Empty file that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+
+
+def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+    """The run directory, ready to be written to.
+
+    Raises UserError where it holds another run and neither flag is given, or where a run to resume had other settings.
+    """
+    run = Path(recipe.output_dir)
+    config = recipe.model_dump()
+    occupied = run.exists() and any(run.iterdir())
+    if occupied and overwrite and not resume:
+        if not (run / CONFIG).is_file():
+            raise UserError(
+                f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder"
+            )
+        shutil.rmtree(run)
+    elif occupied and not resume:
+        raise UserError(
+            f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
+        )
+    elif occupied and resume:
+        _check_same_recipe(run, config)
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / CONFIG, config)
+    write_json(run / ENVIRONMENT, environment_stamp())
+    return run
+
+
+def _check_same_recipe(run: Path, config: dict[str, Any]) -> None:
+    if not (run / CONFIG).is_file():
+        raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
+    before = read_json(run / CONFIG)
+    changed = [key for key in config if key != "output_dir" and before.get(key) != config[key]]
+    if changed:
+        raise UserError(f"cannot resume {run}: the recipe differs in {', '.join(changed)}; use another --output")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON object file. Raises UserError where it is missing or broken."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    return content
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows and hand them to the operating system, so that a killed run keeps what it recorded."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON lines file; a last line cut short by a killed run is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def keep_steps(path: Path, last_step: int) -> None:
+    """Drop the rows of steps after `last_step`, which a resumed run will write again."""
+    if path.exists():
+        draft = path.with_name(path.name + ".tmp")
+        draft.unlink(missing_ok=True)
+        append_jsonl(draft, (row for row in read_jsonl(path) if row["step"] <= last_step))
+        os.replace(draft, path)
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint; incomplete ones are removed."""
+    found = sorted(run.glob(f"{CHECKPOINTS}/checkpoint-*"), key=checkpoint_step)
+    for folder in [folder for folder in found if not (folder / COMPLETE).is_file()]:
+        shutil.rmtree(folder)
+    return next((folder for folder in reversed(found) if folder.exists()), None)
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Optimizer steps behind a checkpoint, from its name."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
+    """One completion as a row of `rollouts.jsonl`. `group` numbers the prompts of the step."""
+    return {
+        "step": step,
+        "group": group,
+        "sample": rollout.sample.id,
+        "image": rollout.sample.image,
+        "label": rollout.sample.label,
+        "completion": rollout.completion,
+        "thought": asdict(rollout.thought),
+        "reflection": {
+            "consistency": finding_row(rollout.reflection.consistency),
+            "coherence": finding_row(rollout.reflection.coherence),
+        },
+        "parts": dict(rollout.reward.parts),
+        "reward": rollout.reward.total,
+    }
+
+
+def finding_row(finding: Finding | None) -> dict[str, Any] | None:
+    """One reflection as JSON; None where it was never run."""
+    if finding is None:
+        return None
+    return {
+        "verdict": finding.verdict,
+        "question": finding.question.text if finding.question else None,
+        "reply": finding.reply.text if finding.reply else None,
+        "probabilities": dict(finding.reply.probabilities) if finding.reply and finding.reply.probabilities else None,
+        "reason": finding.reason,
+    }
+
+
+def environment_stamp() -> dict[str, Any]:
+    """What a number depends on beside the recipe: versions, machine and the commit of the working folder."""
+    import torch
+
+    packages = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return {
+        "emor3": __version__,
+        "commit": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }

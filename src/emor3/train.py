@@ -1,0 +1,236 @@
+"""`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from random import Random
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
+from trl import GRPOConfig
+
+from emor3 import records
+from emor3.coldstart import cold_start, with_images
+from emor3.config import LoraBlock, Recipe
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.generation import vision_token_ids
+from emor3.grpo import BatchScorer, EmoTrainer, InStepJudge, StopOnNonFinite, part_rewards
+from emor3.judges import GenerateJudge, ScoreJudge
+from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
+from emor3.processing import limit_pixels
+from emor3.progress import RunCallback
+from emor3.records import COLD_START, COMPLETE, FINAL, METRICS, ROLLOUTS
+from emor3.thinking import build_prompt
+from emor3.types import Judge, Rollout, Sample
+
+
+def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Run a recipe; returns the run directory, with the trained policy under `final/`.
+
+    A resumed run continues from its newest complete checkpoint and ends as if it had never stopped.
+    Raises UserError for settings or data it cannot use, and where the loss stops being finite.
+    """
+    samples = chosen_samples(recipe)
+    state = PartialState()
+    if state.is_main_process:
+        run = records.prepare_run(recipe, resume=resume, overwrite=overwrite)
+    state.wait_for_everyone()
+    run = Path(recipe.output_dir)
+    checkpoint = records.latest_checkpoint(run) if resume else None
+    if state.is_main_process:
+        done = records.checkpoint_step(checkpoint) if checkpoint else 0
+        for name in (METRICS, ROLLOUTS):
+            records.keep_steps(run / name, done)
+    config = grpo_config(recipe, run, len(samples))
+    start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
+    model, processor = load_policy(recipe, start, checkpoint)
+    _reinforce(recipe, run, config, samples, model, processor, checkpoint)
+    return run
+
+
+def chosen_samples(recipe: Recipe) -> list[Sample]:
+    """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed."""
+    data = recipe.data
+    samples = load_samples(data.train, split=data.split, labels=data.labels, label_field=data.label_field)
+    if data.limit is not None and data.limit < len(samples):
+        samples = Random(recipe.seed).sample(samples, data.limit)
+    return samples
+
+
+def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
+    """TRL's settings: ours, then the recipe's `grpo` block. Raises UserError for names or values TRL does not take."""
+    known = {field.name for field in fields(GRPOConfig)}
+    for key in recipe.grpo:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UserError(
+                f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    on_cpu = not torch.accelerator.is_available()
+    defaults = {"num_generations": 8, "save_steps": 50, "report_to": "none", "bf16": not on_cpu, "use_cpu": on_cpu}
+    settings = {
+        **defaults,
+        **recipe.grpo,
+        "output_dir": str(run / records.CHECKPOINTS),
+        "logging_dir": str(run / "tensorboard"),
+        "seed": recipe.seed,
+        "logging_steps": 1,
+        "shuffle_dataset": False,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+    }
+    if "logging_dir" not in known:
+        del settings["logging_dir"]
+    try:
+        config = GRPOConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"TRL refuses the grpo settings: {error}") from None
+    if config.max_steps <= 0:
+        prompts = config.generation_batch_size / config.num_generations / _steps_per_cycle(config)
+        config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
+    if config.save_steps % _steps_per_cycle(config):
+        raise UserError(
+            f"grpo.save_steps must be a multiple of {_steps_per_cycle(config):g}: checkpoints inside a generation "
+            "cycle cannot be resumed exactly"
+        )
+    return config
+
+
+def _steps_per_cycle(config: GRPOConfig) -> float:
+    """Optimizer steps that one round of generation serves."""
+    return float(config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps)
+
+
+def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor to train, its weights from the checkpoint where a run goes on.
+
+    `Trainer.train(resume_from_checkpoint=…)` restores none of Qwen2.5-VL's tensors and only warns, hence
+    `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
+    """
+    resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
+    model, processor = load(resumed or start, recipe.model.dtype)
+    if resumed:
+        model.config._name_or_path = resolve_checkpoint(start)
+    if recipe.model.max_pixels is not None:
+        limit_pixels(processor, recipe.model.max_pixels)
+    if recipe.model.freeze_vision:
+        for parameter in vision_parameters(model):
+            parameter.requires_grad_(False)
+    return model, processor
+
+
+def lora_config(lora: LoraBlock | None) -> LoraConfig | None:
+    """peft's settings of a recipe's LoRA block."""
+    if lora is None:
+        return None
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules)
+
+
+def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
+    """Folder of the cold-started policy, made on first use: from here on it is the start model and the KL reference."""
+    assert recipe.cold_start is not None
+    folder = run / COLD_START
+    if not (folder / COMPLETE).is_file():
+        model, processor = load_policy(recipe, recipe.model.path, None)
+        tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.seed, lora_config(recipe.model.lora))
+        if PartialState().is_main_process:
+            save(tuned, processor, folder)
+            (folder / COMPLETE).touch()
+        PartialState().wait_for_everyone()
+    return str(folder)
+
+
+def prompt_dataset(samples: Sequence[Sample], template: str, order: Sequence[int]) -> Dataset:
+    """Rows of prompt, image and sample id in the order of training; images are opened when a batch is made."""
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": build_prompt(sample.labels, template)}],
+            "image": sample.image,
+            "sample_id": sample.id,
+        }
+        for sample in samples
+    ]
+    return Dataset.from_list(rows).select(order).with_transform(with_images)
+
+
+def training_order(num_samples: int, count: int, seed: int) -> list[int]:
+    """`count` sample indices: a new permutation for every pass. Fixed beforehand, so that a resumed run just skips."""
+    rng, order = Random(seed), list[int]()
+    while len(order) < count:
+        order += rng.sample(range(num_samples), num_samples)
+    return order[:count]
+
+
+def _reinforce(
+    recipe: Recipe,
+    run: Path,
+    config: GRPOConfig,
+    samples: Sequence[Sample],
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    checkpoint: Path | None,
+) -> None:
+    prompts = config.generation_batch_size // config.num_generations
+    order = training_order(len(samples), math.ceil(config.max_steps / _steps_per_cycle(config)) * prompts, recipe.seed)
+    # Another form for vLLM, whose sampling parameters know no suppressed tokens.
+    placeholders = vision_token_ids(processor)
+    config.generation_kwargs = (
+        {"logit_bias": dict.fromkeys(placeholders, -100.0)} if config.use_vllm else {"suppress_tokens": placeholders}
+    )
+    scorer = BatchScorer(
+        {sample.id: sample for sample in samples}, recipe.reward.settings(), _recorder(run, config.num_generations)
+    )
+    functions, config.reward_weights = part_rewards(scorer)
+    callback = RunCallback(run, processor)
+    trainer = EmoTrainer(
+        model=model,
+        args=config,
+        reward_funcs=functions,
+        train_dataset=prompt_dataset(samples, recipe.template, order),
+        processing_class=processor,
+        callbacks=[callback, StopOnNonFinite()],
+        peft_config=lora_config(recipe.model.lora),
+    )
+    trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
+    scorer.judge = _policy_judge(recipe, trainer, processor)
+    with callback.progress:
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except UserError:
+            if trainer.accelerator.is_main_process and trainer.state.global_step > 0:
+                trainer._save_checkpoint(trainer.model, trial=None)
+                callback.mark_complete(trainer.state.global_step)
+            raise
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL)
+
+
+def _policy_judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin) -> Judge:
+    """The current policy as the judge (the paper), in step over the ranks."""
+    backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
+    judge = backend(trainer.model, processor, recipe.judge.batch_size)
+    return InStepJudge(judge, trainer.accelerator.gather, trainer.accelerator.device)
+
+
+def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:
+    """Writes the rollouts of all ranks from the main process."""
+
+    def record(step: int, rollouts: list[Rollout]) -> None:
+        state = PartialState()
+        first = state.process_index * len(rollouts)
+        rows = [
+            records.rollout_row(step, (first + index) // generations, rollout) for index, rollout in enumerate(rollouts)
+        ]
+        gathered = gather_object(rows)
+        if state.is_main_process:
+            records.append_jsonl(run / ROLLOUTS, gathered)
+
+    return record
