@@ -1,0 +1,25 @@
+"""Shared fixtures: a randomly initialised tiny model, and small data sets drawn from the embedded world."""
+
+import pytest
+
+from emor3.modeling import save
+from emor3.tiny.build import tokenizer_texts
+from emor3.tiny.model import build_model, build_processor, build_tokenizer
+from emor3.tiny.world import DOMAINS, write_domain
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory):
+    """Folder of a tiny Qwen2.5-VL with random weights: right in form, and knowing nothing."""
+    folder = tmp_path_factory.mktemp("random_checkpoint")
+    tokenizer = build_tokenizer(tokenizer_texts(200))
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Folder of a few drawn scenes with Mikels' labels: 24 to train on, 8 to test on."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_domain(folder, DOMAINS["scenes8"], seed=0, sizes={"train": 24, "test": 8})
+    return str(folder)
