@@ -8,12 +8,15 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emor3 import __version__
 from emor3.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning.",
@@ -45,6 +48,20 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
+JudgePath = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", help="Checkpoint that judges the reasoning; the run's start model, else the model, if absent."
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
+]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 decodes greedily, above it samples.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most that many samples of each data set.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
 ]
@@ -55,7 +72,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        _print_error(error)
         sys.exit(2)
 
 
@@ -95,11 +112,153 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
-    output: Output = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
+    ] = None,
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.config import load_recipe
     from emor3.train import train as run_training
 
-    settings = [*(overrides or []), *([f"output_dir={output}"] if output else [])]
-    print(run_training(load_recipe(recipe, settings), resume=resume, overwrite=overwrite))
+    settings = [*(overrides or []), *([f"output_dir={json.dumps(str(output))}"] if output else [])]
+    run = run_training(load_recipe(recipe, settings), resume=resume, overwrite=overwrite)
+    print(f"run directory: {run}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[
+        list[str], typer.Option("--data", "-d", help="Data folder or embedded:NAME; give it several times for more.")
+    ],
+    labels: Labels = None,
+    label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = "label",
+    split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
+    judge: JudgePath = None,
+    template: Template = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    limit: Limit = None,
+    max_new_tokens: MaxNewTokens = 256,
+    batch_size: BatchSize = 64,
+    output: Output = None,
+) -> None:
+    """Evaluate a checkpoint on labelled images: predictions.jsonl, results.json and a table."""
+    from emor3 import evaluate as evaluation
+
+    folder = evaluation.fresh_folder(output, "evaluation")
+    candidate = evaluation.load_candidate(model, judge)
+    settings = evaluation.EvaluationSettings(
+        split=None if split == "all" else split,
+        labels=labels,
+        label_field=label_field,
+        limit=limit,
+        temperature=temperature,
+        seed=seed,
+        template=template or candidate.template,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    evaluations = evaluation.evaluate(candidate, data, settings)
+    evaluation.write_evaluation(folder, evaluation.results(candidate, settings, evaluations), evaluations)
+    _show(evaluation.results_table(model, evaluations))
+    print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    model: Model,
+    labels: Labels = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
+    judge: JudgePath = None,
+    template: Template = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 256,
+    batch_size: BatchSize = 16,
+) -> None:
+    """Label images, with the three steps behind each label and what the reflection says; status 1 if any failed."""
+    from emor3 import predict as prediction
+    from emor3.evaluate import EvaluationSettings, load_candidate
+
+    candidate = load_candidate(model, judge)
+    settings = EvaluationSettings(
+        temperature=temperature,
+        seed=seed,
+        template=template or candidate.template,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    failed = False
+    for image, outcome in prediction.predict(candidate, images, prediction.choose_labels(candidate, labels), settings):
+        failed = failed or isinstance(outcome, UserError)
+        if as_json:
+            print(json.dumps(prediction.outcome_row(image, outcome), ensure_ascii=False))
+        elif isinstance(outcome, UserError):
+            _print_error(outcome)
+        else:
+            print(prediction.describe(outcome))
+    raise typer.Exit(int(failed))
+
+
+@app.command()
+def quickstart(
+    seed: Seed = 0,
+    output: Output = None,
+    limit: Limit = None,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate the embedded base, train it with EMO-R3, evaluate again, and show both in one table."""
+    from emor3.quickstart import run_quickstart
+
+    run_quickstart(seed, output, limit, overrides or [])
+
+
+@data_app.command("check")
+def check_data(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Go through a data folder: rows, labels, images, repetitions, tokens; status 1 if anything breaks training."""
+    from emor3 import check
+    from emor3.config import load_recipe
+    from emor3.modeling import resolve_checkpoint
+    from emor3.processing import limit_pixels, load_processor
+    from emor3.quickstart import RECIPE
+
+    settings = load_recipe(recipe or RECIPE, overrides or [])
+    processor = load_processor(resolve_checkpoint(settings.model.path))
+    if settings.model.max_pixels is not None:
+        limit_pixels(processor, settings.model.max_pixels)
+    report = check.check(folder, settings, processor)
+    _show(check.describe(report))
+    raise typer.Exit(int(report.breaks_training()))
+
+
+@tiny_app.command("build")
+def build_tiny(
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the checkpoint.")],
+    seed: Seed = 0,
+) -> None:
+    """Rebuild the embedded base checkpoint from nothing (under 20 minutes on two cores)."""
+    from emor3.tiny.build import build
+
+    build(output, 900, seed, lambda step, losses: None)
+
+
+def _show(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(table)
+
+
+def _print_error(error: UserError) -> None:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""`emor3 quickstart`: the embedded base before and after EMO-R3, in one table with intervals and paired tests.
+
+base -> evaluate -> train recipes/quickstart.yaml -> evaluate under the same judge (the base) -> table, plot, results
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from emor3 import metrics
+from emor3.config import load_recipe
+from emor3.data import EMBEDDED, manifest_lines, parse_row, resolve_folder
+from emor3.evaluate import (
+    FIGURES,
+    RESULTS,
+    Candidate,
+    Evaluation,
+    EvaluationSettings,
+    evaluate,
+    fresh_folder,
+    load_candidate,
+    percent,
+    results,
+    write_evaluation,
+)
+from emor3.predict import describe
+from emor3.records import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.tiny.language import names_scene
+from emor3.tiny.world import Scene
+from emor3.train import train
+
+RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
+SETTINGS = EvaluationSettings(max_new_tokens=96, batch_size=256)
+TRAINED_ON = "embedded:scenes8"
+DECODINGS = {
+    "greedy": (0.0, (TRAINED_ON, "embedded:scenes6", "embedded:scenes7")),
+    "sampled": (1.0, (TRAINED_ON,)),
+}
+"""Name -> temperature and the data sets evaluated at it."""
+SHOWN = ("accuracy", "macro_f1", "format", "consistency", "coherence", "unparsed", "perception")
+EXAMPLES = 3
+WINDOW = 10
+"""Steps that the plot's lines are averaged over."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One data set under one decoding, before and after training."""
+
+    decoding: str
+    before: Evaluation
+    after: Evaluation
+    accuracy: metrics.Comparison
+    perception: metrics.Comparison
+
+
+def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
+    """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
+    start = time.perf_counter()
+    transformers.logging.disable_progress_bar()
+    console = Console(markup=False, highlight=False)
+    folder = fresh_folder(output, "quickstart")
+    run = folder / "training"
+    recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
+    settings = replace(SETTINGS, seed=seed, limit=limit)
+    console.print(f"1/3  evaluating the base ({recipe.model.path})")
+    before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "before")
+    console.print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+    train(recipe)
+    console.print("3/3  evaluating again")
+    trained = load_candidate(str(run))
+    after = evaluate_all(trained, settings, folder / "after")
+    outcomes = [compare(key[0], before[key], after[key]) for key in before]
+    outcomes.sort(key=lambda outcome: outcome.before.data != TRAINED_ON)
+    seconds = time.perf_counter() - start
+    write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
+    plot_rewards(run / METRICS, folder / "rewards.png")
+    console.print(outcome_table(outcomes))
+    console.print("Completions of the trained model on the first test scenes, greedy:\n")
+    for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
+        console.print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+    console.print(f"judge of consistency and coherence: {trained.judge_path}")
+    console.print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
+    console.print(f"took {seconds / 60:.1f} minutes")
+
+
+def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
+    """Evaluations by decoding and data set, each with the share of scenes that step 1 names exactly (perception)."""
+    found = {}
+    for decoding, (temperature, data) in DECODINGS.items():
+        decoded = replace(settings, temperature=temperature)
+        evaluations = [with_perception(evaluation) for evaluation in evaluate(candidate, data, decoded)]
+        write_evaluation(folder / decoding, results(candidate, decoded, evaluations), evaluations)
+        found.update({(decoding, evaluation.data): evaluation for evaluation in evaluations})
+    return found
+
+
+def with_perception(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with perception among its figures."""
+    items = metrics.clusters(evaluation.predictions)
+    perception = metrics.proportion(perceived(evaluation), items)
+    return replace(evaluation, figures={**evaluation.figures, "perception": perception})
+
+
+def perceived(evaluation: Evaluation) -> list[bool]:
+    """Whether step 1 names exactly the factors that were drawn, for each prediction."""
+    scenes = read_scenes(evaluation.data)
+    return [names_scene(p.thought.trigger, scenes[p.sample.id]) for p in evaluation.predictions]
+
+
+def read_scenes(data: str) -> dict[str, Scene]:
+    """What was drawn, by sample id; never shown to a model."""
+    rows = (parse_row(line, where) for where, line in manifest_lines(resolve_folder(data)))
+    return {row["file_name"]: Scene(row["object"], row["face"], row["surroundings"]) for row in rows}
+
+
+def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
+    """Paired tests between two evaluations of the same samples."""
+    items = metrics.clusters(before.predictions)
+    return Outcome(
+        decoding,
+        before,
+        after,
+        accuracy=metrics.compare(before.predictions, after.predictions),
+        perception=metrics.compare_hits(perceived(before), perceived(after), items),
+    )
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> Table:
+    """Figures in percent with 95% intervals before and after; change and p-value where a paired test was made."""
+    table = Table(box=box.SIMPLE, title="Before and after EMO-R3")
+    for heading in ("%", "before", "after", "change", "p"):
+        table.add_column(heading, no_wrap=True)
+    titles = FIGURES | {"perception": "perception"}
+    for outcome in outcomes:
+        data = outcome.before.data
+        domain = "in domain" if data == TRAINED_ON else "out of domain"
+        name = f"{data.removeprefix(EMBEDDED)}, {outcome.decoding}"
+        table.add_row(name, f"n = {len(outcome.before.predictions)}", domain)
+        tests = {"accuracy": outcome.accuracy, "perception": outcome.perception}
+        for figure in SHOWN:
+            values = (percent(evaluation.figures[figure]) for evaluation in (outcome.before, outcome.after))
+            table.add_row(f"  {titles[figure]}", *values, *_test_cells(tests.get(figure)))
+        table.add_section()
+    return table
+
+
+def _test_cells(test: metrics.Comparison | None) -> tuple[str, str]:
+    if test is None:
+        return "", ""
+    return f"{100 * test.difference.value:+.1f}", "<0.0001" if test.p_value < 0.0001 else f"{test.p_value:.4f}"
+
+
+def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Content of the quickstart's own `results.json`."""
+    rows = [
+        {
+            "data": outcome.before.data,
+            "decoding": outcome.decoding,
+            "n": len(outcome.before.predictions),
+            "before": {name: asdict(estimate) for name, estimate in outcome.before.figures.items()},
+            "after": {name: asdict(estimate) for name, estimate in outcome.after.figures.items()},
+            "accuracy": asdict(outcome.accuracy),
+            "perception": asdict(outcome.perception),
+        }
+        for outcome in outcomes
+    ]
+    return {"seed": seed, "judge": judge, "seconds": seconds, "environment": environment_stamp(), "outcomes": rows}
+
+
+def plot_rewards(path: Path, target: Path) -> None:
+    """Plot the mean of each reward part over training, from the metrics of a run."""
+    rows = list(read_jsonl(path))
+    keys = {"total": "reward"} | {
+        name: f"rewards/{name}/mean" for name in ("accuracy", "format", "consistency", "coherence")
+    }
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, key in keys.items():
+        values = np.array([row[key] for row in rows if key in row])
+        window = min(WINDOW, len(values))
+        if window:
+            smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+            axes.plot(range(window, len(values) + 1), smooth, label=name)
+    axes.set(xlabel="step", ylabel=f"mean reward part ({WINDOW}-step average)", ylim=(0, 1.02))
+    axes.legend()
+    figure.savefig(target, dpi=150)
