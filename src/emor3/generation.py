@@ -24,7 +24,7 @@ def open_image(path: str) -> Image.Image:
                 raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
-        raise UserError(f"image {path} does not exist: check the path in the manifest") from None
+        raise UserError(f"image {path} does not exist: check its path") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from None
 
