@@ -14,9 +14,9 @@ ORDER = (
     *("errors", "taxonomy", "types"),
     *("thinking", "reflection", "rewards", "scoring", "metrics", "config"),
     "processing",
-    *("tiny.drawing", "tiny.world", "tiny.language", "tiny.model", "tiny.build"),
+    *("tiny.drawing", "tiny.world", "tiny.language", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "records", "modeling", "generation", "judges"),
-    *("grpo", "coldstart", "train"),
+    *("grpo", "coldstart", "progress", "train"),
     *("check", "evaluate", "predict", "quickstart"),
     "cli",
 )

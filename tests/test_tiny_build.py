@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from emor3.tiny import build as building
-from emor3.tiny.build import Batcher, build, supervised_loss, tokenizer_texts
+from emor3.tiny.build import Batcher, Probes, build, supervised_loss, tokenizer_texts
 from emor3.tiny.examples import CONFUSED, CONFUSIONS, MIX, consistency_example, felt_shade, thinking_example
 from emor3.tiny.language import names_scene
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
@@ -71,12 +71,12 @@ def test_the_prior_mismatch_is_as_large_as_stated():
 def test_a_single_example_can_be_learnt_by_heart(processor):
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
-    probe = torch.nn.Linear(model.config.text_config.hidden_size, 1)
+    probes = Probes(model.config.text_config.hidden_size)
     batch = Batcher(processor)([consistency_example(Random(0))])
-    optimizer = torch.optim.AdamW([*model.parameters(), *probe.parameters()], lr=3e-3)
+    optimizer = torch.optim.AdamW([*model.parameters(), *probes.parameters()], lr=3e-3)
     losses = []
     for _ in range(12):
-        loss = sum(supervised_loss(model, probe, batch))
+        loss = sum(supervised_loss(model, probes, batch))
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
