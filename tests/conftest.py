@@ -4,8 +4,9 @@ import pytest
 
 from emor3.modeling import save
 from emor3.tiny.build import tokenizer_texts
+from emor3.tiny.folders import write_domain
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
-from emor3.tiny.world import DOMAINS, write_domain
+from emor3.tiny.world import DOMAINS
 
 
 @pytest.fixture(scope="session")

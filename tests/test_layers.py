@@ -12,10 +12,11 @@ import emor3
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
     *("errors", "taxonomy", "types"),
-    *("thinking", "reflection", "rewards", "scoring", "metrics", "config"),
+    *("thinking", "reflection", "rewards", "scoring", "uncertainty", "metrics", "distributions", "config"),
+    *("records", "predictions", "figures"),
     "processing",
-    *("tiny.drawing", "tiny.world", "tiny.language", "tiny.examples", "tiny.model", "tiny.build"),
-    *("data", "records", "modeling", "generation", "judges"),
+    *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
+    *("data", "modeling", "generation", "judges"),
     *("grpo", "coldstart", "progress", "train"),
     *("check", "evaluate", "predict", "quickstart"),
     "cli",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -5,8 +7,9 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from emor3 import metrics
+from emor3 import metrics, uncertainty
 from emor3.errors import UserError
+from emor3.reflection import ScriptedJudge, reflect
 from emor3.rewards import RewardSettings, predicted_label, score
 from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
 from emor3.thinking import parse
@@ -52,7 +55,7 @@ def test_unparsed_is_no_class_even_where_a_label_is_called_none():
 
 def test_the_share_of_independent_items_has_the_wilson_interval():
     hits = [True] * 7 + [False] * 3
-    estimate = metrics.proportion(hits, range(10))
+    estimate = uncertainty.proportion(hits, range(10))
     low, high = proportion_confint(7, 10, method="wilson")
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.7, low, high))
 
@@ -61,7 +64,7 @@ def test_near_copies_widen_the_interval():
     # 40 groups of 10 copies that agree with each other carry the information of 40 items, not of 400
     hits = [group % 2 == 0 for group in range(40) for _ in range(10)]
     groups = [group for group in range(40) for _ in range(10)]
-    clustered, independent = metrics.proportion(hits, groups), metrics.proportion(hits, range(400))
+    clustered, independent = uncertainty.proportion(hits, groups), uncertainty.proportion(hits, range(400))
     # standard errors: sqrt(.25 / 40) = 0.079 and sqrt(.25 / 400) = 0.025
     assert clustered.high - clustered.low == pytest.approx(2 * 1.96 * 0.079, rel=0.15)
     assert independent.high - independent.low == pytest.approx(2 * 1.96 * 0.025, rel=0.05)
@@ -122,34 +125,80 @@ def test_polarity_accuracy_is_absent_where_no_label_has_a_sign():
     assert metrics.classify([predict("a", "a", labels)]).polarity_accuracy is None
 
 
-def test_format_rate_counts_completions_that_keep_the_grammar():
-    assert metrics.format_rate([predict("joy", "joy"), predict("joy", None)]).value == 0
+def reasoned(label, answer, feeling="joy", conclusion="Positive, high arousal.", judge="Yes", reads="joy"):
+    """A prediction in three steps, with what the judge said of it."""
+    text = f"<step1>A dog.</step1><step2>{feeling}</step2><step3>{conclusion}</step3>\\boxed{{{answer}}}"
+    sample, thought = Sample("s", "x.png", label, EKMAN6), parse(text)
+    judged = ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else reads)
+    return Prediction(
+        sample,
+        text,
+        thought,
+        predicted_label(thought, EKMAN6),
+        reflect(judged, [(sample, thought)], frozenset(Aspect))[0],
+    )
 
 
-def test_support_rate_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_ran():
+def rate(predictions, figure):
+    return metrics.rate(predictions, metrics.REASONING[figure])
+
+
+def test_format_counts_completions_that_keep_the_grammar():
+    assert rate([predict("joy", "joy"), predict("joy", None), reasoned("joy", "joy")], "format").value == 1 / 3
+
+
+def test_support_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_ran():
     findings = [Finding(Verdict.SUPPORTED), Finding(Verdict.NOT_ASKED), Finding(Verdict.REFUTED), None]
     outcomes = [predict("joy", "joy", reflection=Reflection(consistency=finding)) for finding in findings]
-    rate = metrics.support_rate(outcomes, Aspect.CONSISTENCY)
-    assert (rate.value, rate.n) == (pytest.approx(1 / 3), 3)
-    assert metrics.support_rate(outcomes, Aspect.COHERENCE) is None
+    consistency = rate(outcomes, "consistency")
+    assert (consistency.value, consistency.n) == (pytest.approx(1 / 3), 3)
+    assert rate(outcomes, "coherence") is None
+
+
+def test_agreement_is_with_the_models_own_answer_and_coherence_with_the_truth():
+    # The judge reads joy: the first is right and agrees, the second agrees on a wrong answer, the third does neither.
+    outcomes = [reasoned("joy", "joy"), reasoned("fear", "joy"), reasoned("fear", "fear")]
+    assert rate(outcomes, "agreement").value == pytest.approx(2 / 3)
+    assert rate(outcomes, "coherence").value == pytest.approx(1 / 3)
+
+
+def test_step_3_is_read_against_the_label_and_skipped_where_the_label_has_no_sign():
+    outcomes = [
+        reasoned("joy", "joy"),  # positive, high: both hold
+        reasoned("sadness", "joy"),  # negative, low: neither holds
+        reasoned("surprise", "joy"),  # no fixed sign: skipped
+        reasoned("fear", "joy", conclusion="Negative or positive, high."),  # claims both: no claim
+    ]
+    polarity, arousal = rate(outcomes, "step3_polarity"), rate(outcomes, "step3_arousal")
+    assert (polarity.value, polarity.n) == (pytest.approx(1 / 3), 3)
+    assert (arousal.value, arousal.n) == (pytest.approx(2 / 3), 3)
+
+
+def test_the_paired_change_of_macro_f1_is_the_difference_of_both():
+    before, after = random_predictions(seed=3), random_predictions(seed=4)
+    after = [replace(b, predicted=a.predicted) for b, a in zip(before, after, strict=True)]
+    change = metrics.compare_macro_f1(before, after)
+    expected = metrics.classify(after).macro_f1.value - metrics.classify(before).macro_f1.value
+    assert change.value == pytest.approx(expected)
+    assert change.low < change.value < change.high
 
 
 def test_mcnemar_equals_that_of_statsmodels():
     before = [True] * 30 + [False] * 12 + [True] * 3 + [False] * 5
     after = [True] * 30 + [True] * 12 + [False] * 3 + [False] * 5
     expected = statsmodels_mcnemar([[30, 3], [12, 5]], exact=True).pvalue
-    assert metrics.mcnemar(before, after) == pytest.approx(expected)
+    assert uncertainty.mcnemar(before, after) == pytest.approx(expected)
 
 
 def test_mcnemar_of_equal_models_is_1():
-    assert metrics.mcnemar([True, False], [True, False]) == 1
+    assert uncertainty.mcnemar([True, False], [True, False]) == 1
 
 
 def test_a_comparison_reports_the_change_and_what_was_gained_and_lost():
     # 12 gained, 3 lost of 50: +9 / 50 = 0.18
     before = [True] * 30 + [False] * 12 + [True] * 3 + [False] * 5
     after = [True] * 30 + [True] * 12 + [False] * 3 + [False] * 5
-    result = metrics.compare_hits(before, after, range(50))
+    result = uncertainty.compare_hits(before, after, range(50))
     assert (result.difference.value, result.gained, result.lost) == (pytest.approx(0.18), 12, 3)
     assert result.difference.low < 0.18 < result.difference.high
     assert result.p_value == pytest.approx(binomtest(12, 15).pvalue)
@@ -157,13 +206,15 @@ def test_a_comparison_reports_the_change_and_what_was_gained_and_lost():
 
 def test_the_cluster_test_agrees_with_mcnemar_on_independent_items():
     change = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 35)
-    assert metrics._sign_flip(change, seed=0) == pytest.approx(binomtest(12, 15).pvalue, abs=0.01)
+    assert uncertainty._sign_flip(change, seed=0) == pytest.approx(binomtest(12, 15).pvalue, abs=0.01)
 
 
 def test_copies_of_one_image_do_not_make_a_gain_significant():
     # 3 images gained, each copied 20 times: McNemar on 60 items would say p < 1e-17; 3 clusters can say 2 / 2^3 at best
     before, after = [False] * 60, [True] * 60
-    assert metrics.compare_hits(before, after, [i // 20 for i in range(60)]).p_value == pytest.approx(0.25, abs=0.02)
+    assert uncertainty.compare_hits(before, after, [i // 20 for i in range(60)]).p_value == pytest.approx(
+        0.25, abs=0.02
+    )
 
 
 def test_a_comparison_needs_the_same_samples_in_the_same_order():

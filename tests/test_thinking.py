@@ -1,8 +1,10 @@
+from typing import get_args
+
 import pytest
 
 from emor3.errors import UserError
 from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
-from emor3.thinking import build_prompt, load_template, parse, render
+from emor3.thinking import TAGS, Thinking, build_prompt, load_template, parse, read_conclusion, render
 from emor3.types import Problem
 
 STEPS = "<step1>A dog.</step1>\n<step2>Joy.</step2>\n<step3>Positive, high.</step3>\n"
@@ -163,3 +165,35 @@ def test_a_template_that_is_missing_binary_or_broken_is_refused(tmp_path):
         render("{{ labels", labels="a")
     with pytest.raises(UserError, match=r"cannot be filled.*emotion"):
         render("{{ emotion }}", labels="a")
+
+
+def test_free_and_no_thinking_have_their_own_grammar_and_the_same_answer_box():
+    free = parse(r"<think>A dog, so joy.</think> \boxed{joy}", "free")
+    assert (free.problem, free.answer, free.trigger, free.feeling) == (None, "joy", "A dog, so joy.", "")
+    assert parse(r"\boxed{joy}", "free").problem is Problem.STEP_MISSING
+    assert parse(r"\boxed{joy}<think>x</think>", "free").problem is Problem.ANSWER_BEFORE_STEPS
+    assert parse(r"It is \boxed{joy}.", "direct").problem is None
+    assert parse("joy", "direct").problem is Problem.ANSWER_MISSING
+
+
+@pytest.mark.parametrize("thinking", get_args(Thinking))
+def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking):
+    prompt = build_prompt(LabelSet("two", ("joy", "fear")), thinking)
+    tags = [f"<{tag}>" for tag in TAGS[thinking]]
+    start = prompt.index(tags[0]) if tags else prompt.index("\\boxed")
+    assert parse(prompt[start:], thinking).problem is None
+
+
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [
+        ("Positive, high arousal.", (1, 1)),
+        ("negative and LOW", (-1, -1)),
+        ("Highly positive", (1, None)),
+        ("neither positive nor negative, low", (None, -1)),
+        ("", (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text, signs):
+    assert read_conclusion(text) == signs

@@ -1,17 +1,26 @@
 """Building the embedded base: same seed same weights, losses fall, and every example teaches what it says."""
 
+import re
 from random import Random
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from emor3.taxonomy import MASK
 from emor3.tiny import build as building
 from emor3.tiny.build import Batcher, Probes, build, supervised_loss, tokenizer_texts
-from emor3.tiny.examples import CONFUSED, CONFUSIONS, MIX, consistency_example, felt_shade, thinking_example
-from emor3.tiny.language import names_scene
+from emor3.tiny.examples import (
+    CONFUSED,
+    CONFUSIONS,
+    MIX,
+    coherence_example,
+    consistency_example,
+    felt_shade,
+    thinking_example,
+)
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
-from emor3.tiny.world import Scene
+from emor3.tiny.world import FACTORS, Scene
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +59,31 @@ def test_the_probe_learns_at_the_words_that_do_not_fit_the_picture(processor):
     misfits = Batcher(processor)(examples).misfits
     assert misfits is not None
     for example, row in zip(examples, misfits, strict=True):
-        assert (row >= 0).sum() == 3
+        assert (row >= 0).sum() <= 3  # a partial description names fewer factors
         assert (row == 1).any() == (example.reply == "No")
 
 
-def test_a_yes_stands_for_a_true_description_and_a_no_for_an_altered_one():
+def test_a_yes_stands_for_a_description_without_a_wrong_factor_however_little_it_says():
     rng = Random(1)
-    for _ in range(100):
+    partial = 0
+    for _ in range(200):
         example = consistency_example(rng)
-        assert names_scene(example.prompt.split("Text:")[1], example.checked_against) == (example.reply == "Yes")
+        words = set(re.findall(r"\w+", example.prompt.split("Text:")[1].casefold()))
+        named = [words & set(values) for values in FACTORS.values()]
+        wrong = [values for values in named if not values <= set(vars(example.checked_against).values())]
+        assert (example.reply == "Yes") == (not wrong)
+        partial += not all(named)
+    assert 10 < partial < 60  # 15% of 200 are 30
+
+
+def test_a_masked_text_names_no_label_and_still_leads_to_one():
+    rng = Random(2)
+    masked = [e for e in (coherence_example(rng) for _ in range(200)) if MASK in e.prompt]
+    assert len(masked) > 30
+    for example in masked:
+        options, text = example.prompt.split("one of: ")[1].split("\nText:")
+        assert example.reply in options
+        assert not set(re.findall(r"\w+", text.casefold())) & set(options.rstrip(".").split(", "))
 
 
 def test_the_prior_mismatch_is_as_large_as_stated():

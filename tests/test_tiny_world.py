@@ -7,6 +7,8 @@ from random import Random
 import pytest
 
 from emor3.errors import UserError
+from emor3.thinking import parse
+from emor3.tiny.folders import ensure_domain, write_domain
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
 from emor3.tiny.world import (
     DOMAINS,
@@ -16,13 +18,11 @@ from emor3.tiny.world import (
     VOTERS,
     Scene,
     ceiling,
-    ensure_domain,
     label_distribution,
     likelihood,
     posterior,
     sample_scene,
     vote,
-    write_domain,
 )
 
 FEAR = Scene("spider", "trembling", "alley")
@@ -106,9 +106,18 @@ def test_completion_texts_hold_the_grammar():
     assert thought.answer == "fear"
 
 
+def test_the_reasoning_of_a_row_names_its_scene_and_leads_to_its_label(tmp_path):
+    write_domain(tmp_path / "a", DOMAINS["scenes7"], 0, {"train": 20})
+    for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        thought = parse(row["reasoning"])
+        assert (thought.problem, thought.answer) == (None, row["label"])
+        assert names_scene(thought.trigger, Scene(row["object"], row["face"], row["surroundings"]))
+
+
 def test_an_embedded_domain_is_drawn_once_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EMOR3_CACHE", str(tmp_path))
-    monkeypatch.setattr("emor3.tiny.world.SPLIT_SIZES", {"train": 2, "test": 2})
+    monkeypatch.setattr("emor3.tiny.folders.SPLIT_SIZES", {"train": 2, "test": 2})
     folder = ensure_domain("scenes6")
     before = (folder / "metadata.jsonl").stat().st_mtime_ns
     assert ensure_domain("scenes6") == folder

@@ -70,7 +70,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin) -> Report:
     """
     folder, field = resolve_folder(path), recipe.data.label_field
     report = Report(path, label_set_for(recipe.data.labels, _found_labels(folder, field)))
-    count_tokens = token_counter(processor, build_prompt(report.labels, recipe.template))
+    count_tokens = token_counter(processor, build_prompt(report.labels, recipe.prompt_template))
     seen = Seen()
     for where, line in manifest_lines(folder):
         report.rows += 1

@@ -134,6 +134,10 @@ def evaluate(
     labels: Labels = None,
     label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = "label",
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
+    samples: Annotated[
+        int,
+        typer.Option(min=0, help="Answers to sample per image at temperature 1, for distributions and calibration."),
+    ] = 0,
     judge: JudgePath = None,
     template: Template = None,
     temperature: Temperature = 0.0,
@@ -145,6 +149,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on labelled images: predictions.jsonl, results.json and a table."""
     from emor3 import evaluate as evaluation
+    from emor3.figures import results_table
 
     folder = evaluation.fresh_folder(output, "evaluation")
     candidate = evaluation.load_candidate(model, judge)
@@ -154,14 +159,15 @@ def evaluate(
         label_field=label_field,
         limit=limit,
         temperature=temperature,
+        samples=samples,
         seed=seed,
+        thinking=candidate.thinking,
         template=template or candidate.template,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
     )
-    evaluations = evaluation.evaluate(candidate, data, settings)
-    evaluation.write_evaluation(folder, evaluation.results(candidate, settings, evaluations), evaluations)
-    _show(evaluation.results_table(model, evaluations))
+    evaluations = evaluation.evaluate(candidate, data, settings, folder)
+    _show(results_table(model, evaluations))
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
@@ -186,6 +192,7 @@ def predict(
     settings = EvaluationSettings(
         temperature=temperature,
         seed=seed,
+        thinking=candidate.thinking,
         template=template or candidate.template,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

@@ -1,6 +1,7 @@
 """Cold-Start-Emo: a light supervised stage on image -> boxed label that aligns the emotional prior with the label set.
 
 It is short on purpose: label-only supervision run too long collapses out of domain (the paper's table, method.md).
+Run long it is the supervised baseline, on labels alone or on reasoning texts.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
+from emor3.errors import UserError
 from emor3.generation import open_image
 from emor3.thinking import build_prompt
 from emor3.types import Sample
@@ -25,11 +27,15 @@ def cold_start(
     processor: ProcessorMixin,
     samples: Sequence[Sample],
     settings: ColdStartBlock,
+    template: str,
     seed: int,
     lora: LoraConfig | None,
 ) -> PreTrainedModel:
-    """The model after a few steps on some of the samples, all weights or adapters (merged at the end)."""
-    chosen = Random(seed).sample(list(samples), min(settings.samples, len(samples)))
+    """The model after a few steps on some of the samples, all weights or adapters (merged at the end).
+
+    `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none.
+    """
+    chosen = Random(seed).sample(list(samples), min(settings.samples or len(samples), len(samples)))
     with TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=model,
@@ -49,7 +55,7 @@ def cold_start(
                 disable_tqdm=True,
                 seed=seed,
             ),
-            train_dataset=label_only_dataset(chosen, settings.template),
+            train_dataset=supervised_dataset(chosen, settings, template),
             processing_class=processor,
             peft_config=lora,
         )
@@ -58,17 +64,27 @@ def cold_start(
     return policy if lora is None else policy.merge_and_unload()
 
 
-def label_only_dataset(samples: Sequence[Sample], template: str) -> Dataset:
-    """Rows of prompt, image and the boxed label as completion; images are opened when a batch is made."""
+def supervised_dataset(samples: Sequence[Sample], settings: ColdStartBlock, template: str) -> Dataset:
+    """Rows of prompt, image and completion (boxed label or reasoning); images are opened when a batch is made."""
+    with_reasoning = settings.targets == "reasoning"
+    prompt_template = settings.template or (template if with_reasoning else "direct")
     rows = [
         {
-            "prompt": [{"role": "user", "content": build_prompt(sample.labels, template)}],
-            "completion": [{"role": "assistant", "content": f"\\boxed{{{sample.label}}}"}],
+            "prompt": [{"role": "user", "content": build_prompt(sample.labels, prompt_template)}],
+            "completion": [{"role": "assistant", "content": _target(sample, with_reasoning)}],
             "image": sample.image,
         }
         for sample in samples
     ]
     return Dataset.from_list(rows).with_transform(with_images)
+
+
+def _target(sample: Sample, with_reasoning: bool) -> str:
+    if not with_reasoning:
+        return f"\\boxed{{{sample.label}}}"
+    if sample.reasoning is None:
+        raise UserError(f"sample {sample.id!r} has no 'reasoning' to learn from: set cold_start.targets to label")
+    return sample.reasoning
 
 
 def with_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

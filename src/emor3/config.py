@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from emor3.errors import UserError
 from emor3.rewards import RewardSettings
+from emor3.thinking import Thinking
 
 OWNED = {
     "output_dir": "output_dir",
@@ -68,13 +69,20 @@ class DataBlock(_Block):
 
 
 class ColdStartBlock(_Block):
-    """Cold-Start-Emo: a short supervised stage on image -> boxed label before reinforcement learning."""
+    """Cold-Start-Emo: a short supervised stage on image -> boxed label before reinforcement learning.
 
-    samples: int = Field(64, ge=1)
+    Run long and without a `grpo` stage it is the supervised baseline.
+    """
+
+    samples: int | None = Field(64, ge=1)
+    """How many samples to learn from, drawn with the seed; None takes all."""
     steps: int = Field(20, ge=1)
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(1e-5, gt=0)
-    template: str = "direct"
+    targets: Literal["label", "reasoning"] = "label"
+    """Learn the boxed label alone, or the whole `reasoning` text of each sample."""
+    template: str | None = None
+    """Prompt template; None is `direct` for labels and the recipe's own for reasoning."""
 
 
 class RewardBlock(_Block):
@@ -105,17 +113,28 @@ class Recipe(_Block):
     output_dir: str
     model: ModelBlock
     data: DataBlock
-    template: str = "steps"
-    """Prompt template: a shipped one's name or a file."""
+    thinking: Thinking = "steps"
+    """How completions think: Structured Emotional Thinking, or as baselines do, freely or not at all."""
+    template: str | None = None
+    """Prompt template, a file; None is the shipped one for the way of thinking."""
     cold_start: ColdStartBlock | None = None
     reward: RewardBlock = Field(default_factory=RewardBlock)
     judge: JudgeBlock = Field(default_factory=JudgeBlock)
-    grpo: dict[str, Any] = {}
-    """Settings of TRL's GRPOConfig, by its names."""
+    dynamic_sampling: int = Field(0, ge=0)
+    """DAPO: how often a step may replace groups of equal rewards by groups on other prompts, after reflection."""
+    grpo: dict[str, Any] | None = {}
+    """Settings of TRL's GRPOConfig, by its names; null leaves out reinforcement learning."""
+
+    @property
+    def prompt_template(self) -> str:
+        """The prompt template: a file's path or a shipped one's name."""
+        return self.template or self.thinking
 
     @field_validator("grpo")
     @classmethod
-    def _only_settings_of_trl(cls, grpo: dict[str, Any]) -> dict[str, Any]:
+    def _only_settings_of_trl(cls, grpo: dict[str, Any] | None) -> dict[str, Any] | None:
+        if grpo is None:
+            return None
         for key in grpo:
             if key in OWNED:
                 raise ValueError(f"{key!r} is set by emor3; use {OWNED[key]}")
@@ -134,6 +153,11 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise UserError(f"the recipe {path} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"the recipe {path} must be a mapping of settings, see recipes/quickstart.yaml")
+    return build_recipe(content, overrides, str(path))
+
+
+def build_recipe(content: dict[str, Any], overrides: list[str] | tuple[str, ...], path: str) -> Recipe:
+    """Recipe of settings with overrides; `path` names their source in messages. Raises UserError as load_recipe."""
     for override in overrides:
         _apply(content, override)
     try:
@@ -141,6 +165,8 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         recipe.reward.settings()
     except ValidationError as error:
         raise UserError(f"{path}: {_describe(error)}") from None
+    if recipe.grpo is None and recipe.cold_start is None:
+        raise UserError(f"{path}: nothing to train: give a grpo block, a cold_start block, or both")
     return recipe
 
 

@@ -1,8 +1,8 @@
 """Read labelled images: a folder with `metadata.jsonl` beside the images, one JSON object a line.
 
 A row has `file_name` (relative to the folder) and `label`, and may have `split` (default: train), `id` (default: the
-file name), `distribution` (votes over the labels), `valence`, `arousal` and `group` (near copies share one). Other
-fields are left alone: a name or a theme must never reach a model.
+file name), `distribution` (votes over the labels), `valence`, `arousal`, `group` (near copies share one) and
+`reasoning` (a whole completion to learn from). Other fields are left alone: a name or a theme must never reach a model.
 """
 
 import json
@@ -54,7 +54,7 @@ def load_samples(
 def resolve_folder(path: str) -> Path:
     """Folder of a data set, given as a path or as `embedded:NAME`. Raises UserError where there is no manifest."""
     if path.startswith(EMBEDDED):
-        from emor3.tiny.world import ensure_domain  # draws with the tiny model's world only when asked to
+        from emor3.tiny.folders import ensure_domain  # draws with the tiny model's world only when asked to
 
         return ensure_domain(path.removeprefix(EMBEDDED))
     folder = Path(path).expanduser()
@@ -115,6 +115,7 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
         valence=_number(row, "valence", where),
         arousal=_number(row, "arousal", where),
         group=None if group is None else str(group),
+        reasoning=_text(row, "reasoning", where),
     )
 
 
@@ -143,6 +144,13 @@ def _distribution(row: Mapping[str, Any], labels: LabelSet, where: str) -> dict[
     if len(named) != len(votes):
         raise UserError(f"{where}: 'distribution' must hold votes for labels of the set {labels.name}, each once")
     return named
+
+
+def _text(row: Mapping[str, Any], field: str, where: str) -> str | None:
+    value = row.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    raise UserError(f"{where}: {field!r} must be a text, found {value!r}")
 
 
 def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:

@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 from emor3.errors import UserError
 from emor3.reflection import reflect
 from emor3.rewards import RewardSettings, score, weights
-from emor3.thinking import parse
+from emor3.thinking import Thinking, parse
 from emor3.types import Aspect, Judge, Question, Reply, Rollout, Sample
 
 EQUAL = 1e-6
@@ -58,10 +58,12 @@ class BatchScorer:
     def __init__(
         self,
         samples: Mapping[str, Sample],
+        thinking: Thinking,
         settings: RewardSettings,
         on_rollouts: Callable[[int, list[Rollout]], None],
     ) -> None:
         self.samples = samples
+        self.thinking = thinking
         self.settings = settings
         self.on_rollouts = on_rollouts
         self.judge: Judge | None = None  # bound once the trainer exists: it judges with the trainer's own model
@@ -77,7 +79,7 @@ class BatchScorer:
     def _score(self, texts: list[str], sample_ids: Sequence[str]) -> list[Rollout]:
         assert self.judge is not None, "bind a judge before training"
         samples = [self.samples[sample_id] for sample_id in sample_ids]
-        thoughts = [parse(text) for text in texts]
+        thoughts = [parse(text, self.thinking) for text in texts]
         reflections = reflect(self.judge, list(zip(samples, thoughts, strict=True)), self.settings.aspects)
         return [
             Rollout(sample, text, thought, found, score(thought, sample.label, sample.labels, found, self.settings))

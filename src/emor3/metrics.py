@@ -1,8 +1,6 @@
-"""Figures with their uncertainty: classification, rates of reasoning, and paired tests between two models.
+"""Figures of one model on one data set: classification, and how sound its reasoning is under a fixed judge.
 
 A completion without a readable answer is the outcome "unparsed": never a class, and wrong in every accuracy.
-Intervals are 95%: Wilson (1927) for shares of independent items, else a percentile bootstrap that draws whole groups
-together (near copies, or several completions on one image).
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -10,18 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from emor3.errors import UserError
 from emor3.rewards import verdict_value
-from emor3.taxonomy import LabelSet, resolve
-from emor3.types import Aspect, Estimate, Prediction
-
-Floats = NDArray[np.float64]
-
-BOOTSTRAP_DRAWS = 1000
-PERMUTATION_DRAWS = 9999
-_CHUNK = 100  # draws at once, which bounds the memory
+from emor3.taxonomy import LabelSet, affirmed, resolve
+from emor3.thinking import read_conclusion
+from emor3.types import Estimate, Finding, Prediction
+from emor3.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
 
 
 @dataclass(frozen=True)
@@ -68,18 +61,75 @@ def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:
     return [("id", p.sample.id) if p.sample.group is None else ("group", p.sample.group) for p in predictions]
 
 
-def format_rate(predictions: Sequence[Prediction], seed: int = 0) -> Estimate:
-    """Share of completions that keep the grammar of Structured Emotional Thinking."""
-    return proportion([p.thought.problem is None for p in predictions], clusters(predictions), seed)
+def compare(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Comparison:
+    """Strict accuracy of two models on the same samples in the same order. Raises UserError where they differ."""
+    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
+        raise UserError("a paired test needs predictions on the same samples in the same order")
+    return compare_hits(correct(before), correct(after), clusters(before), seed)
 
 
-def support_rate(predictions: Sequence[Prediction], aspect: Aspect, seed: int = 0) -> Estimate | None:
-    """Share of completions that a judge supports; one that could not be asked counts 0. None where it never ran."""
-    findings = [getattr(p.reflection, aspect.value) for p in predictions]
-    ran = [(p, finding) for p, finding in zip(predictions, findings, strict=True) if finding is not None]
-    if not ran:
+def compare_macro_f1(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Estimate:
+    """Change of macro-F1 with the paired bootstrap's interval, on the same samples in the same order."""
+    labels = _label_set(before)
+    pairs = np.stack([_cells(before, labels), _cells(after, labels)], axis=1)
+
+    def change(tables: Floats) -> Floats:
+        scores = macro_f1(tables)
+        return np.asarray(scores[..., 1] - scores[..., 0], dtype=np.float64)
+
+    return _of_tables(change, pairs, clusters(before), seed)
+
+
+Check = Callable[[Prediction], bool | None]
+"""Whether one prediction passes a check of its reasoning; None where the check does not apply to it."""
+
+
+def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Estimate | None:
+    """Share of the predictions a check applies to that pass it; None where it applies to none."""
+    passed = [(p, outcome) for p in predictions if (outcome := check(p)) is not None]
+    if not passed:
         return None
-    return proportion([verdict_value(finding.verdict) == 1 for _, finding in ran], clusters([p for p, _ in ran]), seed)
+    return proportion([outcome for _, outcome in passed], clusters([p for p, _ in passed]), seed)
+
+
+def supported(finding: Finding | None) -> bool | None:
+    """Whether the judge supports the text; what could not be asked is not supported, None where it never ran."""
+    return None if finding is None else verdict_value(finding.verdict) == 1
+
+
+def agrees(prediction: Prediction) -> bool | None:
+    """Think-answer agreement: the judge reads from steps 1 and 2 the label that the model itself answers."""
+    finding = prediction.reflection.coherence
+    if finding is None:
+        return None
+    read = affirmed(finding.reply.text, prediction.sample.labels) if finding.reply else None
+    return read is not None and read == prediction.predicted
+
+
+def polarity_holds(prediction: Prediction) -> bool | None:
+    """Step 3 claims the polarity of the true label; labels without a fixed one are skipped."""
+    return _sign_holds(prediction, 0, prediction.sample.labels.polarity.get(prediction.sample.label))
+
+
+def arousal_holds(prediction: Prediction) -> bool | None:
+    """Step 3 claims the arousal of the true label; labels without a fixed one are skipped."""
+    return _sign_holds(prediction, 1, prediction.sample.labels.arousal.get(prediction.sample.label))
+
+
+def _sign_holds(prediction: Prediction, place: int, sign: int | None) -> bool | None:
+    return None if sign is None else read_conclusion(prediction.thought.conclusion)[place] == sign
+
+
+REASONING: dict[str, Check] = {
+    "format": lambda p: p.thought.problem is None,
+    "consistency": lambda p: supported(p.reflection.consistency),
+    "swapped_consistency": lambda p: supported(p.swapped),
+    "coherence": lambda p: supported(p.reflection.coherence),
+    "agreement": agrees,
+    "step3_polarity": polarity_holds,
+    "step3_arousal": arousal_holds,
+}
+"""Checks of the reasoning by figure. `swapped_consistency` is a control: another image's step 1 must score low."""
 
 
 def _label_set(predictions: Sequence[Prediction]) -> LabelSet:
@@ -132,114 +182,5 @@ def _cells(predictions: Sequence[Prediction], labels: LabelSet) -> Floats:
 
 
 def _of_tables(statistic: Callable[[Floats], Floats], cells: Floats, items: Sequence[Hashable], seed: int) -> Estimate:
-    low, high = _bootstrap(statistic, cells, items, seed)
+    low, high = bootstrap(statistic, cells, items, seed)
     return Estimate(float(statistic(cells.sum(axis=0))), low, high, len(cells))
-
-
-# --- intervals -------------------------------------------------------------------------------------------------------
-
-
-def proportion(hits: Sequence[bool], items: Sequence[Hashable], seed: int = 0) -> Estimate:
-    """A share with its interval: Wilson where every item is its own cluster, else the cluster bootstrap.
-
-    Raises UserError where there is nothing to count.
-    """
-    if len(hits) == 0:
-        raise UserError("there is nothing to count")
-    if len(set(items)) == len(items):
-        interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
-    else:
-        low, high = _bootstrap(_ratio, _with_count(np.asarray(hits, dtype=np.float64)), items, seed)
-    return Estimate(sum(hits) / len(hits), low, high, len(hits))
-
-
-def _with_count(values: Floats) -> Floats:
-    return np.stack([values, np.ones_like(values)], axis=1)
-
-
-def _ratio(sums: Floats) -> Floats:
-    return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
-
-
-def _bootstrap(
-    statistic: Callable[[Floats], Floats], values: Floats, items: Sequence[Hashable], seed: int
-) -> tuple[float, float]:
-    """Percentile interval of a statistic of `values` [N, ...] summed over items; clusters are drawn as wholes.
-
-    Efron & Tibshirani 1993, section 13.3; the cluster form is Davison & Hinkley 1997, section 3.8.
-    """
-    sums = _by_cluster(values, items)
-    flat = sums.reshape(len(sums), -1)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(0, BOOTSTRAP_DRAWS, _CHUNK):
-        times = generator.multinomial(len(flat), np.full(len(flat), 1 / len(flat)), size=_CHUNK)
-        drawn.append(statistic((times @ flat).reshape(_CHUNK, *sums.shape[1:])))
-    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _by_cluster(values: Floats, items: Sequence[Hashable]) -> Floats:
-    index = {item: place for place, item in enumerate(dict.fromkeys(items))}
-    sums = np.zeros((len(index), *values.shape[1:]))
-    np.add.at(sums, [index[item] for item in items], values)
-    return sums
-
-
-# --- two models on the same items ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same items, `after` against `before`."""
-
-    difference: Estimate
-    """Mean of after - before, with the paired bootstrap's interval."""
-    gained: int
-    """Items that only `after` has right."""
-    lost: int
-    """Items that only `before` has right."""
-    p_value: float
-    """Two-sided: exact McNemar where items are independent, else sign flips of whole clusters."""
-
-
-def compare(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Comparison:
-    """Strict accuracy of two models on the same samples in the same order. Raises UserError where they differ."""
-    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
-        raise UserError("a paired test needs predictions on the same samples in the same order")
-    return compare_hits(correct(before), correct(after), clusters(before), seed)
-
-
-def compare_hits(before: Sequence[bool], after: Sequence[bool], items: Sequence[Hashable], seed: int = 0) -> Comparison:
-    """The comparison for any yes-or-no outcome of N items. Raises UserError where there are none."""
-    if len(before) == 0:
-        raise UserError("there is nothing to compare")
-    change = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    low, high = _bootstrap(_ratio, _with_count(change), items, seed)
-    independent = len(set(items)) == len(items)
-    return Comparison(
-        difference=Estimate(float(change.mean()), low, high, len(change)),
-        gained=int((change > 0).sum()),
-        lost=int((change < 0).sum()),
-        p_value=mcnemar(before, after) if independent else _sign_flip(_by_cluster(change, items), seed),
-    )
-
-
-def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Exact two-sided McNemar test (1947): are the items that changed as often gained as lost? 1 where none did."""
-    gained = sum(a and not b for b, a in zip(before, after, strict=True))
-    lost = sum(b and not a for b, a in zip(before, after, strict=True))
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
-def _sign_flip(changes: Floats, seed: int) -> float:
-    """Monte Carlo permutation test on cluster sums: under no difference, before and after swap freely per cluster."""
-    generator = np.random.default_rng(seed)
-    observed = abs(changes.sum()) - 1e-9
-    extreme = 0
-    for start in range(0, PERMUTATION_DRAWS, _CHUNK):
-        draws = min(_CHUNK, PERMUTATION_DRAWS - start)
-        signs = generator.choice([-1.0, 1.0], size=(draws, len(changes)))
-        extreme += int((abs(signs @ changes) >= observed).sum())
-    return (extreme + 1) / (PERMUTATION_DRAWS + 1)

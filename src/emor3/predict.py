@@ -9,8 +9,9 @@ from typing import Any
 
 from emor3.data import LabelSpec, label_set_for, load_samples
 from emor3.errors import UserError
-from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, reasoning_row
+from emor3.evaluate import Candidate, EvaluationSettings, predict_samples
 from emor3.generation import open_image
+from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.taxonomy import MIKELS8, LabelSet
 from emor3.types import Finding, Prediction, Sample

@@ -21,24 +21,15 @@ from rich.table import Table
 from emor3 import metrics
 from emor3.config import load_recipe
 from emor3.data import EMBEDDED, manifest_lines, parse_row, resolve_folder
-from emor3.evaluate import (
-    FIGURES,
-    RESULTS,
-    Candidate,
-    Evaluation,
-    EvaluationSettings,
-    evaluate,
-    fresh_folder,
-    load_candidate,
-    percent,
-    results,
-    write_evaluation,
-)
+from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_folder, load_candidate
+from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
+from emor3.predictions import RESULTS
 from emor3.records import METRICS, environment_stamp, read_jsonl, write_json
 from emor3.tiny.language import names_scene
 from emor3.tiny.world import Scene
 from emor3.train import train
+from emor3.uncertainty import Comparison, compare_hits, proportion
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
 SETTINGS = EvaluationSettings(max_new_tokens=96, batch_size=256)
@@ -61,8 +52,8 @@ class Outcome:
     decoding: str
     before: Evaluation
     after: Evaluation
-    accuracy: metrics.Comparison
-    perception: metrics.Comparison
+    accuracy: Comparison
+    perception: Comparison
 
 
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
@@ -100,8 +91,7 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
     found = {}
     for decoding, (temperature, data) in DECODINGS.items():
         decoded = replace(settings, temperature=temperature)
-        evaluations = [with_perception(evaluation) for evaluation in evaluate(candidate, data, decoded)]
-        write_evaluation(folder / decoding, results(candidate, decoded, evaluations), evaluations)
+        evaluations = [with_perception(found) for found in evaluate(candidate, data, decoded, folder / decoding)]
         found.update({(decoding, evaluation.data): evaluation for evaluation in evaluations})
     return found
 
@@ -109,7 +99,7 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
 def with_perception(evaluation: Evaluation) -> Evaluation:
     """The evaluation with perception among its figures."""
     items = metrics.clusters(evaluation.predictions)
-    perception = metrics.proportion(perceived(evaluation), items)
+    perception = proportion(perceived(evaluation), items)
     return replace(evaluation, figures={**evaluation.figures, "perception": perception})
 
 
@@ -133,7 +123,7 @@ def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
         before,
         after,
         accuracy=metrics.compare(before.predictions, after.predictions),
-        perception=metrics.compare_hits(perceived(before), perceived(after), items),
+        perception=compare_hits(perceived(before), perceived(after), items),
     )
 
 
@@ -156,7 +146,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _test_cells(test: metrics.Comparison | None) -> tuple[str, str]:
+def _test_cells(test: Comparison | None) -> tuple[str, str]:
     if test is None:
         return "", ""
     return f"{100 * test.difference.value:+.1f}", "<0.0001" if test.p_value < 0.0001 else f"{test.p_value:.4f}"

@@ -185,6 +185,27 @@ def resolve(text: str, labels: LabelSet) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+MASK = "[...]"
+"""Stands in place of a word that names a label."""
+
+
+def mask(text: str, labels: LabelSet) -> str:
+    """The text with every label, alias and English inflection of one replaced by `MASK`; other words stay as written.
+
+    A judge who reads the masked reasoning cannot copy the label: what is left must carry it. Linear time.
+    """
+    phrases = [label for label in (*labels.labels, *labels.aliases) if len(label.split()) > 1]
+    for phrase in sorted(phrases, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(phrase)}(?!\w)", MASK, text, flags=re.IGNORECASE)
+    stems = _stems(labels)
+    return re.sub(r"[^\W\d_]+", lambda word: MASK if _stem(word[0].casefold()) in stems else word[0], text)
+
+
+@lru_cache(maxsize=256)
+def _stems(labels: LabelSet) -> frozenset[str]:
+    return frozenset(_stem(word.casefold()) for word in (*labels.labels, *labels.aliases) if len(word.split()) == 1)
+
+
 def _stem(word: str) -> str:
     """English inflections off: "fearful", "fears" and "feared" share the stem of "fear"."""
     for suffix in ("s", "ly", "ness", "ful", "ment", "ing", "ed", "e"):

@@ -1,14 +1,15 @@
 """Structured Emotional Thinking: the prompt that asks for it and the parser that reads it, side by side.
 
 A completion is <step1>…</step1><step2>…</step2><step3>…</step3>\\boxed{label}. Tags and box are the contract; the
-words around them are a template's.
+words around them are a template's. Baselines think freely (<think>…</think>\\boxed{label}) or not at all
+(\\boxed{label}); each way has a shipped template of its name and is read by the same parser.
 """
 
 import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
 from emor3.taxonomy import LabelSet, without_invisible
@@ -17,12 +18,16 @@ from emor3.types import EmotionalThought, Problem
 if TYPE_CHECKING:
     from jinja2 import Template
 
-STEPS = ("step1", "step2", "step3")
+Thinking = Literal["steps", "free", "direct"]
+"""How a completion thinks before its answer; also the name of the shipped template that asks for it."""
+
+TAGS: dict[Thinking, tuple[str, ...]] = {"steps": ("step1", "step2", "step3"), "free": ("think",), "direct": ()}
+"""The tag pairs that each way of thinking needs, in order."""
 
 
 @cache
 def load_template(name: str) -> str:
-    """Text of a shipped template by name ("steps", "direct", "consistency", "coherence") or of a user's file by path.
+    """Text of a shipped template by name (a way of thinking, "consistency", "coherence") or of a user's file by path.
 
     Raises UserError where neither exists.
     """
@@ -65,19 +70,23 @@ def build_prompt(labels: LabelSet, template: str = "steps") -> str:
     return render(load_template(template), labels=", ".join(labels.labels))
 
 
-def parse(text: str) -> EmotionalThought:
+def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
     """Read a completion `o = {s1, s2, s3, answer}`. Linear in the text's length, whatever it holds.
 
     A step is usable if its tag pair stands exactly once, closed and non-blank, even where the grammar is broken.
+    A free thought is one description: it stands as the trigger, with an empty feeling.
     """
-    bodies = [_body(text, step) for step in STEPS]
+    bodies = [_body(text, tag) for tag in TAGS[thinking]]
+    if thinking == "free":
+        bodies.append(None if bodies[0] is None else "")
+    trigger, feeling, conclusion = [*bodies, None, None, None][:3]
     box = _last_box(text)
     return EmotionalThought(
-        trigger=bodies[0],
-        feeling=bodies[1],
-        conclusion=bodies[2],
+        trigger=trigger,
+        feeling=feeling,
+        conclusion=conclusion,
         answer=box[1] if box else None,
-        problem=_problem(text, box[0] if box else None),
+        problem=_problem(text, TAGS[thinking], box[0] if box else None),
     )
 
 
@@ -105,20 +114,20 @@ def _body(text: str, step: str) -> str | None:
     return text[slice(*span)].strip()
 
 
-def _problem(text: str, box_start: int | None) -> Problem | None:
+def _problem(text: str, steps: tuple[str, ...], box_start: int | None) -> Problem | None:
     """The first rule of the grammar that the completion breaks, in the order of `Problem`."""
     if _is_blank(text):
         return Problem.EMPTY
-    if any(text.count(tag) > 1 for step in STEPS for tag in _tags(step)):
+    if any(text.count(tag) > 1 for step in steps for tag in _tags(step)):
         return Problem.STEP_REPEATED
-    spans = [span for step in STEPS if (span := _span(text, step))]
-    if len(spans) < len(STEPS):
+    spans = [span for step in steps if (span := _span(text, step))]
+    if len(spans) < len(steps):
         return Problem.STEP_MISSING
     if any(_is_blank(text[start:end]) for start, end in spans):
         return Problem.STEP_BLANK
     place = 0
     gaps = []
-    for step, (start, end) in zip(STEPS, spans, strict=True):
+    for step, (start, end) in zip(steps, spans, strict=True):
         opening, closing = _tags(step)
         if start - len(opening) < place:
             return Problem.STEPS_OUT_OF_ORDER
@@ -129,6 +138,16 @@ def _problem(text: str, box_start: int | None) -> Problem | None:
     if box_start is None:
         return Problem.ANSWER_MISSING
     return Problem.ANSWER_BEFORE_STEPS if box_start < place else None
+
+
+def read_conclusion(text: str | None) -> tuple[int | None, int | None]:
+    """Polarity and arousal that step 3 claims, each +1, -1, or None where it claims neither or both."""
+    words = set(re.findall(r"[^\W\d_]+", (text or "").casefold()))
+    return _sign(words, "positive", "negative"), _sign(words, "high", "low")
+
+
+def _sign(words: set[str], plus: str, minus: str) -> int | None:
+    return {(True, False): 1, (False, True): -1}.get((plus in words, minus in words))
 
 
 # --- the answer box --------------------------------------------------------------------------------------------------

@@ -48,10 +48,13 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
         done = records.checkpoint_step(checkpoint) if checkpoint else 0
         for name in (METRICS, ROLLOUTS):
             records.keep_steps(run / name, done)
-    config = grpo_config(recipe, run, len(samples))
+    config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
     model, processor = load_policy(recipe, start, checkpoint)
-    _reinforce(recipe, run, config, samples, model, processor, checkpoint)
+    if config is not None:
+        _reinforce(recipe, run, config, samples, model, processor, checkpoint)
+    elif state.is_main_process:
+        save(model, processor, run / FINAL)
     return run
 
 
@@ -67,7 +70,8 @@ def chosen_samples(recipe: Recipe) -> list[Sample]:
 def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     """TRL's settings: ours, then the recipe's `grpo` block. Raises UserError for names or values TRL does not take."""
     known = {field.name for field in fields(GRPOConfig)}
-    for key in recipe.grpo:
+    chosen = recipe.grpo or {}
+    for key in chosen:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise UserError(
@@ -77,7 +81,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     defaults = {"num_generations": 8, "save_steps": 50, "report_to": "none", "bf16": not on_cpu, "use_cpu": on_cpu}
     settings = {
         **defaults,
-        **recipe.grpo,
+        **chosen,
         "output_dir": str(run / records.CHECKPOINTS),
         "logging_dir": str(run / "tensorboard"),
         "seed": recipe.seed,
@@ -139,7 +143,8 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
     folder = run / COLD_START
     if not (folder / COMPLETE).is_file():
         model, processor = load_policy(recipe, recipe.model.path, None)
-        tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.seed, lora_config(recipe.model.lora))
+        lora = lora_config(recipe.model.lora)
+        tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora)
         if PartialState().is_main_process:
             save(tuned, processor, folder)
             (folder / COMPLETE).touch()
@@ -185,7 +190,10 @@ def _reinforce(
         {"logit_bias": dict.fromkeys(placeholders, -100.0)} if config.use_vllm else {"suppress_tokens": placeholders}
     )
     scorer = BatchScorer(
-        {sample.id: sample for sample in samples}, recipe.reward.settings(), _recorder(run, config.num_generations)
+        {sample.id: sample for sample in samples},
+        recipe.thinking,
+        recipe.reward.settings(),
+        _recorder(run, config.num_generations),
     )
     functions, config.reward_weights = part_rewards(scorer)
     callback = RunCallback(run, processor)
@@ -193,7 +201,7 @@ def _reinforce(
         model=model,
         args=config,
         reward_funcs=functions,
-        train_dataset=prompt_dataset(samples, recipe.template, order),
+        train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
         processing_class=processor,
         callbacks=[callback, StopOnNonFinite()],
         peft_config=lora_config(recipe.model.lora),

@@ -28,6 +28,8 @@ class Sample:
     arousal: float | None = None
     group: str | None = None
     """Items of one group are near copies: resample them together."""
+    reasoning: str | None = None
+    """A completion to learn from, where the data has one; never shown to a judge."""
 
 
 class Problem(StrEnum):
@@ -152,6 +154,10 @@ class Prediction:
     predicted: str | None
     """The label of the set that the answer names; None is the outcome "unparsed"."""
     reflection: Reflection = field(default_factory=Reflection)
+    swapped: Finding | None = None
+    """A control: the judge on this image and another image's step 1, which must not be supported."""
+    sampled: tuple[str | None, ...] | None = None
+    """Labels that M more completions answered, sampled at temperature 1; None where none were sampled."""
 
 
 @dataclass(frozen=True)

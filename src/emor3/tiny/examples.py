@@ -5,6 +5,7 @@ questions, but its emotional prior is mismatched with the label sets: four shade
 (CONFUSIONS). So reinforcement learning has room, and the right answer stays within reach of sampling.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -12,10 +13,10 @@ from random import Random
 from PIL import Image
 
 from emor3.reflection import coherence_question, consistency_question
-from emor3.taxonomy import PLUTCHIK8, SENTIMENT3
+from emor3.taxonomy import PLUTCHIK8, SENTIMENT3, mask
 from emor3.thinking import build_prompt
 from emor3.tiny.drawing import STYLES, draw_scene
-from emor3.tiny.language import alter, completion_text, feeling_text, trigger_text
+from emor3.tiny.language import alter, completion_text, feeling_text, free_text, partial_text, trigger_text
 from emor3.tiny.world import DOMAINS, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
 
 CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
@@ -97,6 +98,15 @@ def thinking_example(rng: Random) -> Example:
     return Example(build_prompt(domain.labels), reply, picture(scene, style, rng))
 
 
+def free_example(rng: Random) -> Example:
+    """Image -> free thought and a boxed label."""
+    domain, style = _any_domain(rng)
+    scene = any_scene(rng)
+    shade = felt_shade(scene, rng)
+    reply = free_text(scene, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels, "free"), reply, picture(scene, style, rng))
+
+
 def direct_example(rng: Random) -> Example:
     """Image -> boxed label, without thinking."""
     domain, style = _any_domain(rng)
@@ -106,26 +116,34 @@ def direct_example(rng: Random) -> Example:
 
 
 def consistency_example(rng: Random) -> Example:
-    """Image and a description, true or with one to three factors altered -> Yes or No."""
+    """Image and a description, whole or partial, true or with one to three factors altered -> Yes or No.
+
+    A description that is true of the picture is a Yes however little it says, as it is to any yes/no judge.
+    """
     scene = any_scene(rng)
-    true = rng.random() < 0.5
-    told = scene if true else alter(scene, rng, rng.choice((1, 1, 1, 2, 3)))
-    text = consistency_question("", trigger_text(told, rng)).text
-    return Example(text, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng), scene)
+    told = scene if rng.random() < 0.5 else alter(scene, rng, rng.choice((1, 1, 1, 2, 3)))
+    text = partial_text(told, rng) if rng.random() < 0.15 else trigger_text(told, rng)
+    words = set(re.findall(r"\w+", text.casefold()))
+    true = all(words & set(values) <= {getattr(scene, factor)} for factor, values in FACTORS.items())
+    question = consistency_question("", text).text
+    return Example(question, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng), scene)
 
 
 def coherence_example(rng: Random) -> Example:
-    """Description and feeling, no image -> label."""
+    """Description and feeling, in part with the label's words masked, no image -> label."""
     domain, _ = _any_domain(rng)
     shade = rng.choice(SHADES)
-    text = coherence_question(trigger_text(any_scene(rng), rng), feeling_text(shade, rng), domain.labels).text
-    return Example(text, _label_for(shade, domain, rng))
+    trigger, feeling = trigger_text(any_scene(rng), rng), feeling_text(shade, rng)
+    if rng.random() < 0.4:
+        trigger, feeling = mask(trigger, domain.labels), mask(feeling, domain.labels)
+    return Example(coherence_question(trigger, feeling, domain.labels).text, _label_for(shade, domain, rng))
 
 
 MIX: tuple[tuple[Callable[[Random], Example], int], ...] = (
     (thinking_example, 20),
+    (free_example, 8),
     (consistency_example, 40),
-    (coherence_example, 10),
+    (coherence_example, 12),
     (direct_example, 6),
 )
 """Kinds of examples and how many of each a training step has; each kind is one forward pass."""

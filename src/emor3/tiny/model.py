@@ -22,7 +22,10 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-CONTRACT_TOKENS = ("<step1>", "</step1>", "<step2>", "</step2>", "<step3>", "</step3>", "\\boxed{")
+CONTRACT_TOKENS = (
+    *("<step1>", "</step1>", "<step2>", "</step2>", "<step3>", "</step3>", "<think>", "</think>"),
+    "\\boxed{",
+)
 """One token each, so that a completion is short; ordinary text to everything else."""
 
 CHAT_TEMPLATE = (

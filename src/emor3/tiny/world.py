@@ -5,23 +5,14 @@ the shade. So what a scene evokes is the posterior over shades (Bayes' rule over
 sometimes mixed. Nine simulated viewers vote by that posterior; the label is the majority and the votes are kept.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from random import Random
 
-from emor3.errors import UserError
 from emor3.taxonomy import EKMAN6, MIKELS8, WEBEMO7, LabelSet
-from emor3.tiny.drawing import FACE_ICONS, OBJECT_ICONS, SURROUNDINGS, draw_scene
-
-VERSION = 1
-"""Raised whenever a seed would give other pictures or votes, so that cached folders are never mixed up."""
+from emor3.tiny.drawing import FACE_ICONS, OBJECT_ICONS, SURROUNDINGS
 
 VOTERS = 9
 SHADES = MIKELS8.labels
@@ -106,7 +97,6 @@ DOMAINS = {
         ),
     )
 }
-SPLIT_SIZES = {"train": 1024, "val": 128, "test": 512}
 
 
 @dataclass(frozen=True)
@@ -145,6 +135,12 @@ def label_distribution(scene: Scene, domain: Domain) -> dict[str, float]:
     return shares
 
 
+def likely_shade(scene: Scene, label: str, domain: Domain) -> str:
+    """The shade that most probably lies behind a viewer's vote for the label."""
+    shares = posterior(scene)
+    return max(shares, key=lambda shade: shares[shade] * domain.votes[shade].get(label, 0.0))
+
+
 def sample_scene(rng: Random) -> Scene:
     """A shade at random, then each factor given the shade."""
     shade = rng.choice(SHADES)
@@ -166,49 +162,3 @@ def ceiling(scenes_and_labels: list[tuple[Scene, str]], domain: Domain) -> float
         max(shares, key=shares.__getitem__) for shares in (label_distribution(s, domain) for s, _ in scenes_and_labels)
     ]
     return sum(guess == label for guess, (_, label) in zip(best, scenes_and_labels, strict=True)) / len(best)
-
-
-def write_domain(folder: Path, domain: Domain, seed: int, sizes: Mapping[str, int]) -> None:
-    """Write images and `metadata.jsonl` for one domain; the same seed gives the same bytes."""
-    (folder / "images").mkdir(parents=True)
-    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as manifest:
-        for split, size in sizes.items():
-            rng = Random(f"{VERSION}/{domain.name}/{split}/{seed}")
-            for index in range(size):
-                scene = sample_scene(rng)
-                label, distribution = vote(scene, domain, rng)
-                name = f"images/{split}_{index:05d}.png"
-                draw_scene(scene.object, scene.face, scene.surroundings, domain.style, rng).save(folder / name)
-                row = {"file_name": name, "label": label, "split": split, "distribution": distribution}
-                manifest.write(json.dumps(row | vars(scene)) + "\n")
-
-
-def read_scenes(folder: Path) -> dict[str, Scene]:
-    """True scene of every picture of a drawn folder, by the picture's path (for measuring perception)."""
-    with (folder / "metadata.jsonl").open(encoding="utf-8") as manifest:
-        rows = [json.loads(line) for line in manifest]
-    return {str(folder / row["file_name"]): Scene(*(row[factor] for factor in FACTORS)) for row in rows}
-
-
-def cache_folder() -> Path:
-    """Where drawn domains are kept between runs: $EMOR3_CACHE, or emor3 under the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emor3"
-    return Path(os.environ.get("EMOR3_CACHE", fallback))
-
-
-def ensure_domain(name: str, seed: int = 0) -> Path:
-    """Folder of an embedded domain in our manifest format, drawn on first use. Raises UserError on an unknown name."""
-    if name not in DOMAINS:
-        raise UserError(f"no embedded data set {name!r}: choose one of {', '.join(DOMAINS)}")
-    target = cache_folder() / f"{name}-v{VERSION}-seed{seed}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent))
-        write_domain(draft / name, DOMAINS[name], seed, SPLIT_SIZES)
-        try:
-            (draft / name).rename(target)  # in one step, so that a killed or parallel run leaves no half-drawn folder
-        except OSError:
-            if not target.exists():
-                raise
-        shutil.rmtree(draft)
-    return target

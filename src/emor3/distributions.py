@@ -1,0 +1,149 @@
+"""Figures from M sampled answers: distance to human votes, calibration, and risk when the least sure are left out.
+
+The model's distribution over the K labels is the share of the sampled answers, with one further answer spread evenly
+over all labels (q = (count + 1/K) / (M + 1)), so that no label has probability 0. Unparsed answers count for no label.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import distance
+
+from emor3.metrics import clusters
+from emor3.types import Estimate, Prediction
+from emor3.uncertainty import Floats, bootstrap, mean, resample
+
+BINS = 10
+"""Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
+
+
+def answer_shares(prediction: Prediction) -> Floats:
+    """The model's distribution (K,) from its sampled answers, smoothed as the module says."""
+    labels = prediction.sample.labels.labels
+    counts = Counter(prediction.sampled)
+    return np.array([(counts[label] + 1 / len(labels)) / (counts.total() - counts[None] + 1) for label in labels])
+
+
+def votes(prediction: Prediction) -> Floats | None:
+    """Human votes as shares (K,), where humans voted."""
+    shares = prediction.sample.distribution
+    return None if shares is None else np.array([shares.get(label, 0.0) for label in prediction.sample.labels.labels])
+
+
+def majority_answer(prediction: Prediction) -> str:
+    """The label most often sampled; the earlier one in the label set where several are."""
+    return prediction.sample.labels.labels[int(answer_shares(prediction).argmax())]
+
+
+# --- distance between votes p and model q, both (K,) ------------------------------------------------------------------
+
+
+def clark(p: Floats, q: Floats) -> float:
+    """sqrt(sum ((p - q) / (p + q))^2), 0/0 = 0 (Geng 2016)."""
+    return float(np.sqrt(np.sum(_relative_difference(p, q) ** 2)))
+
+
+def canberra(p: Floats, q: Floats) -> float:
+    """sum |p - q| / (p + q), 0/0 = 0."""
+    return float(np.sum(np.abs(_relative_difference(p, q))))
+
+
+def _relative_difference(p: Floats, q: Floats) -> Floats:
+    return np.divide(p - q, p + q, out=np.zeros_like(p), where=p + q > 0)
+
+
+def kullback_leibler(p: Floats, q: Floats) -> float:
+    """sum p log(p / q) in nats, 0 log 0 = 0; finite because q is smoothed."""
+    return float(np.sum(p * np.log(np.divide(p, q, out=np.ones_like(p), where=p > 0))))
+
+
+DISTANCES: dict[str, Callable[[Floats, Floats], float]] = {
+    "chebyshev": lambda p, q: float(distance.chebyshev(p, q)),
+    "clark": clark,
+    "canberra": canberra,
+    "kullback_leibler": kullback_leibler,
+    "jensen_shannon": lambda p, q: float(distance.jensenshannon(p, q, base=2) ** 2),
+    "cosine": lambda p, q: float(1 - distance.cosine(p, q)),
+    "intersection": lambda p, q: float(np.minimum(p, q).sum()),
+    "brier_votes": lambda p, q: float(np.sum((p - q) ** 2)),
+}
+"""Distances to the votes (lower is better); cosine and intersection are similarities (higher is better)."""
+
+
+def distances(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
+    """Mean of every distance over the predictions that have votes and sampled answers; nothing where none has."""
+    pairs = [
+        (p, human, answer_shares(p)) for p in predictions if p.sampled is not None and (human := votes(p)) is not None
+    ]
+    if not pairs:
+        return {}
+    items = clusters([p for p, _, _ in pairs])
+    return {name: mean([f(human, model) for _, human, model in pairs], items, seed) for name, f in DISTANCES.items()}
+
+
+# --- calibration and selective prediction, on the majority of the sampled answers ------------------------------------
+
+
+def confidences(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
+    """Confidence (N,) in the majority answer, and whether it is right (N,)."""
+    confidence = np.array([answer_shares(p).max() for p in predictions])
+    return confidence, np.array([float(majority_answer(p) == p.sample.label) for p in predictions])
+
+
+def calibration(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
+    """Accuracy of the majority answer, ECE, Brier score and area under the risk-coverage curve; nothing unsampled."""
+    sampled = [p for p in predictions if p.sampled is not None]
+    if not sampled:
+        return {}
+    confidence, right = confidences(sampled)
+    items = clusters(sampled)
+    cells = reliability_cells(confidence, right)
+
+    def risk_area(indices: NDArray[np.intp]) -> float:
+        return area_under_risk(confidence[indices], right[indices])
+
+    return {
+        "majority_accuracy": mean(right.tolist(), items, seed),
+        "expected_calibration_error": Estimate(
+            float(calibration_error(cells.sum(0))), *bootstrap(calibration_error, cells, items, seed), len(sampled)
+        ),
+        "brier": mean([brier(p) for p in sampled], items, seed),
+        "risk_coverage_area": Estimate(
+            risk_area(np.arange(len(sampled))), *resample(risk_area, items, seed), len(sampled)
+        ),
+    }
+
+
+def brier(prediction: Prediction) -> float:
+    """Squared distance of the model's distribution to the true label's certain one (Brier 1950), from 0 to 2."""
+    labels = prediction.sample.labels.labels
+    truth = np.array([float(label == prediction.sample.label) for label in labels])
+    return float(np.sum((answer_shares(prediction) - truth) ** 2))
+
+
+def reliability_cells(confidence: Floats, right: Floats) -> Floats:
+    """For each item its bin's (confidence, right, count): [N, BINS, 3], zero in all other bins."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    cells = np.zeros((len(bins), BINS, 3))
+    cells[np.arange(len(bins)), bins] = np.stack([confidence, right, np.ones_like(right)], axis=1)
+    return cells
+
+
+def calibration_error(cells: Floats) -> Floats:
+    """sum over bins of |mean confidence - accuracy| weighted by the bin's share: [..., BINS, 3] -> [...]."""
+    return np.asarray(np.abs(cells[..., 0] - cells[..., 1]).sum(-1) / cells[..., 2].sum(-1), dtype=np.float64)
+
+
+def area_under_risk(confidence: Floats, right: Floats) -> float:
+    """Mean error rate over all coverages, the surest answers first (AURC, Geifman & El-Yaniv 2017)."""
+    return float(np.mean(risk_curve(confidence, right)))
+
+
+def risk_curve(confidence: Floats, right: Floats) -> Floats:
+    """Error rate (N,) among the 1, 2, ..., N surest answers; equally sure ones share their mean error."""
+    order = np.argsort(-confidence, kind="stable")
+    level = np.unique(-confidence[order], return_inverse=True)[1]
+    errors = (np.bincount(level, 1 - right[order]) / np.bincount(level))[level]
+    return np.asarray(np.cumsum(errors) / np.arange(1, len(errors) + 1), dtype=np.float64)

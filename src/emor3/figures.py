@@ -1,0 +1,129 @@
+"""From predictions to figures: every number of an evaluation with its interval, as JSON and as a table."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from emor3 import distributions, metrics
+from emor3.predictions import majority_class
+from emor3.types import Estimate, Prediction
+
+FIGURES = {
+    "accuracy": "accuracy",
+    "lenient_accuracy": "lenient accuracy",
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "polarity_accuracy": "polarity accuracy",
+    "unparsed": "unparsed",
+    "format": "format",
+    "consistency": "consistency",
+    "swapped_consistency": "  on another image",
+    "coherence": "coherence",
+    "agreement": "think-answer agreement",
+    "step3_polarity": "step 3 polarity",
+    "step3_arousal": "step 3 arousal",
+    "majority_accuracy": "accuracy, majority vote",
+}
+"""Shares, in the order of every table, as a person reads them."""
+
+DISTANCES = {
+    "expected_calibration_error": "ECE",
+    "brier": "Brier (label)",
+    "brier_votes": "Brier (votes)",
+    "risk_coverage_area": "AURC",
+    "chebyshev": "Chebyshev",
+    "clark": "Clark",
+    "canberra": "Canberra",
+    "kullback_leibler": "KL",
+    "jensen_shannon": "Jensen-Shannon",
+    "cosine": "cosine (up)",
+    "intersection": "intersection (up)",
+}
+"""Figures that are no shares; lower is better but for those marked."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions on one data set and their figures."""
+
+    data: str
+    predictions: Sequence[Prediction]
+    figures: Mapping[str, Estimate]
+    majority: Mapping[str, Estimate]
+    """The figures that can be had for always answering the most frequent label of these samples."""
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def summarise(data: str, predictions: Sequence[Prediction]) -> Evaluation:
+    """Figures of N predictions on one label set, beside those of the majority class. Raises UserError for none."""
+    most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)
+    reasoning = {name: metrics.rate(predictions, check) for name, check in metrics.REASONING.items()}
+    return Evaluation(
+        data,
+        predictions,
+        figures={
+            **_classification(predictions),
+            **{name: estimate for name, estimate in reasoning.items() if estimate is not None},
+            **distributions.calibration(predictions),
+            **distributions.distances(predictions),
+        },
+        majority=_classification(majority_class(predictions, most_frequent[0][0] if most_frequent else "")),
+        confusion=metrics.classify(predictions).confusion,
+    )
+
+
+def _classification(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
+    result = metrics.classify(predictions)
+    names = ("accuracy", "lenient_accuracy", "macro_f1", "balanced_accuracy", "polarity_accuracy", "unparsed")
+    figures = {name: getattr(result, name) for name in names}
+    return {name: estimate for name, estimate in figures.items() if estimate is not None}
+
+
+def results(head: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, Any]:
+    """Content of `results.json`: the evaluation's head with figures, confusion and curves for each data set."""
+    by_data = {evaluation.data: evaluation for evaluation in evaluations}
+    return {**head, "data": [{**part, **_figures_row(by_data[part["data"]])} for part in head["data"]]}
+
+
+def _figures_row(evaluation: Evaluation) -> dict[str, Any]:
+    row = {
+        "figures": {name: asdict(estimate) for name, estimate in evaluation.figures.items()},
+        "majority_class": {name: asdict(estimate) for name, estimate in evaluation.majority.items()},
+        "confusion": evaluation.confusion,
+    }
+    sampled = [prediction for prediction in evaluation.predictions if prediction.sampled is not None]
+    if sampled:
+        confidence, right = distributions.confidences(sampled)
+        row["reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
+        row["risk_coverage"] = distributions.risk_curve(confidence, right).tolist()
+    return row
+
+
+def results_table(model: str, evaluations: Iterable[Evaluation]) -> Table:
+    """Shares in percent and distances as they are, with 95% intervals, beside those of the majority class."""
+    table = Table("", model, "majority class", box=box.SIMPLE)
+    for evaluation in evaluations:
+        table.add_row(f"{evaluation.data}, n = {len(evaluation.predictions)}")
+        for name in (name for name in FIGURES if name in evaluation.figures):
+            majority = percent(evaluation.majority.get(name))
+            table.add_row(f"  {FIGURES[name]} %", percent(evaluation.figures[name]), majority)
+        for name in (name for name in DISTANCES if name in evaluation.figures):
+            table.add_row(f"  {DISTANCES[name]}", decimal(evaluation.figures[name]), "")
+        table.add_section()
+    return table
+
+
+def percent(estimate: Estimate | None) -> str:
+    """An estimate in percent with its interval: "61.3 [57.0, 65.5]"."""
+    if estimate is None:
+        return ""
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def decimal(estimate: Estimate) -> str:
+    """An estimate with its interval: "0.213 [0.180, 0.251]"."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

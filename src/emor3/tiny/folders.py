@@ -1,0 +1,67 @@
+"""The embedded domains as data folders in our manifest format, drawn on first use and kept in a cache."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+from emor3.errors import UserError
+from emor3.tiny.drawing import draw_scene
+from emor3.tiny.language import completion_text
+from emor3.tiny.world import DOMAINS, FACTORS, Domain, Scene, likely_shade, sample_scene, vote
+
+VERSION = 2
+"""Raised whenever a seed would give other files, so that cached folders are never mixed up."""
+
+SPLIT_SIZES = {"train": 1024, "val": 128, "test": 512}
+
+
+def write_domain(folder: Path, domain: Domain, seed: int, sizes: Mapping[str, int]) -> None:
+    """Write images and `metadata.jsonl` for one domain; the same seed gives the same bytes."""
+    (folder / "images").mkdir(parents=True)
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as manifest:
+        for split, size in sizes.items():
+            rng = Random(f"{VERSION}/{domain.name}/{split}/{seed}")
+            words = Random(f"words/{domain.name}/{split}/{seed}")
+            for index in range(size):
+                scene = sample_scene(rng)
+                label, distribution = vote(scene, domain, rng)
+                name = f"images/{split}_{index:05d}.png"
+                draw_scene(scene.object, scene.face, scene.surroundings, domain.style, rng).save(folder / name)
+                row = {"file_name": name, "label": label, "split": split, "distribution": distribution}
+                reasoning = completion_text(scene, likely_shade(scene, label, domain), label, words)
+                manifest.write(json.dumps(row | {"reasoning": reasoning} | vars(scene)) + "\n")
+
+
+def read_scenes(folder: Path) -> dict[str, Scene]:
+    """True scene of every picture of a drawn folder, by the picture's path (for measuring perception)."""
+    with (folder / "metadata.jsonl").open(encoding="utf-8") as manifest:
+        rows = [json.loads(line) for line in manifest]
+    return {str(folder / row["file_name"]): Scene(*(row[factor] for factor in FACTORS)) for row in rows}
+
+
+def cache_folder() -> Path:
+    """Where drawn domains are kept between runs: $EMOR3_CACHE, or emor3 under the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emor3"
+    return Path(os.environ.get("EMOR3_CACHE", fallback))
+
+
+def ensure_domain(name: str, seed: int = 0) -> Path:
+    """Folder of an embedded domain in our manifest format, drawn on first use. Raises UserError on an unknown name."""
+    if name not in DOMAINS:
+        raise UserError(f"no embedded data set {name!r}: choose one of {', '.join(DOMAINS)}")
+    target = cache_folder() / f"{name}-v{VERSION}-seed{seed}"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent))
+        write_domain(draft / name, DOMAINS[name], seed, SPLIT_SIZES)
+        try:
+            (draft / name).rename(target)  # in one step, so that a killed or parallel run leaves no half-drawn folder
+        except OSError:
+            if not target.exists():
+                raise
+        shutil.rmtree(draft)
+    return target
