@@ -171,7 +171,7 @@ def test_free_and_no_thinking_have_their_own_grammar_and_the_same_answer_box():
     free = parse(r"<think>A dog, so joy.</think> \boxed{joy}", "free")
     assert (free.problem, free.answer, free.trigger, free.feeling) == (None, "joy", "A dog, so joy.", "")
     assert parse(r"\boxed{joy}", "free").problem is Problem.STEP_MISSING
-    assert parse(r"\boxed{joy}<think>x</think>", "free").problem is Problem.ANSWER_BEFORE_STEPS
+    assert parse(r"<think>\boxed{joy}</think>", "free").problem is Problem.ANSWER_BEFORE_STEPS
     assert parse(r"It is \boxed{joy}.", "direct").problem is None
     assert parse("joy", "direct").problem is Problem.ANSWER_MISSING
 
