@@ -17,7 +17,7 @@ ORDER = (
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "judges"),
-    *("grpo", "coldstart", "progress", "train"),
+    *("dynamic_sampling", "grpo", "coldstart", "progress", "train"),
     *("check", "evaluate", "predict", "quickstart"),
     "cli",
 )

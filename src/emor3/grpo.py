@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
+from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
 from emor3.reflection import reflect
 from emor3.rewards import RewardSettings, score, weights
@@ -144,8 +146,9 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     The private methods are overridden because nothing public stands at these places; each calls TRL's own.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
+        self.dynamic_sampling = dynamic_sampling
         self._equal_groups = torch.empty(0)
         super().__init__(*args, **kwargs)
 
@@ -173,10 +176,37 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch, dry = self._scored(inputs)
+        if self.dynamic_sampling == 0:
+            return batch
+        batch, attempts = refill(
+            batch,
+            dry,
+            self.processing_class.tokenizer.pad_token_id,
+            self.dynamic_sampling,
+            draw=lambda attempt: self._scored(self._other_inputs(len(inputs), attempt)),
+            any_rank=lambda rows: bool(self.accelerator.gather(rows.any()[None]).any()),
+        )
+        batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+        self._metrics["train"]["dynamic_sampling/attempts"].append(float(attempts))
+        return batch
+
+    def _scored(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], Tensor]:
+        """TRL's scored batch with zero advantages in groups of equal rewards, and the rows (N,) of those groups."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         first = self.accelerator.process_index * len(inputs)
-        batch["advantages"][self._equal_groups[first : first + len(inputs)]] = 0.0
-        return batch
+        dry = self._equal_groups[first : first + len(inputs)]
+        batch["advantages"][dry] = 0.0
+        return batch, dry
+
+    def _other_inputs(self, count: int, attempt: int) -> list[dict[str, Any]]:
+        """G copies each of other prompts, drawn so that a resumed run draws the same."""
+        place = (self.args.seed, self.state.global_step, attempt, self.accelerator.process_index)
+        rng = Random("/".join(map(str, place)))
+        chosen = (
+            self.train_dataset[rng.randrange(len(self.train_dataset))] for _ in range(count // self.num_generations)
+        )
+        return [row for row in chosen for _ in range(self.num_generations)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with the seconds of each phase since the last one."""

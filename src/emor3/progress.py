@@ -31,8 +31,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Record the figures of a step; the summary after the last one is not a step."""
         if state.is_world_process_zero and "loss" in logs:
             append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
-            accuracy = logs["rewards/accuracy/mean"]
-            self.progress.update(self.task, description=f"EMO-R3  reward {logs['reward']:.3f}  accuracy {accuracy:.3f}")
+            if "reward" in logs:  # absent where a step reuses the completions of the one before
+                accuracy = logs["rewards/accuracy/mean"]
+                self.progress.update(
+                    self.task, description=f"EMO-R3  reward {logs['reward']:.3f}  accuracy {accuracy:.3f}"
+                )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called after every part of a checkpoint is written: mark it as complete."""

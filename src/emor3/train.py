@@ -99,6 +99,14 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     if config.max_steps <= 0:
         prompts = config.generation_batch_size / config.num_generations / _steps_per_cycle(config)
         config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
+    if (
+        recipe.dynamic_sampling
+        and config.per_device_train_batch_size * config.steps_per_generation % config.num_generations
+    ):
+        raise UserError(
+            "dynamic_sampling needs whole groups on each process: make grpo.per_device_train_batch_size times "
+            f"grpo.steps_per_generation a multiple of {config.num_generations} (num_generations)"
+        )
     if config.save_steps % _steps_per_cycle(config):
         raise UserError(
             f"grpo.save_steps must be a multiple of {_steps_per_cycle(config):g}: checkpoints inside a generation "
@@ -205,6 +213,7 @@ def _reinforce(
         processing_class=processor,
         callbacks=[callback, StopOnNonFinite()],
         peft_config=lora_config(recipe.model.lora),
+        dynamic_sampling=recipe.dynamic_sampling,
     )
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     scorer.judge = _policy_judge(recipe, trainer, processor)
@@ -231,12 +240,19 @@ def _policy_judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:
     """Writes the rollouts of all ranks from the main process."""
 
+    last_step, groups_before = 0, 0
+
     def record(step: int, rollouts: list[Rollout]) -> None:
+        nonlocal last_step, groups_before
         state = PartialState()
+        if step != last_step:
+            last_step, groups_before = step, 0
         first = state.process_index * len(rollouts)
         rows = [
-            records.rollout_row(step, (first + index) // generations, rollout) for index, rollout in enumerate(rollouts)
+            records.rollout_row(step, groups_before + (first + index) // generations, rollout)
+            for index, rollout in enumerate(rollouts)
         ]
+        groups_before += len(rollouts) * state.num_processes // generations
         gathered = gather_object(rows)
         if state.is_main_process:
             records.append_jsonl(run / ROLLOUTS, gathered)
