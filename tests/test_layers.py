@@ -13,7 +13,7 @@ PACKAGE = Path(emor3.__file__).parent
 ORDER = (
     *("errors", "taxonomy", "types"),
     *("thinking", "reflection", "rewards", "scoring", "uncertainty", "metrics", "distributions", "config"),
-    *("records", "predictions", "figures"),
+    *("records", "predictions", "figures", "compare", "exchange"),
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "judges"),

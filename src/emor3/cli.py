@@ -127,10 +127,17 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
+    ] = None,
     data: Annotated[
-        list[str], typer.Option("--data", "-d", help="Data folder or embedded:NAME; give it several times for more.")
-    ],
+        list[str] | None,
+        typer.Option("--data", "-d", help="Data folder or embedded:NAME; give it several times for more."),
+    ] = None,
+    saved: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="Recompute the figures of a saved evaluation, without a model."),
+    ] = None,
     labels: Labels = None,
     label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = "label",
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
@@ -148,6 +155,11 @@ def evaluate(
     output: Output = None,
 ) -> None:
     """Evaluate a checkpoint on labelled images: predictions.jsonl, results.json and a table."""
+    if saved is not None:
+        _evaluate_again(saved)
+        return
+    if model is None or not data:
+        raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
 
@@ -169,6 +181,47 @@ def evaluate(
     evaluations = evaluation.evaluate(candidate, data, settings, folder)
     _show(results_table(model, evaluations))
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+
+
+def _evaluate_again(path: Path) -> None:
+    from emor3.figures import results, results_table, summarise
+    from emor3.predictions import RESULTS, read_evaluation
+    from emor3.records import write_json
+
+    evaluation = read_evaluation(path)
+    evaluations = [summarise(data, predictions) for data, predictions in evaluation.predictions.items()]
+    write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
+    _show(results_table(evaluation.model, evaluations))
+    print(f"written to: {evaluation.folder / RESULTS}")
+
+
+@app.command()
+def compare(
+    evaluations: Annotated[list[Path], typer.Argument(metavar="A B...", help="Folders that `emor3 evaluate` wrote.")],
+) -> None:
+    """Compare saved evaluations with the first one by paired tests; status 1 if any had to be left out."""
+    from emor3.compare import compare_evaluations, comparison_tables
+    from emor3.predictions import read_evaluation
+
+    rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    for table in comparison_tables(rows):
+        _show(table)
+    raise typer.Exit(int(bool(left_out)))
+
+
+@app.command()
+def share(
+    evaluation: Annotated[Path, typer.Argument(help="Folder that `emor3 evaluate` wrote.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
+) -> None:
+    """Write a saved evaluation as others read it: TSV files for VLMEvalKit and a block for a model card."""
+    from emor3.exchange import write_exchange
+    from emor3.predictions import read_evaluation
+
+    for path in write_exchange(read_evaluation(evaluation), output):
+        print(path)
 
 
 @app.command()

@@ -1,0 +1,116 @@
+"""`emor3 compare A B …`: paired tests between saved evaluations, on the same items or not at all. Needs no model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from emor3 import metrics
+from emor3.errors import UserError
+from emor3.figures import FIGURES
+from emor3.predictions import SavedEvaluation
+from emor3.types import Estimate
+from emor3.uncertainty import compare_hits, holm
+
+JUDGED = ("consistency", "swapped_consistency", "coherence", "agreement")
+"""Figures that are a judge's opinion: compared under one judge only."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one data set: `after` against `before`, and the share of each."""
+
+    data: str
+    before: str
+    after: str
+    figure: str
+    values: tuple[float, float]
+    difference: Estimate
+    p_value: float | None
+    """Exact McNemar, or sign flips of clusters; None where only an interval is at hand (macro-F1)."""
+    adjusted: float | None = None
+    """The p-value after Holm's correction over all tests of the comparison."""
+
+
+def compare_evaluations(evaluations: Sequence[SavedEvaluation]) -> tuple[list[Row], list[str]]:
+    """Every evaluation against the first, on every data set that both have; and one line for each that was left out.
+
+    Raises UserError for fewer than two evaluations.
+    """
+    if len(evaluations) < 2:
+        raise UserError("a comparison needs at least two evaluations")
+    first, rows, left_out = evaluations[0], list[Row](), list[str]()
+    for other in evaluations[1:]:
+        for data in first.predictions:
+            if data not in other.predictions:
+                left_out.append(f"{other.folder}: has no predictions on {data}")
+            elif first.checksum(data) != other.checksum(data):
+                left_out.append(
+                    f"{other.folder}: other samples of {data} than {first.folder}, nothing is compared there"
+                )
+            else:
+                rows += _compare_data(data, first, other)
+        if first.head["judge"] != other.head["judge"]:
+            left_out.append(
+                f"{other.folder}: judged by {other.head['judge']}, {first.folder} by {first.head['judge']}: "
+                "consistency and coherence are not compared"
+            )
+    return _with_holm(rows), left_out
+
+
+def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> Iterator[Row]:
+    before, after = first.predictions[data], other.predictions[data]
+    names = (str(first.folder), str(other.folder))
+    right = metrics.compare(before, after)
+    accuracies = (_share(metrics.correct(before)), _share(metrics.correct(after)))
+    yield Row(data, *names, "accuracy", accuracies, right.difference, right.p_value)
+    scores = (metrics.classify(before).macro_f1.value, metrics.classify(after).macro_f1.value)
+    yield Row(data, *names, "macro_f1", scores, metrics.compare_macro_f1(before, after), None)
+    same_judge = first.head["judge"] == other.head["judge"]
+    for figure, check in metrics.REASONING.items():
+        if figure in JUDGED and not same_judge:
+            continue
+        outcomes = [(p, check(p), check(q)) for p, q in zip(before, after, strict=True)]
+        both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
+        if both:
+            hits_before, hits_after = [b for _, b, _ in both], [a for _, _, a in both]
+            test = compare_hits(hits_before, hits_after, metrics.clusters([p for p, _, _ in both]))
+            yield Row(data, *names, figure, (_share(hits_before), _share(hits_after)), test.difference, test.p_value)
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _with_holm(rows: Sequence[Row]) -> list[Row]:
+    adjusted = holm({str(place): row.p_value for place, row in enumerate(rows) if row.p_value is not None})
+    return [Row(**{**vars(row), "adjusted": adjusted.get(str(place))}) for place, row in enumerate(rows)]
+
+
+def comparison_tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """One table for each data set and model: shares in percent, changes in points with 95% intervals.
+
+    p is given as tested and after Holm's correction over all rows of all tables.
+    """
+    pairs = dict.fromkeys((row.data, row.before, row.after) for row in rows)
+    for data, before, after in pairs:
+        table = Table(box=box.SIMPLE, title=f"{data}: {before} -> {after}")
+        for heading in ("%", "before", "after", "change", "p", "p (Holm)"):
+            table.add_column(heading, no_wrap=True)
+        for row in rows:
+            if (row.data, row.before, row.after) == (data, before, after):
+                change = row.difference
+                interval = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+                values = (f"{100 * value:.1f}" for value in row.values)
+                table.add_row(
+                    FIGURES[row.figure].strip(), *values, interval, p_text(row.p_value), p_text(row.adjusted)
+                )
+        yield table
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value as tables print it."""
+    if p_value is None:
+        return ""
+    return "<.0001" if p_value < 0.0001 else f"{p_value:.4f}"

@@ -1,0 +1,88 @@
+"""Hand results to others: the TSV files that VLMEvalKit reads, and a block for a model card.
+
+`data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
+same rows without images and with the model's answer, `model_card.md` the figures with their intervals.
+"""
+
+import base64
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+
+from emor3.errors import UserError
+from emor3.figures import FIGURES, percent, summarise
+from emor3.predictions import SavedEvaluation
+from emor3.types import Prediction
+
+QUESTION = "Which emotion would this image evoke in a human viewer?"
+HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "coherence", "agreement")
+"""Figures of the model card."""
+
+
+def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
+    """Write all files for an evaluation; returns their paths. Raises UserError where a set has over 26 labels."""
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for place, (data, predictions) in enumerate(evaluation.predictions.items()):
+        suffix = "" if len(evaluation.predictions) == 1 else f"_{place + 1}"
+        rows = [benchmark_row(index, data, prediction) for index, prediction in enumerate(predictions)]
+        answered = [{**row, "prediction": _letter(p, p.predicted)} for row, p in zip(rows, predictions, strict=True)]
+        pictured = [{**row, "image": _base64(p.sample.image)} for row, p in zip(rows, predictions, strict=True)]
+        for name, table in ((f"data{suffix}.tsv", pictured), (f"predictions{suffix}.tsv", answered)):
+            pd.DataFrame(table).to_csv(output / name, sep="\t", index=False)
+            written.append(output / name)
+    card = output / "model_card.md"
+    card.write_text(model_card_block(evaluation), encoding="utf-8")
+    return [*written, card]
+
+
+def benchmark_row(index: int, data: str, prediction: Prediction) -> dict[str, Any]:
+    """One multiple-choice question of the benchmark."""
+    sample = prediction.sample
+    if len(sample.labels.labels) > len(ascii_uppercase):
+        raise UserError(f"{data}: a multiple-choice file has options A to Z, {sample.labels.name} has more labels")
+    options = dict(zip(ascii_uppercase, sample.labels.labels, strict=False))
+    return {"index": index, "question": QUESTION, **options, "answer": _letter(prediction, sample.label), "split": data}
+
+
+def _letter(prediction: Prediction, label: str | None) -> str:
+    return "" if label is None else ascii_uppercase[prediction.sample.labels.labels.index(label)]
+
+
+def _base64(image: str) -> str:
+    try:
+        return base64.b64encode(Path(image).read_bytes()).decode("ascii")
+    except OSError as error:
+        raise UserError(
+            f"image {image} cannot be read ({error.strerror}): the data must be where it was evaluated"
+        ) from None
+
+
+def model_card_block(evaluation: SavedEvaluation) -> str:
+    """The figures as a model card states them: metadata that hubs read, then a table with intervals and n."""
+    results, lines = list[EvalResult](), list[str]()
+    for data, predictions in evaluation.predictions.items():
+        figures = summarise(data, predictions).figures
+        for name in (name for name in HEADLINE if name in figures):
+            results.append(_result(name, data, evaluation, 100 * figures[name].value))
+            cells = (data, FIGURES[name], percent(figures[name]), str(figures[name].n), evaluation.checksum(data)[:12])
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    metadata = ModelCardData(model_name=Path(evaluation.model).name, eval_results=results).to_yaml()
+    head = "| data | figure | % [95% interval] | n | samples (sha256) |\n|---|---|---|---|---|"
+    judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
+    return f"---\n{metadata}\n---\n\n{head}\n" + "\n".join(lines) + f"\n\n{judge}\n"
+
+
+def _result(figure: str, data: str, evaluation: SavedEvaluation, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="image-text-to-text",
+        dataset_type=data,
+        dataset_name=data,
+        dataset_split=str(evaluation.head["settings"]["split"]),
+        metric_type=figure,
+        metric_name=FIGURES[figure].strip(),
+        metric_value=round(value, 2),
+    )
