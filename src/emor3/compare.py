@@ -95,8 +95,8 @@ def comparison_tables(rows: Sequence[Row]) -> Iterator[Table]:
     """
     pairs = dict.fromkeys((row.data, row.before, row.after) for row in rows)
     for data, before, after in pairs:
-        table = Table(box=box.SIMPLE, title=f"{data}: {before} -> {after}")
-        for heading in ("%", "before", "after", "change", "p", "p (Holm)"):
+        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title=f"{data}: {before} -> {after}")
+        for heading in ("%", "before", "after", "change", "p", "p Holm"):
             table.add_column(heading, no_wrap=True)
         for row in rows:
             if (row.data, row.before, row.after) == (data, before, after):
