@@ -18,7 +18,7 @@ ORDER = (
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "judges"),
     *("dynamic_sampling", "grpo", "coldstart", "progress", "train"),
-    *("check", "evaluate", "predict", "quickstart"),
+    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
     "cli",
 )
 PURE = ORDER[: ORDER.index("processing")]

@@ -206,7 +206,7 @@ def test_a_comparison_reports_the_change_and_what_was_gained_and_lost():
 
 def test_the_cluster_test_agrees_with_mcnemar_on_independent_items():
     change = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 35)
-    assert uncertainty._sign_flip(change, seed=0) == pytest.approx(binomtest(12, 15).pvalue, abs=0.01)
+    assert uncertainty.sign_flip(change, seed=0) == pytest.approx(binomtest(12, 15).pvalue, abs=0.01)
 
 
 def test_copies_of_one_image_do_not_make_a_gain_significant():

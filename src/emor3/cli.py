@@ -189,7 +189,9 @@ def _evaluate_again(path: Path) -> None:
     from emor3.records import write_json
 
     evaluation = read_evaluation(path)
-    evaluations = [summarise(data, predictions) for data, predictions in evaluation.predictions.items()]
+    evaluations = [
+        summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
+    ]
     write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
     _show(results_table(evaluation.model, evaluations))
     print(f"written to: {evaluation.folder / RESULTS}")
@@ -260,6 +262,36 @@ def predict(
         else:
             print(prediction.describe(outcome))
     raise typer.Exit(int(failed))
+
+
+@app.command()
+def reproduce(
+    plan: Annotated[Path, typer.Argument(help="Plan: a YAML file, as recipes/table1_tiny.yaml.")],
+    quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to, instead of the plan's.")
+    ] = None,
+    cell: Annotated[Path | None, typer.Option(hidden=True, help="Run this one cell.")] = None,
+) -> None:
+    """Train and evaluate every method of a plan and print its table; goes on where an earlier call stopped."""
+    from emor3 import reproduce as reproduction
+    from emor3.plan import cells_of, load_plan
+
+    settings = load_plan(plan, output, quick)
+    if cell is not None:
+        reproduction.end_with_parent()
+        reproduction.run_cell(settings, cell)
+        return
+    from emor3.table1 import Results, to_markdown, write_tables
+
+    cells = cells_of(settings)
+    _show(reproduction.plan_table(settings, cells))
+    failed = reproduction.run_plan(settings, plan, quick)
+    results = Results(settings, cells)
+    paths = write_tables(results, Path(settings.output_dir))
+    print(to_markdown(results))
+    print("written to: " + ", ".join(map(str, paths)))
+    raise typer.Exit(int(bool(failed)))
 
 
 @app.command()

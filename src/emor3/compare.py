@@ -68,8 +68,8 @@ def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> 
     scores = (metrics.classify(before).macro_f1.value, metrics.classify(after).macro_f1.value)
     yield Row(data, *names, "macro_f1", scores, metrics.compare_macro_f1(before, after), None)
     same_judge = first.head["judge"] == other.head["judge"]
-    for figure, check in metrics.REASONING.items():
-        if figure in JUDGED and not same_judge:
+    for figure, check in metrics.checks(first.thinking).items():
+        if (figure in JUDGED and not same_judge) or figure not in metrics.checks(other.thinking):
             continue
         outcomes = [(p, check(p), check(q)) for p, q in zip(before, after, strict=True)]
         both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
@@ -103,9 +103,7 @@ def comparison_tables(rows: Sequence[Row]) -> Iterator[Table]:
                 change = row.difference
                 interval = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
                 values = (f"{100 * value:.1f}" for value in row.values)
-                table.add_row(
-                    FIGURES[row.figure].strip(), *values, interval, p_text(row.p_value), p_text(row.adjusted)
-                )
+                table.add_row(FIGURES[row.figure].strip(), *values, interval, p_text(row.p_value), p_text(row.adjusted))
         yield table
 
 

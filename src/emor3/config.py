@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -32,11 +32,13 @@ OWNED = {
 """TRL settings that emor3 decides, and what to set instead."""
 
 
-class _Block(BaseModel):
+class Block(BaseModel):
+    """Settings that refuse unknown keys and never change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LoraBlock(_Block):
+class LoraBlock(Block):
     """Train low-rank adapters instead of all weights (peft)."""
 
     r: int = Field(16, ge=1)
@@ -45,7 +47,7 @@ class LoraBlock(_Block):
     target_modules: str | list[str] = "all-linear"
 
 
-class ModelBlock(_Block):
+class ModelBlock(Block):
     """The start model: a folder, a hub name, or "embedded"."""
 
     path: str
@@ -56,7 +58,7 @@ class ModelBlock(_Block):
     lora: LoraBlock | None = None
 
 
-class DataBlock(_Block):
+class DataBlock(Block):
     """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`."""
 
     train: str
@@ -68,7 +70,7 @@ class DataBlock(_Block):
     """Train on this many samples, drawn with the seed."""
 
 
-class ColdStartBlock(_Block):
+class ColdStartBlock(Block):
     """Cold-Start-Emo: a short supervised stage on image -> boxed label before reinforcement learning.
 
     Run long and without a `grpo` stage it is the supervised baseline.
@@ -85,7 +87,7 @@ class ColdStartBlock(_Block):
     """Prompt template; None is `direct` for labels and the recipe's own for reasoning."""
 
 
-class RewardBlock(_Block):
+class RewardBlock(Block):
     """Weights and switches of the reward; see `RewardSettings`."""
 
     reflective: float = 0.1
@@ -99,14 +101,14 @@ class RewardBlock(_Block):
         return RewardSettings(**self.model_dump())
 
 
-class JudgeBlock(_Block):
+class JudgeBlock(Block):
     """How the current policy is asked: by candidate probabilities (score) or by short replies (generate)."""
 
     backend: Literal["score", "generate"] = "score"
     batch_size: int = Field(default=256, ge=1)
 
 
-class Recipe(_Block):
+class Recipe(Block):
     """One training run."""
 
     seed: int = 0
@@ -164,7 +166,7 @@ def build_recipe(content: dict[str, Any], overrides: list[str] | tuple[str, ...]
         recipe = Recipe.model_validate(content)
         recipe.reward.settings()
     except ValidationError as error:
-        raise UserError(f"{path}: {_describe(error)}") from None
+        raise UserError(f"{path}: {describe_fault(error, Recipe)}") from None
     if recipe.grpo is None and recipe.cold_start is None:
         raise UserError(f"{path}: nothing to train: give a grpo block, a cold_start block, or both")
     return recipe
@@ -187,12 +189,12 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: the value is not YAML; quote it") from None
 
 
-def _describe(error: ValidationError) -> str:
+def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first fault in one line, with the nearest known key where a key is unknown."""
     fault = error.errors()[0]
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(fault["loc"][:-1])
+        known = _known_keys(schema, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown setting {place!r}; {hint}"
@@ -201,14 +203,14 @@ def _describe(error: ValidationError) -> str:
     return f"{place}: {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    blocks: dict[str, type[BaseModel]] = {
-        "": Recipe,
-        "model": ModelBlock,
-        "model.lora": LoraBlock,
-        "data": DataBlock,
-        "cold_start": ColdStartBlock,
-        "reward": RewardBlock,
-        "judge": JudgeBlock,
-    }
-    return list(blocks[".".join(map(str, location))].model_fields)
+def _known_keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        schema = _block_of(schema.model_fields[str(part)].annotation)
+    return list(schema.model_fields)
+
+
+def _block_of(annotation: Any) -> type[BaseModel]:
+    """The settings block of a field's type, optional or not."""
+    return next(
+        part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Block)
+    )

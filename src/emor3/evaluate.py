@@ -108,7 +108,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
             advance = partial(progress.advance, progress.add_task(path, total=total))
             predictions = predict_samples(candidate, chosen, settings, advance)
             write_predictions(output, path, predictions)
-            evaluations.append(summarise(path, predictions))
+            evaluations.append(summarise(path, predictions, settings.thinking))
     write_json(output / RESULTS, results(head, evaluations))
     return evaluations
 

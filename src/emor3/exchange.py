@@ -65,7 +65,7 @@ def model_card_block(evaluation: SavedEvaluation) -> str:
     """The figures as a model card states them: metadata that hubs read, then a table with intervals and n."""
     results, lines = list[EvalResult](), list[str]()
     for data, predictions in evaluation.predictions.items():
-        figures = summarise(data, predictions).figures
+        figures = summarise(data, predictions, evaluation.thinking).figures
         for name in (name for name in HEADLINE if name in figures):
             results.append(_result(name, data, evaluation, 100 * figures[name].value))
             cells = (data, FIGURES[name], percent(figures[name]), str(figures[name].n), evaluation.checksum(data)[:12])

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from emor3 import distributions, metrics
 from emor3.predictions import majority_class
+from emor3.thinking import Thinking
 from emor3.types import Estimate, Prediction
 
 FIGURES = {
@@ -58,10 +59,10 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
 
 
-def summarise(data: str, predictions: Sequence[Prediction]) -> Evaluation:
+def summarise(data: str, predictions: Sequence[Prediction], thinking: Thinking) -> Evaluation:
     """Figures of N predictions on one label set, beside those of the majority class. Raises UserError for none."""
     most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)
-    reasoning = {name: metrics.rate(predictions, check) for name, check in metrics.REASONING.items()}
+    reasoning = {name: metrics.rate(predictions, check) for name, check in metrics.checks(thinking).items()}
     return Evaluation(
         data,
         predictions,

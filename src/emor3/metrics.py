@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emor3.errors import UserError
 from emor3.rewards import verdict_value
 from emor3.taxonomy import LabelSet, affirmed, resolve
-from emor3.thinking import read_conclusion
+from emor3.thinking import Thinking, read_conclusion
 from emor3.types import Estimate, Finding, Prediction
 from emor3.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
 
@@ -120,6 +120,13 @@ def _sign_holds(prediction: Prediction, place: int, sign: int | None) -> bool | 
     return None if sign is None else read_conclusion(prediction.thought.conclusion)[place] == sign
 
 
+def checks(thinking: Thinking) -> dict[str, Check]:
+    """Checks of the reasoning that a way of thinking can be asked to pass: without steps there is no step 3."""
+    unfit = {"steps": (), "free": CONCLUSION, "direct": tuple(name for name in REASONING if name != "format")}[thinking]
+    return {name: check for name, check in REASONING.items() if name not in unfit}
+
+
+CONCLUSION = ("step3_polarity", "step3_arousal")
 REASONING: dict[str, Check] = {
     "format": lambda p: p.thought.problem is None,
     "consistency": lambda p: supported(p.reflection.consistency),

@@ -38,6 +38,11 @@ class SavedEvaluation:
     def model(self) -> str:
         return str(self.head["model"])
 
+    @property
+    def thinking(self) -> Thinking:
+        thinking: Thinking = self.head["settings"]["thinking"]
+        return thinking
+
     def checksum(self, data: str) -> str:
         """Digest of the sample ids of a data set: two models are compared on the same ones or not at all."""
         return checksum([prediction.sample.id for prediction in self.predictions[data]])
@@ -119,7 +124,7 @@ def _read_data(
         )
     label_set = part["label_set"]
     labels = LabelSet(**{**label_set, "labels": tuple(label_set["labels"])})
-    thinking = head["settings"]["thinking"]
+    thinking: Thinking = head["settings"]["thinking"]
     return [_read_prediction(found[sample_id], labels, thinking) for sample_id in part["sample_ids"]]
 
 

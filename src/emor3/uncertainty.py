@@ -135,7 +135,7 @@ def compare_hits(before: Sequence[bool], after: Sequence[bool], items: Sequence[
         difference=Estimate(float(change.mean()), low, high, len(change)),
         gained=int((change > 0).sum()),
         lost=int((change < 0).sum()),
-        p_value=mcnemar(before, after) if independent else _sign_flip(by_cluster(change, items), seed),
+        p_value=mcnemar(before, after) if independent else sign_flip(by_cluster(change, items), seed),
     )
 
 
@@ -146,7 +146,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def _sign_flip(changes: Floats, seed: int) -> float:
+def sign_flip(changes: Floats, seed: int) -> float:
     """Monte Carlo permutation test on cluster sums: under no difference, before and after swap freely per cluster."""
     generator = np.random.default_rng(seed)
     observed = abs(changes.sum()) - 1e-9

@@ -1,0 +1,151 @@
+"""`emor3 reproduce PLAN`: train and evaluate every cell of a plan, going on with what is missing, and print the table.
+
+Each cell runs in a process of its own (`jobs` at a time) and leaves its evaluation only when it is whole, so a killed
+reproduction repeats nothing finished; a cell's training resumes from its last checkpoint.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from emor3.errors import UserError
+from emor3.modeling import resolve_checkpoint
+from emor3.plan import Cell, Plan, cells_of
+from emor3.predictions import RESULTS
+from emor3.records import CHECKPOINTS, METRICS
+
+POLL_SECONDS = 0.5
+LOG = "log.txt"
+
+
+def plan_table(plan: Plan, cells: Sequence[Cell]) -> Table:
+    """What is to run and what is done, and the disk it takes (unknown before a hub model is downloaded)."""
+    missing = [cell for cell in cells if not is_finished(cell)]
+    trained = sum(cell.trains for cell in missing)
+    weights = sum(
+        path.stat().st_size for path in Path(resolve_checkpoint(cells[0].recipe.model.path)).glob("*.safetensors")
+    )
+    disk = (trained + 4 * plan.jobs) * weights / 1e6  # final weights stay; a running cell has optimizer states too
+    table = Table(box=box.SIMPLE, title=f"{len(cells)} cells, {len(missing)} to run, {plan.jobs} at a time")
+    for heading in ("method", *plan.domains):
+        table.add_column(heading)
+    for name in plan.methods:
+        table.add_row(name, *(_states([c for c in cells if c.method == name], domain) for domain in plan.domains))
+    steps = sum(cell.steps for cell in missing)
+    needs = f"about {disk:.0f} MB of disk" if weights else "disk unknown until the model is downloaded"
+    table.caption = f"{steps} training steps, {needs}; the time is measured on the first steps"
+    return table
+
+
+def _states(cells: Sequence[Cell], domain: str) -> str:
+    return " ".join(
+        f"seed {cell.seed}{' ✓' if is_finished(cell) else ''}" if cell.trains else f"as it is{' ✓' * is_finished(cell)}"
+        for cell in cells
+        if cell.domain in (None, domain)
+    )
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether a cell's evaluation is there."""
+    return (cell.evaluation / RESULTS).is_file()
+
+
+def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
+    """Run every missing cell; returns those that failed. Progress with ETA over all cells on standard error."""
+    cells = cells_of(plan)
+    waiting = [cell for cell in cells if not is_finished(cell)]
+    running: dict[subprocess.Popen[bytes], Cell] = {}
+    failed: list[Cell] = []
+    columns = (MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=sum(cell.steps for cell in waiting) or None)
+        finished_steps = 0
+        try:
+            while waiting or running:
+                while waiting and len(running) < plan.jobs:
+                    cell = waiting.pop(0)
+                    running[_start(cell, plan, path, quick)] = cell
+                time.sleep(POLL_SECONDS)
+                for process in [process for process in running if process.poll() is not None]:
+                    cell = running.pop(process)
+                    finished_steps += cell.steps
+                    if process.returncode != 0:
+                        failed.append(cell)
+                        progress.console.print(f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}", markup=False)
+                names = ", ".join(f"{cell.method} {cell.domain or ''} {cell.seed}" for cell in running.values())
+                done = finished_steps + sum(_steps_done(cell) for cell in running.values())
+                progress.update(task, completed=done, description=names)
+        finally:
+            for process in running:
+                process.terminate()
+    return failed
+
+
+def _start(cell: Cell, plan: Plan, path: Path, quick: bool) -> "subprocess.Popen[bytes]":
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // plan.jobs)
+    command = [sys.executable, "-m", "emor3.cli", "reproduce", str(path), "--output", plan.output_dir]
+    command += ["--cell", str(cell.folder), *(["--quick"] if quick else [])]
+    with (cell.folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # closes when this process ends, however it ends: the child then ends too
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+
+
+def _steps_done(cell: Cell) -> int:
+    metrics = cell.training / METRICS
+    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input closes, as it does when the process that started it is killed."""
+
+    def wait() -> None:
+        os.read(0, 1)  # unbuffered: a reader blocked in sys.stdin would abort the interpreter at exit
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def run_cell(plan: Plan, folder: Path) -> None:
+    """Train and evaluate the cell of a folder. Raises UserError where the plan has no such cell."""
+    from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
+    from emor3.train import train
+
+    cell = next((cell for cell in cells_of(plan) if cell.folder == folder), None)
+    if cell is None:
+        raise UserError(f"{folder} is no cell of this plan")
+    if cell.trains:
+        train(cell.recipe, resume=cell.training.exists())
+        shutil.rmtree(cell.training / CHECKPOINTS, ignore_errors=True)
+    start = cell.recipe.model.path
+    candidate = load_candidate(str(cell.training) if cell.trains else start, plan.judge or start)
+    settings = EvaluationSettings(
+        seed=cell.seed,
+        thinking=cell.recipe.thinking,
+        template=cell.recipe.prompt_template,
+        **plan.evaluation.model_dump(),
+    )
+    draft = cell.folder / "evaluation.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    evaluate(candidate, plan.tests, settings, draft)
+    draft.rename(cell.evaluation)

@@ -1,0 +1,270 @@
+"""The table of a reproduction: six cells and their averages for every method, with intervals and paired tests.
+
+A cell is the mean over seeds. Its interval is the bootstrap over test items, drawn together with the completions of all
+seeds; how far seeds spread is given beside it. Averages weigh the six cells equally, as the paper does.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emor3 import metrics
+from emor3.errors import UserError
+from emor3.figures import FIGURES
+from emor3.plan import Cell, Plan
+from emor3.predictions import SavedEvaluation, read_evaluation
+from emor3.reproduce import is_finished
+from emor3.thinking import Thinking
+from emor3.types import Estimate, Prediction
+from emor3.uncertainty import Floats, bootstrap, holm, sign_flip
+
+Column = tuple[str, str]
+"""Training domain and test set."""
+
+REASONING = (
+    "format",
+    "consistency",
+    "swapped_consistency",
+    "coherence",
+    "agreement",
+    "step3_polarity",
+    "step3_arousal",
+)
+AVERAGES = ("in domain", "out of domain", "all")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the table."""
+
+    estimate: Estimate
+    seeds: int
+    seed_deviation: float | None
+    """Standard deviation over seeds; None for one seed."""
+    p_value: float | None = None
+    """Against the plan's reference method, paired on items over all seeds, after Holm's correction in the column."""
+    bold: bool = False
+    """Whether it is the column's best and beats the runner-up in a paired test at 5%, Holm-corrected over columns."""
+
+
+Check = Callable[[Prediction], bool | None]
+
+
+class Results:
+    """Outcomes of all finished cells of a plan, by method and column, as item x seed tables."""
+
+    def __init__(self, plan: Plan, cells: Sequence[Cell]) -> None:
+        self.plan = plan
+        self.columns: list[Column] = [(domain, test) for domain in plan.domains for test in plan.tests]
+        self.predictions: dict[str, dict[Column, list[list[Prediction]]]] = {}
+        self.thinking: dict[str, Thinking] = {}
+        self._checksums: dict[str, str] = {}
+        for cell in cells:
+            if is_finished(cell):
+                self._add(cell, read_evaluation(cell.evaluation))
+
+    def _add(self, cell: Cell, evaluation: SavedEvaluation) -> None:
+        self.thinking[cell.method] = evaluation.thinking
+        for test in self.plan.tests:
+            known = self._checksums.setdefault(test, evaluation.checksum(test))
+            if known != evaluation.checksum(test):
+                raise UserError(
+                    f"{cell.evaluation}: other samples of {test} than the other cells: remove it and run again"
+                )
+            for domain in (cell.domain,) if cell.domain else self.plan.domains:
+                by_column = self.predictions.setdefault(cell.method, defaultdict(list))
+                by_column[domain, test].append(evaluation.predictions[test])
+
+    def cells_of_average(self, average: str) -> list[Column]:
+        """Columns that an average is taken over."""
+        inside = [(domain, test) for domain, test in self.columns if domain == test]
+        outside = [column for column in self.columns if column not in inside]
+        return {"in domain": inside, "out of domain": outside, "all": self.columns}[average]
+
+    def groups(self) -> dict[str, list[Column]]:
+        """Columns of the printed table: each cell alone, then the averages."""
+        alone = {f"{domain} → {test}": [(domain, test)] for domain, test in self.columns}
+        return alone | {name: self.cells_of_average(name) for name in AVERAGES}
+
+    def sums(self, method: str, columns: Sequence[Column], check: Check) -> tuple[Floats, list[tuple[str, str]]] | None:
+        """Hits and counts over seeds [items, columns, 2] and the items; None where a column is missing or empty."""
+        found = self.predictions.get(method, {})
+        if any(column not in found for column in columns):
+            return None
+        sums: dict[tuple[str, str], Floats] = {}
+        for place, column in enumerate(columns):
+            for run in found[column]:
+                for prediction in run:
+                    outcome = check(prediction)
+                    if outcome is not None:
+                        item = (column[1], prediction.sample.group or prediction.sample.id)
+                        row = sums.setdefault(item, np.zeros((len(columns), 2)))
+                        row[place] += (float(outcome), 1.0)
+        table = np.array(list(sums.values())).reshape(-1, len(columns), 2)
+        return None if len(table) == 0 or (table.sum(0)[:, 1] == 0).any() else (table, list(sums))
+
+    def seed_values(self, method: str, columns: Sequence[Column], check: Check) -> list[float]:
+        """The figure of each seed alone."""
+        runs = zip(*(self.predictions[method][column] for column in columns), strict=False)
+        return [float(np.mean([_share(run, check) for run in seed])) for seed in runs]
+
+    def difference(self, method: str, other: str, columns: Sequence[Column], check: Check) -> tuple[float, float]:
+        """Change from `other` to `method` and its p-value: sign flips of whole items, all columns weighing the same."""
+        mine, theirs = self.sums(method, columns, check), self.sums(other, columns, check)
+        if mine is None or theirs is None:
+            return np.nan, np.nan
+        parts: dict[tuple[str, str], float] = defaultdict(float)
+        for sign, (table, items) in ((1.0, mine), (-1.0, theirs)):
+            weighted = (table[..., 0] / table[..., 1].sum(0)).mean(-1)
+            for item, value in zip(items, weighted, strict=True):
+                parts[item] += sign * float(value)
+        changes = np.array(list(parts.values()))
+        return float(changes.sum()), sign_flip(changes, seed=0)
+
+
+def _share(run: Sequence[Prediction], check: Check) -> float:
+    outcomes = [outcome for prediction in run if (outcome := check(prediction)) is not None]
+    return float(np.mean(outcomes)) if outcomes else np.nan
+
+
+def mean_share(sums: Floats) -> Floats:
+    """Mean over columns of hits / count: [..., columns, 2] -> [...]."""
+    return np.asarray((sums[..., 0] / np.maximum(sums[..., 1], 1)).mean(-1), dtype=np.float64)
+
+
+def is_correct(prediction: Prediction) -> bool:
+    """Strict accuracy of one prediction."""
+    return prediction.predicted == prediction.sample.label
+
+
+def accuracy_table(results: Results) -> dict[str, dict[str, Entry]]:
+    """Accuracy of every method (rows) in every column and average."""
+    groups = results.groups()
+    table = {name: dict(_entries(results, name, groups, is_correct)) for name in results.predictions}
+    reference = results.plan.reference
+    for group, columns in groups.items():
+        p_values = {
+            name: results.difference(name, reference, columns, is_correct)[1]
+            for name in table
+            if name != reference and group in table[name] and group in table.get(reference, {})
+        }
+        for name, p_value in holm(p_values).items():
+            table[name][group] = Entry(**{**vars(table[name][group]), "p_value": p_value})
+    for group, name in _clear_winners(results, table, groups):
+        table[name][group] = Entry(**{**vars(table[name][group]), "bold": True})
+    return table
+
+
+def _entries(
+    results: Results, method: str, groups: Mapping[str, Sequence[Column]], check: Check
+) -> Iterator[tuple[str, Entry]]:
+    for group, columns in groups.items():
+        found = results.sums(method, columns, check)
+        if found is None:
+            continue
+        sums, items = found
+        low, high = bootstrap(mean_share, sums, items, seed=0)
+        seeds = results.seed_values(method, columns, check)
+        deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
+        yield group, Entry(Estimate(float(mean_share(sums.sum(0))), low, high, len(items)), len(seeds), deviation)
+
+
+def _clear_winners(
+    results: Results, table: Mapping[str, Mapping[str, Entry]], groups: Mapping[str, Sequence[Column]]
+) -> list[tuple[str, str]]:
+    best, p_values = {}, {}
+    for group, columns in groups.items():
+        ranked = sorted((name for name in table if group in table[name]), key=lambda n: -table[n][group].estimate.value)
+        if len(ranked) > 1:
+            best[group] = ranked[0]
+            p_values[group] = results.difference(ranked[0], ranked[1], columns, is_correct)[1]
+    return [(group, best[group]) for group, p_value in holm(p_values).items() if p_value < 0.05]
+
+
+def reasoning_table(results: Results) -> dict[str, dict[str, Entry]]:
+    """Reasoning figures of every method under the plan's fixed judge, over the cells where a figure is defined."""
+    table: dict[str, dict[str, Entry]] = {}
+    for name in results.predictions:
+        table[name] = {}
+        for figure, check in metrics.checks(results.thinking[name]).items():
+            defined = [column for column in results.columns if results.sums(name, [column], check) is not None]
+            if defined:
+                table[name][figure] = dict(_entries(results, name, {"all": defined}, check))["all"]
+    return table
+
+
+def to_markdown(results: Results) -> str:
+    """Both tables and what is missing, as Markdown. Percent, 95% intervals, number of seeds and items."""
+    accuracy, groups = accuracy_table(results), list(results.groups())
+    lines = ["## Accuracy, %", "", _line(["method", "seeds", *map(_short, groups)]), "|---" * (len(groups) + 2) + "|"]
+    for name, row in accuracy.items():
+        seeds = max((entry.seeds for entry in row.values()), default=0)
+        lines.append(_line([name, str(seeds), *(_cell(row.get(group)) for group in groups)]))
+    items = {test: len({p.sample.id for p in runs[0]}) for _, test, runs in _runs(results)}
+    lines += ["", "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + NOTE, ""]
+    lines += ["## Accuracy against " + results.plan.reference + ", points (p, Holm over methods)", ""]
+    lines += [_line(["method", *AVERAGES]), "|---" * (len(AVERAGES) + 1) + "|"]
+    for name, row in accuracy.items():
+        if name != results.plan.reference:
+            lines.append(_line([name, *(_change(results, name, average, row.get(average)) for average in AVERAGES)]))
+    lines += ["", "## Reasoning, %, all six cells, fixed judge", ""]
+    lines += [_line(["method", *(FIGURES[f].strip() for f in REASONING)]), "|---" * (len(REASONING) + 1) + "|"]
+    for name, row in reasoning_table(results).items():
+        lines.append(_line([name, *(_cell(row.get(figure)) for figure in REASONING)]))
+    return "\n".join(lines) + "\n"
+
+
+NOTE = (
+    "Each number is the mean over seeds with the 95% bootstrap interval over test items; ± is the standard deviation "
+    "over seeds. Bold: best of its column and better than the runner-up (paired sign flips over items, p < 0.05 after "
+    "Holm over columns)."
+)
+
+
+def _runs(results: Results) -> Iterator[tuple[str, str, list[list[Prediction]]]]:
+    for by_column in results.predictions.values():
+        for (domain, test), runs in by_column.items():
+            yield domain, test, runs
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(group: str) -> str:
+    return group.replace("embedded:", "")
+
+
+def _cell(entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    value = f"{100 * entry.estimate.value:.1f}"
+    value = f"**{value}**" if entry.bold else value
+    spread = "" if entry.seed_deviation is None else f" ±{100 * entry.seed_deviation:.1f}"
+    return f"{value} [{100 * entry.estimate.low:.1f}, {100 * entry.estimate.high:.1f}]{spread}"
+
+
+def _change(results: Results, method: str, average: str, entry: Entry | None) -> str:
+    change, _ = results.difference(method, results.plan.reference, results.cells_of_average(average), is_correct)
+    if entry is None or entry.p_value is None:
+        return "-"
+    return f"{100 * change:+.1f} (p {'< .001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'})"
+
+
+def write_tables(results: Results, folder: Path) -> list[Path]:
+    """Write `table1.md` and `table1.csv` (one row per number); returns their paths."""
+    rows = [
+        {"figure": figure, "method": name, "column": column, **vars(entry.estimate), "seeds": entry.seeds}
+        | {"seed_deviation": entry.seed_deviation, "p_value": entry.p_value, "bold": entry.bold}
+        for figure, table in (("accuracy", accuracy_table(results)), ("reasoning", reasoning_table(results)))
+        for name, row in table.items()
+        for column, entry in row.items()
+    ]
+    markdown, csv = folder / "table1.md", folder / "table1.csv"
+    markdown.write_text(to_markdown(results), encoding="utf-8")
+    pd.DataFrame(rows).to_csv(csv, index=False)
+    return [markdown, csv]
