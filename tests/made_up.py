@@ -1,0 +1,41 @@
+"""Made-up evaluations in the saved format, so that everything after a model can be tested without one."""
+
+from emor3.figures import results, summarise
+from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.records import write_json
+from emor3.reflection import ScriptedJudge, reflect
+from emor3.rewards import predicted_label
+from emor3.taxonomy import EKMAN6
+from emor3.thinking import parse
+from emor3.types import Aspect, Prediction, Sample
+
+
+def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):
+    """A whole completion that answers `answer` (None: no box), with what a judge said of it."""
+    box = "" if answer is None else f"\\boxed{{{answer}}}"
+    text = f"<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>{box}"
+    sample, thought = Sample(id, f"{id}.png", label, labels, distribution=votes, group=group), parse(text)
+    scripted = ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else reads or label)
+    reflection = reflect(scripted, [(sample, thought)], frozenset(Aspect))[0]
+    return Prediction(
+        sample, text, thought, predicted_label(thought, labels), reflection, reflection.consistency, sampled
+    )
+
+
+def save_evaluation(folder, by_data, *, model="model", judge="judge", thinking="steps", version=VERSION):
+    """Write predictions by data set as `emor3 evaluate` does; returns the folder."""
+    folder.mkdir(parents=True)
+    head = {
+        "version": version,
+        "model": model,
+        "judge": judge,
+        "settings": {"thinking": thinking, "split": "test"},
+        "environment": {},
+        "data": [data_head(data, [p.sample for p in predictions]) for data, predictions in by_data.items()],
+    }
+    write_json(folder / EVALUATION, head)
+    for data, predictions in by_data.items():
+        write_predictions(folder, data, predictions)
+    evaluations = [summarise(data, predictions, thinking) for data, predictions in by_data.items()]
+    write_json(folder / RESULTS, results(head, evaluations))
+    return folder
