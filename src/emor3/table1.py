@@ -88,12 +88,13 @@ class Results:
     def groups(self) -> dict[str, list[Column]]:
         """Columns of the printed table: each cell alone, then the averages."""
         alone = {f"{domain} → {test}": [(domain, test)] for domain, test in self.columns}
-        return alone | {name: self.cells_of_average(name) for name in AVERAGES}
+        averages = {name: self.cells_of_average(name) for name in AVERAGES}
+        return alone | {name: columns for name, columns in averages.items() if columns}
 
     def sums(self, method: str, columns: Sequence[Column], check: Check) -> tuple[Floats, list[tuple[str, str]]] | None:
         """Hits and counts over seeds [items, columns, 2] and the items; None where a column is missing or empty."""
         found = self.predictions.get(method, {})
-        if any(column not in found for column in columns):
+        if not columns or any(column not in found for column in columns):
             return None
         sums: dict[tuple[str, str], Floats] = {}
         for place, column in enumerate(columns):

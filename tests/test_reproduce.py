@@ -1,0 +1,227 @@
+"""Plans become cells that differ in their recipe only; finished ones never run again; tables say what was tested."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from emor3 import reproduce
+from emor3.errors import UserError
+from emor3.plan import cells_of, load_plan, merge
+from emor3.predictions import RESULTS
+from emor3.table1 import Results, accuracy_table, reasoning_table, to_markdown, write_tables
+from emor3.uncertainty import mcnemar
+from made_up import prediction, save_evaluation
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+SHIPPED = RECIPES / "table1_tiny.yaml"
+
+
+def write_plan(folder, **changes):
+    content = {
+        "output_dir": str(folder / "out"),
+        "seeds": [0, 1],
+        "domains": ["a", "b"],
+        "tests": ["a", "b", "c"],
+        "reference": "grpo",
+        "quick": {"methods": ["vanilla", "grpo"]},
+        "base": {"model": {"path": "embedded"}, "grpo": {"max_steps": 4}},
+        "methods": {
+            "vanilla": {"grpo": None, "thinking": "direct"},
+            "grpo": {"thinking": "free", "reward": {"reflective": 0.0}},
+            "emo_r3": {},
+        },
+    }
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
+    return path
+
+
+def test_a_plan_has_a_cell_for_every_method_domain_and_seed_and_one_for_the_start_model(tmp_path):
+    cells = cells_of(load_plan(write_plan(tmp_path), None, quick=False))
+    assert len(cells) == 1 + 2 * 2 * 2  # vanilla once, two methods on two domains with two seeds
+    assert [cell.seed for cell in cells] == [0] * 5 + [1] * 4  # whole seeds first
+    assert sum(not cell.trains for cell in cells) == 1
+
+
+def test_quick_keeps_one_seed_and_the_core_methods(tmp_path):
+    cells = cells_of(load_plan(write_plan(tmp_path), tmp_path / "other", quick=True))
+    assert {(cell.method, cell.seed) for cell in cells} == {("vanilla", 0), ("grpo", 0)}
+    assert all(cell.folder.is_relative_to(tmp_path / "other") for cell in cells)
+
+
+def test_methods_differ_from_emo_r3_in_what_they_set_only(tmp_path):
+    by_method = {c.method: c.recipe for c in cells_of(load_plan(write_plan(tmp_path), None, quick=False))}
+    ours, grpo = by_method["emo_r3"], by_method["grpo"]
+    changed = {name for name in type(ours).model_fields if getattr(ours, name) != getattr(grpo, name)}
+    assert changed == {"thinking", "reward", "output_dir"}
+
+
+def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_path):
+    plan = load_plan(SHIPPED, tmp_path, quick=False)
+    cells = cells_of(plan)
+    assert len(plan.seeds) >= 3
+    assert len(cells) == 2 + 12 * len(plan.domains) * len(plan.seeds)
+    assert {"sft", "sft_reasoning", "grpo", "dapo", "dr_grpo", "gspo", "emo_r3", "emo_r3_cold_start"} <= set(
+        plan.methods
+    )
+
+
+def test_settings_are_merged_block_by_block_and_null_removes_a_block():
+    base = {"grpo": {"beta": 0.01, "max_steps": 3}, "reward": {"format": 0.1}}
+    assert merge(base, {"grpo": {"beta": 0}, "reward": None}) == {"grpo": {"beta": 0, "max_steps": 3}, "reward": None}
+    assert base["grpo"]["beta"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "ppo"}, "'ppo' is no method"),
+        ({"seeds": []}, "seeds"),
+        ({"metods": {}}, "unknown setting 'metods'; did you mean 'methods'"),
+        ({"evaluation": {"limt": 3}}, "unknown setting 'evaluation.limt'; did you mean 'limit'"),
+        ({"methods": {"grpo": {"grppo": {}}}, "quick": {"methods": ["grpo"]}}, "method grpo: unknown setting 'grppo'"),
+    ],
+)
+def test_a_bad_plan_is_refused_with_the_reason(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        cells_of(load_plan(write_plan(tmp_path, **changes), None, quick=False))
+
+
+# --- the table, on made-up evaluations --------------------------------------------------------------------------------
+
+
+def finish(cell, plan, right):
+    """Give a cell an evaluation in which the first `right` of ten items of every test set are correct."""
+    made = {
+        test: [prediction("joy", "joy" if place < right else "fear", id=f"s{place}") for place in range(10)]
+        for test in plan.tests
+    }
+    save_evaluation(cell.evaluation, made, thinking=cell.recipe.thinking)
+
+
+@pytest.fixture
+def filled(tmp_path):
+    plan = load_plan(write_plan(tmp_path), None, quick=False)
+    cells = cells_of(plan)
+    hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
+    for cell in cells:
+        finish(cell, plan, hits[cell.method, cell.seed])
+    return Results(plan, cells)
+
+
+def test_a_number_is_the_mean_over_seeds_and_averages_weigh_cells_equally(filled):
+    row = accuracy_table(filled)["grpo"]
+    assert row["a → b"].estimate.value == row["all"].estimate.value == pytest.approx(0.5)  # 4 and 6 of 10
+    assert row["all"].estimate.n == 30  # items of three test sets, each drawn with all its completions
+    assert row["all"].seeds == 2
+    assert row["all"].seed_deviation == pytest.approx(0.1414, abs=1e-4)  # 0.4 and 0.6
+    assert accuracy_table(filled)["vanilla"]["all"].seed_deviation is None
+
+
+def test_averages_are_over_the_cells_their_name_says(filled):
+    assert filled.cells_of_average("in domain") == [("a", "a"), ("b", "b")]
+    assert len(filled.cells_of_average("out of domain")) == 4
+    assert len(filled.cells_of_average("all")) == 6
+
+
+def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(filled):
+    table = accuracy_table(filled)
+    assert table["emo_r3"]["all"].bold
+    assert not any(entry.bold for name in ("vanilla", "grpo") for entry in table[name].values())
+    # One cell has 10 items, of which 6 change in some seed: sign flips over items can say 2 / 2^6 = 0.03 at best,
+    # which nine columns turn into more than 0.05.
+    assert not table["emo_r3"]["a → a"].bold
+
+
+def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
+    table = accuracy_table(filled)
+    change, p_value = filled.difference("vanilla", "grpo", [("a", "a")], lambda p: p.predicted == p.sample.label)
+    assert change == pytest.approx(-0.3)
+    # 4 items lose (two of them in one seed only): as good as McNemar on 4 lost items
+    assert p_value == pytest.approx(mcnemar([True] * 4, [False] * 4), abs=0.02)
+    assert table["grpo"]["a → a"].p_value is None
+    assert table["vanilla"]["a → a"].p_value >= p_value
+
+
+def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled, tmp_path):
+    shutil.rmtree(tmp_path / "out" / "emo_r3" / "a")
+    plan = filled.plan
+    text = to_markdown(Results(plan, cells_of(plan)))
+    ours = next(line for line in text.splitlines() if line.startswith("| emo_r3"))
+    assert ours.count(" - ") >= 3
+    assert "consistency" not in reasoning_table(filled)["vanilla"]
+    assert "step3_polarity" not in reasoning_table(filled)["grpo"]
+
+
+def test_cells_on_other_items_are_refused(filled, tmp_path):
+    plan, cells = filled.plan, cells_of(filled.plan)
+    shutil.rmtree(cells[1].evaluation)
+    made = {test: [prediction("joy", "joy", id="other")] for test in plan.tests}
+    save_evaluation(cells[1].evaluation, made)
+    with pytest.raises(UserError, match="other samples of a"):
+        Results(plan, cells)
+
+
+def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
+    _, csv = write_tables(filled, tmp_path)
+    table = pd.read_csv(csv)
+    accuracy = table[table.figure == "accuracy"]
+    assert len(accuracy) == 3 * 9  # three methods, six cells and three averages
+    assert set(table.columns) >= {"value", "low", "high", "n", "seeds", "seed_deviation", "p_value"}
+
+
+def test_the_table_of_the_plan_marks_what_is_done(filled):
+    table = reproduce.plan_table(filled.plan, cells_of(filled.plan))
+    assert "0 to run" in table.title
+
+
+# --- end to end -------------------------------------------------------------------------------------------------------
+
+
+def tiny_plan(folder, scenes, random_checkpoint):
+    grpo = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4}
+    return write_plan(
+        folder,
+        seeds=[0],
+        domains=[scenes],
+        tests=[scenes],
+        evaluation={"limit": 2, "max_new_tokens": 4},
+        base={"model": {"path": random_checkpoint}, "grpo": grpo | {"save_steps": 1}},
+        methods={"vanilla": {"grpo": None}, "grpo": {}, "emo_r3": {"grpo": {"learning_rate": -1}}},
+    )
+
+
+def call(plan):
+    command = [sys.executable, "-m", "emor3.cli", "reproduce", str(plan)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_stops_no_other(
+    tmp_path, scenes, random_checkpoint
+):
+    plan = tiny_plan(tmp_path, scenes, random_checkpoint)
+    process = call(plan)
+    first = tmp_path / "out" / "vanilla" / "evaluation" / RESULTS
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = first.stat().st_mtime_ns
+    again = call(plan)
+    out, err = again.communicate(timeout=240)
+    assert again.returncode == 1
+    assert first.stat().st_mtime_ns == before  # not repeated
+    assert "failed" in err
+    assert "emo_r3" in err
+    assert "| grpo | 1 |" in out
+    assert not list((tmp_path / "out" / "grpo").rglob("checkpoints"))
