@@ -14,6 +14,7 @@ ORDER = (
     *("errors", "taxonomy", "types"),
     *("thinking", "reflection", "rewards", "scoring", "uncertainty", "metrics", "distributions", "config"),
     *("records", "predictions", "figures", "compare", "exchange"),
+    *("report_data", "report_plots", "report_cards", "report"),
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "judges"),

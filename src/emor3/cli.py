@@ -6,6 +6,7 @@ go through (`score`, `data check`, `predict`) still goes through all of it and e
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -210,6 +211,32 @@ def compare(
         print(f"left out: {line}", file=sys.stderr)
     for table in comparison_tables(rows):
         _show(table)
+    raise typer.Exit(int(bool(left_out)))
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run and evaluation folders, or folders that hold some.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
+) -> None:
+    """Put runs and evaluations on one self-contained page; status 1 if anything had to be left out."""
+    from emor3 import report as page
+
+    written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
+    left_out: Sequence[str] = ()
+    try:
+        for left_out in written:
+            for line in left_out:
+                print(f"left out: {' '.join(line.split())}", file=sys.stderr)
+            print(f"written to: {output}", flush=True)
+    except KeyboardInterrupt:
+        pass
     raise typer.Exit(int(bool(left_out)))
 
 

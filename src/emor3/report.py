@@ -1,0 +1,257 @@
+"""`emor3 report`: what runs and evaluations learned, on one self-contained page. Only reads records.
+
+report_data reads -> report_plots draws, report_cards chooses examples -> the templates under templates/report
+"""
+
+import base64
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from emor3 import __version__
+from emor3.compare import Row, compare_evaluations, p_text
+from emor3.errors import UserError
+from emor3.figures import DISTANCES, FIGURES, decimal, percent
+from emor3.report_cards import OUTCOMES, Pictures, gallery, rollouts
+from emor3.report_data import RECORDS, Evaluated, Records, Results, find_records, read_records
+from emor3.report_plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
+from emor3.types import Estimate
+
+TEMPLATES = files("emor3") / "templates" / "report"
+LARGEST_CONFUSION = 30
+"""Labels of the largest confusion matrix that is shown."""
+SIGNIFICANT = 0.05
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Evaluations of one data set under one decoding, the first of them the reference of the paired tests."""
+
+    data: str
+    decoding: str
+    names: Sequence[str]
+    """Heads of the columns."""
+    rows: Sequence[Mapping[str, Any]]
+    tests: Sequence[Row]
+    confusions: Sequence[Mapping[str, Any]]
+    calibrated: Mapping[int, str]
+    """The lines of the reliability diagram."""
+    reliability: Markup | None
+
+
+def write_report(paths: Sequence[Path], output: Path, refresh: float | None = None) -> Sequence[str]:
+    """Write the page; returns a line for everything that had to be left out.
+
+    `refresh` is the number of seconds after which the page loads itself again. Raises UserError where nothing was found
+    (but not while watching: records may come).
+    """
+    records = read_records(paths)
+    if not (records.runs or records.evaluations) and refresh is None:
+        found = "; ".join(records.faults) or f"none in {', '.join(map(str, paths))}"
+        raise UserError(f"no runs or evaluations to report: {found}")
+    page, faults = render(records, refresh)
+    draft = output.with_name(output.name + ".tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(page.encode("utf-8", "replace"))  # records may hold halves of surrogate pairs
+        os.replace(draft, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    return faults
+
+
+def watch(
+    paths: Sequence[Path], output: Path, seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Sequence[str]]:
+    """Write the page now and whenever a record has changed, looking every so many seconds; never ends by itself."""
+    seen: dict[Path, tuple[int, int]] | None = None
+    while True:
+        found = _state(paths)
+        if found != seen:
+            seen = found
+            yield write_report(paths, output, seconds)
+        sleep(seconds)
+
+
+def _state(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Time and size of every record."""
+    records = (folder / name for folder, names in find_records(paths).items() for name in names if name in RECORDS)
+    return {path: (stat.st_mtime_ns, stat.st_size) for path in records if (stat := path.stat())}
+
+
+def render(records: Records, refresh: float | None = None) -> tuple[str, Sequence[str]]:
+    """The page, and a line for everything that had to be left out."""
+    faults, pictures, groups = list(records.faults), Pictures(), group_runs(records.runs)
+    tables = compare_all(records.evaluations, faults)
+    cards = {
+        "evaluations": [evaluated.name for evaluated in records.evaluations],
+        "sets": gallery(records.evaluations, pictures),
+        "runs": rollouts(records.runs, pictures, faults),
+        "outcomes": OUTCOMES[::-1],
+        "pictures": pictures.uris,
+    }
+    if pictures.missing:
+        faults.append(f"{len(pictures.missing)} pictures cannot be read (the first is {pictures.missing[0]})")
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("emor3", "templates/report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        policy=f"{CONTENT_POLICY}; script-src 'sha256-{digest}'",
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        cards=json_in_html(cards),
+        refresh=refresh,
+        faults=faults,
+        evaluations=records.evaluations,
+        runs=records.runs,
+        groups=groups,
+        tables=tables,
+        sections=curve_sections(groups),
+        times=time_split(groups),
+        swatch=swatch,
+        svg=Markup,
+        p_text=p_text,
+        titles=FIGURES,
+        change=change,
+        points=points,
+        settings=settings,
+    )
+    return page, faults
+
+
+def json_in_html(content: Mapping[str, Any]) -> Markup:
+    """JSON for a `<script type="application/json">`: no `<` is left that could end it."""
+    return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+
+def compare_all(evaluations: Sequence[Evaluated], faults: list[str]) -> list[Table]:
+    """A table for each data set and decoding."""
+    tables: dict[tuple[str, float], dict[int, Evaluated]] = {}
+    for place, evaluated in enumerate(evaluations):
+        for data in evaluated.saved.predictions:
+            temperature = evaluated.saved.head["settings"].get("temperature", 0.0)
+            tables.setdefault((data, temperature), {})[place] = evaluated
+    return [_table(data, temperature, found, faults) for (data, temperature), found in tables.items()]
+
+
+def _table(data: str, temperature: float, evaluations: Mapping[int, Evaluated], faults: list[str]) -> Table:
+    parts = {place: found.results[data] for place, found in evaluations.items() if data in found.results}
+    present = {name for part in parts.values() for name in part.figures}
+    shown = {name: title.strip() for name, title in (FIGURES | DISTANCES).items() if name in present}
+    tests = _tests(data, evaluations, faults)
+    changes = {row.after: row for row in tests if row.figure == "accuracy"}
+    rows = [
+        {
+            "name": evaluations[place].name,
+            "place": place,
+            "n": part.n,
+            "change": changes.get(evaluations[place].name),
+            "cells": [_cell(name, part.figures.get(name)) for name in shown],
+        }
+        for place, part in parts.items()
+    ]
+    for part in list(parts.values())[:1]:
+        cells = [_cell(name, part.majority_class.get(name)) for name in shown]
+        rows.append({"name": "majority class", "place": None, "n": part.n, "change": None, "cells": cells})
+    reliable = {place: part.reliability for place, part in parts.items() if part.reliability}
+    labels = {place: found.saved.predictions[data][0].sample.labels.labels for place, found in evaluations.items()}
+    return Table(
+        data,
+        "greedy" if temperature == 0 else f"sampled at temperature {temperature:g}",
+        list(shown.values()),
+        rows,
+        tests,
+        [_confusion(evaluations[place].name, labels[place], part) for place, part in parts.items()],
+        {place: evaluations[place].name for place in reliable},
+        Markup(reliability_diagram(f"{data} {temperature}", reliable)) if reliable else None,
+    )
+
+
+def _cell(name: str, estimate: Estimate | None) -> tuple[str, str]:
+    """An estimate and its interval: shares in percent, distances as they are."""
+    if estimate is None:
+        return "", ""
+    value, _, interval = (percent if name in FIGURES else decimal)(estimate).partition(" ")
+    return value, interval
+
+
+def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[Row]:
+    """Paired tests of the first evaluation against the others, on this data set alone."""
+    saved = [replace(e.saved, predictions={data: e.saved.predictions[data]}) for e in evaluations.values()]
+    if len(saved) < 2:
+        return []
+    rows, left_out = compare_evaluations(saved)
+    faults += [line for line in left_out if line not in faults]
+    return rows
+
+
+def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any]:
+    rows = [
+        {"label": label, "total": sum(counts), "counts": counts}
+        for label, counts in zip(labels, part.confusion, strict=False)
+        if sum(counts)
+    ]
+    return {"name": name, "labels": labels, "rows": rows if len(labels) <= LARGEST_CONFUSION else []}
+
+
+def points(difference: Estimate) -> str:
+    """A change of a share in points with its interval."""
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
+def change(row: Row | None) -> Markup:
+    """The cell of a tested change: bold where it is one."""
+    if row is None:
+        return Markup("")
+    real = row.adjusted is not None and row.adjusted < SIGNIFICANT
+    form = Markup("<b>{}</b> <small>{}</small>" if real else "{} <small>{}</small>")
+    return form.format(f"{100 * row.difference.value:+.1f}", f"p = {p_text(row.adjusted)}".replace("= <", "< "))
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Settings in one line, those left at nothing omitted."""
+    written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items() if value is not None}
+    return ", ".join(f"{key}: {value}" for key, value in written.items())
+
+
+def time_split(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Mean seconds a step by phase and group of runs; runs that recorded none are left out."""
+    split = []
+    for place, group in enumerate(groups):
+        phases = {
+            key.removeprefix("time/"): fmean(row[key] for run in group.runs for row in run.metrics if key in row)
+            for key in sorted(group.recorded())
+            if key.startswith("time/")
+        }
+        if phases:
+            split.append({"name": group.name, "place": place, "phases": phases, "total": sum(phases.values())})
+    return split
+
+
+def swatch(place: int) -> Markup:
+    """The line of a legend, in colour and dashes of the drawing."""
+    dashes = DASHES[place // COLOURS % len(DASHES)]
+    return Markup(
+        '<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><line x1="1" y1="4" x2="27" y2="4" '
+        'style="stroke:var(--c{})" stroke-dasharray="{}"/></svg>'
+    ).format(place % COLOURS, dashes)

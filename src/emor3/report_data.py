@@ -1,0 +1,215 @@
+"""What `emor3 report` reads: run directories and evaluation folders, found by walking, and one line for every fault.
+
+Records may be half-written (a run still going, a killed one), so each file is read for as much as it holds.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from emor3.errors import UserError
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION, SavedEvaluation, read_evaluation
+from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, ROLLOUTS, read_json
+from emor3.types import Estimate, Prediction
+
+RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS)
+UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a record that is not as it was written may raise."""
+STEPS_SHOWN = 6
+"""Training steps of a run whose best and worst rollouts are shown."""
+ROLLOUTS_SHOWN = 2
+"""How many of the best, and of the worst, rollouts of such a step."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, as far as it has come."""
+
+    name: str
+    config: Mapping[str, Any]
+    """The resolved recipe; empty where it is missing."""
+    metrics: Sequence[Mapping[str, float]]
+    """The finite numbers of each recorded step, `step` among them."""
+    rollouts: Sequence[Mapping[str, Any]]
+    """The best and worst rollouts of some steps, best first within each step."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the page takes from `results.json` on one data set."""
+
+    n: int
+    figures: Mapping[str, Estimate]
+    majority_class: Mapping[str, Estimate]
+    confusion: Sequence[Sequence[int]]
+    reliability: Sequence[tuple[float, float, float]] | None = None
+    """[bins] of confidence sum, hits and count, where answers were sampled."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One saved evaluation with the figures of its `results.json`."""
+
+    name: str
+    saved: SavedEvaluation
+    """Its folder is the name, which is how tests and messages call it."""
+    results: Mapping[str, Results]
+    """By data set; absent where they cannot be read."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything found under the folders that were asked for."""
+
+    runs: Sequence[Run]
+    evaluations: Sequence[Evaluated]
+    faults: Sequence[str]
+
+
+def read_records(paths: Sequence[Path]) -> Records:
+    """Read every record under the folders; what cannot be read gives one line and the rest is still there."""
+    faults = [f"{path}: no such folder" for path in paths if not path.exists()]
+    found = find_records(paths)
+    names = _names(list(found))
+    runs, evaluations = list[Run](), list[Evaluated]()
+    for folder, files in found.items():
+        name = names[folder]
+        if EVALUATION in files:
+            evaluations += _read_evaluation(folder, name, faults)
+        elif PREDICTIONS in files:
+            faults.append(f"{name}: {PREDICTIONS} without {EVALUATION}, as older versions left it: evaluate again")
+        if is_run(files):
+            runs.append(_read_run(folder, name, faults))
+    return Records(runs, evaluations, faults)
+
+
+def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
+    """Folders that hold records, with their file names, in the order given and by name below; weights are not entered.
+
+    A file stands for its folder. Folders still being written under a temporary name (`….tmp`) are left out.
+    """
+    found: dict[Path, set[str]] = {}
+    for path in paths:
+        for place, folders, files in os.walk(path.parent if path.is_file() else path):
+            folders[:] = sorted(
+                name for name in folders if name not in (CHECKPOINTS, COLD_START, FINAL) and not name.endswith(".tmp")
+            )
+            names = set(files)
+            if names & {EVALUATION, PREDICTIONS} or is_run(names):
+                found.setdefault(Path(place).resolve(), names)
+    return found
+
+
+def is_run(files: set[str]) -> bool:
+    """Whether a folder with these files is a run directory (a checkpoint has a `config.json` too)."""
+    return {CONFIG, ENVIRONMENT} <= files or bool({METRICS, ROLLOUTS} & files)
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """The shortest paths that tell the folders apart from where they part."""
+    if len(folders) < 2:
+        return {folder: folder.name for folder in folders}
+    base = Path(os.path.commonpath(folders))
+    return {folder: base.name if folder == base else str(folder.relative_to(base)) for folder in folders}
+
+
+def _read_evaluation(folder: Path, name: str, faults: list[str]) -> Iterator[Evaluated]:
+    try:
+        saved = replace(read_evaluation(folder), folder=Path(name))
+        _check(prediction for predictions in saved.predictions.values() for prediction in predictions)
+    except UserError as error:
+        faults.append(str(error).replace(str(folder), name))
+        return
+    except UNREADABLE as error:
+        faults.append(f"{name}: the evaluation cannot be read ({type(error).__name__}: {error}): evaluate again")
+        return
+    yield Evaluated(name, saved, _read_results(folder, name, faults))
+
+
+def _check(predictions: Iterable[Prediction]) -> None:
+    """Raises ValueError where a prediction holds what the reader takes as it is and the page cannot show."""
+    for prediction in predictions:
+        sample, answers = prediction.sample, prediction.sampled or ()
+        as_written = sample.label in sample.labels.labels and isinstance(sample.image, str)
+        if not as_written or not all(isinstance(answer, str | None) for answer in answers):
+            raise ValueError(f"sample {sample.id!r} has a stray label, image or sampled answer")
+
+
+def _read_results(folder: Path, name: str, faults: list[str]) -> dict[str, Results]:
+    again = f"write it anew with `emor3 evaluate --from {name}`"
+    if not (folder / RESULTS).is_file():
+        faults.append(f"{name}: no {RESULTS}: {again}")
+        return {}
+    try:
+        results = read_json(folder / RESULTS)
+        if results.get("version") != VERSION:
+            found = results.get("version")
+            faults.append(f"{name}: {RESULTS} of version {found}, this emor3 reads {VERSION}: {again}")
+            return {}
+        return {str(part["data"]): TypeAdapter(Results).validate_python(part) for part in results["data"]}
+    except UNREADABLE as error:
+        problem = str(error) if isinstance(error, UserError) else "not as emor3 writes it"
+        faults.append(f"{name}: {RESULTS}: {problem.replace(str(folder), name)}: {again}")
+        return {}
+
+
+def _read_run(folder: Path, name: str, faults: list[str]) -> Run:
+    try:
+        config = dict(read_json(folder / CONFIG))
+    except UNREADABLE:
+        faults.append(f"{name}: {CONFIG} is missing or broken: shown as a run of its own")
+        config = {}
+    metrics = [row for row in map(_numbers, _rows(folder / METRICS, name, faults)) if "step" in row]
+    if not metrics and config.get("grpo", {}) is not None:  # a recipe without reinforcement logs no steps
+        faults.append(f"{name}: no steps in {METRICS}: nothing to plot yet")
+    return Run(name, config, metrics, _some_rollouts(_rows(folder / ROLLOUTS, name, faults)))
+
+
+def _rows(path: Path, name: str, faults: list[str]) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a JSON lines file; what is none is left out, in one line of faults."""
+    if not path.is_file():
+        return
+    broken, number, line = list[int](), 0, b"\n"
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict):
+                yield row
+            else:
+                broken.append(number)
+    if broken == [number] and not line.endswith(b"\n"):
+        faults.append(f"{name}: the last line of {path.name} is cut short (killed, or still being written): left out")
+    elif broken:
+        faults.append(f"{name}: {len(broken)} lines of {path.name} are no JSON objects (line {broken[0]}): left out")
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if is_number(value)}
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a record is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _some_rollouts(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Best and worst rollouts of a few steps spread over the run, first and last among them."""
+    usable = (row for row in rows if is_number(row.get("step")) and is_number(row.get("reward")))
+    extremes = []
+    for _, step in groupby(usable, key=lambda row: row["step"]):
+        ordered = sorted(step, key=lambda row: row["reward"], reverse=True)
+        best, worst = ordered[:ROLLOUTS_SHOWN], ordered[ROLLOUTS_SHOWN:][-ROLLOUTS_SHOWN:]
+        extremes.append([{**row, "rank": "best"} for row in best] + [{**row, "rank": "worst"} for row in worst])
+    last = len(extremes) - 1
+    chosen = sorted({round(place * last / (STEPS_SHOWN - 1)) for place in range(STEPS_SHOWN)}) if extremes else []
+    return [row for place in chosen for row in extremes[place]]

@@ -1,0 +1,180 @@
+"""Curves of training runs as inline SVG: runs that differ in their seed only are one line with a band.
+
+Names and titles stay in HTML, where they are escaped; an SVG holds numbers only. Colours are CSS variables, so that
+one drawing serves light and dark.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from statistics import fmean
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emor3.report_data import Run
+
+POINTS = 40
+"""Points of a curve: steps are averaged in that many equal stretches of the run."""
+COLOURS = 8
+DASHES = ("", "6 3", "2 2", "8 3 2 3")
+"""A line's colour is its number modulo COLOURS; its dashes tell the rounds apart."""
+FIGURES = {
+    "Reward": {
+        "reward": "total reward",
+        "rewards/accuracy/mean": "accuracy",
+        "rewards/format/mean": "format",
+        "rewards/consistency/mean": "consistency (judge says yes to its own image)",
+        "rewards/coherence/mean": "coherence",
+    },
+    "Behaviour": {
+        "completions/mean_length": "completion length (tokens)",
+        "entropy": "entropy (nats per token)",
+        "kl": "KL to the reference policy",
+        "frac_reward_zero_std": "groups with equal rewards (share)",
+        "dynamic_sampling/attempts": "dynamic sampling: draws per step",
+    },
+    "Canary": {},
+}
+"""Titles of metrics by section; further keys `rewards/…/mean` and `canary/…` join theirs under their own name."""
+INK, LINE = "#0a0a0a", "#0b0b{:02x}"
+"""Stand-ins that become `currentColor` and `var(--c…)`."""
+Point = tuple[float, float, float, float]
+"""Step, mean over runs, lowest and highest run."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe that differ in their seed only."""
+
+    name: str
+    runs: Sequence[Run]
+
+    def recorded(self) -> set[str]:
+        """Metrics that any of the runs recorded."""
+        return {key for run in self.runs for row in run.metrics for key in row}
+
+    def curve(self, key: str) -> list[Point]:
+        """A metric over the steps; runs that stopped early are in the points they reached."""
+        last = max((row["step"] for run in self.runs for row in run.metrics), default=0)
+        width = max(1, -(-int(last) // POINTS))
+        stretches: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for run in self.runs:
+            for row in run.metrics:
+                if key in row:
+                    stretches[int(row["step"] - 1) // width][run.name].append(row[key])
+        points = []
+        for place, by_run in sorted(stretches.items()):
+            means = [fmean(values) for values in by_run.values()]
+            points.append((min((place + 0.5) * width + 0.5, last), fmean(means), min(means), max(means)))
+        return points
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing with its title, and first and last value of each line for those who cannot see it."""
+
+    title: str
+    svg: str
+    ends: Mapping[str, tuple[float, float]]
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Runs by recipe, in the order of their first run."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in run.config.items() if key not in ("seed", "output_dir")}
+        groups.setdefault(json.dumps(settings, sort_keys=True) if settings else run.name, []).append(run)
+    return [Group(_group_name(group), group) for group in groups.values()]
+
+
+def _group_name(runs: Sequence[Run]) -> str:
+    others = len(runs) - 1
+    return runs[0].name if not others else f"{runs[0].name} and {others} more seed{'s' * (others > 1)}"
+
+
+def curve_sections(groups: Sequence[Group]) -> dict[str, list[Panel]]:
+    """Panels by section, of the metrics that some run recorded."""
+    recorded = {key for group in groups for key in group.recorded()}
+    sections = {name: dict(figures) for name, figures in FIGURES.items()}
+    for key in sorted(recorded):
+        if key.startswith("rewards/") and key.endswith("/mean"):
+            sections["Reward"].setdefault(key, key.removeprefix("rewards/").removesuffix("/mean"))
+        elif key.startswith("canary/"):
+            sections["Canary"][key] = key.removeprefix("canary/").replace("_", " ")
+    panels = {
+        name: [_panel(title, key, groups) for key, title in figures.items() if key in recorded]
+        for name, figures in sections.items()
+    }
+    return {name: drawn for name, drawn in panels.items() if drawn}
+
+
+def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
+    curves = {place: group.curve(key) for place, group in enumerate(groups)}
+    ends = {groups[place].name: (points[0][1], points[-1][1]) for place, points in curves.items() if points}
+
+    def draw(axes: Axes) -> None:
+        for place, points in curves.items():
+            steps, means, lows, highs = zip(*points, strict=True) if points else ([], [], [], [])
+            _line(axes, place, steps, means)
+            if len(groups[place].runs) > 1:
+                axes.fill_between(steps, lows, highs, color=_colour(place), alpha=0.2, linewidth=0)
+        axes.set_xlabel("step")
+        if key.startswith(("rewards/", "canary/")) or key in ("reward", "frac_reward_zero_std"):
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0), max(high, 1.02))
+
+    return Panel(title, drawing(key, draw, (3.6, 2.3)), ends)
+
+
+def reliability_diagram(data: str, lines: Mapping[int, Sequence[Sequence[float]]]) -> str:
+    """Accuracy against confidence; `lines` holds [bins][confidence sum, hits, count] by the number of its line."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=1)
+        for place, cells in lines.items():
+            bins = [(confidence / count, right / count, count) for confidence, right, count in cells if count]
+            sure, right, counts = zip(*bins, strict=True) if bins else ([], [], [])
+            _line(axes, place, sure, right)
+            axes.scatter(sure, right, s=[6 + 60 * count / sum(counts) for count in counts], color=_colour(place))
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
+
+    return drawing(f"reliability {data}", draw, (3.6, 3.2))
+
+
+def _line(axes: Axes, place: int, x: Sequence[float], y: Sequence[float]) -> None:
+    (line,) = axes.plot(x, y, color=_colour(place), linewidth=1.6)
+    if dashes := DASHES[place // COLOURS % len(DASHES)]:
+        line.set_dashes([float(length) for length in dashes.split()])
+
+
+def _colour(place: int) -> str:
+    return LINE.format(place % COLOURS)
+
+
+def drawing(salt: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
+    """One pair of axes as an `<svg>` element for HTML; the salt keeps its ids apart from those of other drawings."""
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.15,
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "grid.color"), INK),
+        **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        file = StringIO()
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    svg = re.sub(r'<g id="[A-Za-z0-9_.]+">', "<g>", file.getvalue()[file.getvalue().index("<svg") :])
+    svg = re.sub(r"#0b0b(\d\d)", lambda match: f"var(--c{int(match[1])})", svg.replace(INK, "currentColor"))
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true" focusable="false"', svg, count=1)
