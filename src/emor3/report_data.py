@@ -143,7 +143,7 @@ def _check(predictions: Iterable[Prediction]) -> None:
 
 
 def _read_results(folder: Path, name: str, faults: list[str]) -> dict[str, Results]:
-    again = f"write it anew with `emor3 evaluate --from {name}`"
+    again = "write it anew with `emor3 evaluate --from`"
     if not (folder / RESULTS).is_file():
         faults.append(f"{name}: no {RESULTS}: {again}")
         return {}
@@ -208,8 +208,16 @@ def _some_rollouts(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     extremes = []
     for _, step in groupby(usable, key=lambda row: row["step"]):
         ordered = sorted(step, key=lambda row: row["reward"], reverse=True)
-        best, worst = ordered[:ROLLOUTS_SHOWN], ordered[ROLLOUTS_SHOWN:][-ROLLOUTS_SHOWN:]
+        best = _of_different_images(ordered)
+        worst = _of_different_images(row for row in reversed(ordered) if row not in best)[::-1]
         extremes.append([{**row, "rank": "best"} for row in best] + [{**row, "rank": "worst"} for row in worst])
     last = len(extremes) - 1
     chosen = sorted({round(place * last / (STEPS_SHOWN - 1)) for place in range(STEPS_SHOWN)}) if extremes else []
     return [row for place in chosen for row in extremes[place]]
+
+
+def _of_different_images(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(json.dumps(row.get("sample")), row)
+    return list(first.values())[:ROLLOUTS_SHOWN]

@@ -28,7 +28,7 @@ FIGURES = {
         "reward": "total reward",
         "rewards/accuracy/mean": "accuracy",
         "rewards/format/mean": "format",
-        "rewards/consistency/mean": "consistency (judge says yes to its own image)",
+        "rewards/consistency/mean": "consistency: yes on own image",
         "rewards/coherence/mean": "coherence",
     },
     "Behaviour": {

@@ -43,7 +43,7 @@ function cardOf(card, title, outcome) {
   made.querySelector("h4").textContent = title;
   made.querySelector(".outcome").append(...outcome.map((name) => element("span", name, `is-${name}`)));
   if (card.answer !== null) made.querySelector(".outcome").append(`answers ${card.answer}`);
-  made.querySelector("ol").append(...card.steps.map((step) => element("li", step ?? "(no such step)")));
+  if (card.steps.some((step) => step !== null)) made.querySelector("ol").append(...card.steps.map((step) => element("li", step ?? "(no such step)")));
   if (card.completion !== null) {
     const raw = made.querySelector("pre");
     raw.textContent = (card.problem ? `format broken (${card.problem}):\n` : "") + card.completion;
@@ -97,7 +97,7 @@ function setUpGallery() {
       [left.value, right.value].filter((place) => place !== "" && item.cards[place])
         .map((place) => cardOf(item.cards[place], cards.evaluations[place], item.cards[place].outcomes)))));
     const shown = Math.min(limit, items.length);
-    byId("gallery-count").textContent = `${shown} of ${items.length} images that fit, out of ${found.items.length} kept here from ${found.total}.`;
+    byId("gallery-count").textContent = `Showing ${shown} of ${items.length} images that fit. The page holds ${found.items.length} of ${found.total}.`;
     byId("gallery-more").hidden = shown === items.length;
   }
 

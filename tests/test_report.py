@@ -1,0 +1,294 @@
+"""The report reads what runs and evaluations left, says what it had to leave out, and shows the rest."""
+
+import json
+import re
+from base64 import b64decode
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from emor3.cli import app
+from emor3.errors import UserError
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
+from emor3.records import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
+from emor3.report import json_in_html, render, watch, write_report
+from emor3.report_cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
+from emor3.report_data import read_records
+from emor3.report_plots import curve_sections, group_runs
+from emor3.rewards import RewardSettings, score
+from emor3.types import Rollout
+from made_up import prediction, save_evaluation
+
+
+def save_run(folder, seed=0, steps=8, accuracy=0.5, **settings):
+    """A run directory whose accuracy climbs by 0.01 a step, with four rollouts on four images in every step."""
+    folder.mkdir(parents=True)
+    config = {"seed": seed, "output_dir": str(folder), "grpo": {"max_steps": steps}, **settings}
+    write_json(folder / CONFIG, config)
+    write_json(folder / ENVIRONMENT, {})
+    for step in range(1, steps + 1):
+        row = {"step": step, "reward": accuracy + step / 100, "rewards/accuracy/mean": accuracy + step / 100}
+        append_jsonl(folder / METRICS, [row | {"entropy": 0.1, "kl": None, "time/generate": 2.0, "time/update": 1.0}])
+        answers = ("joy", "joy", "fear", None)
+        append_jsonl(folder / ROLLOUTS, [rollout(step, place, answer) for place, answer in enumerate(answers)])
+    return folder
+
+
+def rollout(step, place, answer):
+    made = prediction("joy", answer, id=f"{step}-{place}")
+    reward = score(made.thought, "joy", made.sample.labels, made.reflection, RewardSettings())
+    return rollout_row(step, 0, Rollout(made.sample, made.completion, made.thought, made.reflection, reward))
+
+
+def page_of(*paths):
+    """The page and what was left out of it, but for the pictures, which made-up samples lack."""
+    page, faults = render(read_records(paths))
+    return page, [line for line in faults if "pictures cannot be read" not in line]
+
+
+def evaluated(folder, answers=("joy", "fear", None), **settings):
+    made = [prediction("joy", answer, id=f"s{place}") for place, answer in enumerate(answers)]
+    return save_evaluation(folder, {"d": made}, **settings)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_path):
+    save_run(tmp_path / "grpo" / "seed0" / "training")
+    evaluated(tmp_path / "grpo" / "seed0" / "evaluation")
+    evaluated(tmp_path / "vanilla")
+    evaluated(tmp_path / "grpo" / "seed1" / "evaluation.tmp")  # a draft of `emor3 reproduce`
+    save_run(tmp_path / "grpo" / "seed0" / "training" / "checkpoints" / "checkpoint-4")
+    records = read_records([tmp_path, tmp_path / "vanilla"])
+    assert [run.name for run in records.runs] == ["grpo/seed0/training"]
+    assert [evaluation.name for evaluation in records.evaluations] == ["grpo/seed0/evaluation", "vanilla"]
+    assert records.faults == []
+
+
+def test_a_file_stands_for_its_folder(tmp_path):
+    run = save_run(tmp_path / "run")
+    assert [found.name for found in read_records([run / METRICS]).runs] == ["run"]
+
+
+def test_a_half_written_last_line_costs_that_line_only(tmp_path):
+    run = save_run(tmp_path / "run", steps=3)
+    with (run / METRICS).open("a") as file:
+        file.write('{"step": 4, "rew')
+    records = read_records([run])
+    assert [row["step"] for row in records.runs[0].metrics] == [1, 2, 3]
+    assert len(records.faults) == 1
+    assert "last line of metrics.jsonl is cut short" in records.faults[0]
+
+
+def test_broken_lines_in_the_middle_are_counted_and_left_out(tmp_path):
+    run = save_run(tmp_path / "run", steps=2)
+    with (run / METRICS).open("ab") as file:
+        file.write(b'\xff\xfe\n[1]\n{"step": 3, "reward": NaN, "entropy": 0.2}\n')
+    records = read_records([run])
+    assert records.runs[0].metrics[-1] == {"step": 3, "entropy": 0.2}
+    assert records.faults == ["run: 2 lines of metrics.jsonl are no JSON objects (line 3): left out"]
+
+
+def test_a_run_without_its_recipe_or_steps_gives_a_line_each(tmp_path):
+    (save_run(tmp_path / "a") / CONFIG).write_text("{")
+    (save_run(tmp_path / "b") / METRICS).unlink()
+    records = read_records([tmp_path])
+    assert len(records.runs) == 2
+    assert [fault.split(":")[0] for fault in records.faults] == ["a", "b"]
+
+
+def test_a_supervised_run_has_no_steps_and_nothing_is_missing(tmp_path):
+    (save_run(tmp_path / "sft", grpo=None) / METRICS).unlink()
+    assert read_records([tmp_path]).faults == []
+
+
+def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_reported(tmp_path):
+    evaluated(tmp_path / "good")
+    evaluated(tmp_path / "old", version=VERSION - 1)
+    (evaluated(tmp_path / "older") / EVALUATION).unlink()
+    lines = (evaluated(tmp_path / "cut") / PREDICTIONS).read_text().splitlines(keepends=True)
+    (tmp_path / "cut" / PREDICTIONS).write_text("".join(lines[:2]))
+    (evaluated(tmp_path / "missing") / PREDICTIONS).unlink()
+    (evaluated(tmp_path / "broken") / PREDICTIONS).write_text('{"data": "d", "id": "s0"}\n{]\n')
+    for name, field, value in (
+        ("label", "label", "no such label"),
+        ("image", "image", 7),
+        ("sampled", "sampled", [[]]),
+    ):
+        row = json.loads(lines[0]) | {field: value}
+        (evaluated(tmp_path / name) / PREDICTIONS).write_text(json.dumps(row) + "\n" + "".join(lines[1:]))
+    page, faults = page_of(tmp_path)
+    for name in ("broken", "cut", "image", "label", "missing", "old", "older", "sampled"):
+        assert sum(bool(re.search(rf"\b{name}[:/]", line)) for line in faults) == 1
+    assert len(faults) == 8
+    assert str(tmp_path) not in "".join(faults)
+    assert "<bdi>good</bdi>" in page
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"version": 1}', f'{{"version": {VERSION}, "data": [{{"data": "d"}}]}}']
+)
+def test_results_of_another_version_or_form_leave_the_predictions_in_the_gallery(tmp_path, content):
+    (evaluated(tmp_path / "e") / RESULTS).write_text(content)
+    page, faults = page_of(tmp_path)
+    assert len(faults) == 1
+    assert "emor3 evaluate --from" in faults[0]
+    assert '"id": "s0"' in page
+
+
+def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path):
+    with pytest.raises(UserError, match="no runs or evaluations"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(UserError, match="no such folder"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+# --- curves --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_line_with_a_band(tmp_path):
+    for seed, accuracy in ((0, 0.2), (1, 0.4), (2, 0.6)):
+        save_run(tmp_path / f"seed{seed}", seed, accuracy=accuracy)
+    save_run(tmp_path / "other", accuracy=0.9, thinking="free")
+    other, seeds = group_runs(read_records([tmp_path]).runs)
+    assert (other.name, seeds.name) == ("other", "seed0 and 2 more seeds")
+    step, mean, low, high = seeds.curve("reward")[0]
+    assert (step, mean, low, high) == pytest.approx((1, 0.41, 0.21, 0.61))  # accuracy + step / 100 at step 1
+    assert other.curve("reward")[0][1:] == pytest.approx((0.91, 0.91, 0.91))
+
+
+def test_a_long_run_is_averaged_in_forty_stretches(tmp_path):
+    (group,) = group_runs(read_records([save_run(tmp_path / "run", steps=100)]).runs)
+    points = group.curve("reward")
+    assert len(points) == 34  # 100 steps in stretches of ceil(100 / 40) = 3
+    assert points[0][:2] == pytest.approx((2, 0.52))  # steps 1 to 3: mean of 0.51, 0.52, 0.53
+
+
+def test_every_canary_and_every_reward_part_is_plotted(tmp_path):
+    run = save_run(tmp_path / "run", steps=2)
+    append_jsonl(run / METRICS, [{"step": 3, "canary/yes_swapped": 0.1, "rewards/brevity/mean": 1.0}])
+    sections = curve_sections(group_runs(read_records([run]).runs))
+    titles = {name: [panel.title for panel in panels] for name, panels in sections.items()}
+    assert titles["Canary"] == ["yes swapped"]
+    assert titles["Reward"] == ["total reward", "accuracy", "brevity"]
+    assert sections["Reward"][0].ends == {"run": pytest.approx((0.51, 0.52))}
+
+
+def test_a_drawing_takes_its_colours_from_the_page(tmp_path):
+    sections = curve_sections(group_runs(read_records([save_run(tmp_path / "run")]).runs))
+    svg = sections["Reward"][0].svg
+    assert "currentColor" in svg
+    assert "var(--c0)" in svg
+    assert " id=" not in svg.replace('<clipPath id="', "").replace(
+        '<path id="m', ""
+    )  # what the drawing itself refers to
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_counts_for_its_outcomes():
+    def outcomes(*made, **said):
+        from emor3.predictions import prediction_row
+
+        return card(prediction_row("d", prediction(*made, **said)))["outcomes"]
+
+    assert outcomes("joy", "joy") == ["correct"]
+    assert outcomes("joy", "fear", judge="No") == ["wrong", "inconsistent"]
+    assert outcomes("joy", None, reads="fear") == ["unparsed", "incoherent"]
+
+
+def test_the_gallery_shows_rare_outcomes_first_and_says_how_many_images_there_are(tmp_path):
+    answers = [None if place == 150 else "joy" for place in range(200)]
+    evaluations = read_records([evaluated(tmp_path / "e", answers)]).evaluations
+    (shown,) = gallery(evaluations, Pictures())
+    assert (len(shown["items"]), shown["total"]) == (ITEMS, 200)
+    assert "s150" in [item["id"] for item in shown["items"]]
+
+
+def test_the_gallery_keeps_to_its_budget_whatever_the_models_wrote(tmp_path):
+    made = [prediction("joy", "joy", id=f"s{place}") for place in range(ITEMS)]
+    loud = [p.__class__(**{**vars(p), "completion": p.completion.replace("dog", "dog " * 5000)}) for p in made]
+    evaluations = read_records([save_evaluation(tmp_path / "e", {"d": loud})]).evaluations
+    (shown,) = gallery(evaluations * 40, Pictures())
+    assert 0 < len(shown["items"]) < ITEMS
+    assert len(json.dumps(shown)) < BUDGET
+    assert len(shown["items"][0]["cards"][0]["steps"][0]) < TEXT + 50
+
+
+def test_pictures_are_scaled_down_and_those_that_are_missing_are_counted(tmp_path):
+    Image.effect_noise((2000, 1000), 50).save(tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("no picture")
+    pictures = Pictures()
+    keys = [pictures.add(str(tmp_path / name)) for name in ("large.png", "large.png", "text.png", "absent.png")]
+    assert keys == ["p0", "p0", None, None]
+    assert [path.rpartition("/")[2] for path in pictures.missing] == ["text.png", "absent.png"]
+    header, _, content = pictures.uris["p0"].partition(",")
+    assert header == "data:image/jpeg;base64"
+    assert Image.open(BytesIO(b64decode(content))).size == (224, 112)
+
+
+def test_the_best_and_worst_rollouts_of_some_steps_are_shown(tmp_path):
+    (run,) = read_records([save_run(tmp_path / "run", steps=20)]).runs
+    assert sorted({row["step"] for row in run.rollouts}) == [1, 5, 9, 12, 16, 20]
+    first = [(row["rank"], row["thought"]["answer"]) for row in run.rollouts if row["step"] == 1]
+    assert first == [("best", "joy"), ("best", "joy"), ("worst", "fear"), ("worst", None)]
+
+
+def test_rollouts_in_another_form_are_left_out_in_one_line(tmp_path):
+    run = save_run(tmp_path / "run", steps=1)
+    append_jsonl(run / ROLLOUTS, [{"step": 2, "reward": 1.0}])
+    assert page_of(run)[1] == ["run: 1 rollouts are not as emor3 writes them: left out"]
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_models_on_other_test_items_are_shown_and_not_compared(tmp_path):
+    evaluated(tmp_path / "a")
+    evaluated(tmp_path / "b")
+    save_evaluation(tmp_path / "c", {"d": [prediction("joy", "joy", id="another")]})
+    page, faults = page_of(tmp_path)
+    assert faults == ["c: other samples of d than a, nothing is compared there"]
+    assert page.count('<th scope="row"><bdi>c</bdi></th>') == 1  # among the figures, not among the tests
+    assert page.count('<th scope="row"><bdi>b</bdi></th>') > 1
+
+
+def test_json_cannot_end_its_script():
+    content = {"text": "</script><!--<script>"}
+    assert "<" not in json_in_html(content)
+    assert json.loads(json_in_html(content)) == content
+
+
+def test_watching_writes_the_page_again_when_a_record_has_changed(tmp_path):
+    run, looks = save_run(tmp_path / "run", steps=2), []
+
+    def another_step(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            append_jsonl(run / METRICS, [{"step": 3, "reward": 0.5}])
+
+    page = tmp_path / "report.html"
+    pages = watch([tmp_path], page, 7, sleep=another_step)
+    next(pages)
+    assert ">2 steps<" in page.read_text()
+    assert 'data-refresh="7"' in page.read_text()
+    next(pages)
+    assert looks == [7, 7, 7]
+    assert ">3 steps<" in page.read_text()
+
+
+def test_watching_may_begin_before_the_first_record(tmp_path):
+    assert next(watch([tmp_path], tmp_path / "report.html", 1)) == []
+
+
+def test_the_command_tells_what_it_left_out_and_ends_with_1(tmp_path, capsys):
+    evaluated(tmp_path / "runs" / "good")
+    page = tmp_path / "pages" / "report.html"
+    assert app(["report", str(tmp_path / "runs"), "-o", str(page)], standalone_mode=False) == 1  # pictures are missing
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["left out: 3 pictures cannot be read (the first is s0.png)"]
+    assert page.is_file()
+    assert app(["report", str(save_run(tmp_path / "run")), "-o", str(page)], standalone_mode=False) == 1
