@@ -1,10 +1,15 @@
-"""A headless Chromium driven over a pipe (its DevTools protocol), for tests of pages; no socket is opened."""
+"""A headless Chromium driven over a pipe (its DevTools protocol), for tests of pages; no socket is opened.
+
+`python tests/browser.py report.html docs` takes the screenshots of the documentation.
+"""
 
 import base64
 import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +110,26 @@ class Browser:
     def screenshot(self, target: Path) -> None:
         """What the window shows, as a PNG file."""
         target.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+SCREENSHOTS = (
+    ("report-light", "comparison", 1280, 1240, False),
+    ("report-training", "training", 1280, 1130, False),
+    ("report-dark", "gallery", 1280, 1000, True),
+    ("report-phone", "gallery", 390, 1300, False),
+)
+"""Name, section, width, height, dark."""
+
+
+def take_screenshots(page: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as profile:
+        browser = Browser(Path(profile))
+        for name, section, width, height, dark in SCREENSHOTS:
+            browser.open(page, width, height, dark)
+            browser.run(f"document.getElementById({section!r}).scrollIntoView()")
+            browser.screenshot(folder / f"{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    take_screenshots(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -88,7 +88,7 @@ def _gallery_set(data: str, evaluations: Sequence[Evaluated], items: int) -> dic
         if data in evaluated.saved.predictions
     }
     every = {name: row for found in rows.values() for name, row in found.items()}
-    chosen = sorted(_choose(rows, items), key=list(every).index)
+    chosen = _choose(rows, items)
     return {
         "data": data,
         "total": len(every),

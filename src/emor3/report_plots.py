@@ -35,7 +35,7 @@ FIGURES = {
         "completions/mean_length": "completion length (tokens)",
         "entropy": "entropy (nats per token)",
         "kl": "KL to the reference policy",
-        "frac_reward_zero_std": "groups with equal rewards (share)",
+        "frac_reward_zero_std": "groups of equal rewards",
         "dynamic_sampling/attempts": "dynamic sampling: draws per step",
     },
     "Canary": {},
@@ -128,7 +128,7 @@ def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, 0), max(high, 1.02))
 
-    return Panel(title, drawing(key, draw, (3.6, 2.3)), ends)
+    return Panel(title, drawing(key, draw, (3.1, 2.1)), ends)
 
 
 def reliability_diagram(data: str, lines: Mapping[int, Sequence[Sequence[float]]]) -> str:
@@ -143,7 +143,7 @@ def reliability_diagram(data: str, lines: Mapping[int, Sequence[Sequence[float]]
             axes.scatter(sure, right, s=[6 + 60 * count / sum(counts) for count in counts], color=_colour(place))
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
 
-    return drawing(f"reliability {data}", draw, (3.6, 3.2))
+    return drawing(f"reliability {data}", draw, (3.1, 2.8))
 
 
 def _line(axes: Axes, place: int, x: Sequence[float], y: Sequence[float]) -> None:
