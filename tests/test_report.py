@@ -62,8 +62,8 @@ def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_pat
     evaluated(tmp_path / "grpo" / "seed1" / "evaluation.tmp")  # a draft of `emor3 reproduce`
     save_run(tmp_path / "grpo" / "seed0" / "training" / "checkpoints" / "checkpoint-4")
     records = read_records([tmp_path, tmp_path / "vanilla"])
-    assert [run.name for run in records.runs] == ["grpo/seed0/training"]
-    assert [evaluation.name for evaluation in records.evaluations] == ["grpo/seed0/evaluation", "vanilla"]
+    assert [run.name for run in records.runs] == ["grpo/seed0"]
+    assert [evaluation.name for evaluation in records.evaluations] == ["grpo/seed0", "vanilla"]
     assert records.faults == []
 
 

@@ -20,6 +20,8 @@ from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, M
 from emor3.types import Estimate, Prediction
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS)
+CELL = ("training", "evaluation")
+"""Folders of one cell of `emor3 reproduce`."""
 UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a record that is not as it was written may raise."""
 STEPS_SHOWN = 6
@@ -113,11 +115,13 @@ def is_run(files: set[str]) -> bool:
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """The shortest paths that tell the folders apart from where they part."""
-    if len(folders) < 2:
-        return {folder: folder.name for folder in folders}
-    base = Path(os.path.commonpath(folders))
-    return {folder: base.name if folder == base else str(folder.relative_to(base)) for folder in folders}
+    """The shortest paths that tell the folders apart; a cell's `training` and `evaluation` bear the cell's name."""
+    base = Path(os.path.commonpath(folders)) if len(folders) > 1 else None
+    names = {}
+    for folder in folders:
+        cell = folder.parent if folder.name in CELL and folder.parent not in folders else folder
+        names[folder] = str((folder if cell == base else cell).relative_to(base)) if base else folder.name
+    return {folder: base.name if base and name == "." else name for folder, name in names.items()}
 
 
 def _read_evaluation(folder: Path, name: str, faults: list[str]) -> Iterator[Evaluated]:
