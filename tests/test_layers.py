@@ -18,7 +18,7 @@ ORDER = (
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "judges"),
-    *("dynamic_sampling", "grpo", "coldstart", "progress", "train"),
+    *("dynamic_sampling", "progress", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
     "cli",
 )

@@ -21,10 +21,11 @@ from trl import GRPOConfig, GRPOTrainer
 
 from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
+from emor3.progress import TIME
 from emor3.reflection import reflect
 from emor3.rewards import RewardSettings, score, weights
 from emor3.thinking import Thinking, parse
-from emor3.types import Aspect, Judge, Question, Reply, Rollout, Sample
+from emor3.types import Aspect, Judge, Rollout, Sample
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -123,23 +124,6 @@ def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 
 
-class InStepJudge:
-    """Keeps the ranks of a distributed run in step: all ask equally many questions, fillers are asked and discarded."""
-
-    FILLER = Question(Aspect.CONSISTENCY, "Answer Yes or No.", ("Yes", "No"))
-
-    def __init__(self, judge: Judge, gather: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        self.judge = judge
-        self.gather = gather
-        self.device = device
-
-    def answer(self, questions: Sequence[Question]) -> list[Reply]:
-        """Replies to the questions, in order."""
-        most = int(self.gather(torch.tensor([len(questions)], device=self.device)).max())
-        fillers = [self.FILLER] * (most - len(questions))
-        return self.judge.answer([*questions, *fillers])[: len(questions)]
-
-
 class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
 
@@ -210,7 +194,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with the seconds of each phase since the last one."""
-        seconds = {f"time/{name}": value for name, value in self.stopwatch.read().items()}
+        seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
         super().log({**logs, **seconds}, start_time)
 
 

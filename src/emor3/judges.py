@@ -1,7 +1,9 @@
 """Judges that ask a vision-language model: by the probabilities of the candidate replies, or by generating a reply."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +11,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
 from emor3.types import Question, Reply
+
+T = TypeVar("T")
+Work = tuple[bool, int]
+"""What one question costs: whether it encodes an image, and rows of a second pass."""
 
 
 @contextmanager
@@ -36,32 +42,41 @@ class ScoreJudge:
         self.processor = processor
         self.batch_size = batch_size
 
+    def work(self, question: Question) -> Work:
+        """Whether an image must be encoded, and the rows of the second pass (0 without one)."""
+        first = [self._tokens(candidate)[0] for candidate in question.candidates]
+        return question.image is not None, len(first) if len(set(first)) < len(first) else 0
+
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question: its most probable candidate, with the probabilities of all K."""
-        replies: list[Reply] = []
         with evaluating(self.model):
-            for start in range(0, len(questions), self.batch_size):
-                batch = questions[start : start + self.batch_size]
-                replies += map(_reply, batch, self._candidate_scores(batch))
-        return replies
+            scores = [score for batch in self._batches(questions) for score in self._first_token_scores(batch)]
+            long = [place for place, question in enumerate(questions) if self.work(question)[1]]
+            rows = [(questions[place], candidate) for place in long for candidate in questions[place].candidates]
+            whole = iter([score for batch in self._batches(rows) for score in self._whole_candidate_scores(batch)])
+            for place in long:
+                scores[place] = torch.tensor([next(whole) for _ in questions[place].candidates])
+        return list(map(_reply, questions, scores))
 
-    def _candidate_scores(self, questions: Sequence[Question]) -> list[Tensor]:
-        """Log-probabilities (K,) of each question's candidates."""
+    def _batches(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
+        return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+
+    def _first_token_scores(self, questions: Sequence[Question]) -> list[Tensor]:
+        """Log-probabilities (K,) of the first token of each question's candidates."""
         inputs = encode(self.processor, [(question.image, question.text) for question in questions])
         logits = self.model(**inputs.to(self.model.device), logits_to_keep=1).logits[:, -1]
         next_token = logits.float().log_softmax(-1)
-        scores = []
-        for row, question in enumerate(questions):
-            first = [self._tokens(candidate)[0] for candidate in question.candidates]
-            shared = len(set(first)) < len(first)
-            scores.append(self._whole_candidate_scores(question) if shared else next_token[row, first])
-        return scores
+        return [
+            next_token[row, [self._tokens(candidate)[0] for candidate in question.candidates]]
+            for row, question in enumerate(questions)
+        ]
 
-    def _whole_candidate_scores(self, question: Question) -> Tensor:
-        """Log-probabilities (K,) of whole candidates and their end of turn, which makes a prefix a rival of its own."""
-        replies = [self._tokens(candidate) for candidate in question.candidates]
+    def _whole_candidate_scores(self, rows: Sequence[tuple[Question, str]]) -> list[float]:
+        """Log-probability of each whole candidate and its end of turn, which makes a prefix a rival of its own."""
+        replies = [self._tokens(candidate) for _, candidate in rows]
         longest = max(map(len, replies))
-        prompt = encode(self.processor, [(question.image, question.text)] * len(replies)).to(self.model.device)
+        prompt = encode(self.processor, [(question.image, question.text) for question, _ in rows])
+        prompt = prompt.to(self.model.device)
         padded = torch.tensor([ids + [ids[-1]] * (longest - len(ids)) for ids in replies], device=self.model.device)
         extended = {
             **prompt,
@@ -75,7 +90,7 @@ class ScoreJudge:
         per_token = log_probs.gather(-1, padded[:, :, None])[:, :, 0]
         lengths = torch.tensor([len(ids) for ids in replies], device=padded.device)
         counted = torch.arange(longest, device=padded.device) < lengths[:, None]
-        scores: Tensor = (per_token * counted).sum(1)
+        scores: list[float] = (per_token * counted).sum(1).tolist()
         return scores
 
     def _tokens(self, candidate: str) -> list[int]:
@@ -99,6 +114,10 @@ class GenerateJudge:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
 
+    def work(self, question: Question) -> Work:
+        """Whether an image must be encoded; there is no second pass."""
+        return question.image is not None, 0
+
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One free-text reply per question, without probabilities."""
         requests = [(question.image, question.text) for question in questions]
@@ -111,3 +130,29 @@ class GenerateJudge:
                 batch_size=self.batch_size,
             )
         return [Reply(text) for text in texts]
+
+
+class InStepJudge:
+    """Keeps the ranks of a distributed run in step: all do the same forwards, fillers are asked and discarded.
+
+    Ranks ask unlike questions (malformed completions cannot be asked, equal ones are asked once), and a sharded model
+    waits for every rank in every forward. So each kind of work is padded to the most that any rank has of it.
+    """
+
+    def __init__(self, judge: ScoreJudge | GenerateJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
+        self.judge = judge
+        self.gather_object = gather_object
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies to the questions, in order."""
+        mine: defaultdict[Work, list[Question]] = defaultdict(list)
+        for question in questions:
+            mine[self.judge.work(question)].append(question)
+        samples = self.gather_object([{work: (len(asked), asked[0]) for work, asked in mine.items()}])
+        padded: list[Question] = []
+        for work in sorted({work for sample in samples for work in sample}):
+            most = max(sample[work][0] for sample in samples if work in sample)
+            filler = next(sample[work][1] for sample in samples if work in sample)
+            padded += [*mine[work], *[filler] * (most - len(mine[work]))]
+        replies = dict(zip(padded, self.judge.answer(padded), strict=True))
+        return [replies[question] for question in questions]

@@ -34,8 +34,13 @@ if find_spec("torchvision") is None:
 
 
 def load_processor(path: str) -> ProcessorMixin:
-    """Processor of the checkpoint at a local path or hub name; padding on the left, as generation needs it."""
+    """Processor of the checkpoint at a local path or hub name; padding on the left, as generation needs it.
+
+    Raises ValueError for a checkpoint of a text-only model.
+    """
     processor = AutoProcessor.from_pretrained(path)
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"it has no image processor, only a {type(processor).__name__}")
     processor.tokenizer.padding_side = "left"
     return processor
 

@@ -1,5 +1,6 @@
 """What a training run shows and records while it goes: a bar with ETA, `metrics.jsonl`, complete checkpoints."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from transformers import ProcessorMixin, TrainerCallback, TrainerControl, Traine
 from emor3.processing import save_processor
 from emor3.records import CHECKPOINTS, COMPLETE, METRICS, append_jsonl
 
+TIME = "time/"
+"""Prefix of the figures that count the seconds of a phase."""
+
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes a run's records from the main process and moves its progress bar."""
@@ -18,6 +22,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.run = run
         self.processor = processor
         columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+        self.seconds: Counter[str] = Counter()
         self.progress = Progress(TextColumn("{task.description}"), BarColumn(), *columns)
         self.task = self.progress.add_task("EMO-R3", total=None)
 
@@ -31,6 +36,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Record the figures of a step; the summary after the last one is not a step."""
         if state.is_world_process_zero and "loss" in logs:
             append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
+            self.seconds.update({name: logs[name] for name in logs if name.startswith(TIME)})
             if "reward" in logs:  # absent where a step reuses the completions of the one before
                 accuracy = logs["rewards/accuracy/mean"]
                 self.progress.update(
@@ -41,6 +47,12 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Called after every part of a checkpoint is written: mark it as complete."""
         if state.is_world_process_zero:
             self.mark_complete(state.global_step)
+
+    def time_split(self) -> str:
+        """Where the time of this process's steps went, on one line."""
+        total = self.seconds.total()
+        shares = (f"{name.removeprefix(TIME)} {s:.1f} s ({s / total:.0%})" for name, s in self.seconds.most_common())
+        return f"time: {', '.join(shares)}"
 
     def mark_complete(self, step: int) -> None:
         """Save the processor as `AutoProcessor` needs it and mark the checkpoint of `step` as complete."""

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,8 +22,8 @@ from emor3.config import LoraBlock, Recipe
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.generation import vision_token_ids
-from emor3.grpo import BatchScorer, EmoTrainer, InStepJudge, StopOnNonFinite, part_rewards
-from emor3.judges import GenerateJudge, ScoreJudge
+from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
+from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
@@ -37,6 +38,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     A resumed run continues from its newest complete checkpoint and ends as if it had never stopped.
     Raises UserError for settings or data it cannot use, and where the loss stops being finite.
     """
+    # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     samples = chosen_samples(recipe)
     state = PartialState()
     if state.is_main_process:
@@ -226,6 +229,8 @@ def _reinforce(
                 callback.mark_complete(trainer.state.global_step)
             raise
     if trainer.accelerator.is_main_process:
+        if callback.seconds:
+            print(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL)
 
@@ -234,7 +239,7 @@ def _policy_judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin
     """The current policy as the judge (the paper), in step over the ranks."""
     backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
     judge = backend(trainer.model, processor, recipe.judge.batch_size)
-    return InStepJudge(judge, trainer.accelerator.gather, trainer.accelerator.device)
+    return InStepJudge(judge, gather_object)
 
 
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:

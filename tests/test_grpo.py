@@ -1,0 +1,90 @@
+"""Rewards on their way through TRL: one function for each part, scored once a step, and a stop before NaN."""
+
+import time
+
+import pytest
+import torch
+
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.grpo import BatchScorer, StopOnNonFinite, Stopwatch, part_rewards
+from emor3.reflection import ScriptedJudge
+from emor3.rewards import RewardSettings, weights
+from emor3.types import Aspect
+
+TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
+
+
+@pytest.fixture(scope="module")
+def samples(scenes):
+    return {sample.id: sample for sample in load_samples(scenes, split="train")}
+
+
+def scorer_for(samples, settings, seen=None):
+    scorer = BatchScorer(samples, "steps", settings, lambda step, rollouts: (seen or []).append((step, rollouts)))
+    scorer.judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
+    return scorer
+
+
+class State:
+    global_step = 4
+
+
+def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula(samples):
+    settings = RewardSettings()
+    functions, part_weights = part_rewards(scorer_for(samples, settings))
+    assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency", "coherence"]
+    assert dict(zip([f.__name__ for f in functions], part_weights, strict=True)) == weights(settings)
+
+
+def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(samples):
+    scorer = scorer_for(samples, RewardSettings(coherence=False))
+    functions, _ = part_rewards(scorer)
+    assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency"]
+    functions[0](
+        completions=[[{"role": "assistant", "content": TEXT}]], sample_id=[next(iter(samples))], trainer_state=State
+    )
+    assert {question.aspect for question in scorer.judge.asked} == {Aspect.CONSISTENCY}
+
+
+def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(samples):
+    seen = [None]
+    scorer = scorer_for(samples, RewardSettings(), seen)
+    functions, part_weights = part_rewards(scorer)
+    sample = next(sample for sample in samples.values() if sample.label == "awe")
+    completions = [[{"role": "assistant", "content": TEXT}], [{"role": "assistant", "content": "nothing"}]]
+    values = [f(completions=completions, sample_id=[sample.id] * 2, trainer_state=State) for f in functions]
+    assert values == [[1.0, 0.0]] * 4
+    assert len(scorer.judge.asked) == 2
+    assert [step for step, _ in seen[1:]] == [5]
+    total = sum(weight * value[0] for weight, value in zip(part_weights, values, strict=True))
+    assert total == pytest.approx(seen[1][1][0].reward.total) == 1.0
+
+
+def test_the_next_step_is_scored_anew(samples):
+    scorer = scorer_for(samples, RewardSettings())
+    functions, _ = part_rewards(scorer)
+    for _ in range(2):
+        functions[0](
+            completions=[[{"role": "assistant", "content": TEXT}]], sample_id=[next(iter(samples))], trainer_state=State
+        )
+    assert len(scorer.judge.asked) == 4
+
+
+def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):
+    clock = iter([0.0, 1.0, 4.0, 10.0])  # outer starts, inner starts, inner ends, outer ends
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    watch = Stopwatch()
+    with watch.phase("update"), watch.phase("generate"):
+        pass
+    assert watch.read() == {"generate": 3.0, "update": 7.0}
+    assert watch.read() == {}
+
+
+def test_a_non_finite_gradient_stops_before_the_update():
+    model = torch.nn.Linear(2, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    StopOnNonFinite().on_pre_optimizer_step(None, State, None, model)
+    model.weight.grad[0, 0] = float("nan")
+    with pytest.raises(UserError, match="not finite at step 5"):
+        StopOnNonFinite().on_pre_optimizer_step(None, State, None, model)

@@ -1,0 +1,159 @@
+"""Judges: scoring equals the long way round, generation reads text, and the model is left as it was found."""
+
+from random import Random
+
+import pytest
+import torch
+
+from emor3.data import load_samples
+from emor3.generation import encode
+from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
+from emor3.modeling import load
+from emor3.reflection import coherence_question, consistency_question
+from emor3.taxonomy import MIKELS8, LabelSet
+from emor3.types import Question, Reply
+
+
+@pytest.fixture(scope="module")
+def loaded(random_checkpoint):
+    return load(random_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def images(scenes):
+    return [sample.image for sample in load_samples(scenes, split="test")]
+
+
+def questions(images, labels=MIKELS8):
+    return [
+        consistency_question(images[0], "A dog."),
+        coherence_question("A dog in a very long street with many houses.", "Joy.", labels),
+        consistency_question(images[1], "A cat and a long description of it, to need padding."),
+        coherence_question("A cat.", "Fear.", labels),
+    ]
+
+
+def long_way(model, processor, question, candidate, length=None):
+    """Log-probability of a candidate's first tokens (None: all, with the end of turn), one row, no padding."""
+    reply = [*processor.tokenizer(candidate).input_ids, processor.tokenizer.eos_token_id][:length]
+    inputs = encode(processor, [(question.image, question.text)])
+    prompt = inputs["input_ids"].shape[1]
+    extra = torch.tensor([reply])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], extra], 1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(extra)], 1)
+    inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(extra)], 1)
+    with torch.no_grad():
+        log_probs = model(**inputs).logits[0].log_softmax(-1)
+    return sum(log_probs[prompt + place - 1, token].item() for place, token in enumerate(reply))
+
+
+def test_first_tokens_decide_where_they_differ_and_padding_changes_nothing(loaded, images):
+    asked = questions(images)
+    for question, reply in zip(asked, ScoreJudge(*loaded).answer(asked), strict=True):
+        scores = torch.tensor([long_way(*loaded, question, candidate, 1) for candidate in question.candidates])
+        assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
+        assert reply.text == question.candidates[int(scores.argmax())]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("great joy", "great fear", "calm"), ("joy", "joyful", "fear")],
+    ids=["a shared first token", "a label that begins another"],
+)
+def test_whole_candidates_decide_where_first_tokens_are_shared(loaded, images, labels):
+    asked = questions(images, LabelSet("some", labels))
+    judge = ScoreJudge(*loaded)
+    assert judge.work(asked[1]) == (False, 3)
+    for question, reply in zip(asked[1::2], judge.answer(asked)[1::2], strict=True):
+        scores = torch.tensor([long_way(*loaded, question, candidate) for candidate in question.candidates])
+        assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
+
+
+def test_scoring_is_deterministic_and_the_same_in_any_batch(loaded, images):
+    asked = questions(images)
+    whole, again, single = (ScoreJudge(*loaded, batch_size=size).answer(asked) for size in (8, 8, 1))
+    assert whole == again
+    for one, other in zip(whole, single, strict=True):
+        assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
+
+
+def test_all_questions_of_a_batch_take_one_forward_and_long_labels_one_more(loaded, images, monkeypatch):
+    model, processor = loaded
+    forwards = []
+    monkeypatch.setattr(model, "forward", counted(model.forward, forwards))
+    ScoreJudge(model, processor).answer(questions(images))
+    assert len(forwards) == 1
+    ScoreJudge(model, processor).answer(questions(images, LabelSet("s", ("great joy", "great fear"))))
+    assert len(forwards) == 3
+
+
+def counted(forward, calls):
+    def call(*args, **kwargs):
+        calls.append(kwargs)
+        return forward(*args, **kwargs)
+
+    return call
+
+
+def test_generation_replies_in_free_text_without_probabilities(loaded, images):
+    replies = GenerateJudge(*loaded, max_new_tokens=4).answer(questions(images))
+    assert len(replies) == 4
+    assert all(reply.probabilities is None for reply in replies)
+    assert replies == GenerateJudge(*loaded, max_new_tokens=4).answer(questions(images))  # greedy
+
+
+def test_every_submodule_has_its_own_flag_back_even_after_an_error(loaded):
+    model, _ = loaded
+    model.train()
+    model.model.visual.eval()  # frozen on purpose
+    seen = []
+
+    def fail():
+        with evaluating(model):
+            seen.extend([any(module.training for module in model.modules()), torch.is_grad_enabled()])
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert seen == [False, False]
+    assert model.training
+    assert not model.model.visual.training
+    assert torch.is_grad_enabled()
+    model.eval()
+
+
+class CountingJudge:
+    """Replies with the question's text and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def work(self, question):
+        return question.image is not None, len(question.candidates) if len(question.candidates) > 2 else 0
+
+    def answer(self, asked):
+        self.asked = list(asked)
+        return [Reply(question.text) for question in asked]
+
+
+def test_ranks_do_the_same_work_whatever_they_have_to_ask():
+    image = Question("consistency", "image", ("Yes", "No"), "a.png")
+    short, long = Question("coherence", "short", ("a", "b")), Question("coherence", "long", ("a", "b", "c"))
+    ranks = [[image, short, short], [long], []]
+    shared = [
+        [{(True, 0): (1, image), (False, 0): (2, short)}, {(False, 3): (1, long)}, {}] for _ in ranks
+    ]  # what every rank gathers
+    works = []
+    for asked, gathered in zip(ranks, shared, strict=True):
+        judge = CountingJudge()
+        replies = InStepJudge(judge, lambda mine, gathered=gathered: gathered).answer(asked)
+        assert [reply.text for reply in replies] == [question.text for question in asked]
+        works.append([judge.work(question) for question in judge.asked])
+    assert works[0] == works[1] == works[2] == [(False, 0), (False, 0), (False, 3), (True, 0)]
+
+
+def test_one_process_asks_no_filler(images):
+    judge = CountingJudge()
+    asked = questions(images)
+    Random(0).shuffle(asked)
+    assert len(InStepJudge(judge, lambda mine: mine).answer(asked)) == len(judge.asked) == 4

@@ -1,0 +1,81 @@
+"""Checkpoints load with the right classes, save in plain format, and a wrong path is one clear line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from emor3.errors import UserError
+from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
+from emor3.processing import limit_pixels
+
+
+def test_the_embedded_base_and_a_folder_load(random_checkpoint):
+    model, processor = load(random_checkpoint)
+    assert isinstance(model, Qwen2_5_VLForConditionalGeneration)
+    assert not model.training
+    assert processor.tokenizer.padding_side == "left"
+    assert resolve_checkpoint("embedded").endswith("checkpoint")
+
+
+def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(random_checkpoint, tmp_path):
+    model, processor = load(random_checkpoint)
+    save(model, processor, tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is type(processor)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint, tmp_path):
+    save(*load(random_checkpoint), tmp_path)
+    load_it = f"transformers.AutoProcessor.from_pretrained({str(tmp_path)!r})"
+    code = f"import emor3.processing, transformers; print(type({load_it}))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Qwen2_5_VLProcessor" in out
+
+
+def test_the_saved_processor_describes_its_video_part_for_machines_that_have_torchvision(random_checkpoint, tmp_path):
+    save(*load(random_checkpoint), tmp_path)
+    config = json.loads((tmp_path / "processor_config.json").read_text())
+    assert config["video_processor"]["video_processor_type"] == "Qwen2VLVideoProcessor"
+    assert config["video_processor"]["patch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/no/such/folder", "no checkpoint at"), ("./runs/none", "no checkpoint at"), ("nonsense", "no checkpoint at")],
+)
+def test_a_missing_path_is_refused_before_any_download(path, message):
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_a_folder_without_a_config_and_a_text_model_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match="cannot load"):
+        load(str(tmp_path))
+
+
+def test_pickled_weights_are_never_loaded(random_checkpoint, tmp_path):
+    model, processor = load(random_checkpoint)
+    save(model, processor, tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot load"):
+        load(str(tmp_path))
+
+
+def test_the_vision_tower_is_found_and_images_can_be_limited(random_checkpoint):
+    model, processor = load(random_checkpoint)
+    count = sum(p.numel() for p in vision_parameters(model))
+    assert count == sum(p.numel() for p in model.model.visual.parameters())
+    limit_pixels(processor, 1024)
+    assert processor.image_processor.size["longest_edge"] == 1024
+    with pytest.raises(UserError, match="no vision tower"):
+        vision_parameters(torch.nn.Linear(2, 2))
