@@ -295,18 +295,22 @@ def start(recipe, *flags):
     )
 
 
+# Real completions on the embedded base, so that rewards differ and the weights move.
+LEARNING = {"max_completion_length": 64, "per_device_train_batch_size": 8, "num_generations": 4, "beta": 0.1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, scenes, random_checkpoint, lora):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, scenes, lora):
     changes = {
-        "model": {"path": random_checkpoint, "lora": lora},
+        "model": {"path": "embedded", "lora": lora},
         "cold_start": {"samples": 4, "steps": 2, "batch_size": 2, "learning_rate": 1e-3},
-        "grpo": {"max_steps": 4, "save_steps": 2, "beta": 0.1, "learning_rate": 1e-2, "lr_scheduler_type": "linear"},
+        "grpo": LEARNING | {"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "linear"},
     }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-        write_recipe(folder, scenes, random_checkpoint, **changes)
+        write_recipe(folder, scenes, "embedded", **changes)
     out, err = start(whole / "recipe.yaml").communicate(timeout=200)
     assert "time: " in out, err
     process = start(killed / "recipe.yaml")
@@ -325,15 +329,15 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, scenes, random_checkpoint, l
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes, random_checkpoint):
-    # The same global batch, 8 completions of 4 prompts: all on one process, or one group of two on each of two.
+def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
+    # The same global batch, 8 completions of 2 prompts: all on one process, or one group on each of two.
     # Greedy decoding, since the ranks draw from generators of their own.
     rows = {}
     for name, size in (("one", 8), ("two", 4)):
         folder = tmp_path / name
         folder.mkdir()
-        changes = {"max_steps": 1, "per_device_train_batch_size": size, "temperature": 0.001, "beta": 0.1}
-        recipe = write_recipe(folder, scenes, random_checkpoint, grpo=changes)
+        changes = LEARNING | {"max_steps": 1, "per_device_train_batch_size": size, "temperature": 0.001}
+        recipe = write_recipe(folder, scenes, "embedded", grpo=changes)
         command = [sys.executable, "-m", "emor3.cli", "train", str(recipe)]
         if name == "two":
             launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731", "-m"]

@@ -41,7 +41,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     samples = chosen_samples(recipe)
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())
     if state.is_main_process:
         run = records.prepare_run(recipe, resume=resume, overwrite=overwrite)
     state.wait_for_everyone()
