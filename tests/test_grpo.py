@@ -21,13 +21,21 @@ def samples(scenes):
 
 
 def scorer_for(samples, settings, seen=None):
-    scorer = BatchScorer(samples, "steps", settings, lambda step, rollouts: (seen or []).append((step, rollouts)))
+    scorer = BatchScorer(samples, "steps", settings, 2, lambda step, rollouts: (seen or []).append((step, rollouts)))
     scorer.judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
     return scorer
 
 
 class State:
     global_step = 4
+
+
+def call(function, completions, ids, logged=None):
+    """One call as TRL makes it."""
+    logged = {} if logged is None else logged
+    return function(
+        completions=completions, sample_id=ids, trainer_state=State, log_metric=lambda k, v: logged.update({k: v})
+    )
 
 
 def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula(samples):
@@ -41,9 +49,7 @@ def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(sam
     scorer = scorer_for(samples, RewardSettings(coherence=False))
     functions, _ = part_rewards(scorer)
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency"]
-    functions[0](
-        completions=[[{"role": "assistant", "content": TEXT}]], sample_id=[next(iter(samples))], trainer_state=State
-    )
+    call(functions[0], [[{"role": "assistant", "content": TEXT}]], [next(iter(samples))])
     assert {question.aspect for question in scorer.judge.asked} == {Aspect.CONSISTENCY}
 
 
@@ -53,7 +59,7 @@ def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(sam
     functions, part_weights = part_rewards(scorer)
     sample = next(sample for sample in samples.values() if sample.label == "awe")
     completions = [[{"role": "assistant", "content": TEXT}], [{"role": "assistant", "content": "nothing"}]]
-    values = [f(completions=completions, sample_id=[sample.id] * 2, trainer_state=State) for f in functions]
+    values = [call(f, completions, [sample.id] * 2) for f in functions]
     assert values == [[1.0, 0.0]] * 4
     assert len(scorer.judge.asked) == 2
     assert [step for step, _ in seen[1:]] == [5]
@@ -65,10 +71,35 @@ def test_the_next_step_is_scored_anew(samples):
     scorer = scorer_for(samples, RewardSettings())
     functions, _ = part_rewards(scorer)
     for _ in range(2):
-        functions[0](
-            completions=[[{"role": "assistant", "content": TEXT}]], sample_id=[next(iter(samples))], trainer_state=State
-        )
+        call(functions[0], [[{"role": "assistant", "content": TEXT}]], [next(iter(samples))])
     assert len(scorer.judge.asked) == 4
+
+
+def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_group(samples):
+    scorer = scorer_for(samples, RewardSettings())
+    functions, _ = part_rewards(scorer)
+    ids = [name for name in list(samples)[:2] for _ in range(2)]
+    completions, logged = [[{"role": "assistant", "content": TEXT}]] * 4, {}
+    call(functions[0], completions, ids, logged)
+    assert logged["canary/yes_own"] == logged["canary/yes_swapped"] == 1
+    assert logged["canary/duplicates"] == 1  # one description on two images
+    again = {}
+    call(functions[1], completions, ids, again)
+    assert again == {}
+
+
+def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
+    name, sample = next((name, sample) for name, sample in samples.items() if sample.label == "awe")
+    scorer = scorer_for(samples, RewardSettings(votes=0.2))
+    functions, part_weights = part_rewards(scorer)
+    by_name = {f.__name__: f for f in functions}
+    completions = [[{"role": "assistant", "content": TEXT}]] * 2
+    values = {part: call(function, completions, [name] * 2)[0] for part, function in by_name.items()}
+    # both answer awe: q of the other one is 1
+    assert values["votes"] == pytest.approx((1 + sample.distribution["awe"] - 1) / 2)
+    total = sum(weight * values[f.__name__] for f, weight in zip(functions, part_weights, strict=True))
+    rollouts = scorer.rollouts(completions, [name] * 2, 5, lambda k, v: None)
+    assert rollouts[0].reward.total == pytest.approx(total)
 
 
 def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):

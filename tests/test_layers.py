@@ -12,12 +12,12 @@ import emor3
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
     *("errors", "taxonomy", "types"),
-    *("thinking", "reflection", "rewards", "scoring", "uncertainty", "metrics", "distributions", "config"),
+    *("thinking", "reflection", "rewards", "canaries", "scoring", "uncertainty", "metrics", "distributions", "config"),
     *("records", "predictions", "figures", "compare", "exchange"),
     *("report_data", "report_plots", "report_cards", "report"),
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
-    *("data", "modeling", "generation", "judges"),
+    *("data", "modeling", "generation", "judges", "judging"),
     *("dynamic_sampling", "progress", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
     "cli",

@@ -239,6 +239,6 @@ def test_accuracy_in_evaluation_is_the_accuracy_part_of_the_reward():
     answers = ["joy", "Joy.", "**joy**", "happy", "joy, fear", "", None, r"\text{joy}"]
     outcomes = [predict("joy", answer) for answer in answers]
     settings = RewardSettings(reflective=0)
-    rewards = [score(p.thought, p.sample.label, p.sample.labels, p.reflection, settings) for p in outcomes]
+    rewards = [score(p.thought, p.sample, p.reflection, settings) for p in outcomes]
     assert [reward.parts["accuracy"] == 1 for reward in rewards] == metrics.correct(outcomes)
     assert metrics.classify(outcomes).accuracy.value == 4 / 8

@@ -1,6 +1,6 @@
 import pytest
 
-from emor3.reflection import ScriptedJudge, ask, escape, read, reflect
+from emor3.reflection import ScriptedJudge, ask, escape, other_images, read, reflect
 from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
 from emor3.thinking import parse
 from emor3.types import Aspect, Question, Reply, Sample, Verdict
@@ -211,3 +211,30 @@ def test_a_judge_that_loses_a_question_is_an_error_and_not_the_policys_fault():
 
     with pytest.raises(ValueError, match="zip"):
         reflect(Silent(), [(sample(), GOOD)], BOTH)
+
+
+def test_a_masked_question_hides_label_words_their_inflections_and_aliases():
+    thought = parse("<step1>A fearful dog.</step1><step2>Terrified, they run.</step2><step3>x</step3>\\boxed{fear}")
+    asked = ask("a.png", thought, MIKELS8, frozenset(Aspect), masked=True)
+    assert "A [...] dog. [...], they run." in asked[Aspect.COHERENCE].text
+    assert "A fearful dog." in asked[Aspect.CONSISTENCY].text  # the image question is about what is seen
+
+
+def batch(*labels):
+    thought = parse("<step1>A dog.</step1><step2>Joy.</step2><step3>x</step3>")
+    return [(Sample(str(place), f"{place}.png", label, MIKELS8), thought) for place, label in enumerate(labels)]
+
+
+def test_other_images_of_the_same_label_come_first_and_the_own_one_never():
+    items = batch("awe", "fear", "awe", "fear") + batch("awe")  # the last is on the first image again
+    assert other_images(items, 0, 2) == ["2.png", "1.png"]
+    assert other_images(items, 0, 9) == ["2.png", "1.png", "3.png"]
+    assert other_images(batch("awe"), 0, 1) == []
+
+
+def test_a_description_is_asked_on_other_images_in_the_same_call():
+    judge = ScriptedJudge(lambda question: "Yes" if question.image == "0.png" else "No")
+    found = reflect(judge, batch("awe", "fear"), frozenset({Aspect.CONSISTENCY}), distractors=[1, 0])
+    assert [reply.text for reply in found[0].consistency.distractors] == ["No"]
+    assert found[1].consistency.distractors == ()
+    assert len(judge.asked) == 2  # the other image is asked about the same text anyway, so once

@@ -30,7 +30,7 @@ def earn(judge, items, settings=None):
     settings = settings or RewardSettings()
     reflections = reflect(judge, items, settings.aspects)
     return [
-        score(thought, item.label, item.labels, reflection, settings).total
+        score(thought, item, reflection, settings).total
         for (item, thought), reflection in zip(items, reflections, strict=True)
     ]
 
@@ -96,10 +96,10 @@ def test_a_group_whose_answers_all_agree_is_still_told_apart_by_its_reflection()
 
 def test_a_reflection_that_never_ran_is_not_counted_as_1():
     settings = RewardSettings(reflective=0)
-    parts = score(completion("sadness"), "sadness", MIKELS8, Reflection(), settings).parts
+    parts = score(completion("sadness"), sample(), Reflection(), settings).parts
     assert (parts["consistency"], parts["coherence"]) == (None, None)
     with pytest.raises(UserError, match="never run"):
-        score(completion("sadness"), "sadness", MIKELS8, Reflection(), RewardSettings())
+        score(completion("sadness"), sample(), Reflection(), RewardSettings())
 
 
 def test_an_unreadable_verdict_pays_nothing():

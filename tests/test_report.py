@@ -37,7 +37,7 @@ def save_run(folder, seed=0, steps=8, accuracy=0.5, **settings):
 
 def rollout(step, place, answer):
     made = prediction("joy", answer, id=f"{step}-{place}")
-    reward = score(made.thought, "joy", made.sample.labels, made.reflection, RewardSettings())
+    reward = score(made.thought, made.sample, made.reflection, RewardSettings())
     return rollout_row(step, 0, Rollout(made.sample, made.completion, made.thought, made.reflection, reward))
 
 

@@ -1,10 +1,23 @@
 import pytest
 
 from emor3.errors import UserError
-from emor3.rewards import RewardSettings, predicted_label, reflective, score, verdict_value, weights
-from emor3.taxonomy import MIKELS8
+from emor3.rewards import (
+    RewardSettings,
+    agreement_value,
+    attribute_recall,
+    coherence_value,
+    conclusion_value,
+    consistency_value,
+    predicted_label,
+    reflective,
+    score,
+    verdict_value,
+    vote_values,
+    weights,
+)
+from emor3.taxonomy import EKMAN6, MIKELS8
 from emor3.thinking import parse
-from emor3.types import Aspect, Finding, Reflection, Verdict
+from emor3.types import Aspect, Finding, Reflection, Reply, Sample, Verdict
 
 GOOD = parse("<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>\\boxed{sadness}")
 
@@ -13,8 +26,12 @@ def reflection(consistency=Verdict.SUPPORTED, coherence=Verdict.SUPPORTED):
     return Reflection(*(None if verdict is None else Finding(verdict) for verdict in (consistency, coherence)))
 
 
+def sample(label, **fields):
+    return Sample("s", "x.png", label, MIKELS8, **fields)
+
+
 def total(settings=None, thought=GOOD, found=None, label="sadness"):
-    return score(thought, label, MIKELS8, found or reflection(), settings or RewardSettings()).total
+    return score(thought, sample(label), found or reflection(), settings or RewardSettings()).total
 
 
 def test_everything_right_earns_exactly_the_maximum_of_1():
@@ -35,7 +52,7 @@ def test_a_wrong_answer_keeps_format_and_reflection():
 
 def test_the_parts_are_raw_and_their_weighted_sum_is_the_total():
     settings = RewardSettings(reflective=0.3, format=0.2)
-    breakdown = score(GOOD, "fear", MIKELS8, reflection(coherence=Verdict.REFUTED), settings)
+    breakdown = score(GOOD, sample("fear"), reflection(coherence=Verdict.REFUTED), settings)
     assert breakdown.parts == {"accuracy": 0, "format": 1, "consistency": 1, "coherence": 0}
     # 0.5 * 0 + 0.2 * 1 + 0.15 * 1 + 0.15 * 0
     assert breakdown.total == pytest.approx(0.35)
@@ -84,7 +101,7 @@ def test_a_verdict_earns_1_only_where_it_supports():
 
 
 def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weight():
-    breakdown = score(GOOD, "sadness", MIKELS8, Reflection(), RewardSettings(reflective=0))
+    breakdown = score(GOOD, sample("sadness"), Reflection(), RewardSettings(reflective=0))
     assert breakdown.parts["consistency"] is None
     assert breakdown.total == pytest.approx(1.0)
     with pytest.raises(UserError, match="consistency reflection was never run"):
@@ -129,3 +146,94 @@ def test_a_ground_truth_outside_the_label_set_is_refused():
 def test_weights_and_formula_are_checked(values, complaint):
     with pytest.raises(UserError, match=complaint):
         RewardSettings(**values)
+
+
+# --- beyond the paper -------------------------------------------------------------------------------------------------
+
+
+def yes(probability):
+    return Reply("Yes" if probability > 0.5 else "No", {"Yes": probability, "No": 1 - probability})
+
+
+def seen(own, *elsewhere):
+    """A consistency finding with probabilities on the own image and on others."""
+    verdict = Verdict.SUPPORTED if own > 0.5 else Verdict.REFUTED
+    return Finding(verdict, reply=yes(own), distractors=tuple(map(yes, elsewhere)))
+
+
+def test_a_soft_verdict_pays_the_judges_probability():
+    assert consistency_value(seen(0.7), RewardSettings(soft=True)) == 0.7
+    assert consistency_value(seen(0.7), RewardSettings()) == 1
+    felt = Finding(Verdict.REFUTED, reply=Reply("awe", {"awe": 0.6, "fear": 0.4}))
+    assert coherence_value(felt, "fear", RewardSettings(soft=True)) == 0.4
+    assert coherence_value(Finding(Verdict.SUPPORTED, reply=Reply("fear")), "fear", RewardSettings(soft=True)) == 1
+
+
+def test_a_description_that_fits_other_images_too_earns_nothing():
+    hard, soft = RewardSettings(contrastive=2), RewardSettings(contrastive=2, soft=True)
+    assert consistency_value(seen(0.9, 0.1, 0.2), hard) == 1
+    assert consistency_value(seen(0.9, 0.1, 0.8), hard) == 0
+    assert consistency_value(seen(0.9, 0.1, 0.2), soft) == pytest.approx(0.7)  # against the best of the others
+    assert consistency_value(seen(0.1, 0.9), hard) == 0
+    assert consistency_value(seen(0.9), hard) == 1  # a batch of one image has no others
+    assert consistency_value(seen(0.9, 0.8), RewardSettings()) == 1  # the canary's question is not paid for
+
+
+def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1():
+    settings = RewardSettings(agreement=0.1, conclusion=0.1)
+    assert weights(settings)["accuracy"] == pytest.approx(0.6)
+    assert sum(weights(settings).values()) == pytest.approx(1)
+    thought = parse("<step1>A child.</step1><step2>Sorrow.</step2><step3>Negative, low.</step3>\\boxed{sadness}")
+    found = Reflection(Finding(Verdict.SUPPORTED), Finding(Verdict.SUPPORTED, reply=Reply("sadness")))
+    assert score(thought, sample("sadness"), found, settings).total == pytest.approx(1)
+
+
+def test_agreement_is_paid_only_together_with_accuracy():
+    reads = {label: Finding(Verdict.REFUTED, reply=Reply(label)) for label in ("sadness", "fear")}
+    assert agreement_value(GOOD, reads["sadness"], sample("sadness")) == 1
+    assert agreement_value(GOOD, reads["sadness"], sample("fear")) == 0  # agrees with a wrong answer
+    assert agreement_value(GOOD, reads["fear"], sample("sadness")) == 0
+    assert agreement_value(GOOD, None, sample("sadness")) == 0
+
+
+def test_agreement_alone_is_a_reason_to_ask_for_coherence_without_paying_r_rer():
+    settings = RewardSettings(reflective=0, agreement=0.2)
+    assert settings.aspects == {Aspect.COHERENCE}
+    assert weights(settings)["coherence"] == 0
+
+
+def test_the_conclusion_is_checked_where_the_label_has_signs():
+    right, half = (parse(f"<step3>{text}</step3>") for text in ("Negative, low arousal.", "Negative, high."))
+    assert conclusion_value(right, sample("sadness")) == 1
+    assert conclusion_value(half, sample("sadness")) == 0.5
+    assert conclusion_value(right, sample("awe")) == 0  # positive; no arousal is defined for awe
+    surprise = Sample("s", "x.png", "surprise", EKMAN6)
+    assert conclusion_value(right, surprise) is None
+    settings = RewardSettings(conclusion=0.1)
+    found = score(parse("\\boxed{surprise}"), surprise, reflection(), settings)
+    assert found.parts["conclusion"] is None  # left out of the total
+
+
+def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_all():
+    thought = parse("<step1>A Dog on a sandy beach, smiling faces.</step1>")
+    known = {"object": ("dog", "cat"), "scene": "sandy beach", "brightness": 0.4}
+    assert attribute_recall(thought, sample("awe", attributes=known)) == pytest.approx(2 / 3)
+    assert attribute_recall(thought, sample("awe", attributes={"object": ("face",)})) == 0  # faces is another word
+    assert attribute_recall(thought, sample("awe")) is None
+
+
+def test_answers_as_people_vote_earn_the_same_and_no_single_label_is_best():
+    votes = {"awe": 0.5, "fear": 0.5}
+    # two of four say awe: q of the others is 1/3 for awe and 2/3 for fear, seen from awe
+    assert vote_values(["awe", "awe", "fear", "fear"], votes) == pytest.approx([(1 + 0.5 - 1 / 3) / 2] * 4)
+    # all say awe: q is 1, so the same answer earns less than the one nobody gives
+    assert vote_values(["awe"] * 4, votes) == pytest.approx([0.25] * 4)
+    assert vote_values(["awe", "awe", "awe", "fear"], votes)[3] == pytest.approx(0.75)
+    assert vote_values([None, "anger"], votes) == [0, pytest.approx(0.5)]
+
+
+def test_settings_beyond_the_paper_are_checked():
+    with pytest.raises(UserError, match=r"agreement .* exceed 1"):
+        RewardSettings(agreement=0.9)
+    with pytest.raises(UserError, match="contrastive"):
+        RewardSettings(contrastive=-1)

@@ -32,9 +32,8 @@ def short_build(folder, monkeypatch, seed=0):
     monkeypatch.setattr(building, "VISION_STEPS", 2)
     monkeypatch.setattr(building, "VISION_BATCH", 4)
     monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
-    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # two threads crawl on busy cores
     build(folder, 2, seed, lambda step, losses: None)
-    torch.set_num_threads(threads)
     return load_file(folder / "model.safetensors")
 
 

@@ -95,6 +95,13 @@ class RewardBlock(Block):
     consistency: bool = True
     coherence: bool = True
     formula: Literal["paper", "released"] = "paper"
+    soft: bool = False
+    contrastive: int = 0
+    masked: bool = False
+    agreement: float = 0.0
+    conclusion: float = 0.0
+    votes: float = 0.0
+    attributes: float = 0.0
 
     def settings(self) -> RewardSettings:
         """The settings the scorer takes."""
@@ -102,8 +109,14 @@ class RewardBlock(Block):
 
 
 class JudgeBlock(Block):
-    """How the current policy is asked: by candidate probabilities (score) or by short replies (generate)."""
+    """Who judges, and how it is asked: by candidate probabilities (score) or by short replies (generate)."""
 
+    model: Literal["policy", "reference", "ema"] = "policy"
+    """The current policy (the paper), the start model as it was, or a moving average of the policy."""
+    ema_decay: float = Field(default=0.98, ge=0, le=1)
+    """Share of its own weights that the moving average keeps at each step."""
+    calibration: int = Field(default=32, ge=0)
+    """Training images on which the judge is tried before the first step; 0 leaves that out."""
     backend: Literal["score", "generate"] = "score"
     batch_size: int = Field(default=256, ge=1)
 

@@ -19,13 +19,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
+from emor3.canaries import canaries
 from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
 from emor3.progress import TIME
 from emor3.reflection import reflect
-from emor3.rewards import RewardSettings, score, weights
+from emor3.rewards import RewardSettings, predicted_label, score, vote_values, weights, with_votes
 from emor3.thinking import Thinking, parse
-from emor3.types import Aspect, Judge, Rollout, Sample
+from emor3.types import Aspect, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -63,31 +64,72 @@ class BatchScorer:
         samples: Mapping[str, Sample],
         thinking: Thinking,
         settings: RewardSettings,
+        generations: int,
         on_rollouts: Callable[[int, list[Rollout]], None],
     ) -> None:
         self.samples = samples
         self.thinking = thinking
         self.settings = settings
+        self.generations = generations
         self.on_rollouts = on_rollouts
-        self.judge: Judge | None = None  # bound once the trainer exists: it judges with the trainer's own model
+        self.judge: Judge | None = None  # bound once the trainer exists: it may judge with the trainer's own model
         self._scored: tuple[object, list[Rollout]] = (None, [])
 
-    def rollouts(self, completions: Sequence[Any], sample_ids: Sequence[str], step: int) -> list[Rollout]:
+    def rollouts(
+        self,
+        completions: Sequence[Any],
+        sample_ids: Sequence[str],
+        step: int,
+        log_metric: Callable[[str, float], None],
+    ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
             self._scored = (completions, self._score([_text(c) for c in completions], sample_ids))
             self.on_rollouts(step, self._scored[1])
+            for name, value in canaries(self._scored[1]).items():
+                log_metric(name, value)
         return self._scored[1]
 
     def _score(self, texts: list[str], sample_ids: Sequence[str]) -> list[Rollout]:
         assert self.judge is not None, "bind a judge before training"
         samples = [self.samples[sample_id] for sample_id in sample_ids]
         thoughts = [parse(text, self.thinking) for text in texts]
-        reflections = reflect(self.judge, list(zip(samples, thoughts, strict=True)), self.settings.aspects)
-        return [
-            Rollout(sample, text, thought, found, score(thought, sample.label, sample.labels, found, self.settings))
-            for sample, text, thought, found in zip(samples, texts, thoughts, reflections, strict=True)
+        reflections = reflect(
+            self.judge,
+            list(zip(samples, thoughts, strict=True)),
+            self.settings.aspects,
+            masked=self.settings.masked,
+            distractors=[self._distractors(place) for place in range(len(texts))],
+        )
+        rewards = [
+            score(thought, sample, found, self.settings)
+            for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
         ]
+        rewards = self._with_votes(samples, thoughts, rewards)
+        return [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+
+    def _distractors(self, place: int) -> int:
+        """Other images that a completion's description is asked on: what is paid for, and one a group as a canary."""
+        if Aspect.CONSISTENCY not in self.settings.aspects:
+            return 0
+        return max(self.settings.contrastive, int(place % self.generations == 0))
+
+    def _with_votes(
+        self, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought], rewards: list[RewardBreakdown]
+    ) -> list[RewardBreakdown]:
+        """Rewards with the part for human votes, group by group, where it has weight and humans voted."""
+        if self.settings.votes == 0:
+            return rewards
+        whole = list[RewardBreakdown]()
+        for start in range(0, len(rewards), self.generations):
+            group = slice(start, start + self.generations)
+            sample = samples[start]
+            if sample.distribution is None:
+                whole += rewards[group]
+                continue
+            answers = [predicted_label(thought, sample.labels) for thought in thoughts[group]]
+            whole += with_votes(rewards[group], vote_values(answers, sample.distribution), self.settings.votes)
+        return whole
 
 
 def _text(completion: Any) -> str:
@@ -107,19 +149,24 @@ class PartReward:
         self.__name__ = part
 
     def __call__(
-        self, completions: Sequence[Any], sample_id: Sequence[str], trainer_state: TrainerState, **_: Any
+        self,
+        completions: Sequence[Any],
+        sample_id: Sequence[str],
+        trainer_state: TrainerState,
+        log_metric: Callable[[str, float], None],
+        **_: Any,
     ) -> list[float | None]:
-        rollouts = self.scorer.rollouts(completions, sample_id, trainer_state.global_step + 1)
+        rollouts = self.scorer.rollouts(completions, sample_id, trainer_state.global_step + 1, log_metric)
         return [rollout.reward.parts[self.part] for rollout in rollouts]
 
 
 def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
-    """Reward functions and their weights; a reflection without weight is not asked, so it has no function."""
-    asked = {aspect.value for aspect in scorer.settings.aspects}
+    """Reward functions and their weights; a reflection that is not paid for has no function."""
+    paid = {aspect.value for aspect in scorer.settings.paid}
     parts = {
         name: weight
         for name, weight in weights(scorer.settings).items()
-        if name in asked or name not in {aspect.value for aspect in Aspect}
+        if name in paid or name not in {aspect.value for aspect in Aspect}
     }
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 

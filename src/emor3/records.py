@@ -2,8 +2,8 @@
 
 config.json        the resolved recipe            metrics.jsonl   one line per step
 environment.json   versions, hardware, commit     rollouts.jsonl  one line per completion
-cold_start/        policy after the cold start    checkpoints/    resumable, Hugging Face format
-final/             the trained policy
+judge.json         how well the judge sees        checkpoints/    resumable, Hugging Face format
+cold_start/        policy after the cold start    final/          the trained policy
 """
 
 import json
@@ -23,6 +23,7 @@ from emor3.errors import UserError
 from emor3.types import Finding, Rollout
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
+JUDGE = "judge.json"
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """Empty file that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
@@ -158,6 +159,7 @@ def finding_row(finding: Finding | None) -> dict[str, Any] | None:
         "reply": finding.reply.text if finding.reply else None,
         "probabilities": dict(finding.reply.probabilities) if finding.reply and finding.reply.probabilities else None,
         "reason": finding.reason,
+        "distractors": [{"reply": other.text, "probabilities": other.probabilities} for other in finding.distractors],
     }
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from emor3.taxonomy import LabelSet, affirmed, normalise
+from emor3.taxonomy import LabelSet, affirmed, mask, normalise
 from emor3.thinking import load_template, render
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
 
@@ -39,9 +39,12 @@ def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question
 
 
 def ask(
-    image: str, thought: EmotionalThought, labels: LabelSet, aspects: frozenset[Aspect]
+    image: str, thought: EmotionalThought, labels: LabelSet, aspects: frozenset[Aspect], masked: bool = False
 ) -> dict[Aspect, Question | str]:
-    """For each wanted aspect its question, or the reason why the completion does not allow it."""
+    """For each wanted aspect its question, or the reason why the completion does not allow it.
+
+    `masked` hides every word that names a label from the coherence question, so that naming it is not reasoning.
+    """
     asked: dict[Aspect, Question | str] = {}
     for aspect in Aspect:
         if aspect not in aspects:
@@ -53,20 +56,22 @@ def ask(
         elif thought.feeling is None:
             asked[aspect] = "step2 is missing, repeated, not closed or blank"
         else:
-            asked[aspect] = coherence_question(thought.trigger, thought.feeling, labels)
+            told = (thought.trigger, thought.feeling)
+            trigger, feeling = (mask(text, labels) for text in told) if masked else told
+            asked[aspect] = coherence_question(trigger, feeling, labels)
     return asked
 
 
 def read(question: Question, reply: Reply, label: str, labels: LabelSet) -> Verdict:
     """What a free-text reply says about a completion whose ground truth is `label`."""
     if question.aspect is Aspect.CONSISTENCY:
-        return _read_yes_no(reply.text)
+        return read_yes_no(reply.text)
     if affirmed(reply.text, labels) == label:
         return Verdict.SUPPORTED
     return Verdict.REFUTED if any(map(str.isalpha, reply.text)) else Verdict.UNREADABLE
 
 
-def _read_yes_no(reply: str) -> Verdict:
+def read_yes_no(reply: str) -> Verdict:
     """Whole words only: "eyes" holds no yes and "none" no no. A yes that a later "no" takes back says nothing."""
     words = _WORD.findall(normalise(reply))
     if words[:1] == ["no"]:
@@ -75,27 +80,51 @@ def _read_yes_no(reply: str) -> Verdict:
 
 
 def reflect(
-    judge: Judge, items: Sequence[tuple[Sample, EmotionalThought]], aspects: frozenset[Aspect]
+    judge: Judge,
+    items: Sequence[tuple[Sample, EmotionalThought]],
+    aspects: frozenset[Aspect],
+    *,
+    masked: bool = False,
+    distractors: Sequence[int] | None = None,
 ) -> list[Reflection]:
     """Both findings for each of N completions, from one call of the judge in which identical questions stand once.
 
+    `distractors` (N,) counts the other images of the batch on which each description is asked too (default: none).
     The judge is called even without a question, so that every rank of a distributed run calls it equally often.
     Raises ValueError where a judge does not answer every question.
     """
-    asked = [ask(sample.image, thought, sample.labels, aspects) for sample, thought in items]
-    questions = list(dict.fromkeys(q for per_item in asked for q in per_item.values() if isinstance(q, Question)))
+    asked = [ask(sample.image, thought, sample.labels, aspects, masked) for sample, thought in items]
+    others = [
+        [consistency_question(image, thought.trigger) for image in other_images(items, place, count)]
+        if thought.trigger is not None and count
+        else []
+        for (place, (_, thought)), count in zip(enumerate(items), distractors or [0] * len(items), strict=True)
+    ]
+    own = [q for per_item in asked for q in per_item.values() if isinstance(q, Question)]
+    questions = list(dict.fromkeys([*own, *(q for per_item in others for q in per_item)]))
     replies = dict(zip(questions, judge.answer(questions), strict=True))
     return [
-        Reflection(**{aspect.value: _finding(entry, replies, sample) for aspect, entry in per_item.items()})
-        for (sample, _), per_item in zip(items, asked, strict=True)
+        Reflection(**{aspect.value: _finding(entry, replies, sample, elsewhere) for aspect, entry in per_item.items()})
+        for (sample, _), per_item, elsewhere in zip(items, asked, others, strict=True)
     ]
 
 
-def _finding(asked: Question | str, replies: dict[Question, Reply], sample: Sample) -> Finding:
+def other_images(items: Sequence[tuple[Sample, EmotionalThought]], place: int, count: int) -> list[str]:
+    """Up to `count` other images of the batch, those of the same label first: they are the hardest."""
+    own = items[place][0]
+    following = [items[(place + step) % len(items)][0] for step in range(1, len(items))]
+    following.sort(key=lambda sample: sample.label != own.label)  # stable: the next in the batch first
+    return [image for image in dict.fromkeys(sample.image for sample in following) if image != own.image][:count]
+
+
+def _finding(
+    asked: Question | str, replies: dict[Question, Reply], sample: Sample, elsewhere: Sequence[Question]
+) -> Finding:
     if isinstance(asked, str):
         return Finding(Verdict.NOT_ASKED, reason=asked)
     reply = replies[asked]
-    return Finding(read(asked, reply, sample.label, sample.labels), asked, reply)
+    distractors = tuple(replies[q] for q in elsewhere) if asked.aspect is Aspect.CONSISTENCY else ()
+    return Finding(read(asked, reply, sample.label, sample.labels), asked, reply, distractors=distractors)
 
 
 @dataclass

@@ -3,18 +3,29 @@
 R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_cons + R_coh) / 2   (maximum 1.0)
 
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
-for a reply that cannot be read.
+for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
+image better than others (contrastive), label words hidden from the judge (masked), and further parts whose weights are
+taken from accuracy's: agreement, conclusion, votes and attributes.
 """
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from emor3.errors import UserError
-from emor3.taxonomy import LabelSet, match
-from emor3.types import Aspect, EmotionalThought, Finding, Reflection, RewardBreakdown, Verdict
+from emor3.reflection import read_yes_no
+from emor3.taxonomy import LabelSet, affirmed, fold_text, match
+from emor3.thinking import read_conclusion
+from emor3.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
 
 Formula = Literal["paper", "released"]
+
+FURTHER = ("agreement", "conclusion", "votes", "attributes")
+"""Parts beyond the paper, by the name of their weight."""
+
+_WORD = re.compile(r"[^\W_]+")
 
 FORMULAS: tuple[Formula, ...] = get_args(Formula)
 
@@ -35,34 +46,62 @@ class RewardSettings:
     coherence: bool = True
     """Whether R_RER holds emotional coherence."""
     formula: Formula = "paper"
+    soft: bool = False
+    """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
+    contrastive: int = 0
+    """Other images of the batch that a description must not fit; what it earns is counted against the best of them."""
+    masked: bool = False
+    """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""
+    agreement: float = 0.0
+    """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only where that is right."""
+    conclusion: float = 0.0
+    """Weight of: step 3 claims the polarity and arousal of the true label, where these are defined."""
+    votes: float = 0.0
+    """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
+    attributes: float = 0.0
+    """Weight of: share of the picture's annotated words that step 1 names, where there are any."""
 
     def __post_init__(self) -> None:
         if self.formula not in FORMULAS:
             raise UserError(f"unknown reward formula {self.formula!r}: use {' or '.join(FORMULAS)}")
-        for name, weight in (("reflective", self.reflective), ("format", self.format)):
+        given = {name: getattr(self, name) for name in ("reflective", "format", *FURTHER)}
+        for name, weight in given.items():
             if not 0 <= weight <= 1:
                 raise UserError(f"reward weight {name!r} is {weight}: it must be a number from 0 to 1")
-        if self.reflective + self.format > 1 + 1e-9:
-            raise UserError(f"reward weights reflective {self.reflective} + format {self.format} exceed 1")
+        if sum(given.values()) > 1 + 1e-9:
+            listed = " + ".join(f"{name} {weight}" for name, weight in given.items() if weight)
+            raise UserError(f"reward weights {listed} exceed 1")
+        if self.contrastive < 0:
+            raise UserError(f"reward setting 'contrastive' is {self.contrastive}: it counts images, from 0")
 
     @property
     def aspects(self) -> frozenset[Aspect]:
-        """The reflections that are paid for; only these are worth asking in training."""
+        """The reflections that something is paid for; only these are worth asking in training."""
+        if self.agreement > 0:
+            return frozenset({*self.paid, Aspect.COHERENCE})
+        return self.paid
+
+    @property
+    def paid(self) -> frozenset[Aspect]:
+        """The reflections that R_RER pays."""
         switches = {Aspect.CONSISTENCY: self.consistency, Aspect.COHERENCE: self.coherence}
         return frozenset(aspect for aspect, on in switches.items() if on and self.reflective > 0)
 
 
 def weights(settings: RewardSettings) -> dict[str, float]:
-    """Weight of each raw part; the total is the sum of weight times part.
+    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here where they weigh.
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
-    reflective = settings.reflective if settings.aspects else 0.0
-    share = reflective if settings.formula == "released" else reflective / max(1, len(settings.aspects))
+    paid = settings.paid
+    reflective = settings.reflective if paid else 0.0
+    share = reflective if settings.formula == "released" else reflective / max(1, len(paid))
+    further = {name: getattr(settings, name) for name in FURTHER if getattr(settings, name) > 0}
     return {
-        "accuracy": 1 - reflective - settings.format,
+        "accuracy": 1 - reflective - settings.format - sum(further.values()),
         "format": settings.format,
-        **{aspect.value: share if aspect in settings.aspects else 0.0 for aspect in Aspect},
+        **{aspect.value: share if aspect in paid else 0.0 for aspect in Aspect},
+        **further,
     }
 
 
@@ -79,32 +118,117 @@ def predicted_label(thought: EmotionalThought, labels: LabelSet) -> str | None:
 
 
 def score(
-    thought: EmotionalThought, label: str, labels: LabelSet, reflection: Reflection, settings: RewardSettings
+    thought: EmotionalThought, sample: Sample, reflection: Reflection, settings: RewardSettings
 ) -> RewardBreakdown:
-    """Raw parts and their weighted total for one completion whose ground truth is `label`.
+    """Raw parts and their weighted total for one completion on a sample.
 
-    Raises UserError where `label` is not in the set, or a reflection that carries weight was never run.
+    What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it.
+    Raises UserError where the sample's label is not in its set, or a reflection that carries weight was never run.
     """
+    label, labels = sample.label, sample.labels
     if label not in labels.labels:
         raise UserError(f"label {label!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
+    part_weights = weights(settings)
     parts: dict[str, float | None] = {
         "accuracy": float(predicted_label(thought, labels) == label),
         "format": float(thought.problem is None),
-        "consistency": _value(reflection.consistency, settings.formula),
-        "coherence": _value(reflection.coherence, settings.formula),
+        "consistency": consistency_value(reflection.consistency, settings),
+        "coherence": coherence_value(reflection.coherence, label, settings),
     }
-    return RewardBreakdown(_total(parts, weights(settings)), parts)
+    further: dict[str, Callable[[], float | None]] = {
+        "agreement": lambda: agreement_value(thought, reflection.coherence, sample),
+        "conclusion": lambda: conclusion_value(thought, sample),
+        "votes": lambda: None,
+        "attributes": lambda: attribute_recall(thought, sample),
+    }
+    parts |= {name: further[name]() for name in part_weights if name in further}
+    return RewardBreakdown(_total(parts, part_weights), parts)
 
 
-def _value(finding: Finding | None, formula: Formula) -> float | None:
-    return None if finding is None else verdict_value(finding.verdict, formula)
+def consistency_value(finding: Finding | None, settings: RewardSettings) -> float | None:
+    """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those."""
+    if finding is None:
+        return None
+    own = _yes(finding.verdict, finding.reply, settings)
+    elsewhere = [
+        _yes(read_yes_no(reply.text), reply, settings) for reply in finding.distractors[: settings.contrastive]
+    ]
+    return max(0.0, own - max(elsewhere, default=0.0))
+
+
+def _yes(verdict: Verdict, reply: Reply | None, settings: RewardSettings) -> float:
+    if settings.soft and reply is not None and reply.probabilities is not None:
+        return reply.probabilities["Yes"]
+    return verdict_value(verdict, settings.formula)
+
+
+def coherence_value(finding: Finding | None, label: str, settings: RewardSettings) -> float | None:
+    """R_coh: whether the judge reads the true label from the reasoning, or how probable it finds it."""
+    if finding is None:
+        return None
+    if settings.soft and finding.reply is not None and finding.reply.probabilities is not None:
+        return finding.reply.probabilities[label]
+    return verdict_value(finding.verdict, settings.formula)
+
+
+def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float:
+    """1 where the judge reads from the reasoning the label that is answered and that label is right."""
+    answered = predicted_label(thought, sample.labels)
+    read_label = affirmed(coherence.reply.text, sample.labels) if coherence and coherence.reply else None
+    return float(answered == sample.label and read_label == answered)
+
+
+def conclusion_value(thought: EmotionalThought, sample: Sample) -> float | None:
+    """Share of polarity and arousal that step 3 claims as the true label has them; None where it has neither."""
+    claimed = read_conclusion(thought.conclusion)
+    true = (sample.labels.polarity.get(sample.label), sample.labels.arousal.get(sample.label))
+    checks = [float(said == sign) for said, sign in zip(claimed, true, strict=True) if sign is not None]
+    return sum(checks) / len(checks) if checks else None
+
+
+def attribute_recall(thought: EmotionalThought, sample: Sample) -> float | None:
+    """Share of the annotated words that step 1 names as whole words; absent attributes are unknown, not wrong."""
+    known = [value for value in sample.attributes.values() if not isinstance(value, float | int)]
+    words = [word for value in known for word in ([value] if isinstance(value, str) else value)]
+    if not words:
+        return None
+    told = _plain(thought.trigger or "")
+    return sum(_plain(word) in told for word in words) / len(words)
+
+
+def _plain(text: str) -> str:
+    """Words alone with one blank around each, so that a phrase is found as whole words."""
+    return f" {' '.join(_WORD.findall(fold_text(text)))} "
+
+
+def vote_values(answers: Sequence[str | None], votes: Mapping[str, float]) -> list[float]:
+    """How much each of G answers improves the group's Brier score against the votes p: (1 + p(a) - q(a)) / 2.
+
+    q is the share of the other G - 1 answers, so q - p is the Brier score's gradient, estimated without the answer
+    itself: a group that answers as people vote earns the same for every answer, and no single label is the best one.
+    An unparsed answer earns 0.
+    """
+    counts = Counter(answers)
+    others = max(1, len(answers) - 1)
+    return [
+        0.0 if answer is None else (1 + votes.get(answer, 0.0) - (counts[answer] - 1) / others) / 2
+        for answer in answers
+    ]
+
+
+def with_votes(breakdowns: Sequence[RewardBreakdown], values: Sequence[float], weight: float) -> list[RewardBreakdown]:
+    """The group's rewards with the part for human votes."""
+    return [
+        RewardBreakdown(breakdown.total + weight * value, {**breakdown.parts, "votes": value})
+        for breakdown, value in zip(breakdowns, values, strict=True)
+    ]
 
 
 def _total(parts: Mapping[str, float | None], part_weights: Mapping[str, float]) -> float:
     total = 0.0
     for name, weight in part_weights.items():
         part = parts[name]
-        if weight == 0:
+        if weight == 0 or (part is None and name in FURTHER):
             continue
         if part is None:
             raise UserError(

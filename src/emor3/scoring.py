@@ -58,7 +58,7 @@ def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
     settings = replace(_settings(row), formula=formula)
     thought = parse(response)
     reflection = _reflect(sample, thought, _saved_replies(row))
-    breakdown = score(thought, sample.label, sample.labels, reflection, settings)
+    breakdown = score(thought, sample, reflection, settings)
     return {
         "id": row["id"],
         **{name: breakdown.parts[name] for name in ("format", "accuracy", "consistency", "coherence")},

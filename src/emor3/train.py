@@ -4,7 +4,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from random import Random
 
@@ -24,10 +24,11 @@ from emor3.errors import UserError
 from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
+from emor3.judging import MovingAverage, calibrate
 from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
-from emor3.records import COLD_START, COMPLETE, FINAL, METRICS, ROLLOUTS
+from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
 from emor3.thinking import build_prompt
 from emor3.types import Judge, Rollout, Sample
 
@@ -204,29 +205,33 @@ def _reinforce(
         {sample.id: sample for sample in samples},
         recipe.thinking,
         recipe.reward.settings(),
+        config.num_generations,
         _recorder(run, config.num_generations),
     )
     functions, config.reward_weights = part_rewards(scorer)
     callback = RunCallback(run, processor)
+    average = _moving_average(recipe, model, run, checkpoint)
     trainer = EmoTrainer(
         model=model,
         args=config,
         reward_funcs=functions,
         train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
         processing_class=processor,
-        callbacks=[callback, StopOnNonFinite()],
+        callbacks=[*([average] if average else []), callback, StopOnNonFinite()],  # the last to save marks it whole
         peft_config=lora_config(recipe.model.lora),
         dynamic_sampling=recipe.dynamic_sampling,
     )
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
-    scorer.judge = _policy_judge(recipe, trainer, processor)
+    scorer.judge = _judge(recipe, trainer, processor, average)
+    if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
+        _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress:
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except UserError:
             if trainer.accelerator.is_main_process and trainer.state.global_step > 0:
                 trainer._save_checkpoint(trainer.model, trial=None)
-                callback.mark_complete(trainer.state.global_step)
+                trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
             raise
     if trainer.accelerator.is_main_process:
         if callback.seconds:
@@ -235,11 +240,40 @@ def _reinforce(
         save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL)
 
 
-def _policy_judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin) -> Judge:
-    """The current policy as the judge (the paper), in step over the ranks."""
+def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoint: Path | None) -> MovingAverage | None:
+    if recipe.judge.model != "ema":
+        return None
+    if recipe.model.lora is not None:
+        raise UserError("judge.model ema follows all weights of the policy: train without model.lora, or use reference")
+    return MovingAverage(model, recipe.judge.ema_decay, run / records.CHECKPOINTS, checkpoint)
+
+
+def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, average: MovingAverage | None) -> Judge:
+    """The judge that the recipe names, in step over the ranks. The KL reference serves as one without another copy."""
+    model = trainer.model
+    if recipe.judge.model == "reference":
+        model = trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]
+    elif average is not None:
+        model = average.model
     backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
-    judge = backend(trainer.model, processor, recipe.judge.batch_size)
-    return InStepJudge(judge, gather_object)
+    return InStepJudge(backend(model, processor, recipe.judge.batch_size), gather_object)
+
+
+def _calibrate(
+    recipe: Recipe,
+    run: Path,
+    judge: Judge,
+    trainer: EmoTrainer,
+    processor: ProcessorMixin,
+    samples: Sequence[Sample],
+) -> None:
+    """Try the judge on some training images and say how well it sees; recorded in `judge.json`."""
+    chosen = Random(recipe.seed).sample(list(samples), min(recipe.judge.calibration, len(samples)))
+    length = trainer.args.max_completion_length
+    found = calibrate(judge, trainer.model, processor, chosen, recipe.prompt_template, recipe.thinking, length)
+    if found is not None and trainer.accelerator.is_main_process:
+        print(found.line())
+        records.write_json(run / JUDGE, asdict(found))
 
 
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:

@@ -28,6 +28,8 @@ class Sample:
     arousal: float | None = None
     group: str | None = None
     """Items of one group are near copies: resample them together."""
+    attributes: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
+    """What is known of the picture; an attribute that is absent is unknown."""
     reasoning: str | None = None
     """A completion to learn from, where the data has one; never shown to a judge."""
 
@@ -114,6 +116,8 @@ class Finding:
     reply: Reply | None = None
     reason: str | None = None
     """Why the question could not be asked."""
+    distractors: tuple[Reply, ...] = ()
+    """What the judge said of the same description on other images of the batch."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class RewardBreakdown:
 
     total: float
     parts: Mapping[str, float | None]
-    """Raw, unweighted: accuracy, format, consistency, coherence."""
+    """Raw, unweighted: accuracy, format, consistency, coherence, and the further parts that carry weight."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""Who judges: the policy, the start model or a moving average; and a judge that cannot see is found out."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emor3.config import load_recipe
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.judging import Calibration, MovingAverage, calibrate
+from emor3.modeling import load
+from emor3.reflection import ScriptedJudge
+from emor3.train import train
+from emor3.types import Reply
+from test_train import same, weights_of, write_recipe
+
+
+def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint, tmp_path):
+    policy, _ = load(random_checkpoint)
+    average = MovingAverage(policy, 0.75, tmp_path, None)
+    start = copy.deepcopy(average.model.state_dict())
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1.0)
+    average.on_step_end(None, None, None, policy)
+    moved = average.model.state_dict()
+    name = "model.language_model.norm.weight"
+    assert torch.allclose(moved[name], start[name] + 0.25)  # 0.75 * w + 0.25 * (w + 1)
+    assert not any(parameter.requires_grad for parameter in average.model.parameters())
+
+
+def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint, tmp_path):
+    policy, _ = load(random_checkpoint)
+    average = MovingAverage(policy, 0.5, tmp_path, None)
+    with torch.no_grad():
+        for parameter in average.model.parameters():
+            parameter.mul_(2.0)
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+
+    class State:
+        global_step, is_world_process_zero = 3, True
+
+    average.on_save(None, State, None)
+    again = MovingAverage(policy, 0.5, tmp_path, folder)
+    assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
+
+
+@pytest.mark.parametrize("judge", ["reference", "ema"])
+def test_each_judge_runs_in_training_and_leaves_the_policy_alone(tmp_path, scenes, random_checkpoint, judge):
+    run = train(
+        load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, judge={"model": judge}, grpo={"beta": 0.1}))
+    )
+    assert (run / "final" / "model.safetensors").is_file()
+    ema = run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors"
+    assert ema.is_file() == (judge == "ema")
+    if judge == "ema":  # a random model earns nothing and never moves, so neither does its average
+        start = dict(load(random_checkpoint)[0].named_parameters())
+        assert all(torch.allclose(value, start[name]) for name, value in load_file(ema).items())
+    assert weights_of(run / "final")
+
+
+def test_a_moving_average_of_adapters_is_refused(tmp_path, scenes, random_checkpoint):
+    model = {"path": random_checkpoint, "lora": {"r": 2}}
+    with pytest.raises(UserError, match="ema follows all weights"):
+        train(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, model=model, judge={"model": "ema"})))
+
+
+class SeeingJudge:
+    """Sees what `truth` says is on an image: yes with 0.9, else 0.2."""
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def answer(self, questions):
+        told = [0.9 if self.truth[q.image] in q.text else 0.2 for q in questions]
+        return [Reply("Yes" if p > 0.5 else "No", {"Yes": p, "No": 1 - p}) for p in told]
+
+
+def described(monkeypatch, texts):
+    """Let the policy describe the images with these texts."""
+    completions = [f"<step1>{t}</step1><step2>a</step2><step3>b</step3>\\boxed{{c}}" for t in texts]
+    monkeypatch.setattr("emor3.judging.generate", lambda *args, **kwargs: completions)
+
+
+def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(monkeypatch, scenes, random_checkpoint):
+    samples = load_samples(scenes, split="test")[:4]
+    texts = [f"Thing {place}." for place in range(4)]
+    described(monkeypatch, texts)
+    policy, processor = load(random_checkpoint)
+    truth = {sample.image: text for sample, text in zip(samples, texts, strict=True)}
+    seeing = calibrate(SeeingJudge(truth), policy, processor, samples, "steps", "steps", 8)
+    assert (seeing.auc, seeing.yes_own, seeing.yes_swapped, seeing.n) == (1, 1, 0, 4)
+    blind = calibrate(ScriptedJudge(lambda question: "Yes"), policy, processor, samples, "steps", "steps", 8)
+    assert (blind.auc, blind.yes_own, blind.yes_swapped) == (0.5, 1, 1)
+    assert "warning" in blind.line()
+    assert "warning" not in seeing.line()
+
+
+def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(monkeypatch, scenes, random_checkpoint):
+    samples = load_samples(scenes, split="test")[:3]
+    described(monkeypatch, ["A picture."] * 3)
+    judge = ScriptedJudge(lambda question: "Yes")
+    assert calibrate(judge, *load(random_checkpoint), samples, "steps", "steps", 8) is None
+    assert judge.asked == []
+
+
+def test_the_finding_is_one_line():
+    assert Calibration(0.91, 0.95, 0.1, 32).line() == (
+        "judge: AUC 0.91 between own and swapped descriptions of 32 images (yes to 95% and 10%)"
+    )
