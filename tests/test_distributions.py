@@ -85,4 +85,4 @@ def test_equally_sure_answers_share_their_errors_whatever_their_order():
 def test_calibration_is_empty_without_sampled_answers_and_skips_predictions_without_them():
     assert distributions.calibration([prediction("joy", "joy")]) == {}
     items = [sampled("joy", ["joy", "joy"], id="a"), prediction("joy", "joy", labels=TWO, id="b")]
-    assert distributions.calibration(items)["majority_accuracy"].n == 1
+    assert distributions.calibration(items)["leading_accuracy"].n == 1

@@ -12,7 +12,18 @@ import emor3
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
     *("errors", "taxonomy", "types"),
-    *("thinking", "reflection", "rewards", "canaries", "scoring", "uncertainty", "metrics", "distributions", "config"),
+    *(
+        "thinking",
+        "reflection",
+        "rewards",
+        "canaries",
+        "reflective",
+        "scoring",
+        "uncertainty",
+        "metrics",
+        "distributions",
+        "config",
+    ),
     *("records", "predictions", "figures", "compare", "exchange"),
     *("report_data", "report_plots", "report_cards", "report"),
     "processing",

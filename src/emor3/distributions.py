@@ -4,7 +4,6 @@ The model's distribution over the K labels is the share of the sampled answers, 
 over all labels (q = (count + 1/K) / (M + 1)), so that no label has probability 0. Unparsed answers count for no label.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,11 +18,25 @@ BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
 
 
+Shares = Callable[[Prediction], Floats]
+"""The model's distribution (K,) of one prediction."""
+
+
 def answer_shares(prediction: Prediction) -> Floats:
     """The model's distribution (K,) from its sampled answers, smoothed as the module says."""
+    answers = prediction.sampled or ()
+    return _smoothed(prediction, answers, [1.0] * len(answers))
+
+
+def weighed_shares(prediction: Prediction) -> Floats:
+    """The same with every answer counted by the weight that reflective decoding gives it."""
+    return _smoothed(prediction, prediction.sampled or (), prediction.weights or ())
+
+
+def _smoothed(prediction: Prediction, answers: Sequence[str | None], weights: Sequence[float]) -> Floats:
     labels = prediction.sample.labels.labels
-    counts = Counter(prediction.sampled)
-    return np.array([(counts[label] + 1 / len(labels)) / (counts.total() - counts[None] + 1) for label in labels])
+    totals = [sum(w for a, w in zip(answers, weights, strict=True) if a == label) for label in labels]
+    return (np.array(totals) + 1 / len(labels)) / (sum(totals) + 1)
 
 
 def votes(prediction: Prediction) -> Floats | None:
@@ -32,9 +45,9 @@ def votes(prediction: Prediction) -> Floats | None:
     return None if shares is None else np.array([shares.get(label, 0.0) for label in prediction.sample.labels.labels])
 
 
-def majority_answer(prediction: Prediction) -> str:
-    """The label most often sampled; the earlier one in the label set where several are."""
-    return prediction.sample.labels.labels[int(answer_shares(prediction).argmax())]
+def leading_answer(prediction: Prediction, shares: Shares) -> str:
+    """The label with the largest share; the earlier one in the label set where several have it."""
+    return prediction.sample.labels.labels[int(shares(prediction).argmax())]
 
 
 # --- distance between votes p and model q, both (K,) ------------------------------------------------------------------
@@ -72,32 +85,32 @@ DISTANCES: dict[str, Callable[[Floats, Floats], float]] = {
 """Distances to the votes (lower is better); cosine and intersection are similarities (higher is better)."""
 
 
-def distances(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
+def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0) -> dict[str, Estimate]:
     """Mean of every distance over the predictions that have votes and sampled answers; nothing where none has."""
-    pairs = [
-        (p, human, answer_shares(p)) for p in predictions if p.sampled is not None and (human := votes(p)) is not None
-    ]
+    pairs = [(p, human, shares(p)) for p in predictions if p.sampled is not None and (human := votes(p)) is not None]
     if not pairs:
         return {}
     items = clusters([p for p, _, _ in pairs])
     return {name: mean([f(human, model) for _, human, model in pairs], items, seed) for name, f in DISTANCES.items()}
 
 
-# --- calibration and selective prediction, on the majority of the sampled answers ------------------------------------
+# --- calibration and selective prediction on the leading answer -------------------------------------------------------
 
 
-def confidences(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
-    """Confidence (N,) in the majority answer, and whether it is right (N,)."""
-    confidence = np.array([answer_shares(p).max() for p in predictions])
-    return confidence, np.array([float(majority_answer(p) == p.sample.label) for p in predictions])
+def confidences(predictions: Sequence[Prediction], shares: Shares = answer_shares) -> tuple[Floats, Floats]:
+    """Confidence (N,) in the leading answer, and whether it is right (N,)."""
+    confidence = np.array([shares(p).max() for p in predictions])
+    return confidence, np.array([float(leading_answer(p, shares) == p.sample.label) for p in predictions])
 
 
-def calibration(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
-    """Accuracy of the majority answer, ECE, Brier score and area under the risk-coverage curve; nothing unsampled."""
+def calibration(
+    predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0
+) -> dict[str, Estimate]:
+    """Accuracy of the leading answer, ECE, Brier score and area under the risk-coverage curve; nothing unsampled."""
     sampled = [p for p in predictions if p.sampled is not None]
     if not sampled:
         return {}
-    confidence, right = confidences(sampled)
+    confidence, right = confidences(sampled, shares)
     items = clusters(sampled)
     cells = reliability_cells(confidence, right)
 
@@ -105,22 +118,22 @@ def calibration(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, E
         return area_under_risk(confidence[indices], right[indices])
 
     return {
-        "majority_accuracy": mean(right.tolist(), items, seed),
+        "leading_accuracy": mean(right.tolist(), items, seed),
         "expected_calibration_error": Estimate(
             float(calibration_error(cells.sum(0))), *bootstrap(calibration_error, cells, items, seed), len(sampled)
         ),
-        "brier": mean([brier(p) for p in sampled], items, seed),
+        "brier": mean([brier(p, shares) for p in sampled], items, seed),
         "risk_coverage_area": Estimate(
             risk_area(np.arange(len(sampled))), *resample(risk_area, items, seed), len(sampled)
         ),
     }
 
 
-def brier(prediction: Prediction) -> float:
+def brier(prediction: Prediction, shares: Shares = answer_shares) -> float:
     """Squared distance of the model's distribution to the true label's certain one (Brier 1950), from 0 to 2."""
     labels = prediction.sample.labels.labels
     truth = np.array([float(label == prediction.sample.label) for label in labels])
-    return float(np.sum((answer_shares(prediction) - truth) ** 2))
+    return float(np.sum((shares(prediction) - truth) ** 2))
 
 
 def reliability_cells(confidence: Floats, right: Floats) -> Floats:

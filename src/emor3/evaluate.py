@@ -1,6 +1,6 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
@@ -22,6 +22,7 @@ from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_json, write_json
 from emor3.reflection import reflect
+from emor3.reflective import weigh
 from emor3.rewards import predicted_label
 from emor3.thinking import Thinking, build_prompt, parse
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
@@ -40,6 +41,8 @@ class EvaluationSettings:
     """0 is greedy."""
     samples: int = 0
     """Completions to sample at temperature 1 beside the judged one, for distributions and calibration."""
+    reflective: bool = False
+    """Have the judge weigh each of these too (reflective decoding)."""
     seed: int = 0
     thinking: Thinking = "steps"
     template: str = "steps"
@@ -152,8 +155,8 @@ def predict_samples(
     swapped = reflect_on_swapped(candidate.judge, samples, thoughts)
     sampled = sample_answers(candidate, samples, settings, on_batch)
     return [
-        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), *judged)
-        for sample, completion, thought, *judged in zip(
+        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), reflection, other, *drawn)
+        for sample, completion, thought, reflection, other, drawn in zip(
             samples, completions, thoughts, reflections, swapped, sampled, strict=True
         )
     ]
@@ -193,26 +196,39 @@ def reflect_on_swapped(
     ]
 
 
+Drawn = tuple[tuple[str | None, ...] | None, tuple[float, ...] | None]
+"""Labels of M sampled completions, and what reflective decoding weighs each; None where not asked for."""
+
+
 def sample_answers(
     candidate: Candidate,
     samples: Sequence[Sample],
     settings: EvaluationSettings,
     on_batch: Callable[[int], None] | None = None,
-) -> list[tuple[str | None, ...] | None]:
-    """For each of N samples the labels of M completions sampled at temperature 1; None where M is 0."""
-    if settings.samples == 0:
-        return [None] * len(samples)
-    drawn = []
+) -> list[Drawn]:
+    """For each of N samples the labels of M completions sampled at temperature 1, and their weights."""
+    drawn = [
+        [parse(completion, settings.thinking) for completion in completions]
+        for completions in sample_completions(candidate, samples, settings, on_batch)
+    ]
+    answers = [[predicted_label(t, s.labels) for t, s in zip(thoughts, samples, strict=True)] for thoughts in drawn]
+    per_sample = list(zip(*answers, strict=True)) if drawn else [None] * len(samples)
+    if not drawn or not settings.reflective:
+        return [(labels, None) for labels in per_sample]
+    weights = [weigh(candidate.judge, samples, thoughts) for thoughts in drawn]
+    return list(zip(per_sample, zip(*weights, strict=True), strict=True))
+
+
+def sample_completions(
+    candidate: Candidate,
+    samples: Sequence[Sample],
+    settings: EvaluationSettings,
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[list[str]]:
+    """M times one completion for each of N samples, at temperature 1."""
     for draw in range(settings.samples):
         hot = replace(settings, temperature=1.0, seed=settings.seed + 1 + draw)
-        completions = complete(candidate, samples, hot, on_batch)
-        drawn.append(
-            [
-                predicted_label(parse(completion, settings.thinking), sample.labels)
-                for completion, sample in zip(completions, samples, strict=True)
-            ]
-        )
-    return list(zip(*drawn, strict=True))
+        yield complete(candidate, samples, hot, on_batch)
 
 
 def fresh_folder(output: Path | None, kind: str) -> Path:

@@ -27,7 +27,8 @@ FIGURES = {
     "agreement": "think-answer agreement",
     "step3_polarity": "step 3 polarity",
     "step3_arousal": "step 3 arousal",
-    "majority_accuracy": "accuracy, majority vote",
+    "leading_accuracy": "accuracy, majority of M",
+    "reflective_leading_accuracy": "accuracy, reflective",
 }
 """Shares, in the order of every table, as a person reads them."""
 
@@ -44,6 +45,9 @@ DISTANCES = {
     "cosine": "cosine (up)",
     "intersection": "intersection (up)",
 }
+REFLECTIVE = "reflective_"
+"""Prefix of the same figures with sampled answers weighed by reflective decoding."""
+DISTANCES |= {f"{REFLECTIVE}{name}": f"{title}, reflective" for name, title in DISTANCES.items()}
 """Figures that are no shares; lower is better but for those marked."""
 
 
@@ -69,12 +73,19 @@ def summarise(data: str, predictions: Sequence[Prediction], thinking: Thinking) 
         figures={
             **_classification(predictions),
             **{name: estimate for name, estimate in reasoning.items() if estimate is not None},
-            **distributions.calibration(predictions),
-            **distributions.distances(predictions),
+            **_distribution(predictions),
         },
         majority=_classification(majority_class(predictions, most_frequent[0][0] if most_frequent else "")),
         confusion=metrics.classify(predictions).confusion,
     )
+
+
+def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
+    figures = distributions.calibration(predictions) | distributions.distances(predictions)
+    weighed = [prediction for prediction in predictions if prediction.weights is not None]
+    shares = distributions.weighed_shares
+    reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
+    return figures | {f"{REFLECTIVE}{name}": estimate for name, estimate in reflective.items()}
 
 
 def _classification(predictions: Sequence[Prediction]) -> dict[str, Estimate]:

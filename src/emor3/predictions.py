@@ -79,6 +79,7 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
         **reasoning_row(prediction),
         "swapped": finding_row(prediction.swapped),
         "sampled": prediction.sampled,
+        "weights": prediction.weights,
     }
 
 
@@ -139,7 +140,7 @@ def _read_prediction(row: Mapping[str, Any], labels: LabelSet, thinking: Thinkin
         predicted_label(thought, labels),
         Reflection(consistency, coherence),
         _read_finding(row["swapped"], Aspect.CONSISTENCY, sample),
-        None if row["sampled"] is None else tuple(row["sampled"]),
+        *(None if row[name] is None else tuple(row[name]) for name in ("sampled", "weights")),
     )
 
 

@@ -162,6 +162,8 @@ class Prediction:
     """A control: the judge on this image and another image's step 1, which must not be supported."""
     sampled: tuple[str | None, ...] | None = None
     """Labels that M more completions answered, sampled at temperature 1; None where none were sampled."""
+    weights: tuple[float, ...] | None = None
+    """What reflective decoding weighs each of them; None where the judge was not asked."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Reflective decoding weighs completions by their reasoning and says when it does not know."""
+
+import pytest
+
+from emor3 import distributions
+from emor3.figures import summarise
+from emor3.reflection import ScriptedJudge
+from emor3.reflective import decide, weigh
+from emor3.taxonomy import LabelSet
+from emor3.thinking import parse
+from emor3.types import Aspect, Reply, Sample
+from made_up import prediction
+
+TWO = LabelSet("two", ("joy", "fear"))
+
+
+def thought(answer, trigger="A dog."):
+    return parse(f"<step1>{trigger}</step1><step2>a</step2><step3>b</step3>\\boxed{{{answer}}}")
+
+
+class Graded:
+    """Sees a dog with 0.8 and anything else with 0.1; reads joy from every reasoning with 0.9."""
+
+    def answer(self, questions):
+        replies = []
+        for question in questions:
+            if question.aspect is Aspect.CONSISTENCY:
+                yes = 0.8 if "dog" in question.text else 0.1
+                replies.append(Reply("Yes", {"Yes": yes, "No": 1 - yes}))
+            else:
+                replies.append(Reply("joy", {"joy": 0.9, "fear": 0.1}))
+        return replies
+
+
+def weights_of(judge, *thoughts):
+    return weigh(judge, [Sample("s", "x.png", "", TWO)] * len(thoughts), list(thoughts))
+
+
+def test_a_weight_is_the_chance_of_the_description_times_that_of_the_own_answer():
+    found = weights_of(Graded(), thought("joy"), thought("fear"), thought("joy", "A cat."), thought("nothing"))
+    assert found == pytest.approx([0.8 * 0.9, 0.8 * 0.1, 0.1 * 0.9, 0])
+
+
+def test_free_text_verdicts_weigh_all_or_nothing():
+    judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "joy")
+    assert weights_of(judge, thought("joy"), thought("fear")) == [1, 0]
+
+
+def test_what_cannot_be_asked_weighs_nothing():
+    assert weights_of(Graded(), parse("\\boxed{joy}")) == [0]
+
+
+def test_two_unsupported_answers_lose_against_a_supported_one():
+    decision = decide(["fear", "fear", "joy", None], [0.1, 0.1, 0.7, 0.0], TWO, abstain_below=0.5)
+    assert (decision.label, decision.best, decision.abstains) == ("joy", 2, False)
+    assert decision.distribution == pytest.approx({"joy": 7 / 9, "fear": 2 / 9})
+    assert decide(["fear", "fear", "joy"], [0.1, 0.1, 0.7], TWO, abstain_below=0.8).abstains
+
+
+def test_without_any_support_there_is_no_label():
+    decision = decide(["joy", None], [0.0, 0.0], TWO, abstain_below=0.0)
+    assert (decision.label, decision.best, decision.distribution, decision.abstains) == (None, None, {}, True)
+
+
+def test_figures_stand_beside_those_of_the_majority_at_equal_m():
+    # The majority says fear; the judge's weights turn it to joy, the truth.
+    made = prediction("joy", "joy", labels=TWO, sampled=("fear", "fear", "joy"), votes={"joy": 1.0})
+    weighed = type(made)(**{**vars(made), "weights": (0.1, 0.1, 0.7)})
+    assert distributions.weighed_shares(weighed) == pytest.approx([(0.7 + 0.5) / 1.9, (0.2 + 0.5) / 1.9])
+    figures = summarise("d", [weighed], "steps").figures
+    assert (figures["leading_accuracy"].value, figures["reflective_leading_accuracy"].value) == (0, 1)
+    assert figures["reflective_intersection"].value > figures["intersection"].value
+    assert "reflective_brier" not in summarise("d", [made], "steps").figures
