@@ -30,10 +30,11 @@ def processor():
 
 def short_build(folder, monkeypatch, seed=0):
     monkeypatch.setattr(building, "VISION_STEPS", 2)
+    monkeypatch.setattr(building, "STEPS", 2)
     monkeypatch.setattr(building, "VISION_BATCH", 4)
     monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
     threads = torch.get_num_threads()
-    build(folder, 2, seed, lambda step, losses: None)
+    build(folder, seed, lambda losses: None)
     torch.set_num_threads(threads)
     return load_file(folder / "model.safetensors")
 
