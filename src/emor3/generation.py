@@ -20,7 +20,7 @@ MAX_ASPECT_RATIO = 200
 
 
 def open_image(path: str) -> Image.Image:
-    """The picture as RGB, upright. Raises UserError naming the file where it is missing, too large, a mere strip or broken."""
+    """The picture as RGB, upright. Raises UserError naming the file if it is missing, too large, a strip or broken."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:

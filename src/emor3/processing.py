@@ -43,7 +43,7 @@ def load_processor(path: str) -> ProcessorMixin:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load the processor of {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(processor, ProcessorMixin):
-        raise UserError(f"{path} is no image-text-to-text model: it has no image processor, only a tokenizer")
+        raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
     processor.tokenizer.padding_side = "left"
     return processor
 

@@ -117,7 +117,9 @@ def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
     """The value in the type TRL declares: its dataclass takes any, and YAML reads 5e-5 as a text."""
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
-        raise UserError(f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UserError(
+            f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
+        )
     try:
         return TypeAdapter(known[key]).validate_python(value)
     except ValidationError as error:
