@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.config import Recipe
-from emor3.data import label_set_for, manifest_lines, parse_row, read_label, resolve_folder, to_sample
+from emor3.data import label_set_for, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
 from emor3.errors import UserError, one_line
 from emor3.generation import chat, open_image
 from emor3.taxonomy import LabelSet
@@ -120,7 +120,7 @@ def _compare(report: Report, seen: Seen, sample: Sample, where: str) -> None:
 def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
     for where, line in manifest_lines(folder):
         try:
-            yield read_label(parse_row(line, where), label_field, where)
+            yield from named_labels(parse_row(line, where), label_field, where)
         except UserError:
             continue  # reported when the row is checked
 
@@ -140,7 +140,9 @@ def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int
 
 def describe(report: Report) -> Table:
     """A report as a person reads it."""
-    table = Table("", "", box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows")
+    table = Table(
+        "", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows"
+    )
     table.add_row("label set", f"{report.labels.name}: {', '.join(report.labels.labels)}")
     for split in sorted({split for split, _ in report.counts}):
         per_label = {label: report.counts[split, label] for label in report.labels.labels}

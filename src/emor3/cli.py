@@ -5,6 +5,7 @@ go through (`score`, `data check`, `predict`) still goes through all of it and e
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -74,6 +75,7 @@ Overrides = Annotated[
 
 def main() -> None:
     """Entry point of the `emor3` command."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
     try:
         app()
     except UserError as error:
@@ -214,7 +216,7 @@ def _evaluate_again(path: Path) -> None:
 
 @app.command()
 def compare(
-    evaluations: Annotated[list[Path], typer.Argument(metavar="A B...", help="Folders that `emor3 evaluate` wrote.")],
+    evaluations: Annotated[list[Path], typer.Argument(metavar="A B", help="Folders that `emor3 evaluate` wrote.")],
 ) -> None:
     """Compare saved evaluations with the first by paired tests.
 
@@ -234,7 +236,7 @@ def compare(
 @app.command()
 def report(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run and evaluation folders, or folders that hold some.")
+        list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
     watch: Annotated[
@@ -242,7 +244,10 @@ def report(
     ] = False,
     every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
 ) -> None:
-    """Put runs and evaluations on one self-contained page; status 1 if anything had to be left out."""
+    """Put runs and evaluations on one self-contained page.
+
+    Ends with status 1 if anything had to be left out.
+    """
     from emor3 import report as page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
@@ -259,7 +264,7 @@ def report(
 
 @app.command()
 def share(
-    evaluation: Annotated[Path, typer.Argument(help="Folder that `emor3 evaluate` wrote.")],
+    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="Folder that `emor3 evaluate` wrote.")],
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
 ) -> None:
     """Write a saved evaluation in the formats of other tools.

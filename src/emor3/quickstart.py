@@ -60,16 +60,15 @@ class Outcome:
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
     """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
     start = time.perf_counter()
-    console = Console(markup=False, highlight=False)
     folder = fresh_folder(output, "quickstart")
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
     settings = replace(SETTINGS, seed=seed, limit=limit)
-    console.print(f"1/3  evaluating the base ({recipe.model.path})")
+    print(f"1/3  evaluating the base ({recipe.model.path})")
     before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "before")
-    console.print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+    print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
     train(recipe)
-    console.print("3/3  evaluating again")
+    print("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "after")
     outcomes = [compare(key[0], before[key], after[key]) for key in before]
@@ -77,13 +76,13 @@ def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides:
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
     plot_rewards(run / METRICS, folder / "rewards.png")
-    Console(width=max(console.width, TABLE_WIDTH)).print(outcome_table(outcomes))
-    console.print("Completions of the trained model on the first test scenes, greedy:\n")
+    Console(width=max(Console().width, TABLE_WIDTH)).print(outcome_table(outcomes))
+    print("Completions of the trained model on the first test scenes, greedy:\n")
     for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
-        console.print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
-    console.print(f"judge of consistency and coherence: {trained.judge_path}")
-    console.print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    console.print(f"took {seconds / 60:.1f} minutes")
+        print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+    print(f"judge of consistency and coherence: {trained.judge_path}")
+    print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
+    print(f"took {seconds / 60:.1f} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
