@@ -18,7 +18,7 @@ GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, 
 
 @pytest.fixture
 def emor3(monkeypatch, capfd, tmp_path):
-    """Run a command line in this process through `main`; returns exit status and the lines it printed on both streams."""
+    """Run a command line in this process through `main`; returns its exit status and the lines it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):

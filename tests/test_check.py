@@ -1,4 +1,4 @@
-"""`emor3 data check` finds each defect, counts what is there, and keeps apart what breaks training from what flatters."""
+"""`emor3 data check` finds each defect, counts what is there, and tells what breaks training from what flatters."""
 
 import json
 

@@ -67,7 +67,7 @@ def test_a_bad_setting_is_refused_in_one_line(overrides, message):
 def test_a_missing_setting_is_named():
     content = minimal()
     del content["data"]["train"]
-    with pytest.raises(UserError, match="setting 'data.train' is missing"):
+    with pytest.raises(UserError, match=r"setting 'data\.train' is missing"):
         recipe(content)
 
 

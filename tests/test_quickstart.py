@@ -1,4 +1,4 @@
-"""A quickstart in miniature, through the command line: its table, files and figures agree with the saved predictions."""
+"""A quickstart in miniature, through the command line: its table and figures agree with the saved predictions."""
 
 import json
 import re
