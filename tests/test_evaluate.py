@@ -1,4 +1,4 @@
-"""`emor3 evaluate`: prompt, parser and scorer of training, greedy and repeatable, a fixed judge, nothing overwritten."""
+"""`emor3 evaluate`: prompt, parser and scorer of training, repeatable, a fixed judge, nothing overwritten."""
 
 import json
 from pathlib import Path
