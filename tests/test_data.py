@@ -53,6 +53,13 @@ def test_the_label_set_of_the_data_spans_all_splits(tmp_path):
     assert sample.labels.labels == ("bleak", "cosy")
 
 
+def test_labels_that_viewers_only_voted_for_belong_to_the_set_of_the_data(tmp_path):
+    folder = write_folder(tmp_path, [row("a", "joy", distribution={"joy": 2, "fear": 1, "awe": 0})])
+    (sample,) = load_samples(folder)
+    assert sample.labels.labels == ("awe", "fear", "joy")
+    assert sample.distribution == {"joy": 2 / 3, "fear": 1 / 3, "awe": 0}
+
+
 def test_labels_that_equal_a_built_in_set_are_that_set(tmp_path):
     folder = write_folder(tmp_path, [row("a", "Positive"), row("b", "neutral"), row("c", "negative")])
     samples = load_samples(folder)

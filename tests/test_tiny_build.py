@@ -30,10 +30,11 @@ def processor():
 
 def short_build(folder, monkeypatch, seed=0):
     monkeypatch.setattr(building, "VISION_STEPS", 2)
+    monkeypatch.setattr(building, "STEPS", 2)
     monkeypatch.setattr(building, "VISION_BATCH", 4)
     monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # two threads crawl on busy cores
-    build(folder, 2, seed, lambda step, losses: None)
+    build(folder, seed, lambda losses: None)
     return load_file(folder / "model.safetensors")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.config import Recipe
-from emor3.data import label_set_for, manifest_lines, parse_row, read_label, resolve_folder, to_sample
-from emor3.errors import UserError
+from emor3.data import label_set_for, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
+from emor3.errors import UserError, one_line
 from emor3.generation import chat, open_image
 from emor3.taxonomy import LabelSet
 from emor3.thinking import build_prompt
@@ -68,21 +68,21 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin) -> Report:
     Images are opened one at a time; what is kept is a digest for each image and a name for each group.
     Raises UserError where the folder holds no manifest or the label set cannot be read.
     """
-    folder, field = resolve_folder(path), recipe.data.label_field
-    report = Report(path, label_set_for(recipe.data.labels, _found_labels(folder, field)))
+    folder, label_field = resolve_folder(path), recipe.data.label_field
+    report = Report(path, label_set_for(recipe.data.labels, _found_labels(folder, label_field)))
     count_tokens = token_counter(processor, build_prompt(report.labels, recipe.prompt_template))
     seen = Seen()
     for where, line in manifest_lines(folder):
         report.rows += 1
         try:
-            sample = to_sample(parse_row(line, where), folder, report.labels, field, where)
+            sample = to_sample(parse_row(line, where), folder, report.labels, label_field, where)
         except UserError as error:
             report.bad_rows.add(str(error))
             continue
         _compare(report, seen, sample, where)
         try:
             report.tokens[count_tokens(open_image(sample.image).size)] += 1
-        except (UserError, ValueError) as error:  # ValueError: a shape that the processor refuses
+        except UserError as error:
             report.unreadable.add(f"{where}: {error}")
             continue
         report.counts[sample.split, sample.label] += 1
@@ -120,16 +120,13 @@ def _compare(report: Report, seen: Seen, sample: Sample, where: str) -> None:
 def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
     for where, line in manifest_lines(folder):
         try:
-            yield read_label(parse_row(line, where), label_field, where)
+            yield from named_labels(parse_row(line, where), label_field, where)
         except UserError:
             continue  # reported when the row is checked
 
 
 def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
-    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else.
-
-    The function raises ValueError for a shape that the processor refuses.
-    """
+    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
     template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
     without_image = len(processor(text=[template(chat(prompt, False))])["input_ids"][0])
 
@@ -143,7 +140,9 @@ def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int
 
 def describe(report: Report) -> Table:
     """A report as a person reads it."""
-    table = Table("", "", box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows")
+    table = Table(
+        "", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows"
+    )
     table.add_row("label set", f"{report.labels.name}: {', '.join(report.labels.labels)}")
     for split in sorted({split for split, _ in report.counts}):
         per_label = {label: report.counts[split, label] for label in report.labels.labels}
@@ -157,5 +156,5 @@ def describe(report: Report) -> Table:
         weight = "breaks training" if tally.breaks_training else "flatters evaluation"
         table.add_row(tally.what, f"{tally.count} ({weight})" if tally.count else "none")
         for example in tally.examples:
-            table.add_row("", example)
+            table.add_row("", one_line(example))
     return table

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
@@ -59,6 +59,7 @@ def cold_start(
             processing_class=processor,
             peft_config=lora,
         )
+        trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         trainer.train()
     policy = trainer.accelerator.unwrap_model(trainer.model)
     return policy if lora is None else policy.merge_and_unload()

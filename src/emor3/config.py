@@ -1,6 +1,7 @@
 """Recipes: what a training run does, as YAML a person edits. Unknown keys are refused with the nearest known one."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -153,8 +154,12 @@ class Recipe(Block):
         for key in grpo:
             if key in OWNED:
                 raise ValueError(f"{key!r} is set by emor3; use {OWNED[key]}")
-        if grpo.get("num_generations", 2) < 2:
-            raise ValueError("num_generations (G) must be at least 2: an advantage compares a group's completions")
+        generations = grpo.get("num_generations", 2)
+        if not isinstance(generations, int) or generations < 2:
+            raise ValueError(
+                "num_generations (G) must be a whole number of at least 2, since an advantage compares the completions "
+                f"of a group; found {generations!r}"
+            )
         return grpo
 
 
@@ -207,18 +212,21 @@ def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     fault = error.errors()[0]
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(schema, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        *parents, key = (str(part) for part in fault["loc"])
+        known = _known_keys(schema, parents)
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {'.'.join([*parents, *near])!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown setting {place!r}; {hint}"
     if fault["type"] == "missing":
         return f"setting {place!r} is missing"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (found {fault['input']!r})"
+    if fault["type"] == "value_error":  # our own words
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {fault['msg']} (found {fault['input']!r})"
 
 
-def _known_keys(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(schema: type[BaseModel], location: Iterable[str]) -> list[str]:
     for part in location:
-        schema = _block_of(schema.model_fields[str(part)].annotation)
+        schema = _block_of(schema.model_fields[part].annotation)
     return list(schema.model_fields)
 
 

@@ -38,7 +38,7 @@ def load_samples(
     """
     folder = resolve_folder(path)
     rows = [(where, parse_row(line, where)) for where, line in manifest_lines(folder)]
-    label_set = label_set_for(labels, (read_label(row, label_field, where) for where, row in rows))
+    label_set = label_set_for(labels, (name for where, row in rows for name in named_labels(row, label_field, where)))
     chosen = [(where, row) for where, row in rows if split is None or split_of(row) == split]
     if not chosen:
         raise UserError(f"{path}: no rows{in_split(split)}; {describe_splits(row for _, row in rows)}")
@@ -96,6 +96,12 @@ def read_label(row: Mapping[str, Any], label_field: str, where: str) -> str:
     if not isinstance(label, str) or not label.strip():
         raise UserError(f"{where}: {label_field!r} must be a label in words, found {label!r}")
     return label
+
+
+def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[str]:
+    """Labels that a row names: its own and those that viewers could vote for. Raises UserError as read_label."""
+    votes = row.get("distribution") if label_field == "label" else None
+    return [read_label(row, label_field, where), *(votes if isinstance(votes, dict) else ())]
 
 
 def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_field: str, where: str) -> Sample:

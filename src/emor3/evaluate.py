@@ -8,8 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.config import Recipe
@@ -20,6 +18,7 @@ from emor3.generation import generate
 from emor3.judges import ScoreJudge
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.progress import evaluation_bar
 from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_json, write_json
 from emor3.reflection import reflect
 from emor3.reflective import weigh
@@ -105,7 +104,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     head = evaluation_head(candidate, settings, samples)
     write_json(output / EVALUATION, head)
     evaluations = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with evaluation_bar() as progress:
         for path, chosen in samples.items():
             total = len(chosen) * (1 + settings.samples)
             advance = partial(progress.advance, progress.add_task(path, total=total))

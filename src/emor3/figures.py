@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from emor3 import distributions, metrics
 from emor3.predictions import majority_class
@@ -117,7 +117,7 @@ def _figures_row(evaluation: Evaluation) -> dict[str, Any]:
 
 def results_table(model: str, evaluations: Iterable[Evaluation]) -> Table:
     """Shares in percent and distances as they are, with 95% intervals, beside those of the majority class."""
-    table = Table("", model, "majority class", box=box.SIMPLE)
+    table = Table(Column("", overflow="fold"), model, "majority class", box=box.SIMPLE)
     for evaluation in evaluations:
         table.add_row(f"{evaluation.data}, n = {len(evaluation.predictions)}")
         for name in (name for name in FIGURES if name in evaluation.figures):

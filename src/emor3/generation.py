@@ -15,13 +15,18 @@ Request = tuple[str | None, str]
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
 
+MAX_ASPECT_RATIO = 200
+"""Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
+
 
 def open_image(path: str) -> Image.Image:
-    """The picture as RGB, upright. Raises UserError naming the file where it is missing, too large or broken."""
+    """The picture as RGB, upright. Raises UserError naming the file if it is missing, too large, a strip or broken."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
+            if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
+                raise UserError(f"image {path} is {image.width} x {image.height} pixels, too long a strip: crop it")
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist: check its path") from None

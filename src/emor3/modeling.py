@@ -4,6 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HTTPError
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
@@ -22,7 +24,20 @@ def resolve_checkpoint(path: str) -> str:
         raise UserError(f"{path} is not a checkpoint: it has no config.json; give a folder saved by save_pretrained")
     if not folder.exists() and (folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1):
         raise UserError(f"no checkpoint at {path}: give a folder, a hub name such as org/model, or {EMBEDDED!r}")
+    if not folder.exists():
+        _ask_hub(path)
     return path
+
+
+def _ask_hub(name: str) -> None:
+    """Raise UserError at once where a hub name leads nowhere; transformers tries every file again for minutes."""
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+    except (HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no folder {name}, and the hub gives no such model: {reason}") from None
 
 
 def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -31,8 +46,8 @@ def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixi
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
+    processor = load_processor(source)
     try:
-        processor = load_processor(source)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None

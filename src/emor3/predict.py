@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from emor3.data import LabelSpec, label_set_for, load_samples
-from emor3.errors import UserError
+from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples
 from emor3.generation import open_image
 from emor3.predictions import reasoning_row
@@ -84,7 +84,7 @@ def describe(prediction: Prediction) -> str:
         ("coherence", _describe_finding(reflection.coherence)),
     ]
     return "\n".join(
-        [prediction.sample.image, *(f"  {name:<12} {' '.join((text or '-').split())}" for name, text in lines)]
+        [one_line(prediction.sample.image), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
     )
 
 

@@ -36,11 +36,14 @@ if find_spec("torchvision") is None:
 def load_processor(path: str) -> ProcessorMixin:
     """Processor of the checkpoint at a local path or hub name; padding on the left, as generation needs it.
 
-    Raises ValueError for a checkpoint of a text-only model.
+    Raises UserError where there is none, as for a text-only model.
     """
-    processor = AutoProcessor.from_pretrained(path)
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load the processor of {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(processor, ProcessorMixin):
-        raise ValueError(f"it has no image processor, only a {type(processor).__name__}")
+        raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
     processor.tokenizer.padding_side = "left"
     return processor
 

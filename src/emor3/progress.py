@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -15,15 +16,26 @@ TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
 
 
+def training_bar() -> Progress:
+    """A bar that stays when it is done, with its last description; where there is no terminal it is printed once."""
+    columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns)
+
+
+def evaluation_bar() -> Progress:
+    """A bar with ETA on standard error that goes away when it is done; none where there is no terminal."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes a run's records from the main process and moves its progress bar."""
 
     def __init__(self, run: Path, processor: ProcessorMixin) -> None:
         self.run = run
         self.processor = processor
-        columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
         self.seconds: Counter[str] = Counter()
-        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), *columns)
+        self.progress = training_bar()
         self.task = self.progress.add_task("EMO-R3", total=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import transformers
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
@@ -20,14 +19,14 @@ from rich.table import Table
 
 from emor3 import metrics
 from emor3.config import load_recipe
-from emor3.data import EMBEDDED, manifest_lines, parse_row, resolve_folder
+from emor3.data import EMBEDDED, resolve_folder
 from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_folder, load_candidate
 from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
 from emor3.predictions import RESULTS
 from emor3.records import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
-from emor3.tiny.world import Scene
 from emor3.train import train
 from emor3.uncertainty import Comparison, compare_hits, proportion
 
@@ -41,6 +40,8 @@ DECODINGS = {
 """Name -> temperature and the data sets evaluated at it."""
 SHOWN = ("accuracy", "macro_f1", "format", "consistency", "coherence", "unparsed", "perception")
 EXAMPLES = 3
+TABLE_WIDTH = 80
+"""Columns that the table needs; it is never cut below them."""
 WINDOW = 10
 """Steps that the plot's lines are averaged over."""
 
@@ -59,17 +60,15 @@ class Outcome:
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
     """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
     start = time.perf_counter()
-    transformers.logging.disable_progress_bar()
-    console = Console(markup=False, highlight=False)
     folder = fresh_folder(output, "quickstart")
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
     settings = replace(SETTINGS, seed=seed, limit=limit)
-    console.print(f"1/3  evaluating the base ({recipe.model.path})")
+    print(f"1/3  evaluating the base ({recipe.model.path})")
     before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "before")
-    console.print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+    print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
     train(recipe)
-    console.print("3/3  evaluating again")
+    print("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "after")
     outcomes = [compare(key[0], before[key], after[key]) for key in before]
@@ -77,13 +76,13 @@ def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides:
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
     plot_rewards(run / METRICS, folder / "rewards.png")
-    console.print(outcome_table(outcomes))
-    console.print("Completions of the trained model on the first test scenes, greedy:\n")
+    Console(width=max(Console().width, TABLE_WIDTH)).print(outcome_table(outcomes))
+    print("Completions of the trained model on the first test scenes, greedy:\n")
     for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
-        console.print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
-    console.print(f"judge of consistency and coherence: {trained.judge_path}")
-    console.print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    console.print(f"took {seconds / 60:.1f} minutes")
+        print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+    print(f"judge of consistency and coherence: {trained.judge_path}")
+    print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
+    print(f"took {seconds / 60:.1f} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
@@ -105,14 +104,8 @@ def with_perception(evaluation: Evaluation) -> Evaluation:
 
 def perceived(evaluation: Evaluation) -> list[bool]:
     """Whether step 1 names exactly the factors that were drawn, for each prediction."""
-    scenes = read_scenes(evaluation.data)
-    return [names_scene(p.thought.trigger, scenes[p.sample.id]) for p in evaluation.predictions]
-
-
-def read_scenes(data: str) -> dict[str, Scene]:
-    """What was drawn, by sample id; never shown to a model."""
-    rows = (parse_row(line, where) for where, line in manifest_lines(resolve_folder(data)))
-    return {row["file_name"]: Scene(row["object"], row["face"], row["surroundings"]) for row in rows}
+    scenes = read_scenes(resolve_folder(evaluation.data))
+    return [names_scene(p.thought.trigger, scenes[p.sample.image]) for p in evaluation.predictions]
 
 
 def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
@@ -129,8 +122,9 @@ def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Figures in percent with 95% intervals before and after; change and p-value where a paired test was made."""
-    table = Table(box=box.SIMPLE, title="Before and after EMO-R3")
-    for heading in ("%", "before", "after", "change", "p"):
+    title = "Before and after EMO-R3: percent [95% interval]"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
+    for heading in ("", "before", "after", "change", "p"):
         table.add_column(heading, no_wrap=True)
     titles = FIGURES | {"perception": "perception"}
     for outcome in outcomes:

@@ -3,16 +3,18 @@
 import difflib
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any, get_type_hints
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import GRPOConfig
 
@@ -73,14 +75,8 @@ def chosen_samples(recipe: Recipe) -> list[Sample]:
 
 def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     """TRL's settings: ours, then the recipe's `grpo` block. Raises UserError for names or values TRL does not take."""
-    known = {field.name for field in fields(GRPOConfig)}
-    chosen = recipe.grpo or {}
-    for key in chosen:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UserError(
-                f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
-            )
+    known = get_type_hints(GRPOConfig)
+    chosen = {key: _checked(key, value, known) for key, value in (recipe.grpo or {}).items()}
     on_cpu = not torch.accelerator.is_available()
     defaults = {"num_generations": 8, "save_steps": 50, "report_to": "none", "bf16": not on_cpu, "use_cpu": on_cpu}
     settings = {
@@ -117,6 +113,19 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
             "cycle cannot be resumed exactly"
         )
     return config
+
+
+def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
+    """The value in the type TRL declares: its dataclass takes any, and YAML reads 5e-5 as a text."""
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        raise UserError(
+            f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    try:
+        return TypeAdapter(known[key]).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {value!r})") from None
 
 
 def _steps_per_cycle(config: GRPOConfig) -> float:

@@ -19,7 +19,7 @@ from emor3.tiny.world import FACTORS, Scene
 
 VISION_STEPS = 400
 VISION_BATCH = 64
-STEPS = 1000
+STEPS = 900
 PEAK_RATE = 2e-3
 
 FACTOR_WEIGHT = 4.0
@@ -28,8 +28,8 @@ FACTOR_WEIGHT = 4.0
 MISFIT_LAYER = 3
 """Layer whose states at the words of a description the misfit probe reads."""
 
-OnStep = Callable[[int, dict[str, float]], None]
-"""Called after every step with its number and its losses by kind."""
+OnStep = Callable[[dict[str, float]], None]
+"""Called after every step, VISION_STEPS + STEPS times, with its losses by kind."""
 
 
 class Probes(nn.Module):
@@ -143,7 +143,7 @@ def pretrain_vision(
     """Teach the vision tower what can be seen, as real models start from a pretrained one."""
     rng = Random(f"vision/{seed}")
     optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probes.factors.parameters()], lr=PEAK_RATE)
-    for step in range(VISION_STEPS):
+    for _ in range(VISION_STEPS):
         scenes = [any_scene(rng) for _ in range(VISION_BATCH)]
         pictures = [picture(scene, rng.choice(STYLES), rng) for scene in scenes]
         inputs = processor.image_processor(pictures, return_tensors="pt")
@@ -152,24 +152,19 @@ def pretrain_vision(
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-        on_step(step, {"vision": loss.item()})
+        on_step({"vision": loss.item()})
 
 
 def train_base(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: ProcessorMixin,
-    probes: Probes,
-    steps: int,
-    seed: int,
-    on_step: OnStep,
+    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
 ) -> None:
     """Supervised training in place, on scenes that are never seen twice."""
     rng, batcher = Random(seed), Batcher(processor)
     parameters = [*model.parameters(), *probes.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS, pct_start=0.08)
     model.train()
-    for step in range(steps):
+    for _ in range(STEPS):
         losses = {}
         for make, count in MIX:
             reply, probed = supervised_loss(model, probes, batcher([make(rng) for _ in range(count)]))
@@ -180,11 +175,11 @@ def train_base(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        on_step(step, losses)
+        on_step(losses)
     model.eval()
 
 
-def build(folder: Path, steps: int, seed: int, on_step: OnStep) -> None:
+def build(folder: Path, seed: int, on_step: OnStep) -> None:
     """Train and save the base checkpoint (safetensors, float32). Deterministic on one kind of machine: two threads."""
     torch.set_num_threads(2)
     tokenizer = build_tokenizer(tokenizer_texts())
@@ -192,6 +187,6 @@ def build(folder: Path, steps: int, seed: int, on_step: OnStep) -> None:
     model = build_model(tokenizer, seed)
     probes = Probes(model.config.text_config.hidden_size)
     pretrain_vision(model, processor, probes, seed, on_step)
-    train_base(model, processor, probes, steps, seed, on_step)
+    train_base(model, processor, probes, seed, on_step)
     model.save_pretrained(folder)
     save_processor(processor, folder)

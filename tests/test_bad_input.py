@@ -1,0 +1,169 @@
+"""Bad input through the command line, as a person meets it: one clear line, exit status 2, no traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from emor3 import cli
+
+GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 8}
+
+
+@pytest.fixture
+def emor3(monkeypatch, capfd, tmp_path):
+    """Run a command line in this process through `main`; returns its exit status and the lines it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capfd.readouterr()
+        return ended.value.code, [line for line in (told.out + told.err).splitlines() if line.strip()]
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A good folder of four images with two labels, to be spoilt."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = [{"file_name": f"{i}.jpg", "label": ("joy", "fear")[i % 2]} for i in range(4)]
+    for i, row in enumerate(rows):
+        Image.effect_noise((64, 64), 20 + i).save(folder / row["file_name"])
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, photos, random_checkpoint):
+    path = tmp_path / "recipe.yaml"
+    content = {"output_dir": "run", "model": {"path": random_checkpoint}, "data": {"train": str(photos)}, "grpo": GRPO}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def spoil(photos, **fields):
+    """Change the first row."""
+    first, *rest = (photos / "metadata.jsonl").read_text().splitlines()
+    (photos / "metadata.jsonl").write_text("\n".join([json.dumps(json.loads(first) | fields), *rest]) + "\n")
+
+
+def cut(photos):
+    for path in photos.glob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:300])
+
+
+SPOILT = {
+    "missing image": (lambda photos: (photos / "0.jpg").unlink(), [], "line 1: image '0.jpg' does not exist"),
+    "truncated jpeg": (cut, [], "cannot be read"),
+    "label outside the set": (lambda photos: spoil(photos, label="bored"), ["data.labels=[joy, fear]"], "'bored'"),
+    "label is no text": (lambda photos: spoil(photos, label=7), [], "line 1: 'label' must be a label in words"),
+    "corrupt line": (lambda photos: (photos / "metadata.jsonl").write_text("{]\n"), [], "line 1: not JSON"),
+    "no rows": (lambda photos: (photos / "metadata.jsonl").write_text(""), [], "label"),
+    "no folder": (shutil.rmtree, [], "no such folder"),
+    "no manifest": (lambda photos: (photos / "metadata.jsonl").unlink(), [], "no metadata.jsonl in this folder"),
+    "way out of the folder": (lambda photos: spoil(photos, file_name="../0.jpg"), [], "leads out of the folder"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
+    break_it, overrides, message = SPOILT[case]
+    break_it(photos)
+    status, lines = emor3("train", recipe, *(f"--set={override}" for override in overrides))
+    assert (status, len([line for line in lines if line.startswith("error: ")])) == (2, 1), lines
+    assert message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reward.fromat=0.1", "did you mean 'reward.format'?"),
+        ("data.split=val", "no rows in split 'val'; it has train 4"),
+        ("grpo.num_generations=1", "at least 2"),
+        ("grpo.num_generations=four", "found 'four'"),
+        ("grpo.num_generations=[2, 3]", "found [2, 3]"),
+        ("grpo.learning_rate=high", "grpo.learning_rate: Input should be a valid number"),
+        ("grpo.num_generation=4", "did you mean num_generations?"),
+        ("grpo.num_generations=3", "TRL refuses the grpo settings"),
+        ("model.path=nowhere", "no checkpoint at nowhere"),
+        ("model.path=./photos", "it has no config.json"),
+        ("reward.reflective=0.95", "exceed 1"),
+        ("reward.format=1.5", "a number from 0 to 1"),
+        ("data.labels=moods.yaml", "moods.yaml: cannot read the label set"),
+        ("data.labels=moods", "unknown label set 'moods'"),
+        ("template=prompt.txt", "template 'prompt.txt' is neither a shipped template nor a file"),
+        ("nonsense", "--set takes KEY=VALUE"),
+    ],
+)
+def test_a_bad_setting_ends_training_with_one_line(emor3, recipe, override, message):
+    status, lines = emor3("train", recipe, "--set", override)
+    assert status == 2
+    assert lines[-1].startswith("error: ")
+    assert message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe, tmp_path):
+    from emor3.config import load_recipe
+    from emor3.train import grpo_config
+
+    loaded = load_recipe(recipe, ["grpo.learning_rate=5e-5"])
+    assert loaded.grpo["learning_rate"] == "5e-5"
+    assert grpo_config(loaded, tmp_path, 4).learning_rate == 5e-5
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_file_that_is_no_recipe_ends_with_one_line(emor3, tmp_path, photos, command):
+    (tmp_path / "list.yaml").write_text("- a\n")
+    for name, message in (("none.yaml", "cannot read the recipe"), ("list.yaml", "must be a mapping of settings")):
+        arguments = ("train", name) if command == "train" else ("data", "check", photos, "--recipe", name)
+        status, lines = emor3(*arguments)
+        assert (status, len(lines)) == (2, 1)
+        assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "--model", "nowhere", "--data", "photos"), "no checkpoint at nowhere"),
+        (("evaluate", "--model", "embedded", "--data", "nowhere"), "no such folder"),
+        (("evaluate", "--model", "embedded", "--data", "embedded:nine"), "choose one of scenes8, scenes6, scenes7"),
+        (("evaluate", "--model", "embedded", "--data", "photos"), "no rows in split 'test'; it has train 4"),
+        (("evaluate", "--model", "embedded", "--data", "photos", "--template", "x"), "neither a shipped template"),
+        (("predict", "--model", "./photos", "0.jpg"), "it has no config.json"),
+        (("predict", "--model", "embedded", "--labels", "moods", "0.jpg"), "unknown label set 'moods'"),
+        (("predict", "--model", "embedded", "--labels", "one,one", "0.jpg"), "label"),
+        (("data", "check", "nowhere"), "no such folder"),
+        (("data", "check", "photos", "--set", "model.path=nowhere"), "no checkpoint at nowhere"),
+        (("score", "nowhere.jsonl"), "cannot read nowhere.jsonl"),
+        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "already holds something"),
+    ],
+)
+def test_the_other_commands_refuse_bad_input_with_one_line(emor3, photos, arguments, message):
+    split = ("--split", "all") if "--template" in arguments else ()
+    status, lines = emor3(*arguments, *split)
+    assert (status, len(lines)) == (2, 1), lines
+    assert message in lines[0]
+
+
+def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tmp_path):
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}  # nothing listens there
+    command = [sys.executable, "-m", "emor3.cli", "predict", "--model", "org/nothing", "x.png"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **closed}, timeout=90
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no folder org/nothing, and the hub gives no such model: ")
+    assert len(done.stderr.splitlines()) == 1  # no retry after retry
+    assert not Path(tmp_path, "hub").exists()

@@ -1,0 +1,99 @@
+"""Recipes are strict: what is not known or makes no sense is refused in words that say what to write instead."""
+
+import pytest
+
+from emor3.config import OWNED, build_recipe, load_recipe
+from emor3.errors import UserError, one_line
+
+
+def minimal(**blocks):
+    return {"output_dir": "run", "model": {"path": "embedded"}, "data": {"train": "embedded:scenes8"}, **blocks}
+
+
+def recipe(content, *overrides):
+    return build_recipe(content, overrides, "r.yaml")
+
+
+def test_what_is_left_out_is_the_paper_s_reward_judged_by_scores():
+    built = recipe(minimal())
+    assert (built.reward.reflective, built.reward.format, built.reward.formula) == (0.1, 0.1, "paper")
+    assert (built.judge.backend, built.thinking, built.prompt_template) == ("score", "steps", "steps")
+
+
+def test_a_resolved_recipe_reads_back_as_itself():
+    built = recipe(minimal(cold_start={"steps": 3}, grpo={"beta": 0.02}))
+    assert build_recipe(built.model_dump(), (), "config.json") == built
+
+
+def test_overrides_reach_any_depth_make_blocks_and_are_read_as_yaml():
+    built = recipe(minimal(), "grpo.beta=0.02", "cold_start.samples=8", "data.labels=[a, b]", "cold_start.steps=2")
+    assert (built.grpo["beta"], built.cold_start.samples, built.data.labels) == (0.02, 8, ["a", "b"])
+
+
+def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe():
+    settings = recipe(minimal(), "reward.reflective=0", "reward.coherence=false").reward.settings()
+    assert (settings.reflective, settings.coherence, settings.consistency) == (0, False, True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reward.fromat=0.2"], r"unknown setting 'reward.fromat'; did you mean 'reward.format'\?"),
+        (["modle.path=x"], r"unknown setting 'modle'; did you mean 'model'\?"),
+        (["model.lora.rank=4"], r"unknown setting 'model.lora.rank'; known here: r, alpha, dropout, target_modules"),
+        (["model.path=[]"], r"model.path: Input should be a valid string \(found \[\]\)"),
+        (["data.limit=0"], r"data.limit: .*greater than or equal to 1 \(found 0\)"),
+        (["thinking=slow"], r"thinking: .*'steps', 'free' or 'direct' \(found 'slow'\)"),
+        (["reward.format=0.95"], r"reward weights reflective 0.1 \+ format 0.95 exceed 1"),
+        (["reward.format=-1"], r"-1"),
+        (["grpo=3"], r"grpo: .*dictionary \(found 3\)"),
+        (["grpo.num_generations=1"], r"num_generations \(G\) must be a whole number of at least 2.*found 1"),
+        (["grpo.num_generations=four"], r"num_generations \(G\) must be .* found 'four'"),
+        (["grpo.num_generations=[4]"], r"num_generations \(G\) must be .* found \[4\]"),
+        (["grpo.seed=3"], r"'seed' is set by emor3; use seed"),
+        (["grpo=null"], "nothing to train"),
+        (["nonsense"], "--set takes KEY=VALUE.*found 'nonsense'"),
+        (["=3"], "--set takes KEY=VALUE"),
+        (["model.path.x=3"], "'path' is a single setting"),
+        (["grpo.beta=["], "the value is not YAML; quote it"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        recipe(minimal(), *overrides)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_missing_setting_is_named():
+    content = minimal()
+    del content["data"]["train"]
+    with pytest.raises(UserError, match=r"setting 'data\.train' is missing"):
+        recipe(content)
+
+
+def test_every_setting_that_emor3_decides_is_refused_with_what_to_use_instead():
+    for key, instead in OWNED.items():
+        with pytest.raises(UserError, match=f"'{key}' is set by emor3") as caught:
+            recipe(minimal(grpo={key: None}))
+        assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "must be a mapping of settings"),
+        (b"", "must be a mapping of settings"),
+        (b"a: [1\n", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_and_runs_nothing(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_recipe(path)
+
+
+def test_a_text_becomes_one_line_that_a_terminal_does_not_obey():
+    assert one_line("a\x1b[2J\nb\udcff  日本 é") == "a\\x1b[2J b\\udcff 日本 é"

@@ -1,0 +1,123 @@
+"""`emor3 predict`: every image in its place, a bad one fails alone, and the reflection is shown with probabilities."""
+
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from emor3 import cli, predict
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.evaluate import EvaluationSettings, load_candidate
+from emor3.predict import against_own_answer, choose_labels, describe
+from emor3.reflection import ScriptedJudge, reflect
+from emor3.taxonomy import MIKELS8, SENTIMENT3
+from emor3.thinking import parse
+from emor3.types import Aspect, Prediction, Sample, Verdict
+
+WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>\\boxed{{{}}}"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two readable images around a truncated one and a missing one, with names that try to break the output."""
+    folder = tmp_path_factory.mktemp("images")
+    names = ("a \x1b[31mred\n[bold]name.png", "truncated.jpg", "missing.png", "b.png")
+    paths = [str(folder / name) for name in names]
+    Image.effect_noise((64, 64), 60).save(paths[1])
+    whole = (folder / "truncated.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    for path in (paths[0], paths[3]):
+        Image.new("RGB", (64, 64), "teal").save(path)
+    return paths
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["predict", "--model", "embedded", "--max-new-tokens", "80", *arguments])
+
+
+def made(completion, label="", labels=MIKELS8, reads="awe", image="x.png"):
+    sample, thought = Sample(image, image, label, labels), parse(completion)
+    judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else reads)
+    return Prediction(sample, completion, thought, thought.answer, reflect(judge, [(sample, thought)], set(Aspect))[0])
+
+
+def test_a_bad_image_fails_alone_and_the_order_is_kept_in_json(images):
+    result = run("--json", "--batch-size", "2", *images)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 1
+    assert [row["image"] for row in rows] == images
+    assert [sorted(row) == ["error", "image"] for row in rows] == [False, True, True, False]
+    assert "truncated" in rows[1]["error"]
+    assert "does not exist" in rows[2]["error"]
+    for row in (rows[0], rows[3]):
+        assert row["label"] in MIKELS8.labels
+        assert row["trigger"]
+        assert row["consistency"]["verdict"] in ("supported", "refuted")
+        assert sum(row["coherence"]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_the_text_shows_each_image_with_verdicts_and_a_hostile_name_stays_one_harmless_line(images):
+    result = run("--labels", "positive,neutral,negative", images[0], images[3])
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert [line for line in result.output.splitlines() if "red [bold]name.png" in line]
+    assert result.output.count("consistency  supported (Yes ") + result.output.count("consistency  refuted (") == 2
+    assert result.output.count("  label ") == 2
+
+
+def test_coherence_is_read_against_the_answer_since_there_is_no_ground_truth():
+    leads_to_answer = against_own_answer(made(WHOLE.format("rainbow", "awe")))
+    leads_elsewhere = against_own_answer(made(WHOLE.format("rainbow", "fear")))
+    assert leads_to_answer.reflection.coherence.verdict is Verdict.SUPPORTED
+    assert leads_elsewhere.reflection.coherence.verdict is Verdict.REFUTED
+
+
+def test_what_could_not_be_asked_is_said_with_its_reason():
+    shown = describe(against_own_answer(made("no steps at all")))
+    assert "label        none of the set" in shown
+    assert "consistency  not asked: " in shown
+    assert "trigger      -" in shown
+
+
+def test_a_completion_cannot_write_to_the_terminal():
+    shown = describe(made(WHOLE.format("dog\x1b]0;title\x07\nforged: line", "awe")))
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 7
+
+
+class Loaded:
+    """A candidate as far as its label set goes."""
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+
+
+def test_labels_are_those_asked_for_else_those_of_the_training_data_else_mikels(scenes):
+    from emor3.config import build_recipe
+
+    def trained_on(path):
+        return Loaded(build_recipe({"output_dir": "r", "model": {"path": "m"}, "data": {"train": path}}, (), "r"))
+
+    assert choose_labels(Loaded(None), None) is MIKELS8
+    assert choose_labels(Loaded(None), "sentiment3") is SENTIMENT3
+    assert choose_labels(trained_on(scenes), None) == load_samples(scenes)[0].labels
+    with pytest.raises(UserError, match="name one with --labels"):
+        choose_labels(trained_on("gone"), None)
+
+
+def test_batches_do_not_change_what_is_read_from_which_image(scenes):
+    paths = [sample.image for sample in load_samples(scenes, split="test")][:5]
+    candidate = load_candidate("embedded")
+    by_size = [
+        [
+            outcome.completion
+            for _, outcome in predict.predict(
+                candidate, paths, MIKELS8, EvaluationSettings(max_new_tokens=80, batch_size=size)
+            )
+        ]
+        for size in (2, 5)
+    ]
+    assert by_size[0] == by_size[1]
+    assert len(set(by_size[0])) > 1

@@ -1,0 +1,89 @@
+"""A quickstart in miniature, through the command line: its table and figures agree with the saved predictions."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from emor3 import cli
+from emor3.quickstart import DECODINGS, SHOWN, TABLE_WIDTH
+
+pytestmark = pytest.mark.slow
+
+N = 16
+SMALL = ("grpo.max_steps=2", "grpo.num_generations=2", "grpo.per_device_train_batch_size=4", "grpo.save_steps=2")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Folder and output of one run, as it looks where the output is no terminal."""
+    folder = tmp_path_factory.mktemp("quickstart") / "out"
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    arguments = ["quickstart", "--seed", "3", "--limit", str(N), "--output", str(folder), *settings]
+    result = CliRunner(env={"COLUMNS": "60"}).invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def rows(folder, data):
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["data"] == data]
+
+
+def supported(row, aspect):
+    return row[aspect]["verdict"] == "supported"
+
+
+def test_the_figures_are_those_that_follow_from_the_saved_predictions(done):
+    folder, _ = done
+    summary = json.loads((folder / "results.json").read_text())
+    assert summary["seed"] == 3
+    assert len(summary["outcomes"]) == sum(len(data) for _, data in DECODINGS.values())
+    for outcome in summary["outcomes"]:
+        right = {}
+        for when in ("before", "after"):
+            found = rows(folder / when / outcome["decoding"], outcome["data"])
+            assert len(found) == outcome["n"] == N
+            figures = {name: estimate["value"] for name, estimate in outcome[when].items()}
+            right[when] = [row["predicted"] == row["label"] for row in found]
+            assert figures["accuracy"] == sum(right[when]) / N
+            assert figures["format"] == sum(row["problem"] is None for row in found) / N
+            assert figures["unparsed"] == sum(row["predicted"] is None for row in found) / N
+            for aspect in ("consistency", "coherence"):
+                assert figures[aspect] == sum(supported(row, aspect) for row in found) / N
+        gain = outcome["accuracy"]["difference"]["value"]
+        assert gain == pytest.approx((sum(right["after"]) - sum(right["before"])) / N)
+
+
+def test_both_evaluations_are_of_the_same_samples_under_the_same_judge(done):
+    folder, _ = done
+    heads = [json.loads((folder / when / "greedy/results.json").read_text()) for when in ("before", "after")]
+    assert heads[0]["judge"] == heads[1]["judge"] == "embedded"
+    assert heads[0]["model"] != heads[1]["model"]
+    assert [part["sample_ids"] for part in heads[0]["data"]] == [part["sample_ids"] for part in heads[1]["data"]]
+
+
+def test_the_table_is_whole_also_where_the_output_is_narrow_or_no_terminal(done):
+    folder, output = done
+    table = output[output.index("Before and after") : output.index("Completions of the trained")]
+    assert "…" not in table
+    assert all(len(line.rstrip()) <= TABLE_WIDTH for line in table.splitlines())
+    for decoding, data in DECODINGS.items():
+        for path in data[1]:
+            assert f"{path.removeprefix('embedded:')}, {decoding}" in table
+    assert len(re.findall(r"^  \S", table, re.M)) == 4 * len(SHOWN)
+    first = json.loads((folder / "results.json").read_text())["outcomes"][0]["before"]["accuracy"]
+    assert f"{100 * first['value']:.1f} [{100 * first['low']:.1f}, {100 * first['high']:.1f}]" in table
+
+
+def test_there_are_completions_to_read_a_plot_and_a_run_directory_and_no_runs_of_blank_lines(done):
+    folder, output = done
+    assert output.count("viewers say") == 3
+    assert output.count("consistency  supported") + output.count("consistency  refuted") == 3
+    assert f"run directory: {folder / 'training'}\n" in output
+    assert (folder / "training/final/model.safetensors").is_file()
+    with Image.open(folder / "rewards.png") as plot:
+        assert plot.width > 500
+    assert "\n\n\n" not in output

@@ -1,0 +1,45 @@
+"""Every shipped recipe loads, makes settings that TRL takes, and says where its data and model come from."""
+
+from pathlib import Path
+
+import pytest
+
+from emor3.config import load_recipe
+from emor3.plan import cells_of, load_plan
+from emor3.quickstart import RECIPE
+from emor3.train import grpo_config
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PLANS = {"table1_tiny.yaml"}
+NEEDS_GPU = {"emoset_qwen2_5_vl_3b.yaml": ["grpo.bf16=false"]}
+"""Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(path, tmp_path):
+    if path.name in PLANS:
+        cells = cells_of(load_plan(path, tmp_path, False))
+        recipes = [cell.recipe for cell in cells]
+    else:
+        recipes = [load_recipe(path, NEEDS_GPU.get(path.name, []))]
+    assert recipes
+    for recipe in recipes:
+        if recipe.grpo is not None:
+            config = grpo_config(recipe, tmp_path, 1024)
+            assert config.num_generations >= 2
+            assert config.max_steps > 0
+
+
+def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others():
+    assert (RECIPES / "quickstart.yaml").read_bytes() == RECIPE.read_bytes()
+
+
+def test_the_paper_s_recipe_has_the_paper_s_settings():
+    recipe = load_recipe(RECIPES / "emoset_qwen2_5_vl_3b.yaml")
+    grpo = recipe.grpo
+    assert (recipe.reward.reflective, recipe.reward.format, recipe.reward.formula) == (0.1, 0.1, "paper")
+    assert (recipe.data.limit, grpo["num_generations"], grpo["learning_rate"], grpo["beta"]) == (2100, 4, 2e-6, 0.01)
+    assert (grpo["temperature"], grpo["top_p"], grpo["epsilon"], grpo["epsilon_high"]) == (1.0, 1.0, 0.2, 0.3)
+    # Eight GPUs: 4 completions x 32 accumulated x 8 = 1,024 = 256 prompts x 4 an update; 64 / 32 = 2 updates a round.
+    assert grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] * 8 == 256 * 4
+    assert grpo["steps_per_generation"] == 2 * grpo["gradient_accumulation_steps"]
