@@ -70,6 +70,13 @@ def test_near_copies_widen_the_interval():
     assert independent.high - independent.low == pytest.approx(2 * 1.96 * 0.025, rel=0.05)
 
 
+def test_equal_outcomes_of_near_copies_leave_the_doubt_of_their_groups():
+    # Resampling 4 groups that are all right would say [1, 1]; Wilson on 4 groups says [0.51, 1].
+    estimate = uncertainty.proportion([True] * 8, [place // 2 for place in range(8)])
+    assert (estimate.low, estimate.high) == pytest.approx(proportion_confint(4, 4, method="wilson"))
+    assert uncertainty.proportion([False] * 8, [place // 2 for place in range(8)]).high > 0.4
+
+
 def test_completions_on_one_image_are_one_cluster():
     sampled = [predict("joy", answer, id=f"image{i}") for i in range(5) for answer in ("joy", "fear")]
     assert len(set(metrics.clusters(sampled))) == 5

@@ -86,7 +86,7 @@ def test_settings_are_merged_block_by_block_and_null_removes_a_block():
         ({"reference": "ppo"}, "'ppo' is no method"),
         ({"seeds": []}, "seeds"),
         ({"metods": {}}, "unknown setting 'metods'; did you mean 'methods'"),
-        ({"evaluation": {"limt": 3}}, "unknown setting 'evaluation.limt'; did you mean 'limit'"),
+        ({"evaluation": {"limt": 3}}, "unknown setting 'evaluation.limt'; did you mean 'evaluation.limit'"),
         ({"methods": {"grpo": {"grppo": {}}}, "quick": {"methods": ["grpo"]}}, "method grpo: unknown setting 'grppo'"),
     ],
 )
@@ -108,7 +108,8 @@ def finish(cell, plan, right):
 
 
 @pytest.fixture
-def filled(tmp_path):
+def filled(tmp_path, monkeypatch):
+    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 200)
     plan = load_plan(write_plan(tmp_path), None, quick=False)
     cells = cells_of(plan)
     hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}

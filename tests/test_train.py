@@ -346,3 +346,17 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
     assert len(rows["two"]) == 8  # both ranks wrote their half
     assert [[row[k] for k in keys] for row in rows["one"]] == [[row[k] for k in keys] for row in rows["two"]]
     assert rows["one metrics"] == pytest.approx(rows["two metrics"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"template": "no/such/file.txt"}, "template"),
+        ({"model": {"path": "/no/such/model"}}, "no checkpoint"),
+        ({"grpo": {"betta": 1}}, "betta"),
+    ],
+)
+def test_a_mistake_in_the_recipe_leaves_nothing_behind(tmp_path, scenes, random_checkpoint, changes, message):
+    with pytest.raises(UserError, match=message):
+        run_of(tmp_path, scenes, random_checkpoint, **changes)
+    assert not (tmp_path / "run").exists()

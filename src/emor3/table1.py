@@ -20,7 +20,7 @@ from emor3.predictions import SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
 from emor3.thinking import Thinking
 from emor3.types import Estimate, Prediction
-from emor3.uncertainty import Floats, bootstrap, holm, sign_flip
+from emor3.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 
 Column = tuple[str, str]
 """Training domain and test set."""
@@ -168,10 +168,14 @@ def _entries(
         if found is None:
             continue
         sums, items = found
-        low, high = bootstrap(mean_share, sums, items, seed=0)
+        share = float(mean_share(sums.sum(0)))
+        if share in (0, 1):
+            low, high = wilson(int(share) * len(items), len(items))  # resampling equal outcomes cannot show any doubt
+        else:
+            low, high = bootstrap(mean_share, sums, items, seed=0)
         seeds = results.seed_values(method, columns, check)
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        yield group, Entry(Estimate(float(mean_share(sums.sum(0))), low, high, len(items)), len(seeds), deviation)
+        yield group, Entry(Estimate(share, low, high, len(items)), len(seeds), deviation)
 
 
 def _clear_winners(

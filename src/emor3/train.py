@@ -45,16 +45,19 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
-    if state.is_main_process:
-        run = records.prepare_run(recipe, resume=resume, overwrite=overwrite)
-    state.wait_for_everyone()
     run = Path(recipe.output_dir)
+    # Whatever a person may have mistyped is found before anything is written.
+    resolve_checkpoint(recipe.model.path)
+    build_prompt(samples[0].labels, recipe.prompt_template)
+    config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
+    if state.is_main_process:
+        records.prepare_run(recipe, resume=resume, overwrite=overwrite)
+    state.wait_for_everyone()
     checkpoint = records.latest_checkpoint(run) if resume else None
     if state.is_main_process:
         done = records.checkpoint_step(checkpoint) if checkpoint else 0
         for name in (METRICS, ROLLOUTS):
             records.keep_steps(run / name, done)
-    config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
     model, processor = load_policy(recipe, start, checkpoint)
     if config is not None:

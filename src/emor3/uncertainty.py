@@ -29,12 +29,20 @@ def proportion(hits: Sequence[bool], items: Sequence[Hashable], seed: int = 0) -
     """
     if len(hits) == 0:
         raise UserError("there is nothing to count")
-    if len(set(items)) == len(items):
-        interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
+    number = len(set(items))
+    if number == len(items):
+        low, high = wilson(sum(hits), number)
+    elif sum(hits) in (0, len(hits)):
+        low, high = wilson(number if hits[0] else 0, number)  # resampling equal outcomes cannot show any doubt
     else:
         low, high = bootstrap(_ratio, _with_count(np.asarray(hits, dtype=np.float64)), items, seed)
     return Estimate(sum(hits) / len(hits), low, high, len(hits))
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's interval for a share of n independent items (1927)."""
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean(values: Sequence[float], items: Sequence[Hashable], seed: int = 0) -> Estimate:
