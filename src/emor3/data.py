@@ -2,8 +2,8 @@
 
 A row has `file_name` (relative to the folder) and `label`, and may have `split` (default: train), `id` (default: the
 file name), `distribution` (votes over the labels), `valence`, `arousal`, `group` (near copies share one), `attributes`
-(what is known of the picture) and `reasoning` (a whole completion to learn from). Other fields are left alone: a name or
-a theme must never reach a model. A file `labels.yaml` beside the manifest names the label set that its labels are from.
+(what is known of the picture) and `reasoning` (a whole completion to learn from). Other fields are left alone: a name
+or a theme must never reach a model. A file `labels.yaml` beside the manifest names the label set of its labels.
 """
 
 import json
