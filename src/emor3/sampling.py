@@ -5,7 +5,7 @@ A smaller draw with the same seed is part of a larger one.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,6 +111,35 @@ def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -
     if missing := [name for name in ids if name not in by_id]:
         raise UserError(f"{path}: {len(missing)} of {len(ids)} ids are not in this data, the first is {missing[0]!r}")
     return _write(path, out, [by_id[name] for name in ids], {"ids": len(ids)}, copy)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of an id list, one a line. Raises UserError where it cannot be read, or is empty or double."""
+    try:
+        ids = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the id list ({error})") from None
+    if not ids or len(set(ids)) < len(ids):
+        raise UserError(f"{path}: an id list holds ids, one a line and each once")
+    return ids
+
+
+def read_sizes(sizes: Mapping[str, str]) -> dict[str, int]:
+    """Rows to draw of each split. Raises UserError where one is not a positive whole number."""
+    for split, size in sizes.items():
+        if not size.isdecimal() or int(size) == 0:
+            raise UserError(f"--size {split}={size}: the number of rows must be a whole number above 0")
+    return {split: int(size) for split, size in sizes.items()}
+
+
+def describe(drawn: Drawn) -> Iterator[str]:
+    """What was drawn, in lines."""
+    for split in sorted({split for split, _ in drawn.counts}):
+        of_split = {label: count for (name, label), count in drawn.counts.items() if name == split}
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(of_split.items()))
+        yield f"{split}: {sum(of_split.values())} rows ({labels})"
+    yield f"sha256 of the ids: {drawn.ids_sha256}"
+    yield f"written to: {drawn.folder}"
 
 
 def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str, Any], copy: bool) -> Drawn:

@@ -3,8 +3,7 @@
 import csv
 import difflib
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -243,13 +242,28 @@ def import_data(
             imported.split = f"{test_share:g} of each label held out as test, seed {seed}"
         for row in writer.rows:
             row["split"] = row["split"] or "train"
-            counts = imported.rows.setdefault(row["split"], Counter())
-            counts[row["label"]] += 1
+            counts = imported.rows.setdefault(row["split"], {})
+            counts[row["label"]] = counts.get(row["label"], 0) + 1
         imported.manifest_sha256 = write_rows(folder, writer.rows)
         if labels is not None:
             (folder / LABELS).write_text(_label_file(labels), encoding="utf-8")
         write_json(folder / RECORD, asdict(imported))
     return imported
+
+
+SHOWN = 5
+
+
+def describe(imported: Imported, out: Path) -> Iterator[str]:
+    """What was imported, in lines; the first dropped entries are named, `import.json` names all."""
+    for split, counts in sorted(imported.rows.items()):
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
+        yield f"{split}: {sum(counts.values())} rows ({labels})"
+    yield f"label set: {imported.labels}; label policy: {imported.policy}; split: {imported.split}"
+    if imported.dropped:
+        yield f"dropped: {len(imported.dropped)}, all named in {out / RECORD}"
+        yield from (f"  {entry['what']}: {entry['reason']}" for entry in imported.dropped[:SHOWN])
+    yield f"written to: {out}"
 
 
 def _get(name: str) -> DataSet:

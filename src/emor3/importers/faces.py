@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from emor3.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, number, require
+from emor3.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, listing, number, require
 from emor3.importers.items import why_no_favourite as why_none
 from emor3.taxonomy import EKMAN7
 
@@ -37,7 +37,7 @@ def ferplus(source: Path, options: Options) -> Found:
     unknown or not a face, and ties, are dropped.
     """
     if not (source / "fer2013.csv").exists():
-        raise WrongLayoutError("no fer2013.csv, which holds the pictures and comes with FER2013")
+        raise WrongLayoutError(f"no fer2013.csv, which holds the pictures; {listing(source)}")
     require(source, "fer2013new.csv")
     labels = EKMAN7.labels if options.policy == "ekman7" else FERPLUS_LABELS
     pictures = _rows(source / "fer2013.csv", ("pixels", "Usage"))

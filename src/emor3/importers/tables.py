@@ -47,32 +47,38 @@ def hub(source: Path, options: Options) -> Found:
 
 
 def _items(rows: Iterable[Row], folder: Path, options: Options) -> Found:
-    columns: dict[str, str] | None = None
+    known: dict[tuple[str, ...], dict[str, str]] = {}  # JSONL rows need not all have the same columns
     for where, split, row in rows:
-        columns = columns or _columns(row, options)
+        if not known:
+            _check_columns(row, options)
+        names = tuple(row)
+        if names not in known:
+            known[names] = _columns(row, options)
         try:
-            yield _item(row, columns, split, folder)
+            yield _item(row, known[names], split, folder)
         except ValueError as error:
             yield Dropped(where, str(error))
 
 
 def _columns(row: Mapping[str, Any], options: Options) -> dict[str, str]:
-    """Which column holds which field."""
-    if unknown := [field for field in options.columns if field not in FIELDS]:
-        raise UserError(f"--column {unknown[0]}=…: there are the fields {', '.join(FIELDS)}")
+    """Field -> the column of this row that holds it."""
     names = {name.strip().casefold(): name for name in row}
-    columns = {}
-    for field, candidates in FIELDS.items():
-        asked = options.columns.get(field)
-        if asked is not None and asked not in row:
-            raise UserError(f"--column {field}={asked}: the table has the columns {', '.join(row)}")
-        found = [asked] if asked else [names[name] for name in candidates if name in names]
-        if found:
-            columns[field] = found[0]
+    found = {
+        field: next((names[name] for name in candidates if name in names), None) for field, candidates in FIELDS.items()
+    }
+    return {field: column for field, column in {**found, **options.columns}.items() if column is not None}
+
+
+def _check_columns(row: Mapping[str, Any], options: Options) -> None:
+    """Raises UserError for columns asked for in vain, WrongLayoutError where image or label is in none."""
+    for field, column in options.columns.items():
+        if field not in FIELDS:
+            raise UserError(f"--column {field}=…: there are the fields {', '.join(FIELDS)}")
+        if column not in row:
+            raise UserError(f"--column {field}={column}: the table has the columns {', '.join(row)}")
     for field in ("image", "label"):
-        if field not in columns:
+        if field not in _columns(row, options):
             raise WrongLayoutError(f"the columns {', '.join(row)}, none for the {field}: give --column {field}=NAME")
-    return columns
 
 
 def _item(row: Mapping[str, Any], columns: Mapping[str, str], split: str | None, folder: Path) -> Item:
