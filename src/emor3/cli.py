@@ -378,6 +378,10 @@ def check_data(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
     ] = None,
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="Open no image.")] = False,
+    faults: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Go through a data folder before training on it.
@@ -392,11 +396,14 @@ def check_data(
     from emor3.quickstart import RECIPE
 
     settings = load_recipe(recipe or RECIPE, overrides or [])
-    processor = load_processor(resolve_checkpoint(settings.model.path))
-    if settings.model.max_pixels is not None:
+    processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
+    if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
     report = check.check(folder, settings, processor)
     _show(check.describe(report))
+    if faults is not None:
+        cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
+        faults.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases), encoding="utf-8")
     raise typer.Exit(int(report.breaks_training()))
 
 
