@@ -11,6 +11,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,6 +56,26 @@ def load_samples(
         found = describe_splits(parse_row(line, where) for where, line in manifest_lines(folder))
         raise UserError(f"{path}: no rows{in_split(split)}; {found}")
     return list(samples.values())
+
+
+def load_mixture(
+    paths: Sequence[str], *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
+) -> list[Sample]:
+    """Samples of several folders, each with the label set of its own where `labels` is None.
+
+    Ids and groups then begin with their folder's path, so that two sets never share one; those of a single folder stay
+    as they are. Raises UserError as `load_samples`, and for a folder given twice.
+    """
+    if len(set(paths)) < len(paths):
+        raise UserError(f"data.train names a folder twice: {', '.join(paths)}")
+    loaded = {path: load_samples(path, split=split, labels=labels, label_field=label_field) for path in paths}
+    if len(paths) == 1:
+        return loaded[paths[0]]
+    return [
+        replace(sample, id=f"{path}:{sample.id}", group=sample.group and f"{path}:{sample.group}")
+        for path, samples in loaded.items()
+        for sample in samples
+    ]
 
 
 def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> LabelSpec:
