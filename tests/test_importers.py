@@ -342,3 +342,45 @@ def test_an_import_never_writes_over_a_folder_or_into_its_source(tmp_path):
         import_data("fi", str(tmp_path / "source"), tmp_path / "taken")
     with pytest.raises(UserError, match=r"lies inside"):
         import_data("fi", str(tmp_path / "source"), tmp_path / "source/out")
+
+
+GARBAGE = {
+    "nothing": b"",
+    "zeros": b"\0" * 64,
+    "not utf-8": b"\xff\xfe\x00\x80 1 2 3\n" * 3,
+    "an endless cell": b'"' + b"a" * 200_000,
+    "nested brackets": b"[" * 100_000,
+    "a JSON scalar": b"42",
+    "ragged cells": b"a,b\n1\n1,2,3,4,5,6,7,8,9,10,11,12\n\n,,,\n",
+    "lone surrogate": b'[["\\ud800", "\\ud800", "\\ud800"]]',
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("emoset", "train.json"),
+        ("emoset", "annotation/awe/awe_train.json"),
+        ("emotion6", "ground_truth.txt"),
+        ("abstract", "ABSTRACT_groundTruth.csv"),
+        ("flickr-ldl", "ground_truth.txt"),
+        ("fer2013", "fer2013.csv"),
+        ("ferplus", "fer2013new.csv"),
+        ("raf-db", "EmoLabel/list_patition_label.txt"),
+    ],
+)
+def test_a_spoilt_list_ends_in_one_message_or_in_rows_that_load(tmp_path, name, file, garbage):
+    (tmp_path / "source").mkdir()
+    layouts.BUILDERS[name](tmp_path / "source")
+    (tmp_path / "source" / file).write_bytes(GARBAGE[garbage])
+    message = None
+    try:
+        import_data(name, str(tmp_path / "source"), tmp_path / "out")
+    except UserError as error:
+        message = str(error)
+    if message is None:
+        assert load_samples(str(tmp_path / "out"))
+    else:
+        assert SETS[name].obtain in message
+        assert not (tmp_path / "out").exists()

@@ -310,21 +310,26 @@ class _Writer:
     def take(self, found: Item | Dropped) -> None:
         """Add a row, or note why there is none."""
         if isinstance(found, Dropped):
-            self.imported.dropped.append(asdict(found))
+            self._drop(found.what, found.reason)
             return
         try:
             name = self._unpack(found.image) if isinstance(found.image, bytes) else self._refer(found.image)
             key = found.id or name
-            f"{name}{key}{found.label}".encode()  # what UTF-8 cannot spell is refused here
             if key in self._seen:
                 raise ValueError(f"{key!r} is listed a second time")
+            f"{name}{key}{found.label}".encode()  # what UTF-8 cannot spell is refused here
         except ValueError as error:
             what = found.id or (found.image if isinstance(found.image, str) else f"picture {len(self.rows)}")
-            self.imported.dropped.append({"what": ascii(what)[1:-1], "reason": str(error)})
+            self._drop(what, str(error))
             return
         self._seen.add(key)
         fields = {name: value for name, value in vars(found).items() if name != "image"}
         self.rows.append({"file_name": name, **fields})
+
+    def _drop(self, what: str, reason: str) -> None:
+        entry = {"what": what, "reason": reason}
+        spelt = {field: text.encode(errors="backslashreplace").decode() for field, text in entry.items()}
+        self.imported.dropped.append(spelt)
 
     def _refer(self, image: str) -> str:
         if image.startswith("/") or ".." in image.split("/"):

@@ -134,7 +134,7 @@ def emoset(source: Path, options: Options) -> Found:
     for split in ("train", "val", "test"):
         if not (source / f"{split}.json").exists():
             continue
-        for index, row in enumerate(_read_json(source / f"{split}.json")):
+        for index, row in enumerate(_read_json(source / f"{split}.json", list)):
             where = f"{split}.json row {index}"
             if (
                 not isinstance(row, list)
@@ -148,7 +148,11 @@ def emoset(source: Path, options: Options) -> Found:
             elif ".." in row[-1].split("/") or not (source / row[-1]).is_file():
                 yield Dropped(f"{where}: {row[-2]}", f"its annotation {row[-1]} is missing")
             else:
-                yield Item(row[-2], label, split, attributes=emoset_attributes(_read_json(source / row[-1])))
+                try:
+                    attributes = emoset_attributes(_read_json(source / row[-1], dict))
+                    yield Item(row[-2], label, split, attributes=attributes)
+                except WrongLayoutError as error:
+                    yield Dropped(f"{where}: {row[-2]}", f"its annotation is {error}")
 
 
 def emoset_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +160,11 @@ def emoset_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
     return {name: annotation[name] for name in EMOSET_ATTRIBUTES if annotation.get(name) not in (None, "", [])}
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise WrongLayoutError(f"{path.name}, which is not JSON ({error})") from None
+    if not isinstance(content, kind):
+        raise WrongLayoutError(f"{path.name}, which holds no JSON {kind.__name__}")
+    return content
