@@ -10,7 +10,7 @@ from emor3 import taxonomy
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.generation import open_image
-from emor3.importers.catalogue import SETS, import_data
+from emor3.importers.catalogue import SETS, describe, import_data
 
 
 @pytest.fixture
@@ -326,6 +326,30 @@ def test_nothing_but_known_fields_enters_the_manifest(bring, tmp_path):
     for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines():
         fields |= json.loads(line).keys()
     assert fields == {"file_name", "label", "split", "distribution", "valence", "arousal"}
+
+
+def test_a_source_that_names_fewer_images_than_were_published_is_told_so(tmp_path):
+    layouts.artphoto(tmp_path / "source")
+    imported = import_data("artphoto", str(tmp_path / "source"), tmp_path / "out")
+    lines = list(describe(imported, tmp_path / "out"))
+    assert "the set was published with 806 images, this source names 8" in lines
+
+
+def test_emotion6_is_held_out_in_the_sizes_of_the_paper(bring):
+    def whole(root):
+        layouts.text(root / "ground_truth.txt", "header", *_emotion6_lines())
+        for keyword in layouts.EKMAN:
+            (root / "images" / keyword).mkdir(parents=True)
+            for number in range(330):
+                (root / f"images/{keyword}/{number}.jpg").touch()
+
+    splits = Counter(sample.split for sample in bring("emotion6", whole).values())
+    assert splits == {"train": 1386, "test": 594}  # 330 x 6, 0.3 of them held out
+
+
+def _emotion6_lines():
+    cells = "\t".join(["5", "5", *["0.1"] * 6, "0.4"])
+    return [f"{keyword}/{number}.jpg\t{cells}" for keyword in layouts.EKMAN for number in range(330)]
 
 
 def test_an_unknown_set_or_policy_is_answered_with_those_there_are(tmp_path):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from rich import box
 from rich.table import Column, Table
@@ -109,6 +110,13 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None) -> Report
     return report
 
 
+class _Picture(NamedTuple):
+    digest: bytes
+    id: str
+    split: str
+    label: str
+
+
 class _Look:
     """Opens images, and notes on the report what is in them."""
 
@@ -117,7 +125,7 @@ class _Look:
         self.report, self.processor, self._count_tokens = report, processor, token_counter(processor, prompt)
         report.text_tokens = text_tokens(processor, prompt)
         self._split_of_image: dict[bytes, str] = {}
-        self._pictures: list[tuple[bytes, Sample]] = []
+        self._pictures: list[_Picture] = []
         self._hashes: list[int | None] = []
 
     def at(self, sample: Sample, where: str) -> bool:
@@ -133,15 +141,15 @@ class _Look:
         except UserError as error:
             self.report.unreadable.add(f"{where}: {error}")
             return False
-        self._pictures.append((digest, sample))
+        self._pictures.append(_Picture(digest, sample.id, sample.split, sample.label))
         self._hashes.append(perceptual_hash(image))
         return True
 
     def compare(self) -> None:
         """Note near copies that are in two splits or have two labels, and what image size would fit."""
         for one, other in near_pairs(self._hashes):
-            (digest, first), (other_digest, second) = self._pictures[one], self._pictures[other]
-            if first.split != second.split and digest != other_digest:
+            first, second = self._pictures[one], self._pictures[other]
+            if first.split != second.split and first.digest != second.digest:
                 self.report.near.add(f"{first.id!r} in {first.split!r} and {second.id!r} in {second.split!r}")
             if first.label != second.label:
                 self.report.two_labels.add(f"{first.id!r} is {first.label!r} and {second.id!r} is {second.label!r}")

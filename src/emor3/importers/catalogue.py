@@ -61,6 +61,8 @@ class DataSet:
     """Label policy -> the label set it gives; the first is the default, None takes the labels that are found."""
     expected: str
     obtain: str
+    published: int | None = None
+    """Images of the set as its authors count them."""
 
 
 def _plain(labels: LabelSet) -> Mapping[str, LabelSet | None]:
@@ -78,6 +80,7 @@ SETS: Mapping[str, DataSet] = {
         _plain(MIKELS8),
         "info.json, {train,val,test}.json, annotation/<emotion>/*.json and image/<emotion>/*.jpg",
         "vcc.tech/EmoSet (Yang et al., ICCV 2023)",
+        118_102,
     ),
     "emotion6": DataSet(
         "Emotion6",
@@ -85,6 +88,7 @@ SETS: Mapping[str, DataSet] = {
         {KEYWORD: EKMAN6, VOTES7: EKMAN7, VOTES6: EKMAN6},
         "ground_truth.txt (tab-separated) and images/<keyword>/<n>.jpg",
         "the Advanced Multimedia Processing Lab at Cornell (Peng et al., CVPR 2015)",
+        1_980,
     ),
     "webemo": DataSet(
         "WebEmo",
@@ -107,13 +111,16 @@ SETS: Mapping[str, DataSet] = {
         "the folders anger, fear, joy, love, sadness and surprise, with images at any depth",
         "rpand002.github.io/emotion.html (Panda et al., ECCV 2018)",
     ),
-    "artphoto": DataSet("ArtPhoto", artphoto, _plain(MIKELS8), "testImages_artphoto/<label>_<id>.jpg", IMAGE_EMOTION),
+    "artphoto": DataSet(
+        "ArtPhoto", artphoto, _plain(MIKELS8), "testImages_artphoto/<label>_<id>.jpg", IMAGE_EMOTION, 806
+    ),
     "abstract": DataSet(
         "Abstract",
         MikelsVotes("ABSTRACT_groundTruth.csv", "testImages_abstract", ","),
         TIES,
         "ABSTRACT_groundTruth.csv and testImages_abstract/",
         IMAGE_EMOTION,
+        280,
     ),
     "flickr-ldl": DataSet(
         "Flickr_LDL", MikelsVotes("ground_truth.txt", "images", None), TIES, "ground_truth.txt and images/", LDL
@@ -127,6 +134,7 @@ SETS: Mapping[str, DataSet] = {
         _plain(EKMAN6),
         "train/<emotion>/ and test/<emotion>/ with Ekman's six labels",
         "the Advanced Multimedia Processing Lab at Cornell (Peng et al., ICIP 2016)",
+        1_980,
     ),
     "caer-s": DataSet(
         "CAER-S",
@@ -141,6 +149,7 @@ SETS: Mapping[str, DataSet] = {
         _plain(EKMAN7),
         "fer2013.csv with the columns emotion, pixels and Usage",
         "Kaggle: Challenges in Representation Learning, Facial Expression Recognition",
+        35_887,
     ),
     "ferplus": DataSet(
         "FER+",
@@ -155,6 +164,7 @@ SETS: Mapping[str, DataSet] = {
         {"aligned": EKMAN7, "original": EKMAN7},
         "EmoLabel/list_patition_label.txt and Image/aligned/ (or Image/original/)",
         "its authors, on request (Li, Deng and Du, CVPR 2017)",
+        15_339,
     ),
     "folders": DataSet(
         "class folders", own_folders, {AS_GIVEN: None}, "[train|val|test/]<label>/ with images at any depth", YOURS
@@ -260,6 +270,9 @@ def describe(imported: Imported, out: Path) -> Iterator[str]:
         labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
         yield f"{split}: {sum(counts.values())} rows ({labels})"
     yield f"label set: {imported.labels}; label policy: {imported.policy}; split: {imported.split}"
+    seen, published = sum(sum(counts.values()) for counts in imported.rows.values()), SETS[imported.set].published
+    if published is not None and seen + len(imported.dropped) != published:
+        yield f"the set was published with {published} images, this source names {seen + len(imported.dropped)}"
     if imported.dropped:
         yield f"dropped: {len(imported.dropped)}, all named in {out / RECORD}"
         yield from (f"  {entry['what']}: {entry['reason']}" for entry in imported.dropped[:SHOWN])

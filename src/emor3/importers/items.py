@@ -65,6 +65,8 @@ def require(folder: Path, *names: str) -> None:
 
 def listing(folder: Path) -> str:
     """What a folder holds, in a few words."""
+    if not folder.is_dir():
+        return f"{folder} is no folder"
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"the folder holds {', '.join(names[:8])}{more}" if names else "the folder is empty"
