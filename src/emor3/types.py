@@ -31,12 +31,10 @@ class Sample:
     arousal: float | None = None
     group: str | None = None
     """Items of one group are near copies: resample them together."""
-    attributes: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
-    """What is known of the picture; an attribute that is absent is unknown."""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    """What is known of the picture; an attribute that is absent is unknown. Never part of a prompt."""
     reasoning: str | None = None
     """A completion to learn from, where the data has one; never shown to a judge."""
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    """What is known of the picture (EmoSet: scene, object, …); an absent key is unknown. Never part of a prompt."""
 
 
 class Problem(StrEnum):
