@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Bring labelled images into form and look at them before training.", no_args_is_help=True)
+data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
