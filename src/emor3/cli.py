@@ -432,7 +432,7 @@ def import_data(
     ] = 0.3,
     seed: Seed = 0,
 ) -> None:
-    """Make a data folder of a public set, class folders, a table or a hub data set."""
+    """Make a data folder of a public set or your own files."""
     from emor3.importers import catalogue
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
@@ -459,7 +459,10 @@ def sample_data(
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Draw a reproducible subset, balanced over the labels; writes its rows, its id list and their checksums."""
+    """Draw a reproducible, balanced subset.
+
+    Writes its rows, its id list and the checksums of both.
+    """
     from emor3 import sampling
 
     if (size is None) == (ids is None):
@@ -482,7 +485,7 @@ def data_stats(
     per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
     seed: Seed = 0,
 ) -> None:
-    """Count labels and splits, and show pictures of each label on one page."""
+    """Count labels and splits; show pictures of each label."""
     from emor3 import stats
 
     found = stats.stats(folder)
