@@ -8,6 +8,7 @@ from PIL import Image
 from emor3 import taxonomy
 from emor3.data import label_set_for, load_samples
 from emor3.errors import UserError
+from emor3.thinking import build_prompt
 
 
 def write_folder(folder, rows):
@@ -126,3 +127,33 @@ def test_a_folder_that_is_not_a_data_set_is_refused_with_what_was_expected(tmp_p
         load_samples(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"no metadata.jsonl in this folder"):
         load_samples(str(tmp_path))
+
+
+def test_attributes_are_kept_and_those_not_given_are_unknown(tmp_path):
+    known = {"scene": "beach", "brightness": 0.6, "object": ["Dog", "Ball"]}
+    folder = write_folder(tmp_path, [row("a", attributes=known), row("b", "fear")])
+    first, second = load_samples(folder)
+    assert first.attributes == {"scene": "beach", "brightness": 0.6, "object": ("Dog", "Ball")}
+    assert second.attributes == {}
+
+
+@pytest.mark.parametrize("attributes", [["beach"], {"scene": True}, {"object": [1, 2]}, {"scene": {"beach": 1}}])
+def test_attributes_in_another_form_are_refused(tmp_path, attributes):
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear", attributes=attributes)])
+    with pytest.raises(UserError, match=r"line 2: .*attribute.* must"):
+        load_samples(folder)
+
+
+def test_attributes_never_reach_the_prompt(tmp_path):
+    folder = write_folder(
+        tmp_path, [row("a", attributes={"scene": "lighthouse"}, theme="lighthouse"), row("b", "fear")]
+    )
+    sample = load_samples(folder)[0]
+    assert "lighthouse" not in build_prompt(sample.labels, "steps")
+
+
+def test_a_folder_can_name_the_label_set_of_its_rows(tmp_path):
+    folder = write_folder(tmp_path, [row("a", "fear", distribution={"fear": 1, "awe": 1})])
+    (tmp_path / "labels.yaml").write_text("mikels8\n", encoding="utf-8")
+    assert load_samples(folder)[0].labels == taxonomy.MIKELS8
+    assert load_samples(folder, labels="fear,awe")[0].labels.labels == ("fear", "awe")  # asked for, so it comes first

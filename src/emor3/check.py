@@ -2,40 +2,50 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
 from rich import box
 from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.config import Recipe
-from emor3.data import label_set_for, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
+from emor3.data import label_set_for, label_spec, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
+from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
-from emor3.generation import chat, open_image
+from emor3.generation import open_image
+from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
 from emor3.thinking import build_prompt
 from emor3.types import Sample
 
 EXAMPLES = 3
+NOISE = "a hint at label noise"
+SAME_SHARE = 1e-9
 
 
 @dataclass
 class Tally:
-    """How often something was met, with the first few cases to show."""
+    """Cases of one kind; the first few are shown."""
 
     what: str
     breaks_training: bool
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
+    effect: str = "flatters evaluation"
+    """What comes of it where it does not break training."""
+    cases: list[str] = field(default_factory=list)
 
-    def add(self, example: str) -> None:
-        self.count += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(example)
+    @property
+    def count(self) -> int:
+        return len(self.cases)
+
+    @property
+    def examples(self) -> list[str]:
+        return self.cases[:EXAMPLES]
+
+    def add(self, case: str) -> None:
+        self.cases.append(case)
 
 
 @dataclass
@@ -49,28 +59,38 @@ class Report:
     """(split, label) -> readable rows."""
     tokens: Counter[int] = field(default_factory=Counter)
     """Tokens that an image takes in the prompt -> images."""
+    text_tokens: int = 0
+    """Tokens of the prompt without the image."""
+    max_pixels: int | None = None
+    """Suggested image limit where the longest prompt exceeds the paper's length."""
     bad_rows: Tally = field(default_factory=lambda: Tally("bad rows", True))
     unreadable: Tally = field(default_factory=lambda: Tally("unreadable images", True))
     empty: Tally = field(default_factory=lambda: Tally("empty training split", True))
     duplicates: Tally = field(default_factory=lambda: Tally("same image in two splits", False))
+    near: Tally = field(default_factory=lambda: Tally("near copies in two splits", False))
     torn_groups: Tally = field(default_factory=lambda: Tally("group in two splits", False))
+    two_labels: Tally = field(default_factory=lambda: Tally("near copies with two labels", False, NOISE))
+    outvoted: Tally = field(default_factory=lambda: Tally("label not the votes' favourite", False, NOISE))
+    tied: Tally = field(default_factory=lambda: Tally("votes tied for the label", False, NOISE))
 
     def tallies(self) -> tuple[Tally, ...]:
-        return (self.bad_rows, self.unreadable, self.empty, self.duplicates, self.torn_groups)
+        faults = (self.bad_rows, self.unreadable, self.empty)
+        return (*faults, self.duplicates, self.near, self.torn_groups, self.two_labels, self.outvoted, self.tied)
 
     def breaks_training(self) -> bool:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
 
 
-def check(path: str, recipe: Recipe, processor: ProcessorMixin) -> Report:
-    """Check every row and image of a folder against a recipe's settings.
+def check(path: str, recipe: Recipe, processor: ProcessorMixin | None) -> Report:
+    """Check every row and image of a folder against a recipe's settings; without a processor the rows alone.
 
-    Images are opened one at a time; what is kept is a digest for each image and a name for each group.
+    Images are opened one at a time; what is kept is a digest and a hash of each image and a name for each group.
     Raises UserError where the folder holds no manifest or the label set cannot be read.
     """
     folder, label_field = resolve_folder(path), recipe.data.label_field
-    report = Report(path, label_set_for(recipe.data.labels, _found_labels(folder, label_field)))
-    count_tokens = token_counter(processor, build_prompt(report.labels, recipe.prompt_template))
+    labels = label_spec(folder, recipe.data.labels, label_field)
+    report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
+    look = None if processor is None else _Look(report, processor, recipe.prompt_template)
     seen = Seen()
     for where, line in manifest_lines(folder):
         report.rows += 1
@@ -80,16 +100,61 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin) -> Report:
             report.bad_rows.add(str(error))
             continue
         _compare(report, seen, sample, where)
-        try:
-            report.tokens[count_tokens(open_image(sample.image).size)] += 1
-        except UserError as error:
-            report.unreadable.add(f"{where}: {error}")
-            continue
-        report.counts[sample.split, sample.label] += 1
+        if look is None or look.at(sample, where):
+            report.counts[sample.split, sample.label] += 1
+    if look is not None:
+        look.compare()
     split = recipe.data.split
     if not any(split in (None, found) for found, _ in report.counts):
         report.empty.add(f"no readable rows in split {split!r}")
     return report
+
+
+class _Picture(NamedTuple):
+    digest: bytes
+    id: str
+    split: str
+    label: str
+
+
+class _Look:
+    """Opens images, and notes on the report what is in them."""
+
+    def __init__(self, report: Report, processor: ProcessorMixin, template: str) -> None:
+        prompt = build_prompt(report.labels, template)
+        self.report, self.processor, self._count_tokens = report, processor, token_counter(processor, prompt)
+        report.text_tokens = text_tokens(processor, prompt)
+        self._split_of_image: dict[bytes, str] = {}
+        self._pictures: list[_Picture] = []
+        self._hashes: list[int | None] = []
+
+    def at(self, sample: Sample, where: str) -> bool:
+        """Whether the image can be used."""
+        with Path(sample.image).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        first_split = self._split_of_image.setdefault(digest, sample.split)
+        if first_split != sample.split:
+            self.report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
+        try:
+            image = open_image(sample.image)
+            self.report.tokens[self._count_tokens(image.size)] += 1
+        except UserError as error:
+            self.report.unreadable.add(f"{where}: {error}")
+            return False
+        self._pictures.append(_Picture(digest, sample.id, sample.split, sample.label))
+        self._hashes.append(perceptual_hash(image))
+        return True
+
+    def compare(self) -> None:
+        """Note near copies that are in two splits or have two labels, and what image size would fit."""
+        for one, other in near_pairs(self._hashes):
+            first, second = self._pictures[one], self._pictures[other]
+            if first.split != second.split and first.digest != second.digest:
+                self.report.near.add(f"{first.id!r} in {first.split!r} and {second.id!r} in {second.split!r}")
+            if first.label != second.label:
+                self.report.two_labels.add(f"{first.id!r} is {first.label!r} and {second.id!r} is {second.label!r}")
+        if self.report.text_tokens + max(self.report.tokens, default=0) > PROMPT_TOKENS:
+            self.report.max_pixels = suggest_max_pixels(self.processor, self.report.text_tokens)
 
 
 @dataclass
@@ -97,24 +162,33 @@ class Seen:
     """What the rows so far held, to find repetitions."""
 
     ids: set[str] = field(default_factory=set)
-    split_of_image: dict[bytes, str] = field(default_factory=dict)
     split_of_group: dict[str, str] = field(default_factory=dict)
 
 
 def _compare(report: Report, seen: Seen, sample: Sample, where: str) -> None:
-    """Note a repeated id, and an image or a group that an earlier row has in another split."""
+    """Note a repeated id, a group that an earlier row has in another split, and votes against the label."""
     if sample.id in seen.ids:
         report.bad_rows.add(f"{where}: the id {sample.id!r} is used by an earlier row")
     seen.ids.add(sample.id)
-    with Path(sample.image).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    first_split = seen.split_of_image.setdefault(digest, sample.split)
-    if first_split != sample.split:
-        report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
+    if sample.distribution:
+        _compare_votes(report, sample, sample.distribution)
     if sample.group is not None:
         first_split = seen.split_of_group.setdefault(sample.group, sample.split)
         if first_split != sample.split:
             report.torn_groups.add(f"{where}: group {sample.group!r} in {sample.split!r} is also in {first_split!r}")
+
+
+def _compare_votes(report: Report, sample: Sample, shares: Mapping[str, float]) -> None:
+    label = sample.label
+    others = {other: share for other, share in shares.items() if other != label}
+    rival = max(others, key=lambda other: others[other], default=None)
+    if rival is None:
+        return
+    lead = shares.get(label, 0.0) - others[rival]
+    if abs(lead) <= SAME_SHARE:
+        report.tied.add(f"{sample.id!r}: {label!r} and {rival!r} have {others[rival]:.0%} of the votes each")
+    elif lead < 0:
+        report.outvoted.add(f"{sample.id!r} is {label!r}, but {others[rival]:.0%} of the votes say {rival!r}")
 
 
 def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
@@ -123,19 +197,6 @@ def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
             yield from named_labels(parse_row(line, where), label_field, where)
         except UserError:
             continue  # reported when the row is checked
-
-
-def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
-    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
-    template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    without_image = len(processor(text=[template(chat(prompt, False))])["input_ids"][0])
-
-    @lru_cache(maxsize=4096)
-    def count(size: tuple[int, int]) -> int:
-        inputs = processor(text=[template(chat(prompt, True))], images=[Image.new("RGB", size)])
-        return len(inputs["input_ids"][0]) - without_image
-
-    return count
 
 
 def describe(report: Report) -> Table:
@@ -148,13 +209,34 @@ def describe(report: Report) -> Table:
         per_label = {label: report.counts[split, label] for label in report.labels.labels}
         shares = ", ".join(f"{label} {count}" for label, count in per_label.items())
         table.add_row(split, f"{sum(per_label.values())} ({shares})")
+        table.add_row("", _balance(per_label))
     if report.tokens:
         low, high = min(report.tokens), max(report.tokens)
         mean = sum(tokens * images for tokens, images in report.tokens.items()) / report.tokens.total()
         table.add_row("tokens per image", f"{mean:.0f} on average, {low} to {high}")
+        table.add_row("tokens per prompt", _prompt_lengths(report))
     for tally in report.tallies():
-        weight = "breaks training" if tally.breaks_training else "flatters evaluation"
+        weight = "breaks training" if tally.breaks_training else tally.effect
         table.add_row(tally.what, f"{tally.count} ({weight})" if tally.count else "none")
         for example in tally.examples:
             table.add_row("", one_line(example))
     return table
+
+
+def _balance(per_label: Mapping[str, int]) -> str:
+    most = max(per_label, key=lambda label: per_label[label])
+    share = f"majority class {most} {per_label[most] / sum(per_label.values()):.1%}"
+    absent = [label for label, count in per_label.items() if not count]
+    if absent:
+        return f"{share}; no rows of {', '.join(absent)}"
+    return f"{share}, {per_label[most] / min(per_label.values()):.1f} times the rarest"
+
+
+def _prompt_lengths(report: Report) -> str:
+    longest = report.text_tokens + max(report.tokens)
+    lengths = f"{report.text_tokens + min(report.tokens)} to {longest}, {report.text_tokens} of them text"
+    if longest <= PROMPT_TOKENS:
+        return f"{lengths}; all within the paper's {PROMPT_TOKENS}"
+    over = sum(n for tokens, n in report.tokens.items() if report.text_tokens + tokens > PROMPT_TOKENS)
+    advice = "use smaller images" if report.max_pixels is None else f"set model.max_pixels={report.max_pixels}"
+    return f"{lengths}; {over} images exceed the paper's {PROMPT_TOKENS}: {advice}"

@@ -60,15 +60,20 @@ class ModelBlock(Block):
 
 
 class DataBlock(Block):
-    """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`."""
+    """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`; a list of them mixes their samples."""
 
-    train: str
+    train: str | list[str] = Field(min_length=1)
     split: str | None = "train"
     labels: str | list[str] | None = None
-    """Label set: a built-in name, a YAML file, a list, or None for the labels found in the data."""
+    """Label set: a built-in name, a YAML file, a list, or None for that of the data, for each folder its own."""
     label_field: str = "label"
     limit: int | None = Field(None, ge=1)
     """Train on this many samples, drawn with the seed."""
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders as a list, also where there is one."""
+        return [self.train] if isinstance(self.train, str) else self.train
 
 
 class ColdStartBlock(Block):

@@ -1,15 +1,19 @@
 """Read labelled images: a folder with `metadata.jsonl` beside the images, one JSON object a line.
 
 A row has `file_name` (relative to the folder) and `label`, and may have `split` (default: train), `id` (default: the
-file name), `distribution` (votes over the labels), `valence`, `arousal`, `group` (near copies share one) and
-`reasoning` (a whole completion to learn from). Other fields are left alone: a name or a theme must never reach a model.
+file name), `distribution` (votes over the labels), `valence`, `arousal`, `group` (near copies share one), `attributes`
+(what is known of the picture) and `reasoning` (a whole completion to learn from). Other fields are left alone: a name
+or a theme must never reach a model. A file `labels.yaml` beside the manifest names the label set of its labels.
 """
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
@@ -17,9 +21,10 @@ import yaml
 from emor3 import taxonomy
 from emor3.errors import UserError
 from emor3.taxonomy import LabelSet
-from emor3.types import Sample
+from emor3.types import Attribute, Sample
 
 MANIFEST = "metadata.jsonl"
+LABELS = "labels.yaml"
 EMBEDDED = "embedded:"
 """Prefix of the drawn domains that come with the package, as in `embedded:scenes8`."""
 
@@ -37,18 +42,53 @@ def load_samples(
     without rows, naming the row. Images are not opened.
     """
     folder = resolve_folder(path)
-    rows = [(where, parse_row(line, where)) for where, line in manifest_lines(folder)]
-    label_set = label_set_for(labels, (name for where, row in rows for name in named_labels(row, label_field, where)))
-    chosen = [(where, row) for where, row in rows if split is None or split_of(row) == split]
-    if not chosen:
-        raise UserError(f"{path}: no rows{in_split(split)}; {describe_splits(row for _, row in rows)}")
+    label_set = label_set_for(label_spec(folder, labels, label_field), found_labels(folder, label_field))
     samples: dict[str, Sample] = {}
-    for where, row in chosen:
+    for where, line in manifest_lines(folder):
+        row = parse_row(line, where)
+        if split is not None and split_of(row) != split:
+            continue
         sample = to_sample(row, folder, label_set, label_field, where)
         if sample.id in samples:
             raise UserError(f"{where}: the id {sample.id!r} is used by an earlier row: ids must be unique")
         samples[sample.id] = sample
+    if not samples:
+        found = describe_splits(parse_row(line, where) for where, line in manifest_lines(folder))
+        raise UserError(f"{path}: no rows{in_split(split)}; {found}")
     return list(samples.values())
+
+
+def load_mixture(
+    paths: Sequence[str], *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
+) -> list[Sample]:
+    """Samples of several folders, each with the label set of its own where `labels` is None.
+
+    Ids and groups then begin with their folder's path, so that two sets never share one; those of a single folder stay
+    as they are. Raises UserError as `load_samples`, and for a folder given twice.
+    """
+    if len(set(paths)) < len(paths):
+        raise UserError(f"data.train names a folder twice: {', '.join(paths)}")
+    loaded = {path: load_samples(path, split=split, labels=labels, label_field=label_field) for path in paths}
+    if len(paths) == 1:
+        return loaded[paths[0]]
+    return [
+        replace(sample, id=f"{path}:{sample.id}", group=sample.group and f"{path}:{sample.group}")
+        for path, samples in loaded.items()
+        for sample in samples
+    ]
+
+
+def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> LabelSpec:
+    """The label set asked for, else the one that the folder's own `labels.yaml` names, else None."""
+    if labels is None and label_field == "label" and (folder / LABELS).is_file():
+        return str(folder / LABELS)
+    return labels
+
+
+def found_labels(folder: Path, label_field: str) -> list[str]:
+    """Labels that the rows name, each once. Raises UserError for a malformed row or one without a label."""
+    rows = ((where, parse_row(line, where)) for where, line in manifest_lines(folder))
+    return list(dict.fromkeys(name for where, row in rows for name in named_labels(row, label_field, where)))
 
 
 def resolve_folder(path: str) -> Path:
@@ -104,16 +144,19 @@ def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[s
     return [read_label(row, label_field, where), *(votes if isinstance(votes, dict) else ())]
 
 
+_match = lru_cache(maxsize=4096)(taxonomy.match)  # a large manifest writes the same few labels again and again
+
+
 def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_field: str, where: str) -> Sample:
     """A manifest row as a sample. Raises UserError for a label outside the set, a missing image or a bad field."""
     written = read_label(row, label_field, where)
-    label = taxonomy.match(written, labels)
+    label = _match(written, labels)
     if label is None:
         raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
     group = row.get("group")
     return Sample(
         id=str(row.get("id", row.get("file_name"))),
-        image=str(_image_path(row, folder, where)),
+        image=_image_path(row, folder, where),
         label=label,
         labels=labels,
         split=split_of(row),
@@ -122,18 +165,18 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
         arousal=_number(row, "arousal", where),
         group=None if group is None else str(group),
         reasoning=_text(row, "reasoning", where),
+        attributes=_attributes(row, where),
     )
 
 
-def _image_path(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+def _image_path(row: Mapping[str, Any], folder: Path, where: str) -> str:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: 'file_name' must be a path relative to the folder, found {name!r}")
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
+    if name.startswith("/") or ".." in name.split("/"):
         raise UserError(f"{where}: 'file_name' leads out of the folder: {name!r}")
-    path = folder / relative
-    if not path.is_file():
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
         raise UserError(f"{where}: image {name!r} does not exist in {folder}")
     return path
 
@@ -145,11 +188,28 @@ def _distribution(row: Mapping[str, Any], labels: LabelSet, where: str) -> dict[
     if not isinstance(votes, dict) or not all(isinstance(n, int | float) and 0 <= n < math.inf for n in votes.values()):
         raise UserError(f"{where}: 'distribution' must map labels to votes or shares of at least 0")
     total = sum(votes.values())
-    shares = {taxonomy.match(name, labels): n / total for name, n in votes.items()} if total > 0 else {}
+    shares = {_match(name, labels): n / total for name, n in votes.items()} if total > 0 else {}
     named = {label: share for label, share in shares.items() if label is not None}
     if len(named) != len(votes):
         raise UserError(f"{where}: 'distribution' must hold votes for labels of the set {labels.name}, each once")
     return named
+
+
+def _attributes(row: Mapping[str, Any], where: str) -> dict[str, Attribute]:
+    values = row.get("attributes")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: 'attributes' must map names to words, numbers or lists of words, found {values!r}")
+    return {name: _attribute(name, value, where) for name, value in values.items()}
+
+
+def _attribute(name: str, value: Any, where: str) -> Attribute:
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise UserError(f"{where}: attribute {name!r} must be a word, a number or a list of words, found {value!r}")
 
 
 def _text(row: Mapping[str, Any], field: str, where: str) -> str | None:
@@ -201,6 +261,8 @@ def _read_label_set(path: Path) -> LabelSet:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot read the label set ({error})") from None
+    if isinstance(values, str):
+        return taxonomy.get_label_set(values)
     return taxonomy.label_set_from(values, path.stem)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from emor3.data import LabelSpec, label_set_for, load_samples
+from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples
 from emor3.generation import open_image
@@ -28,7 +28,10 @@ def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
         return MIKELS8
     data = candidate.recipe.data
     try:
-        return load_samples(data.train, labels=data.labels, label_field=data.label_field)[0].labels
+        samples = load_mixture(data.folders, labels=data.labels, label_field=data.label_field)
+        if len({sample.labels for sample in samples}) > 1:
+            raise UserError("it was trained on several")
+        return samples[0].labels
     except UserError as error:
         raise UserError(
             f"cannot tell the label set this model was trained on, name one with --labels: {error}"

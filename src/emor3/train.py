@@ -21,7 +21,7 @@ from trl import GRPOConfig
 from emor3 import records
 from emor3.coldstart import cold_start, with_images
 from emor3.config import LoraBlock, Recipe
-from emor3.data import load_samples
+from emor3.data import load_mixture
 from emor3.errors import UserError
 from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
@@ -70,7 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
 def chosen_samples(recipe: Recipe) -> list[Sample]:
     """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed."""
     data = recipe.data
-    samples = load_samples(data.train, split=data.split, labels=data.labels, label_field=data.label_field)
+    samples = load_mixture(data.folders, split=data.split, labels=data.labels, label_field=data.label_field)
     if data.limit is not None and data.limit < len(samples):
         samples = Random(recipe.seed).sample(samples, data.limit)
     return samples

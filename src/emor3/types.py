@@ -7,9 +7,12 @@ B prompts, G completions per prompt, N = B * G, T tokens, K labels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from emor3.taxonomy import LabelSet
+
+Attribute: TypeAlias = str | float | tuple[str, ...]
+"""A word, a number or several words, as in scene "beach", brightness 0.6, object ("dog", "ball")."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Sample:
     arousal: float | None = None
     group: str | None = None
     """Items of one group are near copies: resample them together."""
-    attributes: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
-    """What is known of the picture; an attribute that is absent is unknown."""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    """What is known of the picture; an attribute that is absent is unknown. Never part of a prompt."""
     reasoning: str | None = None
     """A completion to learn from, where the data has one; never shown to a judge."""
 

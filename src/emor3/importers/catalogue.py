@@ -1,0 +1,368 @@
+"""`emor3 data import`: every set by name, with its layout, its label policies and where it is obtained."""
+
+import csv
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from emor3 import __version__
+from emor3.data import LABELS
+from emor3.errors import UserError
+from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
+from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
+from emor3.importers.items import (
+    DROP_TIES,
+    FIRST_OF_TIES,
+    SPLITS,
+    Dropped,
+    Item,
+    Options,
+    Reader,
+    WrongLayoutError,
+    listing,
+)
+from emor3.importers.lists import KEYWORD, VOTES6, VOTES7, MikelsVotes, artphoto, emoset, emotion6, rafdb
+from emor3.importers.tables import hub, table
+from emor3.manifest import copy_file, link, new_folder, write_rows
+from emor3.records import write_json
+from emor3.sampling import hold_out
+from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
+
+RECORD = "import.json"
+LINKED, WRITTEN = "images", "pictures"
+"""Where a folder keeps its images: a link to the source (or copies), and pictures unpacked from a table."""
+
+UNBIASED6 = LabelSet(
+    "unbiasedemo6",
+    ("anger", "fear", "joy", "love", "sadness", "surprise"),
+    polarity={"joy": 1, "love": 1, "anger": -1, "fear": -1, "sadness": -1},
+)
+WEBEMO_SIX = LabelSet("webemo6", WEBEMO6, polarity={label: WEBEMO7.polarity[label] for label in WEBEMO6})
+FERPLUS8 = LabelSet("ferplus8", FERPLUS_LABELS, polarity={**EKMAN7.polarity, "contempt": -1})
+
+AS_GIVEN = "as-given"
+TIES: Mapping[str, LabelSet | None] = {DROP_TIES: MIKELS8, FIRST_OF_TIES: MIKELS8}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One distributed set."""
+
+    title: str
+    read: Reader
+    policies: Mapping[str, LabelSet | None]
+    """Label policy -> the label set it gives; the first is the default, None takes the labels that are found."""
+    expected: str
+    obtain: str
+    published: int | None = None
+    """Images of the set as its authors count them."""
+
+
+def _plain(labels: LabelSet) -> Mapping[str, LabelSet | None]:
+    return {AS_GIVEN: labels}
+
+
+IMAGE_EMOTION = "www.imageemotion.org (Machajdik and Hanbury 2010)"
+LDL = "the authors of the Flickr_LDL and Twitter_LDL sets (Yang, Sun and Sun, AAAI 2017)"
+YOURS = "your own files: docs/datasets.md shows the layout"
+
+SETS: Mapping[str, DataSet] = {
+    "emoset": DataSet(
+        "EmoSet-118K",
+        emoset,
+        _plain(MIKELS8),
+        "info.json, {train,val,test}.json, annotation/<emotion>/*.json and image/<emotion>/*.jpg",
+        "vcc.tech/EmoSet (Yang et al., ICCV 2023)",
+        118_102,
+    ),
+    "emotion6": DataSet(
+        "Emotion6",
+        emotion6,
+        {KEYWORD: EKMAN6, VOTES7: EKMAN7, VOTES6: EKMAN6},
+        "ground_truth.txt (tab-separated) and images/<keyword>/<n>.jpg",
+        "the Advanced Multimedia Processing Lab at Cornell (Peng et al., CVPR 2015)",
+        1_980,
+    ),
+    "webemo": DataSet(
+        "WebEmo",
+        webemo,
+        {"webemo25": WEBEMO25, "webemo7": WEBEMO7, "webemo6": WEBEMO_SIX, "webemo2": WEBEMO2},
+        "images/train25/<0..24>/ and images/test25/<0..24>/ with the pictures that the lists of addresses name",
+        "rpand002.github.io/emotion.html (Panda et al., ECCV 2018)",
+    ),
+    "fi": DataSet(
+        "FI",
+        ClassFolders(MIKELS8, splits=SPLITS),
+        _plain(MIKELS8),
+        "train/<Emotion>/ and test/<Emotion>/ with Mikels' eight labels",
+        "its authors (You, Luo, Jin and Yang, AAAI 2016)",
+    ),
+    "unbiasedemo": DataSet(
+        "UnBiasedEmo",
+        ClassFolders(UNBIASED6),
+        _plain(UNBIASED6),
+        "the folders anger, fear, joy, love, sadness and surprise, with images at any depth",
+        "rpand002.github.io/emotion.html (Panda et al., ECCV 2018)",
+    ),
+    "artphoto": DataSet(
+        "ArtPhoto", artphoto, _plain(MIKELS8), "testImages_artphoto/<label>_<id>.jpg", IMAGE_EMOTION, 806
+    ),
+    "abstract": DataSet(
+        "Abstract",
+        MikelsVotes("ABSTRACT_groundTruth.csv", "testImages_abstract", ","),
+        TIES,
+        "ABSTRACT_groundTruth.csv and testImages_abstract/",
+        IMAGE_EMOTION,
+        280,
+    ),
+    "flickr-ldl": DataSet(
+        "Flickr_LDL", MikelsVotes("ground_truth.txt", "images", None), TIES, "ground_truth.txt and images/", LDL
+    ),
+    "twitter-ldl": DataSet(
+        "Twitter_LDL", MikelsVotes("ground_truth.txt", "images", None), TIES, "ground_truth.txt and images/", LDL
+    ),
+    "emotionroi": DataSet(
+        "EmotionROI",
+        ClassFolders(EKMAN6, splits=SPLITS),
+        _plain(EKMAN6),
+        "train/<emotion>/ and test/<emotion>/ with Ekman's six labels",
+        "the Advanced Multimedia Processing Lab at Cornell (Peng et al., ICIP 2016)",
+        1_980,
+    ),
+    "caer-s": DataSet(
+        "CAER-S",
+        ClassFolders(EKMAN7, splits=SPLITS),
+        _plain(EKMAN7),
+        "train/ and test/ with the folders Anger, Disgust, Fear, Happy, Neutral, Sad and Surprise",
+        "caer-dataset.github.io (Lee et al., ICCV 2019)",
+    ),
+    "fer2013": DataSet(
+        "FER2013",
+        fer2013,
+        _plain(EKMAN7),
+        "fer2013.csv with the columns emotion, pixels and Usage",
+        "Kaggle: Challenges in Representation Learning, Facial Expression Recognition",
+        35_887,
+    ),
+    "ferplus": DataSet(
+        "FER+",
+        ferplus,
+        {"ekman7": EKMAN7, "ferplus8": FERPLUS8},
+        "fer2013.csv (pictures) and fer2013new.csv (votes) side by side",
+        "github.com/microsoft/FERPlus for the votes, Kaggle for fer2013.csv",
+    ),
+    "raf-db": DataSet(
+        "RAF-DB",
+        rafdb,
+        {"aligned": EKMAN7, "original": EKMAN7},
+        "EmoLabel/list_patition_label.txt and Image/aligned/ (or Image/original/)",
+        "its authors, on request (Li, Deng and Du, CVPR 2017)",
+        15_339,
+    ),
+    "folders": DataSet(
+        "class folders", own_folders, {AS_GIVEN: None}, "[train|val|test/]<label>/ with images at any depth", YOURS
+    ),
+    "table": DataSet(
+        "a table",
+        table,
+        {AS_GIVEN: None},
+        "a .csv, .tsv, .jsonl or .parquet file with a column for the image and one for the label",
+        YOURS,
+    ),
+    "hub": DataSet(
+        "a data set of the hub",
+        hub,
+        {AS_GIVEN: None},
+        "a folder (or a hub name) that the datasets library loads, with columns such as images, problem and answer",
+        "huggingface.co/datasets",
+    ),
+}
+
+
+@dataclass
+class Imported:
+    """What an import wrote, as `import.json` keeps it."""
+
+    set: str
+    source: str
+    policy: str
+    labels: str
+    """Name of the label set, or `from the data`."""
+    split: str
+    """Whose split it is."""
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    """split -> label -> rows."""
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    """Each entry of the source that is no row, and why."""
+    manifest_sha256: str = ""
+    emor3: str = __version__
+
+
+def import_data(
+    name: str,
+    source: str,
+    out: Path,
+    *,
+    policy: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    copy: bool = False,
+    test_share: float = 0.3,
+    seed: int = 0,
+) -> Imported:
+    """Write a folder with the manifest of a set in its distributed layout; images are linked, or copied if asked.
+
+    A set without a split of its own gets `test_share` of each label as its test split, drawn with the seed.
+    Raises UserError for an unknown set or policy, and for a source that is not in the layout: what was expected, what
+    was found, and where the set is obtained.
+    """
+    data_set = _get(name)
+    options = Options(_policy(data_set, name, policy), columns or {})
+    path = Path(source).expanduser()
+    if data_set.read is not hub and not path.exists():
+        raise UserError(
+            f"{source} does not exist: {data_set.title} is expected as {data_set.expected}; "
+            f"it is obtained from {data_set.obtain}"
+        )
+    labels = data_set.policies[options.policy]
+    imported = Imported(name, source, options.policy, labels.name if labels else "from the data", "the set's own")
+    root = path.parent if path.is_file() else path
+    with new_folder(out, root) as folder:
+        writer = _Writer(root, folder, copy, imported)
+        try:
+            for found in data_set.read(path, options):
+                writer.take(found)
+            if not writer.rows:
+                first = imported.dropped[0] if imported.dropped else {}
+                detail = f"{first['what']}: {first['reason']}" if first else listing(root)
+                raise WrongLayoutError(f"no usable image; {detail}")
+        except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{source} is not {data_set.title} as it is distributed: expected {data_set.expected}; found {error}. "
+                f"It is obtained from {data_set.obtain}"
+            ) from None
+        if all(row["split"] is None for row in writer.rows):
+            _split(writer.rows, test_share, seed)
+            imported.split = f"{test_share:g} of each label held out as test, seed {seed}"
+        for row in writer.rows:
+            row["split"] = row["split"] or "train"
+            counts = imported.rows.setdefault(row["split"], {})
+            counts[row["label"]] = counts.get(row["label"], 0) + 1
+        imported.manifest_sha256 = write_rows(folder, writer.rows)
+        if labels is not None:
+            (folder / LABELS).write_text(_label_file(labels), encoding="utf-8")
+        write_json(folder / RECORD, asdict(imported))
+    return imported
+
+
+SHOWN = 5
+
+
+def describe(imported: Imported, out: Path) -> Iterator[str]:
+    """What was imported, in lines; the first dropped entries are named, `import.json` names all."""
+    for split, counts in sorted(imported.rows.items()):
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
+        yield f"{split}: {sum(counts.values())} rows ({labels})"
+    yield f"label set: {imported.labels}; label policy: {imported.policy}; split: {imported.split}"
+    seen, published = sum(sum(counts.values()) for counts in imported.rows.values()), SETS[imported.set].published
+    if published is not None and seen + len(imported.dropped) != published:
+        yield f"the set was published with {published} images, this source names {seen + len(imported.dropped)}"
+    if imported.dropped:
+        yield f"dropped: {len(imported.dropped)}, all named in {out / RECORD}"
+        yield from (f"  {entry['what']}: {entry['reason']}" for entry in imported.dropped[:SHOWN])
+    yield f"written to: {out}"
+
+
+def _get(name: str) -> DataSet:
+    if name in SETS:
+        return SETS[name]
+    near = difflib.get_close_matches(name.lower(), SETS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown data set {name!r}: {hint}There are {', '.join(SETS)}")
+
+
+def _policy(data_set: DataSet, name: str, policy: str | None) -> str:
+    if policy is None:
+        return next(iter(data_set.policies))
+    if policy not in data_set.policies:
+        raise UserError(f"{name} has no label policy {policy!r}: there are {', '.join(data_set.policies)}")
+    return policy
+
+
+def _split(rows: list[dict[str, Any]], share: float, seed: int) -> None:
+    """Hold out whole groups, each counted with the label of its first row."""
+    unit_of = [row["group"] or row.get("id") or row["file_name"] for row in rows]
+    units: dict[str, str] = {}
+    for unit, row in zip(unit_of, rows, strict=True):
+        units.setdefault(unit, row["label"])
+    held_out = hold_out(units.items(), share, seed)
+    for unit, row in zip(unit_of, rows, strict=True):
+        row["split"] = "test" if unit in held_out else "train"
+
+
+def _label_file(labels: LabelSet) -> str:
+    if labels in BUILT_IN:
+        return f"{labels.name}\n"
+    return yaml.safe_dump({"labels": list(labels.labels), "polarity": dict(labels.polarity)}, sort_keys=False)
+
+
+class _Writer:
+    """Makes rows of items, puts their images in place, and notes what is dropped."""
+
+    def __init__(self, root: Path, folder: Path, copy: bool, imported: Imported) -> None:
+        self.root, self.folder, self.copy, self.imported = root, folder, copy, imported
+        self.rows: list[dict[str, Any]] = []
+        self._seen: set[str] = set()
+
+    def take(self, found: Item | Dropped) -> None:
+        """Add a row, or note why there is none."""
+        if isinstance(found, Dropped):
+            self._drop(found.what, found.reason)
+            return
+        try:
+            name = self._unpack(found.image) if isinstance(found.image, bytes) else self._refer(found.image)
+            key = found.id or name
+            if key in self._seen:
+                raise ValueError(f"{key!r} is listed a second time")
+            f"{name}{key}{found.label}".encode()  # what UTF-8 cannot spell is refused here
+        except ValueError as error:
+            what = found.id or (found.image if isinstance(found.image, str) else f"picture {len(self.rows)}")
+            self._drop(what, str(error))
+            return
+        self._seen.add(key)
+        fields = {name: value for name, value in vars(found).items() if name != "image"}
+        self.rows.append({"file_name": name, **fields})
+
+    def _drop(self, what: str, reason: str) -> None:
+        entry = {"what": what, "reason": reason}
+        spelt = {field: text.encode(errors="backslashreplace").decode() for field, text in entry.items()}
+        self.imported.dropped.append(spelt)
+
+    def _refer(self, image: str) -> str:
+        if image.startswith("/") or ".." in image.split("/"):
+            raise ValueError("its image lies outside the folder of the set")
+        if not os.path.isfile(self.root / image):
+            raise ValueError("there is no such image file")
+        place = f"{LINKED}/{image}"
+        if self.copy:
+            copy_file(self.root / image, self.folder / place)
+        elif not (self.folder / LINKED).exists():
+            link(self.folder / LINKED, self.root)
+        return place
+
+    def _unpack(self, content: bytes) -> str:
+        try:
+            with Image.open(BytesIO(content)) as image:
+                suffix = (image.format or "png").lower()
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+            raise ValueError(f"its picture cannot be read ({error})") from None
+        name = f"{WRITTEN}/{len(self.rows):06d}.{suffix}"
+        (self.folder / WRITTEN).mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(content)
+        return name

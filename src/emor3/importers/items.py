@@ -1,0 +1,125 @@
+"""What a reader of a layout yields, and the small tools that all readers share."""
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from emor3.taxonomy import LabelSet
+from emor3.types import Attribute
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Folder names of splits, in lower case, and what we call them."""
+
+
+class WrongLayoutError(Exception):
+    """The source is not in the expected layout; the text says what was found instead."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image of a source. `split` is None where the set has no split of its own."""
+
+    image: str | bytes
+    """Path relative to the source folder, with forward slashes, or the image file's content."""
+    label: str
+    split: str | None = None
+    distribution: Mapping[str, float] | None = None
+    valence: float | None = None
+    """On a scale from 0 to 1 where the set defines its scale, as is arousal."""
+    arousal: float | None = None
+    group: str | None = None
+    attributes: Mapping[str, Attribute | list[str]] | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An entry of the source that does not become a row, and why."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person chose: a label policy of the set, and the columns of a table that hold each field."""
+
+    policy: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+Found: TypeAlias = Iterator[Item | Dropped]
+Reader: TypeAlias = Callable[[Path, Options], Found]
+
+
+def require(folder: Path, *names: str) -> None:
+    """Raises WrongLayoutError where one of the files or folders is missing."""
+    for name in names:
+        if not (folder / name).exists():
+            raise WrongLayoutError(f"no {name}; {listing(folder)}")
+
+
+def listing(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"the folder holds {', '.join(names[:8])}{more}" if names else "the folder is empty"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder, less hidden ones and what archivers leave behind."""
+    names = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in names if not path.name.startswith((".", "__MACOSX")))
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Image files at any depth, in order; hidden files (`._1.jpg`, `.DS_Store`) are no images."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def rows_of(path: Path, delimiter: str | None) -> Iterator[tuple[str, list[str]]]:
+    """Cells of each non-blank line, less spaces and quotes around them, with its place; None splits at white space."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = map(str.split, file) if delimiter is None else csv.reader(file, delimiter=delimiter)
+        for number, cells in enumerate(lines, start=1):
+            if any(cells):
+                yield f"{path.name} line {number}", [cell.strip().strip("'\"").strip() for cell in cells]
+
+
+def number(text: str) -> float | None:
+    """The number that a cell holds, or None."""
+    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text) else None
+
+
+# --- label policies for votes ---------------------------------------------------------------------------------------
+
+DROP_TIES, FIRST_OF_TIES = "drop-ties", "first-of-ties"
+
+
+def favourite(votes: Mapping[str, float], policy: str = DROP_TIES) -> str | None:
+    """The label with most votes; None for a tie unless the policy takes the first in the set's order, or for none."""
+    best = max(votes.values(), default=0.0)
+    leaders = [label for label, count in votes.items() if count == best]
+    return leaders[0] if best > 0 and (len(leaders) == 1 or policy == FIRST_OF_TIES) else None
+
+
+def why_no_favourite(votes: Mapping[str, float]) -> str:
+    """Reason for a row to be dropped whose votes name no label."""
+    best = max(votes.values(), default=0.0)
+    leaders = " and ".join(label for label, count in votes.items() if count == best)
+    return f"tie of {leaders}" if best > 0 else "no votes"
+
+
+def shares(votes: Mapping[str, float], labels: LabelSet | Sequence[str]) -> dict[str, float] | None:
+    """Votes over these labels only, None where nobody voted for any."""
+    names = labels.labels if isinstance(labels, LabelSet) else labels
+    kept = {label: votes[label] for label in names if label in votes}
+    return kept if sum(kept.values()) > 0 else None

@@ -1,0 +1,170 @@
+"""Sets that come with a list or a table of ratings beside their images: Emotion6, the LDL sets, Abstract, RAF-DB,
+EmoSet; and ArtPhoto, whose file names are the list."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emor3 import taxonomy
+from emor3.importers.items import (
+    Dropped,
+    Found,
+    Item,
+    Options,
+    WrongLayoutError,
+    favourite,
+    images_below,
+    number,
+    require,
+    rows_of,
+    shares,
+    why_no_favourite,
+)
+from emor3.taxonomy import EKMAN6, EKMAN7, MIKELS8
+
+
+@dataclass(frozen=True)
+class MikelsVotes:
+    """A table with a header of label names and one line of vote counts for each image."""
+
+    table: str
+    images: str
+    delimiter: str | None
+
+    def __call__(self, source: Path, options: Options) -> Found:
+        require(source, self.table, self.images)
+        rows = rows_of(source / self.table, self.delimiter)
+        _, header = next(rows, ("", []))
+        labels = [taxonomy.resolve(name, MIKELS8) for name in header[1:]]  # `Content` and `Sad` are aliases
+        if set(labels) != set(MIKELS8.labels):
+            raise WrongLayoutError(f"{self.table} with the columns {', '.join(header)}")
+        for where, (name, *cells) in rows:
+            counts = [number(cell) for cell in cells]
+            if len(counts) != len(labels) or None in counts:
+                yield Dropped(where, f"{len(labels)} vote counts expected, found {' '.join(cells)}")
+                continue
+            by_label = dict(zip(labels, counts, strict=True))
+            votes = {label: by_label[label] or 0.0 for label in MIKELS8.labels}
+            label = favourite(votes, options.policy)
+            if label is None:
+                yield Dropped(f"{where}: {name}", why_no_favourite(votes))
+            else:
+                yield Item(f"{self.images}/{name}", label, distribution=votes)
+
+
+EMOTION6_COLUMNS = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
+KEYWORD, VOTES7, VOTES6 = "keyword", "votes7", "votes6"
+
+
+def emotion6(source: Path, options: Options) -> Found:
+    """Tab-separated ratings, read by position since the header's spelling varies; 1 to 9 becomes 0 to 1 for VA."""
+    require(source, "ground_truth.txt", "images")
+    for where, cells in rows_of(source / "ground_truth.txt", "\t"):
+        ratings = [number(cell) for cell in cells[1:10]]
+        if len(ratings) < 9 or None in ratings:
+            if not where.endswith(" line 1"):  # which is the header
+                yield Dropped(where, f"a file name and nine numbers expected, found {len(cells)} cells")
+            continue
+        valence, arousal, *votes = (rating or 0.0 for rating in ratings)
+        name = cells[0].replace("\\", "/").removeprefix("images/")
+        distribution = dict(zip(EMOTION6_COLUMNS, votes, strict=True))
+        labels = EKMAN7 if options.policy == VOTES7 else EKMAN6
+        over_labels = {label: distribution[label] for label in labels.labels}
+        by_keyword = options.policy == KEYWORD
+        label = taxonomy.match(name.split("/")[0], EKMAN6) if by_keyword else favourite(over_labels)
+        if label is None:
+            reason = "its folder is none of the six keywords" if by_keyword else why_no_favourite(over_labels)
+            yield Dropped(f"{where}: {name}", reason)
+            continue
+        yield Item(
+            f"images/{name}",
+            label,
+            distribution=shares(over_labels, labels),
+            valence=(valence - 1) / 8,
+            arousal=(arousal - 1) / 8,
+        )
+
+
+RAFDB_CLASSES = dict(enumerate(("surprise", "fear", "disgust", "joy", "sadness", "anger", "neutral"), start=1))
+
+
+def rafdb(source: Path, options: Options) -> Found:
+    """`train_00001.jpg 5` names `Image/aligned/train_00001_aligned.jpg`, or the picture it was cut from."""
+    table = "EmoLabel/list_patition_label.txt"  # spelt so in the set
+    folder = f"Image/{options.policy}"
+    require(source, table, folder)
+    suffix = "_aligned" if options.policy == "aligned" else ""
+    for where, cells in rows_of(source / table, None):
+        split, _, _ = cells[0].partition("_")
+        stem, dot, extension = cells[0].rpartition(".")
+        if (
+            len(cells) != 2
+            or not cells[1].isdecimal()
+            or int(cells[1]) not in RAFDB_CLASSES
+            or split not in ("train", "test")
+        ):
+            yield Dropped(where, f"expected as in `train_00001.jpg 5`, found {' '.join(cells)}")
+            continue
+        yield Item(f"{folder}/{stem}{suffix}{dot}{extension}", RAFDB_CLASSES[int(cells[1])], split)
+
+
+def artphoto(source: Path, options: Options) -> Found:
+    """`testImages_artphoto/<label>_<id>.jpg`, with `sad` and `content` for two labels."""
+    require(source, "testImages_artphoto")
+    for path in images_below(source / "testImages_artphoto"):
+        name = path.relative_to(source).as_posix()
+        label = taxonomy.resolve(path.stem.split("_")[0], MIKELS8)
+        yield (
+            Dropped(name, "its name does not begin with one of the eight labels")
+            if label is None
+            else Item(name, label)
+        )
+
+
+# --- EmoSet -----------------------------------------------------------------------------------------------------------
+
+EMOSET_ATTRIBUTES = ("brightness", "colorfulness", "scene", "facial_expression", "human_action", "object")
+
+
+def emoset(source: Path, options: Options) -> Found:
+    """Lists of `[emotion, image, annotation]`, or `[emotion, id, image, annotation]` as the set's own text has it."""
+    require(source, "info.json", "train.json", "test.json", "annotation", "image")
+    for split in ("train", "val", "test"):
+        if not (source / f"{split}.json").exists():
+            continue
+        for index, row in enumerate(_read_json(source / f"{split}.json", list)):
+            where = f"{split}.json row {index}"
+            if (
+                not isinstance(row, list)
+                or len(row) not in (3, 4)
+                or not all(isinstance(part, str) for part in row[-2:])
+            ):
+                raise WrongLayoutError(f"{where}: {str(row)[:80]}")
+            label = taxonomy.match(str(row[0]), MIKELS8)
+            if label is None:
+                yield Dropped(f"{where}: {row[-2]}", f"{row[0]!r} is none of the eight labels")
+            elif ".." in row[-1].split("/") or not (source / row[-1]).is_file():
+                yield Dropped(f"{where}: {row[-2]}", f"its annotation {row[-1]} is missing")
+            else:
+                try:
+                    attributes = emoset_attributes(_read_json(source / row[-1], dict))
+                    yield Item(row[-2], label, split, attributes=attributes)
+                except WrongLayoutError as error:
+                    yield Dropped(f"{where}: {row[-2]}", f"its annotation is {error}")
+
+
+def emoset_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that an annotation gives; what it leaves out, or leaves empty, is unknown."""
+    return {name: annotation[name] for name in EMOSET_ATTRIBUTES if annotation.get(name) not in (None, "", [])}
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise WrongLayoutError(f"{path.name}, which is not JSON ({error})") from None
+    if not isinstance(content, kind):
+        raise WrongLayoutError(f"{path.name}, which holds no JSON {kind.__name__}")
+    return content

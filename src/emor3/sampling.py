@@ -1,0 +1,175 @@
+"""Draw reproducible subsets: by the SHA-256 of seed and id, so neither row order nor library versions matter.
+
+A smaller draw with the same seed is part of a larger one.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from emor3.data import LABELS, MANIFEST, describe_splits, load_samples, manifest_lines, parse_row, resolve_folder
+from emor3.errors import UserError
+from emor3.manifest import copy_file, link, new_folder, write_lines
+from emor3.records import write_json
+from emor3.types import Sample
+
+IDS = "ids.txt"
+RECORD = "sample.json"
+
+
+def rank(seed: int, name: str) -> bytes:
+    """Place of a name in the random order of a seed."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def hold_out(units: Iterable[tuple[str, str]], share: float, seed: int) -> set[str]:
+    """Names of the units, given as (name, label), that become the test split: this share of each label, rounded."""
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for name, label in units:
+        by_label[label].append(name)
+    return {
+        name
+        for names in by_label.values()
+        for name in sorted(names, key=lambda name: rank(seed, name))[: round(share * len(names))]
+    }
+
+
+def draw(samples: Sequence[Sample], size: int, seed: int, balanced: bool) -> list[Sample]:
+    """`size` samples in their given order; balanced: label counts differ by one at most.
+
+    Which labels get one more is drawn too. Raises UserError where there are too few samples.
+    """
+    if size > len(samples):
+        raise UserError(f"there are only {len(samples)} samples to draw {size} from")
+    ordered = sorted(samples, key=lambda sample: rank(seed, sample.id))
+    if balanced:
+        quota = _quota(samples, size, seed)
+        taken = Counter[str]()
+        chosen = []
+        for sample in ordered:
+            if taken[sample.label] < quota[sample.label]:
+                taken[sample.label] += 1
+                chosen.append(sample)
+    else:
+        chosen = ordered[:size]
+    ids = {sample.id for sample in chosen}
+    return [sample for sample in samples if sample.id in ids]
+
+
+def _quota(samples: Sequence[Sample], size: int, seed: int) -> dict[str, int]:
+    """Samples to draw of each label."""
+    labels = samples[0].labels.labels
+    counts = Counter(sample.label for sample in samples)
+    with_one_more = sorted(labels, key=lambda label: rank(seed, label))[: size % len(labels)]
+    quota = {label: size // len(labels) + (label in with_one_more) for label in labels}
+    rarest = min(labels, key=lambda label: counts[label])
+    if short := [label for label in labels if counts[label] < quota[label]]:
+        raise UserError(
+            f"a balanced draw of {size} needs {quota[short[0]]} of {short[0]!r}, there are {counts[short[0]]}: "
+            f"draw at most {counts[rarest] * len(labels)}, or give --natural to keep the labels' shares"
+        )
+    return quota
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A subset as it was written."""
+
+    folder: Path
+    counts: Mapping[tuple[str, str], int]
+    """(split, label) -> rows."""
+    manifest_sha256: str
+    ids_sha256: str
+
+
+def sample_data(
+    path: str, out: Path, sizes: Mapping[str, int], *, seed: int = 0, balanced: bool = True, copy: bool = False
+) -> Drawn:
+    """Write a folder with `sizes[split]` rows of each split; splits not named are left out.
+
+    Rows are those of the source, byte for byte; `ids.txt` lists their ids and `sample.json` how they were drawn.
+    Raises UserError where the data cannot be loaded or a draw is not possible.
+    """
+    samples = load_samples(path)
+    chosen: list[Sample] = []
+    for split, size in sizes.items():
+        of_split = [sample for sample in samples if sample.split == split]
+        if not of_split:
+            found = describe_splits({"split": sample.split} for sample in samples)
+            raise UserError(f"{path}: no rows in split {split!r}; {found}")
+        chosen += draw(of_split, size, seed, balanced)
+    settings = {"sizes": dict(sizes), "seed": seed, "balanced": balanced}
+    return _write(path, out, chosen, settings, copy)
+
+
+def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -> Drawn:
+    """Write the folder that an id list describes. Raises UserError where the source lacks one of the ids."""
+    by_id = {sample.id: sample for sample in load_samples(path)}
+    if missing := [name for name in ids if name not in by_id]:
+        raise UserError(f"{path}: {len(missing)} of {len(ids)} ids are not in this data, the first is {missing[0]!r}")
+    return _write(path, out, [by_id[name] for name in ids], {"ids": len(ids)}, copy)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of an id list, one a line. Raises UserError where it cannot be read, or is empty or double."""
+    try:
+        ids = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the id list ({error})") from None
+    if not ids or len(set(ids)) < len(ids):
+        raise UserError(f"{path}: an id list holds ids, one a line and each once")
+    return ids
+
+
+def read_sizes(sizes: Mapping[str, str]) -> dict[str, int]:
+    """Rows to draw of each split. Raises UserError where one is not a positive whole number."""
+    for split, size in sizes.items():
+        if not size.isdecimal() or int(size) == 0:
+            raise UserError(f"--size {split}={size}: the number of rows must be a whole number above 0")
+    return {split: int(size) for split, size in sizes.items()}
+
+
+def describe(drawn: Drawn) -> Iterator[str]:
+    """What was drawn, in lines."""
+    for split in sorted({split for split, _ in drawn.counts}):
+        of_split = {label: count for (name, label), count in drawn.counts.items() if name == split}
+        labels = ", ".join(f"{label} {count}" for label, count in sorted(of_split.items()))
+        yield f"{split}: {sum(of_split.values())} rows ({labels})"
+    yield f"sha256 of the ids: {drawn.ids_sha256}"
+    yield f"written to: {drawn.folder}"
+
+
+def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str, Any], copy: bool) -> Drawn:
+    source = resolve_folder(path)
+    ids = {sample.id for sample in chosen}
+    lines, images = [], list[str]()
+    for where, line in manifest_lines(source):
+        row = parse_row(line, where)
+        if str(row.get("id", row["file_name"])) in ids:
+            lines.append(line.rstrip(b"\n") + b"\n")
+            images.append(row["file_name"])
+    with new_folder(out, source) as folder:
+        _place(source, folder, images, copy)
+        if (source / LABELS).is_file():
+            copy_file(source / LABELS, folder / LABELS)
+        manifest = write_lines(folder / MANIFEST, lines)
+        id_list = write_lines(folder / IDS, (f"{name}\n".encode() for name in sorted(ids)))
+        with (source / MANIFEST).open("rb") as file:
+            origin = hashlib.file_digest(file, "sha256").hexdigest()
+        sums = {"source_manifest_sha256": origin, "manifest_sha256": manifest, "ids_sha256": id_list}
+        write_json(folder / RECORD, {**settings, **sums})
+    counts = Counter((sample.split, sample.label) for sample in chosen)
+    return Drawn(out, counts, manifest, id_list)
+
+
+def _place(source: Path, folder: Path, names: Iterable[str], copy: bool) -> None:
+    """Copies of the images, or a link for each entry of the source folder that images lie in."""
+    if copy:
+        for name in names:
+            copy_file(source / name, folder / name)
+    else:
+        for top in sorted({PurePosixPath(name).parts[0] for name in names}):
+            link(folder / top, source / top)

@@ -1,0 +1,104 @@
+"""`emor3 data stats`: how many images each label and split has, and a page that shows some of them."""
+
+import base64
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from rich import box
+from rich.table import Table
+
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.generation import open_image
+from emor3.sampling import rank
+from emor3.taxonomy import LabelSet
+from emor3.types import Sample
+
+THUMBNAIL = 128
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Class balance of one folder."""
+
+    path: str
+    labels: LabelSet
+    samples: Sequence[Sample]
+
+    @property
+    def splits(self) -> list[str]:
+        return sorted({sample.split for sample in self.samples})
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """(split, label) -> samples."""
+        return Counter((sample.split, sample.label) for sample in self.samples)
+
+
+def stats(path: str) -> Stats:
+    """Class balance of a data folder. Raises UserError where it cannot be loaded."""
+    samples = load_samples(path)
+    return Stats(path, samples[0].labels, samples)
+
+
+def describe(found: Stats) -> Table:
+    """Rows of labels, columns of splits; the last rows say how even the labels are."""
+    counts, splits = found.counts(), found.splits
+    table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
+    for label in found.labels.labels:
+        table.add_row(label, *(_cell(counts[split, label], _total(found, split)) for split in splits))
+    table.add_row("all", *(str(_total(found, split)) for split in splits))
+    most = (max(counts[split, label] for label in found.labels.labels) for split in splits)
+    table.add_row("majority class", *(f"{n / _total(found, split):.1%}" for n, split in zip(most, splits, strict=True)))
+    return table
+
+
+def _total(found: Stats, split: str) -> int:
+    return sum(sample.split == split for sample in found.samples)
+
+
+def _cell(count: int, total: int) -> str:
+    return f"{count} ({count / total:.1%})"
+
+
+def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
+    """One HTML file without outside references: counts, and pictures of each label drawn with the seed.
+
+    Ids and labels are escaped. Raises UserError where the file exists.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists: choose another name, or delete it")
+    counts = found.counts()
+    rows = [
+        {
+            "label": label,
+            "counts": [counts[split, label] for split in found.splits],
+            "pictures": [picture(sample) for sample in _drawn(found, label, per_label, seed)],
+        }
+        for label in found.labels.labels
+    ]
+    page = Environment(loader=PackageLoader("emor3"), autoescape=True).get_template("stats.html")
+    text = page.render(path=found.path, n=len(found.samples), splits=found.splits, rows=rows, seed=seed, side=THUMBNAIL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _drawn(found: Stats, label: str, number: int, seed: int) -> list[Sample]:
+    of_label = (sample for sample in found.samples if sample.label == label)
+    return sorted(of_label, key=lambda sample: rank(seed, sample.id))[:number]
+
+
+def picture(sample: Sample) -> dict[str, str]:
+    """A small JPEG as a data address, or the fault of a picture that cannot be opened."""
+    try:
+        image = open_image(sample.image)
+    except UserError as error:
+        return {"id": sample.id, "split": sample.split, "fault": str(error)}
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = BytesIO()
+    image.save(file, "JPEG", quality=80)
+    data = base64.b64encode(file.getvalue()).decode()
+    return {"id": sample.id, "split": sample.split, "address": f"data:image/jpeg;base64,{data}"}

@@ -1,0 +1,182 @@
+"""Small copies of the public sets, each in the layout in which it is distributed."""
+
+import csv
+import json
+
+from PIL import Image
+
+MIKELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
+EKMAN = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
+WEBEMO_SPELLING = (
+    *("affection", "cheerfullness", "confusion", "contentment", "disappointment", "disgust", "enthrallment", "envy"),
+    *("exasperation", "gratitude", "horror", "irritabilty", "lust", "neglect", "nervousness", "optimism", "pride"),
+    *("rage", "relief", "sadness", "shame", "suffering", "surprise", "sympathy", "zest"),
+)
+
+
+def image(path, colour="teal", size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def text(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def emoset(root, with_ids=False):
+    """Three-part rows as shipped; four-part rows as the set's own text describes them."""
+    label2idx = dict(zip(MIKELS, range(8), strict=True))
+    info = {"label2idx": label2idx, "idx2label": {str(index): name for name, index in label2idx.items()}}
+    text(root / "info.json", json.dumps({**info, "scene": {"label2idx": {"beach": 0}}}))
+    for split in ("train", "val", "test"):
+        rows = []
+        for emotion in MIKELS:
+            name = f"{emotion}_{split}"
+            picture, annotation = f"image/{emotion}/{name}.jpg", f"annotation/{emotion}/{name}.json"
+            image(root / picture)
+            full = {"scene": "beach", "facial_expression": "smile", "object": ["Dog", "Ball"], "brightness": 0.6}
+            known = full if emotion == "awe" else {"brightness": 0.1, "colorfulness": 0.2}
+            text(root / annotation, json.dumps({"image_id": name, "emotion": emotion, **known}))
+            rows.append([emotion, name, picture, annotation] if with_ids else [emotion, picture, annotation])
+        text(root / f"{split}.json", json.dumps(rows))
+
+
+def emotion6(root, header="[image_filename]\t[valence]\t[arousal]\t[prob. anger]\t…"):
+    """A few of the 330 x 6 pictures; every keyword folder has a `1.jpg`."""
+    votes = {  # anger disgust fear joy sadness surprise neutral
+        "anger/1.jpg": "3.0\t5.0\t0.2\t0.0\t0.0\t0.0\t0.6\t0.0\t0.2",  # most voters felt sadness
+        "disgust/1.jpg": "1.0\t9.0\t0.0\t0.9\t0.0\t0.0\t0.0\t0.0\t0.1",
+        "fear/1.jpg": "5.0\t5.0\t0.0\t0.0\t0.3\t0.0\t0.0\t0.1\t0.6",  # neutral before fear
+        "joy/1.jpg": "9.0\t1.0\t0.0\t0.0\t0.0\t1.0\t0.0\t0.0\t0.0",
+        "sadness/1.jpg": "2.0\t3.0\t0.0\t0.4\t0.0\t0.0\t0.4\t0.2\t0.0",  # a tie
+        "surprise/1.jpg": "5.0\t5.0\t0.0\t0.0\t0.0\t0.0\t0.0\t0.0\t1.0",  # nobody felt any of the six
+    }
+    for name in votes:
+        image(root / "images" / name)
+    text(root / "ground_truth.txt", header, *(f"{name}\t{cells}" for name, cells in votes.items()))
+
+
+def webemo(root):
+    for split in ("train25", "test25"):
+        for index in range(25):
+            image(root / f"images/{split}/{index}/picture_{index}.jpg")
+        text(root / f"{split}.txt", *(f"http://example.org/{index}.jpg {index}" for index in range(25)))
+
+
+def fi(root):
+    for split in ("train", "test"):
+        for emotion in MIKELS:
+            image(root / split / emotion.capitalize() / "1.jpg")
+
+
+def unbiasedemo(root):
+    for emotion in ("anger", "fear", "joy", "love", "sadness", "surprise"):
+        image(root / emotion / "joy" / "dog" / "1.jpg")  # the label is the first component, not the nearest folder
+
+
+def artphoto(root):
+    for word in ("amusement", "anger", "awe", "content", "disgust", "excitement", "fear", "sad"):
+        image(root / f"testImages_artphoto/{word}_0001.jpg")
+    (root / "testImages_artphoto/Thumbs.db").write_bytes(b"x")
+    (root / "testImages_artphoto/._sad_0001.jpg").write_bytes(b"x")
+
+
+def abstract(root):
+    text(
+        root / "ABSTRACT_groundTruth.csv",
+        "'','Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'",
+        "'abstract_0001.jpg',9,0,2,1,0,2,0,0",
+        "'abstract_0002.jpg',0,0,0,5,0,0,0,5",  # contentment and sadness
+        "'abstract_0003.jpg',0,0,0,1,0,0,0,8",
+    )
+    for number in (1, 2, 3):
+        image(root / f"testImages_abstract/abstract_000{number}.jpg")
+
+
+def ldl(root):
+    text(
+        root / "ground_truth.txt",
+        "images-name Amusement Awe Contentment Excitement Anger Disgust Fear Sadness",
+        "1.jpg 1 6 3 1 0 0 0 0",
+        "2.jpg 4 4 0 0 0 0 0 3",
+        "3.jpg 0 0 0 0 0 0 0 0",
+        "4.jpg 0 0 0 0 0 2 7 2",
+    )
+    for number in (1, 2, 3, 4):
+        image(root / f"images/{number}.jpg")
+
+
+def emotionroi(root):
+    for split in ("train", "test"):
+        for emotion in EKMAN:
+            image(root / split / emotion / "1.jpg")
+
+
+def caer_s(root):
+    for split in ("train", "test"):
+        for emotion in ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"):
+            image(root / split / emotion / "0001.png")
+
+
+def fer2013(root):
+    with (root / "fer2013.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["emotion", "pixels", "Usage"])
+        for emotion, usage in (
+            (0, "Training"),
+            (3, "Training"),
+            (6, "PublicTest"),
+            (4, "PrivateTest"),
+            (5, "PrivateTest"),
+        ):
+            table.writerow([emotion, " ".join([str(emotion * 40)] * 48 * 48), usage])
+
+
+def ferplus(root):
+    fer2013(root)
+    text(
+        root / "fer2013new.csv",
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF",
+        "Training,fer0000000.png,4,0,0,1,5,0,0,0,0,0",
+        "Training,fer0000001.png,0,9,0,0,0,0,0,1,0,0",
+        "PublicTest,,0,0,0,0,0,0,0,0,0,10",  # no face: it has no name either
+        "PrivateTest,fer0000002.png,2,0,0,2,0,0,0,6,0,0",
+        "PrivateTest,fer0000003.png,0,0,0,3,3,0,0,0,4,0",
+    )
+
+
+def raf_db(root):
+    rows = []
+    for number in range(1, 8):
+        for split in ("train", "test"):
+            name = f"{split}_{number:05d}"
+            image(root / f"Image/aligned/{name}_aligned.jpg")
+            image(root / f"Image/original/{name}.jpg")
+            rows.append(f"{name}.jpg {number}")
+    text(root / "EmoLabel/list_patition_label.txt", *rows)
+
+
+def folders(root):
+    for split in ("train", "test"):
+        for label in ("at peace", "uneasy"):
+            image(root / split / label / f"{split}.png")
+
+
+BUILDERS = {
+    "emoset": emoset,
+    "emotion6": emotion6,
+    "webemo": webemo,
+    "fi": fi,
+    "unbiasedemo": unbiasedemo,
+    "artphoto": artphoto,
+    "abstract": abstract,
+    "flickr-ldl": ldl,
+    "twitter-ldl": ldl,
+    "emotionroi": emotionroi,
+    "caer-s": caer_s,
+    "fer2013": fer2013,
+    "ferplus": ferplus,
+    "raf-db": raf_db,
+    "folders": folders,
+}

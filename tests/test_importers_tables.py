@@ -1,0 +1,214 @@
+"""CSV, TSV, JSONL, Parquet and hub data sets become samples; what a row lacks drops that row by name, and no other."""
+
+import io
+import json
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+import layouts
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.generation import open_image
+from emor3.importers.catalogue import import_data
+
+
+def bring(tmp_path, name, source, **options):
+    imported = import_data(name, str(source), tmp_path / "out", **options)
+    return load_samples(str(tmp_path / "out")), imported
+
+
+def reasons(imported):
+    return [entry["reason"] for entry in imported.dropped]
+
+
+def png(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def hub_rows(count=4, **more):
+    """Rows of an R1-style data set: the problem is a prompt, the coarse column contradicts the answer."""
+    answers = ["joy", "sadness"]
+    return [
+        {
+            "images": [{"bytes": png((index, 0, 0)), "path": f"secret_title_{index}.png"}],
+            "problem": "<image>What does one feel?",
+            "answer": answers[index % 2],
+            "course_grained": "negative",
+            "intensity": 3,
+            **more,
+        }
+        for index in range(count)
+    ]
+
+
+HUB = Features(
+    {
+        "images": Sequence(ImageFeature()),
+        "problem": Value("string"),
+        "answer": Value("string"),
+        "course_grained": Value("string"),
+        "intensity": Value("int64"),
+    }
+)
+
+
+# --- CSV, TSV and JSONL
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+def test_a_table_is_read_with_its_usual_column_names(tmp_path, suffix, separator):
+    for name in ("a", "b"):
+        layouts.image(tmp_path / f"src/pictures/{name}.jpg")
+    rows = [
+        ("image_path", "Emotion", "split", "valence", "theme"),
+        ("pictures/a.jpg", "calm", "training", "0.7", "beach"),
+        ("pictures/b.jpg", "tense", "Validation", "", "storm"),
+    ]
+    table = tmp_path / f"src/labels{suffix}"
+    layouts.text(table, *(separator.join(row) for row in rows))
+    samples, _ = bring(tmp_path, "table", table)
+    assert [(s.label, s.split, s.valence) for s in samples] == [("calm", "train", 0.7), ("tense", "val", None)]
+    assert "beach" not in (tmp_path / "out/metadata.jsonl").read_text()
+
+
+def test_jsonl_keeps_votes_groups_ids_and_attributes(tmp_path):
+    layouts.image(tmp_path / "src/a.jpg")
+    layouts.image(tmp_path / "src/b.jpg")
+    first = {"image": "a.jpg", "label": "calm", "id": 7, "group": "g", "distribution": {"calm": 3, "tense": 1}}
+    second = {"image": "b.jpg", "label": "tense", "attributes": {"scene": "street"}}
+    layouts.text(tmp_path / "src/rows.jsonl", json.dumps(first), "", json.dumps(second))
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/rows.jsonl", test_share=0)
+    assert (samples[0].id, samples[0].group, samples[0].distribution) == ("7", "g", {"calm": 0.75, "tense": 0.25})
+    assert samples[1].attributes == {"scene": "street"}
+
+
+def test_columns_can_be_named(tmp_path):
+    layouts.image(tmp_path / "src/a.jpg")
+    layouts.image(tmp_path / "src/b.jpg")
+    layouts.text(tmp_path / "src/t.csv", "photo,mood,label", "a.jpg,calm,x", "b.jpg,tense,x")
+    columns = {"image": "photo", "label": "mood"}
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/t.csv", columns=columns, test_share=0)
+    assert [sample.label for sample in samples] == ["calm", "tense"]
+
+
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    layouts.text(tmp_path / "src/t.csv", "photo,mood", "a.jpg,calm")
+    table = tmp_path / "src/t.csv"
+    with pytest.raises(UserError, match=r"found the columns photo, mood, none for the image: give --column image=NAME"):
+        bring(tmp_path, "table", table)
+    with pytest.raises(UserError, match=r"--column image=picture: the table has the columns photo, mood"):
+        bring(tmp_path, "table", table, columns={"image": "picture"})
+    with pytest.raises(UserError, match=r"--column colour=…: there are the fields image, label"):
+        bring(tmp_path, "table", table, columns={"colour": "photo"})
+
+
+def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path):
+    layouts.image(tmp_path / "src/a.jpg")
+    layouts.text(
+        tmp_path / "src/t.csv",
+        "image,label,valence",
+        "a.jpg,calm,",
+        "a.jpg,calm,",
+        ",calm,",
+        "a.jpg,,",
+        "a.jpg,calm,high",
+        "../a.jpg,calm,",
+        "nowhere.jpg,calm,",
+    )
+    imported = import_data("table", str(tmp_path / "src/t.csv"), tmp_path / "out")
+    assert reasons(imported) == [
+        "'images/a.jpg' is listed a second time",
+        "it has no image",
+        "its label is None, not a word",
+        "its valence is 'high', not a number",
+        "its image lies outside the folder of the set",
+        "there is no such image file",
+    ]
+
+
+def test_groups_stay_whole_when_a_test_split_is_held_out(tmp_path):
+    rows = ["image,label,group"]
+    for number in range(20):
+        layouts.image(tmp_path / f"src/{number}.jpg")
+        rows.append(f"{number}.jpg,{'calm' if number < 10 else 'tense'},g{number // 2}")
+    layouts.text(tmp_path / "src/t.csv", *rows)
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/t.csv", test_share=0.4)
+    splits = {}
+    for sample in samples:
+        splits.setdefault(sample.group, set()).add(sample.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert sum(found == {"test"} for found in splits.values()) == 4  # 0.4 of 5 groups of each label
+
+
+def test_a_file_that_is_no_table_is_told_which_ones_are(tmp_path):
+    layouts.text(tmp_path / "src/t.xlsx", "x")
+    with pytest.raises(UserError, match=r"found t.xlsx, which is no .csv, .tsv, .jsonl or .parquet file"):
+        bring(tmp_path, "table", tmp_path / "src/t.xlsx")
+
+
+# --- Parquet and hub data sets
+
+
+def test_a_hub_folder_keeps_its_splits_and_unpacks_its_pictures(tmp_path):
+    folder = tmp_path / "src"
+    (folder / "data").mkdir(parents=True)
+    for split, count in (("train", 4), ("test", 2)):
+        rows = Dataset.from_list(hub_rows(count), features=HUB)
+        rows.to_parquet(folder / f"data/{split}-00000-of-00001.parquet")
+    samples, _ = bring(tmp_path, "hub", folder)
+    assert [(s.split, s.label) for s in samples] == [("train", "joy"), ("train", "sadness")] * 2 + [
+        ("test", "joy"),
+        ("test", "sadness"),
+    ]
+    assert open_image(samples[2].image).getpixel((0, 0)) == (2, 0, 0)
+
+
+def test_prompts_titles_and_the_contradicting_coarse_column_stay_out(tmp_path):
+    (tmp_path / "src").mkdir()
+    Dataset.from_list(hub_rows(), features=HUB).to_parquet(tmp_path / "src/rows.parquet")
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/rows.parquet", test_share=0)
+    written = (tmp_path / "out/metadata.jsonl").read_text()
+    assert not any(word in written for word in ("secret_title", "feel?", "negative", "intensity"))
+    assert {sample.label for sample in samples} == {"joy", "sadness"}
+
+
+def test_boxed_answers_are_unboxed_and_class_indices_named(tmp_path):
+    (tmp_path / "src").mkdir()
+    boxed = [{"image": {"bytes": png("red"), "path": None}, "answer": r"\boxed{joy}"}]
+    Dataset.from_list(boxed).to_parquet(tmp_path / "src/boxed.parquet")
+    imported = import_data("table", str(tmp_path / "src/boxed.parquet"), tmp_path / "boxed", test_share=0)
+    assert imported.rows == {"train": {"joy": 1}}
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["calm", "tense"])})
+    indexed = [{"image": {"bytes": png("red"), "path": None}, "label": 1}]
+    Dataset.from_list(indexed, features=features).to_parquet(tmp_path / "src/indexed.parquet")
+    imported = import_data("table", str(tmp_path / "src/indexed.parquet"), tmp_path / "indexed", test_share=0)
+    assert imported.rows == {"train": {"tense": 1}}
+
+
+def test_rows_with_several_images_none_or_a_broken_one_are_dropped_by_name(tmp_path):
+    rows = hub_rows(4)
+    rows[1]["images"] = rows[1]["images"] * 2
+    rows[2]["images"] = []
+    rows[3]["images"] = [{"bytes": b"no picture", "path": None}]
+    (tmp_path / "src").mkdir()
+    Dataset.from_list(rows, features=HUB).to_parquet(tmp_path / "src/rows.parquet")
+    imported = import_data("table", str(tmp_path / "src/rows.parquet"), tmp_path / "out", test_share=0)
+    assert imported.rows == {"train": {"joy": 1}}
+    assert reasons(imported)[:2] == [
+        "it has 2 images, and only rows with one are supported",
+        "it has 0 images, and only rows with one are supported",
+    ]
+    assert "cannot be read" in reasons(imported)[2]
+
+
+def test_a_hub_folder_saved_in_another_form_is_refused_in_one_message(tmp_path):
+    DatasetDict({"train": Dataset.from_list([{"answer": "joy"}])}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "empty").mkdir()
+    for source in ("saved", "empty"):
+        with pytest.raises(UserError, match=r"is not a data set of the hub as it is distributed: expected a folder"):
+            import_data("hub", str(tmp_path / source), tmp_path / "out")
