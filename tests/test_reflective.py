@@ -33,7 +33,8 @@ class Graded:
 
 
 def weights_of(judge, *thoughts):
-    return weigh(judge, [Sample("s", "x.png", "", TWO)] * len(thoughts), list(thoughts))
+    found = weigh(judge, [Sample("s", "x.png", "", TWO)] * len(thoughts), list(thoughts))
+    return [weight for weight, _ in found]
 
 
 def test_a_weight_is_the_chance_of_the_description_times_that_of_the_own_answer():

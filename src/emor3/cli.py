@@ -158,6 +158,9 @@ def evaluate(
         int,
         typer.Option(min=0, help="Answers to sample per image at temperature 1, for distributions and calibration."),
     ] = 0,
+    reflect: Annotated[
+        bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
+    ] = False,
     judge: JudgePath = None,
     template: Template = None,
     temperature: Temperature = 0.0,
@@ -174,6 +177,8 @@ def evaluate(
     if saved is not None:
         _evaluate_again(saved)
         return
+    if reflect and samples == 0:
+        raise UserError("--reflect weighs sampled answers: say how many with --samples")
     if model is None or not data:
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     from emor3 import evaluate as evaluation
@@ -189,6 +194,7 @@ def evaluate(
         limit=limit,
         temperature=temperature,
         samples=samples,
+        reflective=reflect,
         seed=seed,
         thinking=candidate.thinking,
         template=template or candidate.template,
@@ -290,6 +296,13 @@ def predict(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 256,
     batch_size: BatchSize = 16,
+    samples: Annotated[int, typer.Option(min=1, help="Completions to sample for --reflect.")] = 8,
+    reflect: Annotated[
+        bool, typer.Option("--reflect", help="Sample completions and weigh each by its reasoning.")
+    ] = False,
+    abstain_below: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less.")
+    ] = 0.5,
 ) -> None:
     """Label images and show the reasoning behind each label.
 
@@ -308,16 +321,21 @@ def predict(
         template=template or candidate.template,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        samples=samples if reflect else 0,
+        reflective=reflect,
     )
+    label_set = prediction.choose_labels(candidate, labels)
     failed = False
-    for image, outcome in prediction.predict(candidate, images, prediction.choose_labels(candidate, labels), settings):
+    for image, outcome in prediction.predict(candidate, images, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
         if as_json:
             print(json.dumps(prediction.outcome_row(image, outcome)))
         elif isinstance(outcome, UserError):
             _print_error(outcome)
         else:
-            print(prediction.describe(outcome))
+            print(prediction.describe(outcome.prediction))
+            if outcome.decision is not None:
+                print(prediction.describe_decision(outcome.decision))
     raise typer.Exit(int(failed))
 
 

@@ -214,7 +214,7 @@ def sample_answers(
     per_sample = list(zip(*answers, strict=True)) if drawn else [None] * len(samples)
     if not drawn or not settings.reflective:
         return [(labels, None) for labels in per_sample]
-    weights = [weigh(candidate.judge, samples, thoughts) for thoughts in drawn]
+    weights = [[weight for weight, _ in weigh(candidate.judge, samples, thoughts)] for thoughts in drawn]
     return list(zip(per_sample, zip(*weights, strict=True), strict=True))
 
 

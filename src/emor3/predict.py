@@ -4,16 +4,19 @@ There is no ground truth here: coherence asks whether steps 1 and 2 lead a reade
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
-from emor3.evaluate import Candidate, EvaluationSettings, predict_samples
+from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
 from emor3.generation import open_image
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
+from emor3.reflective import Decision, decide, weigh
+from emor3.rewards import predicted_label
 from emor3.taxonomy import MIKELS8, LabelSet
+from emor3.thinking import parse
 from emor3.types import Finding, Prediction, Sample
 
 
@@ -38,16 +41,61 @@ def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
         ) from None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The prediction for one image and, from reflective decoding, the decision behind it."""
+
+    prediction: Prediction
+    decision: Decision | None = None
+
+
 def predict(
-    candidate: Candidate, images: Sequence[str], labels: LabelSet, settings: EvaluationSettings
-) -> Iterator[tuple[str, Prediction | UserError]]:
-    """For each image, in order, its prediction, or the error that says why it has none."""
+    candidate: Candidate,
+    images: Sequence[str],
+    labels: LabelSet,
+    settings: EvaluationSettings,
+    abstain_below: float = 0.0,
+) -> Iterator[tuple[str, Outcome | UserError]]:
+    """For each image, in order, its outcome, or the error that says why it has none.
+
+    With `settings.reflective`, M completions are sampled and weighed, and the best-supported one is the prediction.
+    """
     for start in range(0, len(images), settings.batch_size):
         batch = images[start : start + settings.batch_size]
         errors = {image: error for image in batch if (error := _unreadable(image)) is not None}
         readable = [Sample(image, image, "", labels) for image in batch if image not in errors]
-        predictions = map(against_own_answer, predict_samples(candidate, readable, settings))
-        yield from ((image, errors[image] if image in errors else next(predictions)) for image in batch)
+        if settings.reflective:
+            outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
+        else:
+            made = predict_samples(candidate, readable, settings)
+            outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
+        yield from ((image, errors[image] if image in errors else next(outcomes)) for image in batch)
+
+
+def decode_reflectively(
+    candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings, abstain_below: float
+) -> list[Outcome]:
+    """For each of N samples the best-supported of M sampled completions, and the decision of all M."""
+    drawn = []
+    for completions in sample_completions(candidate, samples, settings):
+        thoughts = [parse(completion, settings.thinking) for completion in completions]
+        weighed = weigh(candidate.judge, samples, thoughts)
+        drawn.append(
+            [
+                (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
+                for sample, text, thought, (weight, reflection) in zip(
+                    samples, completions, thoughts, weighed, strict=True
+                )
+            ]
+        )
+    return [_decided(list(per_sample), abstain_below) for per_sample in zip(*drawn, strict=True)]
+
+
+def _decided(drawn: Sequence[tuple[Prediction, float]], abstain_below: float) -> Outcome:
+    predictions, weights = [prediction for prediction, _ in drawn], [weight for _, weight in drawn]
+    answers = [prediction.predicted for prediction in predictions]
+    decision = decide(answers, weights, predictions[0].sample.labels, abstain_below)
+    return Outcome(against_own_answer(predictions[decision.best or 0]), decision)
 
 
 def _unreadable(image: str) -> UserError | None:
@@ -68,11 +116,22 @@ def against_own_answer(prediction: Prediction) -> Prediction:
     return replace(prediction, reflection=replace(prediction.reflection, coherence=coherence))
 
 
-def outcome_row(image: str, outcome: Prediction | UserError) -> dict[str, Any]:
+def outcome_row(image: str, outcome: Outcome | UserError) -> dict[str, Any]:
     """One image's outcome as JSON."""
     if isinstance(outcome, UserError):
         return {"image": image, "error": str(outcome)}
-    return {"image": image, "label": outcome.predicted, **reasoning_row(outcome)}
+    row = {"image": image, "label": outcome.prediction.predicted, **reasoning_row(outcome.prediction)}
+    if outcome.decision is None:
+        return row
+    decision = outcome.decision
+    return row | {"label": decision.label, "distribution": decision.distribution, "abstains": decision.abstains}
+
+
+def describe_decision(decision: Decision) -> str:
+    """What M completions say together, on one line."""
+    ranked = sorted(decision.distribution.items(), key=lambda item: -item[1])[:3]
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked if share > 0) or "no completion is supported"
+    return f"  {'weighed':<12} {shares}" + ("  (abstains)" if decision.abstains else "")
 
 
 def describe(prediction: Prediction) -> str:

@@ -26,11 +26,13 @@ class Decision:
     """Whether the leading label has less than the share asked for."""
 
 
-def weigh(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought]) -> list[float]:
-    """Weight (N,) of each completion, from one call of the judge."""
+def weigh(
+    judge: Judge, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought]
+) -> list[tuple[float, Reflection]]:
+    """Weight of each of N completions and the reflection behind it, from one call of the judge."""
     reflections = reflect(judge, list(zip(samples, thoughts, strict=True)), frozenset(Aspect))
     return [
-        _weight(reflection, predicted_label(thought, sample.labels), sample.labels)
+        (_weight(reflection, predicted_label(thought, sample.labels), sample.labels), reflection)
         for sample, thought, reflection in zip(samples, thoughts, reflections, strict=True)
     ]
 
