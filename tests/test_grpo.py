@@ -7,10 +7,10 @@ import torch
 
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.grpo import BatchScorer, StopOnNonFinite, Stopwatch, part_rewards
+from emor3.grpo import BatchScorer, StopOnNonFinite, Stopwatch, part_rewards, without_failed_parts
 from emor3.reflection import ScriptedJudge
 from emor3.rewards import RewardSettings, weights
-from emor3.types import Aspect
+from emor3.types import Aspect, Reply
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
@@ -100,6 +100,37 @@ def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
     total = sum(weight * values[f.__name__] for f, weight in zip(functions, part_weights, strict=True))
     rollouts = scorer.rollouts(completions, [name] * 2, 5, lambda k, v: None)
     assert rollouts[0].reward.total == pytest.approx(total)
+
+
+def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group():
+    nan = float("nan")
+    parts = torch.tensor([[1, 1, 1], [0, 1, nan], [1, 0, 1], [0, 1, 0.0]])  # two groups of two, three parts
+    left = without_failed_parts(parts, 2)
+    expected = torch.tensor([[1, 1, nan], [0, 1, nan], [1, 0, 1], [0, 1, 0.0]])
+    assert torch.equal(left.nan_to_num(-1), expected.nan_to_num(-1))
+    weights = torch.tensor([0.8, 0.1, 0.1])
+    # 0.9 - 0.1: the first completion gains nothing over the second by the part that the judge failed on
+    assert (left * weights).nansum(1)[:2].tolist() == pytest.approx([0.9, 0.1])
+
+
+class HalfBlindJudge:
+    """Answers on coherence, fails on images."""
+
+    def answer(self, questions):
+        return [Reply("", error="HTTP 500") if question.image else Reply("awe") for question in questions]
+
+
+def test_the_reward_function_of_a_part_gives_trl_none_where_the_judge_failed_and_counts_it(samples):
+    scorer = scorer_for(samples, RewardSettings())
+    scorer.judge = HalfBlindJudge()
+    functions, _ = part_rewards(scorer)
+    completions = [[{"role": "assistant", "content": text}] for text in (TEXT, "nothing")]
+    name, logged = next(name for name, sample in samples.items() if sample.label == "awe"), {}
+    values = [call(function, completions, [name] * 2, logged) for function in functions]
+    assert values == [[1.0, 0.0], [1.0, 0.0], [None, 0.0], [1.0, 0.0]]
+    assert logged["judge/errors"] == 0.5
+    assert "canary/yes_own" not in logged
+    assert "canary/yes_swapped" not in logged
 
 
 def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):

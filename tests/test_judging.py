@@ -107,6 +107,27 @@ def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(monkeypa
     assert judge.asked == []
 
 
+class TiredJudge(SeeingJudge):
+    """Fails on the first `count` questions."""
+
+    def __init__(self, truth, count):
+        super().__init__(truth)
+        self.count = count
+
+    def answer(self, questions):
+        return [Reply("", error="HTTP 500")] * self.count + super().answer(questions)[self.count :]
+
+
+def test_images_on_which_the_judge_failed_are_left_out(monkeypatch, scenes, random_checkpoint):
+    samples = load_samples(scenes, split="test")[:3]
+    texts = [f"Thing {place}." for place in range(3)]
+    described(monkeypatch, texts)
+    truth = {sample.image: text for sample, text in zip(samples, texts, strict=True)}
+    found = calibrate(TiredJudge(truth, 1), *load(random_checkpoint), samples, "steps", "steps", 8)
+    assert (found.auc, found.yes_own, found.n) == (1, 1, 2)
+    assert calibrate(TiredJudge(truth, 6), *load(random_checkpoint), samples, "steps", "steps", 8) is None
+
+
 def test_the_finding_is_one_line():
     assert Calibration(0.91, 0.95, 0.1, 32).line() == (
         "judge: AUC 0.91 between own and swapped descriptions of 32 images (yes to 95% and 10%)"

@@ -31,7 +31,7 @@ ORDER = (
     *("data", "manifest", "sampling"),
     *("importers.items", "importers.class_folders", "importers.lists", "importers.faces", "importers.tables"),
     "importers.catalogue",
-    *("modeling", "generation", "judges", "judging"),
+    *("modeling", "generation", "judges", "endpoint", "judging"),
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "progress", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),

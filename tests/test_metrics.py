@@ -162,6 +162,15 @@ def test_support_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_r
     assert rate(outcomes, "coherence") is None
 
 
+def test_what_the_judge_failed_on_counts_neither_for_nor_against():
+    good = reasoned("joy", "joy")
+    failed = replace(good, reflection=Reflection(*[Finding(Verdict.ERROR, reason="HTTP 500")] * 2))
+    for figure in ("consistency", "coherence", "agreement"):
+        found = rate([good, failed], figure)
+        assert (found.value, found.n) == (1.0, 1)
+        assert rate([failed], figure) is None
+
+
 def test_agreement_is_with_the_models_own_answer_and_coherence_with_the_truth():
     # The judge reads joy: the first is right and agrees, the second agrees on a wrong answer, the third does neither.
     outcomes = [reasoned("joy", "joy"), reasoned("fear", "joy"), reasoned("fear", "fear")]

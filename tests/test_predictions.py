@@ -1,6 +1,7 @@
 """A saved evaluation gives back the same predictions and the same figures, or says why it cannot."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from emor3.errors import UserError
 from emor3.figures import results, results_table, summarise
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from emor3.taxonomy import label_set_from
+from emor3.types import Finding, Reflection, Verdict
 from made_up import prediction, save_evaluation
 
 
@@ -24,6 +26,13 @@ def items():
 def test_predictions_survive_saving_and_reading(tmp_path):
     saved = read_evaluation(save_evaluation(tmp_path / "e", {"d": items()}))
     assert saved.predictions["d"] == items()
+
+
+def test_a_judges_failure_survives_saving_and_reading(tmp_path):
+    failed = Finding(Verdict.ERROR, reason="HTTP 500")
+    item = replace(prediction("joy", "joy"), reflection=Reflection(failed, failed))
+    folder = save_evaluation(tmp_path / "saved", {"d": [item]})
+    assert read_evaluation(folder).predictions["d"][0].reflection == Reflection(failed, failed)
 
 
 def test_figures_agree_to_the_last_digit_when_recomputed_from_the_saved_files(tmp_path):

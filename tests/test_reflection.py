@@ -238,3 +238,20 @@ def test_a_description_is_asked_on_other_images_in_the_same_call():
     assert [reply.text for reply in found[0].consistency.distractors] == ["No"]
     assert found[1].consistency.distractors == ()
     assert len(judge.asked) == 2  # the other image is asked about the same text anyway, so once
+
+
+class FailingJudge:
+    """Fails on questions of one aspect and says Yes to the others."""
+
+    def __init__(self, aspect):
+        self.aspect = aspect
+
+    def answer(self, questions):
+        return [Reply("", error="HTTP 500") if q.aspect is self.aspect else Reply("Yes") for q in questions]
+
+
+def test_a_failed_question_is_an_error_with_its_reason_and_no_reply_to_read():
+    (found,) = reflect(FailingJudge(Aspect.COHERENCE), [(sample(), thought("A dog."))], frozenset(Aspect))
+    assert found.consistency.verdict is Verdict.SUPPORTED
+    assert (found.coherence.verdict, found.coherence.reply, found.coherence.reason) == (Verdict.ERROR, None, "HTTP 500")
+    assert found.coherence.question.aspect is Aspect.COHERENCE

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from emor3.errors import UserError
@@ -96,8 +98,9 @@ def test_the_released_formula_pays_up_to_1_1_and_half_a_point_for_noise():
 
 
 def test_a_verdict_earns_1_only_where_it_supports():
-    assert [verdict_value(verdict) for verdict in Verdict] == [1, 0, 0, 0]
-    assert [verdict_value(verdict, "released") for verdict in Verdict] == [1, 0, 0.5, 0]
+    verdicts = [verdict for verdict in Verdict if verdict is not Verdict.ERROR]
+    assert [verdict_value(verdict) for verdict in verdicts] == [1, 0, 0, 0]
+    assert [verdict_value(verdict, "released") for verdict in verdicts] == [1, 0, 0.5, 0]
 
 
 def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weight():
@@ -237,3 +240,25 @@ def test_settings_beyond_the_paper_are_checked():
         RewardSettings(agreement=0.9)
     with pytest.raises(UserError, match="contrastive"):
         RewardSettings(contrastive=-1)
+
+
+# --- a judge that fails ----------------------------------------------------------------------------------------------
+
+
+def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_total():
+    settings = RewardSettings(agreement=0.1)
+    breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), settings)
+    assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None, "agreement": None}
+    # 0.7 * 1 + 0.1 * 1 + 0.05 * 1
+    assert breakdown.total == pytest.approx(0.85)
+    assert reflective(breakdown.parts) is None
+
+
+def test_a_failure_on_another_image_counts_where_that_image_is_paid_for():
+    found = Reflection(replace(seen(0.9, 0.2), distractors=(yes(0.2), Reply("", error="HTTP 500"))), None)
+    for contrastive, value in ((0, 1.0), (1, 1.0), (2, None)):
+        settings = RewardSettings(contrastive=contrastive, coherence=False)
+        breakdown = score(GOOD, sample("sadness"), found, settings)
+        assert breakdown.parts["consistency"] == value
+        # 0.8 + 0.1 * value + 0.1
+        assert breakdown.total == pytest.approx(0.9 + 0.1 * (value or 0))

@@ -38,6 +38,7 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         for finding in consistencies
         if finding
         for reply in finding.distractors
+        if reply.error is None
     ]
     told = [" ".join(filter(None, (r.thought.trigger, r.thought.feeling))) for r in described]
     leaks = [

@@ -88,6 +88,7 @@ class BatchScorer:
             self.on_rollouts(step, self._scored[1])
             for name, value in canaries(self._scored[1]).items():
                 log_metric(name, value)
+            log_metric("judge/errors", self._error_share(self._scored[1]))
         return self._scored[1]
 
     def _score(self, texts: list[str], sample_ids: Sequence[str]) -> list[Rollout]:
@@ -107,6 +108,12 @@ class BatchScorer:
         ]
         rewards = self._with_votes(samples, thoughts, rewards)
         return [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+
+    def _error_share(self, rollouts: Sequence[Rollout]) -> float:
+        """Share of N completions with a part that the judge failed to judge."""
+        asked = [aspect.value for aspect in self.settings.aspects]
+        failed = [any(rollout.reward.parts[part] is None for part in asked) for rollout in rollouts]
+        return sum(failed) / len(failed)
 
     def _distractors(self, place: int) -> int:
         """Other images that a completion's description is asked on: what is paid for, and one a group as a canary."""
@@ -171,6 +178,16 @@ def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 
 
+def without_failed_parts(rewards: Tensor, num_generations: int) -> Tensor:
+    """Raw parts (N, parts of all ranks) with NaN for the whole group wherever one of its completions has NaN.
+
+    So a part on which the judge failed for one completion is left out for all that it is compared with.
+    (TRL leaves NaN out of the sum.)
+    """
+    groups = rewards.view(-1, num_generations, rewards.shape[1])
+    return groups.masked_fill(groups.isnan().any(1, keepdim=True), torch.nan).view_as(rewards)
+
+
 class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer with exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
 
@@ -200,6 +217,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         with self.stopwatch.phase("reflect"):
             rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        rewards = without_failed_parts(rewards, self.num_generations)
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         groups = totals.view(-1, self.num_generations)
         equal = groups.amax(1) - groups.amin(1) < EQUAL

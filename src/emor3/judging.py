@@ -83,7 +83,10 @@ def calibrate(
     thinking: Thinking,
     max_new_tokens: int,
 ) -> Calibration | None:
-    """Try a judge on the policy's greedy descriptions; None where fewer than two images have usable, unlike ones."""
+    """Try a judge on the policy's greedy descriptions.
+
+    None where fewer than two images have usable, unlike ones, and where the judge fails on all of them.
+    """
     with evaluating(policy):
         texts = generate(
             policy,
@@ -105,11 +108,18 @@ def calibrate(
         return None
     own_questions = [consistency_question(image, text) for image, text, _ in pairs]
     swapped_questions = [consistency_question(image, other) for image, _, other in pairs]
-    scores = [_yes(reply) for reply in judge.answer([*own_questions, *swapped_questions])]
-    own, swapped = scores[: len(pairs)], scores[len(pairs) :]
+    replies = judge.answer([*own_questions, *swapped_questions])
+    answered = [
+        (_yes(first), _yes(second))
+        for first, second in zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
+        if first.error is None and second.error is None
+    ]
+    if not answered:
+        return None
+    own, swapped = (list(scores) for scores in zip(*answered, strict=True))
     auc = float(roc_auc_score([1] * len(own) + [0] * len(swapped), own + swapped))
     yes_own, yes_swapped = (sum(score > 0.5 for score in part) / len(part) for part in (own, swapped))
-    return Calibration(auc, yes_own, yes_swapped, len(pairs))
+    return Calibration(auc, yes_own, yes_swapped, len(answered))
 
 
 def _yes(reply: Reply) -> float:

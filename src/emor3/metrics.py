@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emor3.errors import UserError
-from emor3.rewards import verdict_value
+from emor3.rewards import judge_failed, verdict_value
 from emor3.taxonomy import LabelSet, affirmed, resolve
 from emor3.thinking import Thinking, read_conclusion
 from emor3.types import Estimate, Finding, Prediction
@@ -93,14 +93,17 @@ def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Esti
 
 
 def supported(finding: Finding | None) -> bool | None:
-    """Whether the judge supports the text; what could not be asked is not supported, None where it never ran."""
-    return None if finding is None else verdict_value(finding.verdict) == 1
+    """Whether the judge supports the text; what could not be asked is not supported.
+
+    None where it never ran or the judge failed.
+    """
+    return None if finding is None or judge_failed(finding) else verdict_value(finding.verdict) == 1
 
 
 def agrees(prediction: Prediction) -> bool | None:
     """Think-answer agreement: the judge reads from steps 1 and 2 the label that the model itself answers."""
     finding = prediction.reflection.coherence
-    if finding is None:
+    if finding is None or judge_failed(finding):
         return None
     read = affirmed(finding.reply.text, prediction.sample.labels) if finding.reply else None
     return read is not None and read == prediction.predicted

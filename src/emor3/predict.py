@@ -14,7 +14,7 @@ from emor3.generation import open_image
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.reflective import Decision, decide, weigh
-from emor3.rewards import predicted_label
+from emor3.rewards import judge_failed, predicted_label
 from emor3.taxonomy import MIKELS8, LabelSet
 from emor3.thinking import parse
 from emor3.types import Finding, Prediction, Sample
@@ -152,7 +152,8 @@ def describe(prediction: Prediction) -> str:
 
 def _describe_finding(finding: Finding | None) -> str:
     if finding is None or finding.reply is None:
-        return "not asked" + (f": {finding.reason}" if finding and finding.reason else "")
+        what = "judge failed" if judge_failed(finding) else "not asked"
+        return what + (f": {finding.reason}" if finding and finding.reason else "")
     ranked = sorted((finding.reply.probabilities or {}).items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked)
     return f"{finding.verdict} ({shares})"

@@ -148,7 +148,7 @@ def _read_finding(row: Mapping[str, Any] | None, aspect: Aspect, sample: Sample)
     if row is None:
         return None
     if row["reply"] is None:
-        return Finding(Verdict.NOT_ASKED, reason=row["reason"])
+        return Finding(Verdict(row["verdict"]), reason=row["reason"])
     candidates = ("Yes", "No") if aspect is Aspect.CONSISTENCY else sample.labels.labels
     question = Question(aspect, row["question"], candidates, sample.image if aspect is Aspect.CONSISTENCY else None)
     reply = Reply(row["reply"], row["probabilities"])

@@ -159,7 +159,10 @@ def finding_row(finding: Finding | None) -> dict[str, Any] | None:
         "reply": finding.reply.text if finding.reply else None,
         "probabilities": dict(finding.reply.probabilities) if finding.reply and finding.reply.probabilities else None,
         "reason": finding.reason,
-        "distractors": [{"reply": other.text, "probabilities": other.probabilities} for other in finding.distractors],
+        "distractors": [
+            {"reply": other.text if other.error is None else None, "probabilities": other.probabilities}
+            for other in finding.distractors
+        ],
     }
 
 

@@ -123,6 +123,8 @@ def _finding(
     if isinstance(asked, str):
         return Finding(Verdict.NOT_ASKED, reason=asked)
     reply = replies[asked]
+    if reply.error is not None:
+        return Finding(Verdict.ERROR, asked, reason=reply.error)
     distractors = tuple(replies[q] for q in elsewhere) if asked.aspect is Aspect.CONSISTENCY else ()
     return Finding(read(asked, reply, sample.label, sample.labels), asked, reply, distractors=distractors)
 

@@ -124,7 +124,8 @@ def outcomes(row: Mapping[str, Any]) -> list[str]:
     """The outcomes that a prediction's row counts for."""
     answered = "unparsed" if row["predicted"] is None else "correct" if row["predicted"] == row["label"] else "wrong"
     refuted = {"inconsistent": row["consistency"], "incoherent": row["coherence"]}
-    return [answered, *(name for name, finding in refuted.items() if finding and finding["verdict"] != "supported")]
+    passed = ("supported", "error")  # a judge's error says nothing about the text
+    return [answered, *(name for name, finding in refuted.items() if finding and finding["verdict"] not in passed)]
 
 
 def card(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,8 +105,16 @@ def weights(settings: RewardSettings) -> dict[str, float]:
     }
 
 
+def judge_failed(finding: Finding | None) -> bool:
+    """Whether a question was asked and got no reply."""
+    return finding is not None and finding.verdict is Verdict.ERROR
+
+
 def verdict_value(verdict: Verdict, formula: Formula = "paper") -> float:
-    """What a verdict earns: 1 where the judge supports the text, else 0; half a point for noise if released."""
+    """What a verdict earns: 1 where the judge supports the text, else 0; half a point for noise if released.
+
+    Not for `Verdict.ERROR`, which is no verdict on the text: ask `judge_failed` first.
+    """
     if verdict is Verdict.UNREADABLE and formula == "released":
         return 0.5
     return float(verdict is Verdict.SUPPORTED)
@@ -122,7 +130,8 @@ def score(
 ) -> RewardBreakdown:
     """Raw parts and their weighted total for one completion on a sample.
 
-    What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it.
+    What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it. So is a part
+    on which the judge failed, because that is not the policy's failure.
     Raises UserError where the sample's label is not in its set, or a reflection that carries weight was never run.
     """
     label, labels = sample.label, sample.labels
@@ -142,17 +151,24 @@ def score(
         "attributes": lambda: attribute_recall(thought, sample),
     }
     parts |= {name: further[name]() for name in part_weights if name in further}
-    return RewardBreakdown(_total(parts, part_weights), parts)
+    ran = (("consistency", reflection.consistency), ("coherence", reflection.coherence))
+    failed = {name for name, finding in ran if finding is not None and parts[name] is None}
+    scored = {name: weight for name, weight in part_weights.items() if name not in failed}
+    return RewardBreakdown(_total(parts, scored), parts)
 
 
 def consistency_value(finding: Finding | None, settings: RewardSettings) -> float | None:
-    """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those."""
-    if finding is None:
+    """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those.
+
+    None where it never ran, or the judge failed on one of the images.
+    """
+    if finding is None or judge_failed(finding):
+        return None
+    distractors = finding.distractors[: settings.contrastive]
+    if any(reply.error is not None for reply in distractors):
         return None
     own = _yes(finding.verdict, finding.reply, settings)
-    elsewhere = [
-        _yes(read_yes_no(reply.text), reply, settings) for reply in finding.distractors[: settings.contrastive]
-    ]
+    elsewhere = [_yes(read_yes_no(reply.text), reply, settings) for reply in distractors]
     return max(0.0, own - max(elsewhere, default=0.0))
 
 
@@ -163,16 +179,24 @@ def _yes(verdict: Verdict, reply: Reply | None, settings: RewardSettings) -> flo
 
 
 def coherence_value(finding: Finding | None, label: str, settings: RewardSettings) -> float | None:
-    """R_coh: whether the judge reads the true label from the reasoning, or how probable it finds it."""
-    if finding is None:
+    """R_coh: whether the judge reads the true label from the reasoning, or how probable it finds it.
+
+    None where it never ran or the judge failed.
+    """
+    if finding is None or judge_failed(finding):
         return None
     if settings.soft and finding.reply is not None and finding.reply.probabilities is not None:
         return finding.reply.probabilities[label]
     return verdict_value(finding.verdict, settings.formula)
 
 
-def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float:
-    """1 where the judge reads from the reasoning the label that is answered and that label is right."""
+def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
+    """1 where the judge reads from the reasoning the label that is answered and that label is right.
+
+    None where the judge failed.
+    """
+    if judge_failed(coherence):
+        return None
     answered = predicted_label(thought, sample.labels)
     read_label = affirmed(coherence.reply.text, sample.labels) if coherence and coherence.reply else None
     return float(answered == sample.label and read_label == answered)
@@ -239,6 +263,6 @@ def _total(parts: Mapping[str, float | None], part_weights: Mapping[str, float])
 
 
 def reflective(parts: Mapping[str, float | None]) -> float | None:
-    """R_RER = (R_cons + R_coh) / 2; None where either reflection was never run."""
+    """R_RER = (R_cons + R_coh) / 2; None where either reflection was never run or failed."""
     consistency, coherence = parts["consistency"], parts["coherence"]
     return None if consistency is None or coherence is None else (consistency + coherence) / 2

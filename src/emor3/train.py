@@ -22,6 +22,7 @@ from emor3 import records
 from emor3.coldstart import cold_start, with_images
 from emor3.config import LoraBlock, Recipe
 from emor3.data import load_mixture
+from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError
 from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
@@ -262,6 +263,8 @@ def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoin
 
 def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, average: MovingAverage | None) -> Judge:
     """The judge that the recipe names, in step over the ranks. The KL reference serves as one without another copy."""
+    if recipe.judge.endpoint is not None:
+        return EndpointJudge.from_settings(recipe.judge.endpoint)  # each rank by itself: no forwards to keep in step
     model = trainer.model
     if recipe.judge.model == "reference":
         model = trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]

@@ -92,6 +92,8 @@ class Reply:
 
     text: str
     probabilities: Mapping[str, float] | None = None
+    error: str | None = None
+    """Why there is no reply, where the judge failed; `text` is then empty."""
 
 
 class Judge(Protocol):
@@ -108,6 +110,8 @@ class Verdict(StrEnum):
     UNREADABLE = "unreadable"
     NOT_ASKED = "not_asked"
     """The completion lacks what the question needs; `Finding.reason` says what. Scores 0."""
+    ERROR = "error"
+    """The judge failed; `Finding.reason` says how. Says nothing about the completion, so nothing is scored."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Finding:
     question: Question | None = None
     reply: Reply | None = None
     reason: str | None = None
-    """Why the question could not be asked."""
+    """Why the question could not be asked, or was not answered."""
     distractors: tuple[Reply, ...] = ()
     """What the judge said of the same description on other images of the batch."""
 
@@ -133,7 +137,7 @@ class Reflection:
 
 @dataclass(frozen=True)
 class RewardBreakdown:
-    """`total` is the weighted sum of `parts`; a part is None where its reflection was never run."""
+    """`total` is the weighted sum of `parts`; a part is None where its reflection was never run or failed."""
 
     total: float
     parts: Mapping[str, float | None]

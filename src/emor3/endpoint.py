@@ -1,0 +1,274 @@
+"""The judge behind an OpenAI-compatible chat server: asked concurrently, retried, cached, and stopped when it fails.
+
+A question that gets no reply is answered by a Reply with an error, which no reward counts against the policy.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+import random
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Event
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from emor3.config import KEY_VARIABLE, EndpointBlock
+from emor3.errors import UserError
+from emor3.generation import open_image
+from emor3.types import Question, Reply
+
+RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
+LONGEST_WAIT = 60.0
+"""Seconds; a server that asks for more than this in Retry-After waits this long only."""
+MOST_BYTES = 4_000_000
+"""A reply of a few tokens is far smaller."""
+MOST_SHOWN = 300
+"""Bytes of a refusal that are quoted."""
+WINDOW = 100
+"""The share of errors is that among so many questions in a row, so that small batches do not stop a run."""
+
+
+class NoReplyError(Exception):
+    """One try brought no reply. `again`: whether another may; `wait`: the seconds that the server asked to wait."""
+
+    def __init__(self, reason: str, *, again: bool, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.again = again
+        self.wait = wait
+
+
+class EndpointJudge:
+    """Asks `POST {base_url}/chat/completions`, greedily; reads candidate probabilities where the server gives them."""
+
+    def __init__(self, settings: EndpointBlock, key: str | None = None) -> None:
+        """Raises UserError where the key would cross a network in the clear, or the cache cannot be opened."""
+        url = urlsplit(settings.base_url)
+        local = _is_loopback(url.hostname or "")
+        if key and url.scheme == "http" and not local:
+            raise UserError(
+                f"judge.endpoint.base_url {settings.base_url} would send the key of {KEY_VARIABLE} unencrypted: "
+                "use https or a tunnel to localhost, or unset the key"
+            )
+        self.settings = settings
+        self.cached = 0
+        """Questions answered without asking the server."""
+        self._key = key
+        self._cache = _open_cache(settings.cache)
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._stop = Event()
+        self._jitter = random.Random()  # its own: the global one belongs to the run, which must repeat
+        self._client = httpx2.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=settings.timeout,
+            limits=httpx2.Limits(max_connections=settings.concurrency),
+            trust_env=not local,  # a proxy must not see what is meant for this machine
+        )
+
+    @classmethod
+    def from_settings(cls, settings: EndpointBlock) -> "EndpointJudge":
+        """The judge of a recipe, with the key of the environment, if any. Raises UserError as the constructor."""
+        return cls(settings, os.environ.get(KEY_VARIABLE, "").strip() or None)
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """One reply per question, in order; a reply with an error where the server gave none.
+
+        Raises UserError once errors pass their share. The replies so far stay in the cache.
+        """
+        digests = {image: _digest(image) for image in {question.image for question in questions} if image is not None}
+        keys = [self._cache_key(question, digests) for question in questions]
+        replies = {key: reply for key in set(keys) if (reply := self._recall(key)) is not None}
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
+        self.cached += len(questions) - len(missing)
+        images = {question.image for question in missing.values() if question.image is not None}
+        self._stop.clear()
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            try:
+                urls = dict(zip(images, pool.map(self._data_url, images), strict=True))
+                futures = {pool.submit(self._ask, question, urls): key for key, question in missing.items()}
+                for future in as_completed(futures):
+                    reply = replies[futures[future]] = future.result()
+                    self._keep(futures[future], reply)
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [replies[key] for key in keys]
+
+    def _ask(self, question: Question, urls: Mapping[str, str]) -> Reply:
+        """The server's reply after as many tries as it takes, or one with the last try's error."""
+        for retry in range(self.settings.retries + 1):
+            try:
+                return self._try_once(question, urls)
+            except NoReplyError as failed:
+                error, wait = str(failed), failed.wait
+                if not failed.again:
+                    break
+            backoff = min(2.0**retry, LONGEST_WAIT) * self._jitter.uniform(0.5, 1)
+            if retry < self.settings.retries and self._stop.wait(backoff if wait is None else wait):
+                break
+        return Reply("", error=error)
+
+    def _try_once(self, question: Question, urls: Mapping[str, str]) -> Reply:
+        body = self._request(question, urls)
+        try:
+            with self._client.stream("POST", f"{self.settings.base_url}/chat/completions", json=body) as response:
+                content = self._read(response)
+        except httpx2.TransportError as error:
+            raise NoReplyError(f"{type(error).__name__}: {error}", again=True) from None
+        if response.status_code != 200:
+            shown = " ".join(content[:MOST_SHOWN].decode("utf-8", "replace").split())
+            raise NoReplyError(
+                f"HTTP {response.status_code}: {shown.replace(self._key, '[key]') if self._key else shown}",
+                again=response.status_code in RETRIED,
+                wait=_seconds(response.headers.get("Retry-After")),
+            )
+        return _reply(question, content)
+
+    def _read(self, response: httpx2.Response) -> bytes:
+        """The body within the time of one try, which a server that sends a byte now and then would never end."""
+        deadline = time.monotonic() + self.settings.timeout
+        content = b""
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise NoReplyError(f"a reply of more than {MOST_BYTES:,} bytes", again=False)
+            if time.monotonic() > deadline:
+                raise NoReplyError(f"no whole reply within {self.settings.timeout:g} seconds", again=True)
+        return content
+
+    def _request(self, question: Question, urls: Mapping[str, str]) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
+        if question.image is not None:
+            content.insert(0, {"type": "image_url", "image_url": {"url": urls[question.image]}})
+        body = {
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": self.settings.max_tokens,
+        }
+        wanted = self.settings.top_logprobs
+        return {**body, "logprobs": True, "top_logprobs": wanted} if wanted else body
+
+    def _data_url(self, path: str) -> str:
+        """The picture as a PNG inside a URL, scaled down to `max_pixels`."""
+        picture = open_image(path)
+        scale = math.sqrt(self.settings.max_pixels / (picture.width * picture.height))
+        if scale < 1:
+            picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def _cache_key(self, question: Question, digests: Mapping[str, str]) -> str:
+        """Digest of all that a reply depends on."""
+        chosen = self.settings.model_dump(include={"base_url", "model", "max_tokens", "top_logprobs", "max_pixels"})
+        image = None if question.image is None else digests[question.image]
+        return hashlib.sha256(json.dumps([chosen, question.text, question.candidates, image]).encode()).hexdigest()
+
+    def _recall(self, key: str) -> Reply | None:
+        row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()
+        return None if row is None else Reply(row[0], json.loads(row[1]))
+
+    def _keep(self, key: str, reply: Reply) -> None:
+        """Cache a reply or count an error. Raises UserError once errors pass their share."""
+        self._recent.append(reply.error is not None)
+        if reply.error is None:
+            row = (key, reply.text, json.dumps(reply.probabilities))
+            self._cache.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
+        elif (errors := sum(self._recent)) > self.settings.max_error_share * WINDOW:
+            raise UserError(
+                f"the judge at {self.settings.base_url} failed on {errors} of the last {len(self._recent)} questions "
+                f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): mend it and run again, "
+                f"training goes on with --resume; the last error: {reply.error}"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _open_cache(folder: str | None) -> sqlite3.Connection:
+    """The table of replies, which several processes may share; in memory without a folder."""
+    path = ":memory:" if folder is None else Path(folder) / "replies.sqlite"
+    try:
+        if folder is not None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        cache = sqlite3.connect(path, timeout=60, isolation_level=None)
+        cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT, probabilities TEXT)")
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"judge.endpoint.cache: cannot use {path} ({error}): name a folder to write to") from None
+    return cache
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error.strerror}): check its path") from None
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds of a Retry-After header, which holds a number or a date; None where it says nothing of use."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+def _reply(question: Question, content: bytes) -> Reply:
+    """The reply in a chat completion. Raises NoReplyError where there is none."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        raise NoReplyError("the reply is not JSON", again=True) from None
+    try:
+        choice = body["choices"][0]
+        text = choice["message"]["content"]
+        first = choice["logprobs"]["content"][0]["top_logprobs"] if choice.get("logprobs") else []
+        shares = {str(entry["token"]): math.exp(entry["logprob"]) for entry in first}
+    except (AttributeError, KeyError, IndexError, TypeError, OverflowError):
+        raise NoReplyError("the reply is not a chat completion", again=False) from None
+    if not isinstance(text, str):
+        raise NoReplyError("the reply has no text", again=False)
+    probabilities = candidate_probabilities(question.candidates, shares)
+    if probabilities is None:
+        return Reply(text)
+    return Reply(max(probabilities, key=probabilities.__getitem__), probabilities)
+
+
+def candidate_probabilities(candidates: Sequence[str], shares: Mapping[str, float]) -> dict[str, float] | None:
+    """Probabilities over K candidates, from those of the most probable first tokens, in any case and after blanks.
+
+    None where a candidate has no token among them, or two candidates share one: then first tokens do not decide.
+    """
+    found = dict.fromkeys(candidates, 0.0)
+    for token, share in shares.items():
+        start = token.strip().casefold()
+        begun = [candidate for candidate in candidates if start and candidate.casefold().startswith(start)]
+        if len(begun) > 1:
+            return None
+        for candidate in begun:
+            found[candidate] += share
+    total = sum(found.values())
+    return {name: share / total for name, share in found.items()} if all(found.values()) else None

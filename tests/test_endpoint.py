@@ -1,0 +1,540 @@
+"""The endpoint judge against a stand-in server on this machine, in the ways servers fail, and against a real one."""
+
+import base64
+import io
+import itertools
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+
+from emor3.config import KEY_VARIABLE, EndpointBlock, build_recipe
+from emor3.data import load_samples
+from emor3.endpoint import EndpointJudge, candidate_probabilities
+from emor3.errors import UserError
+from emor3.judges import GenerateJudge
+from emor3.modeling import load, resolve_checkpoint
+from emor3.records import read_jsonl
+from emor3.reflection import coherence_question, consistency_question
+from emor3.taxonomy import MIKELS8
+from emor3.thinking import parse
+from test_train import run_of
+
+EMBEDDED = resolve_checkpoint("embedded")
+pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
+
+
+def completion(text, top=None):
+    """Body of a chat completion, with (token, probability) of the most probable first tokens where given."""
+    choice = {"message": {"role": "assistant", "content": text}}
+    if top is not None:
+        first = [{"token": token, "logprob": math.log(share)} for token, share in top]
+        choice["logprobs"] = {"content": [{"token": top[0][0], "logprob": 0.0, "top_logprobs": first}]}
+    return json.dumps({"choices": [choice]})
+
+
+def text_of(request):
+    return request["messages"][0]["content"][-1]["text"]
+
+
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that hangs up is what some tests are about."""
+
+
+class StandIn:
+    """A chat server whose replies are given: `script(request, nth)` -> (status, headers, body).
+
+    Remembers the requests with their headers, and how many were under way at once. `nth` counts the tries of a text.
+    """
+
+    def __init__(self, script):
+        self.requests, self.tries, self.busy, self.most_busy = [], Counter(), 0, 0
+        self.script, self.lock = script, threading.Lock()
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with stand_in.lock:
+                    stand_in.requests.append((self.path, dict(self.headers), request))
+                    stand_in.tries[text_of(request)] += 1
+                    nth = stand_in.tries[text_of(request)]
+                    stand_in.busy += 1
+                    stand_in.most_busy = max(stand_in.most_busy, stand_in.busy)
+                try:
+                    status, headers, body = stand_in.script(request, nth)
+                finally:
+                    with stand_in.lock:
+                        stand_in.busy -= 1
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body.encode())), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = QuietServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def serve():
+    started = []
+
+    def start(script):
+        started.append(StandIn(script))
+        return started[-1]
+
+    yield start
+    for stand_in in started:
+        stand_in.server.shutdown()
+        stand_in.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """Seconds that judges would have waited between tries; they wait none."""
+    waited = []
+
+    class Patient(threading.Event):
+        def wait(self, timeout=None):
+            waited.append(timeout)
+            return self.is_set()
+
+    monkeypatch.setattr("emor3.endpoint.Event", Patient)
+    return waited
+
+
+def judge_at(url, key=None, **settings):
+    return EndpointJudge(EndpointBlock(**{"base_url": url, "model": "judge", "retries": 2, **settings}), key)
+
+
+def texts(count):
+    return [coherence_question(f"Scene {number}.", "Joy.", MIKELS8) for number in range(count)]
+
+
+def always(status, body="", headers=None):
+    return lambda request, nth: (status, headers or {}, body)
+
+
+@pytest.fixture(scope="module")
+def images(scenes):
+    return [sample.image for sample in load_samples(scenes, split="test")]
+
+
+# --- a server that works ---------------------------------------------------------------------------------------------
+
+
+def test_replies_come_in_the_order_of_the_questions_whatever_the_order_of_the_server(serve):
+    barrier = threading.Barrier(4)
+
+    def last_first(request, nth):
+        barrier.wait(10)  # four are under way at once, or this breaks
+        number = int(text_of(request).split("Scene ")[1].split(".")[0])
+        time.sleep(0.02 * (4 - number))
+        return 200, {}, completion(f"reply {number}")
+
+    server = serve(last_first)
+    replies = judge_at(server.url, concurrency=4).answer(texts(4))
+    assert [reply.text for reply in replies] == [f"reply {number}" for number in range(4)]
+    assert all(reply.error is None and reply.probabilities is None for reply in replies)
+
+
+def test_no_more_requests_are_under_way_than_allowed(serve):
+    def slow(request, nth):
+        time.sleep(0.02)
+        return 200, {}, completion("joy")
+
+    server = serve(slow)
+    judge_at(server.url, concurrency=2).answer(texts(8))
+    assert 1 <= server.most_busy <= 2
+
+
+def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(serve, images):
+    server = serve(always(200, completion("Yes")))
+    question = consistency_question(images[0], "A dog.")
+    judge_at(server.url + "/", key="sk-secret").answer([question])
+    path, headers, request = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == "Bearer sk-secret"
+    assert (request["model"], request["temperature"], request["max_tokens"]) == ("judge", 0, 16)
+    assert "logprobs" not in request
+    picture, text = request["messages"][0]["content"]
+    assert text == {"type": "text", "text": question.text}
+    kind, _, data = picture["image_url"]["url"].partition(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as sent, Image.open(images[0]) as file:
+        assert sent.tobytes() == file.convert("RGB").tobytes()  # a small image arrives as it is
+
+
+def test_large_images_are_sent_scaled_down_in_their_shape(serve, tmp_path):
+    Image.new("RGB", (400, 100)).save(tmp_path / "wide.png")
+    server = serve(always(200, completion("Yes")))
+    judge_at(server.url, max_pixels=10_000).answer([consistency_question(str(tmp_path / "wide.png"), "A wall.")])
+    data = server.requests[0][2]["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as sent:
+        assert sent.size == (200, 50)  # 40,000 pixels at half the side are 10,000
+
+
+def test_without_a_key_none_is_sent(serve):
+    server = serve(always(200, completion("joy")))
+    judge_at(server.url).answer(texts(1))
+    assert "Authorization" not in server.requests[0][1]
+
+
+def test_first_token_probabilities_are_read_where_the_server_gives_them(serve, images):
+    server = serve(always(200, completion("Sure", [("Sure", 0.5), ("Yes", 0.2), (" yes", 0.1), ("No", 0.1)])))
+    judge = judge_at(server.url, top_logprobs=20)
+    asked = [consistency_question(images[0], "A dog."), *texts(1)]
+    yes_no, label = judge.answer(asked)
+    assert [request["top_logprobs"] for *_, request in server.requests] == [20, 20]
+    # (0.2 + 0.1) / (0.2 + 0.1 + 0.1) and 0.1 / 0.4
+    assert yes_no.probabilities == pytest.approx({"Yes": 0.75, "No": 0.25})
+    assert yes_no.text == "Yes"
+    assert (label.text, label.probabilities) == ("Sure", None)  # no label among the tokens: the text is what there is
+    assert judge.answer(asked) == [yes_no, label]  # also from the cache
+
+
+def test_first_tokens_decide_nothing_where_labels_share_them():
+    assert candidate_probabilities(("awe", "amusement"), {"awe": 0.5, "am": 0.5}) == {"awe": 0.5, "amusement": 0.5}
+    assert candidate_probabilities(("awe", "amusement"), {"a": 0.8, "awe": 0.1, "am": 0.1}) is None
+    assert candidate_probabilities(("Yes", "No"), {"Yes": 1.0, "None": 0.1, "": 0.1}) is None
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_sent_once_in_a_run(serve):
+    server = serve(always(200, completion("joy")))
+    judge = judge_at(server.url)
+    assert judge.answer([*texts(2), *texts(3)]) == judge.answer(texts(2)) + judge.answer(texts(3))
+    assert len(server.requests) == 3
+    assert judge.cached == 2 + 2 + 3
+
+
+def test_later_runs_find_the_replies_in_the_folder_but_another_model_does_not(serve, tmp_path):
+    server = serve(lambda request, nth: (200, {}, completion(request["model"])))
+    folder = str(tmp_path / "cache")
+    first = judge_at(server.url, cache=folder).answer(texts(2))
+    assert judge_at(server.url, cache=folder).answer(texts(2)) == first
+    assert len(server.requests) == 2
+    other = EndpointJudge(EndpointBlock(base_url=server.url, model="other", cache=folder))
+    assert [reply.text for reply in other.answer(texts(2))] == ["other", "other"]
+
+
+def test_a_changed_image_under_the_same_name_is_asked_again(serve, tmp_path):
+    server, path = serve(always(200, completion("Yes"))), tmp_path / "image.png"
+    judge = judge_at(server.url)
+    for colour in ("red", "red", "blue"):
+        Image.new("RGB", (64, 64), colour).save(path)
+        judge.answer([consistency_question(str(path), "A wall.")])
+    assert len(server.requests) == 2
+
+
+def test_failures_are_not_cached(serve):
+    server = serve(lambda request, nth: (400, {}, "") if nth == 1 else (200, {}, completion("joy")))
+    judge = judge_at(server.url)
+    assert [judge.answer(texts(1))[0].error is None for _ in range(2)] == [False, True]
+
+
+def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "replies.sqlite").write_text("no database, but text of some length")
+    for folder in (tmp_path / "file", tmp_path):
+        with pytest.raises(UserError, match=r"judge\.endpoint\.cache"):
+            judge_at("http://127.0.0.1:9/v1", cache=str(folder))
+
+
+# --- a server that fails ---------------------------------------------------------------------------------------------
+
+
+def test_a_rate_limit_is_waited_out_for_as_long_as_the_server_asks(serve, waits):
+    server = serve(lambda _, nth: (429, {"Retry-After": "7"}, "") if nth == 1 else (200, {}, completion("joy")))
+    assert [reply.text for reply in judge_at(server.url).answer(texts(1))] == ["joy"]
+    assert len(server.requests) == 2
+    assert waits == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("-3", 0.0),
+        ("86400", 60.0),
+        ("nan", None),
+        ("soon", None),
+    ],
+    ids=["a date in the past", "negative", "a day", "not a number", "a word"],
+)
+def test_other_forms_of_retry_after_are_understood_or_left_aside(serve, waits, header, wait):
+    server = serve(lambda _, nth: (503, {"Retry-After": header}, "") if nth == 1 else (200, {}, completion("joy")))
+    assert judge_at(server.url).answer(texts(1))[0].text == "joy"
+    assert waits == [wait] if wait is not None else 0.5 <= waits[0] <= 1  # else the first back-off
+
+
+def test_a_server_that_always_errs_is_tried_with_longer_and_longer_waits(serve, waits):
+    server = serve(always(500, "out of <b>memory</b>\n"))
+    (reply,) = judge_at(server.url, retries=3).answer(texts(1))
+    assert (reply.text, reply.error) == ("", "HTTP 500: out of <b>memory</b>")
+    assert len(server.requests) == 4
+    for wait, longest in zip(waits, (1, 2, 4), strict=True):
+        assert longest / 2 <= wait <= longest
+
+
+def test_a_refusal_is_not_tried_again_and_its_message_never_repeats_the_key(serve, waits):
+    server = serve(always(401, "Incorrect API key sk-secret"))
+    (reply,) = judge_at(server.url, key="sk-secret").answer(texts(1))
+    assert reply.error == "HTTP 401: Incorrect API key [key]"
+    assert (len(server.requests), waits) == (1, [])
+
+
+def test_a_redirect_is_not_followed_because_the_key_would_go_with_it(serve):
+    elsewhere = serve(always(200, completion("joy")))
+    server = serve(always(307, headers={"Location": elsewhere.url}))
+    assert judge_at(server.url, key="sk-secret").answer(texts(1))[0].error == "HTTP 307: "
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "tries"),
+    [
+        ("<html>", "the reply is not JSON", 3),
+        ("[" * 100_000, "the reply is not JSON", 3),
+        ("[]", "the reply is not a chat completion", 1),
+        ('{"choices": []}', "the reply is not a chat completion", 1),
+        ('{"choices": [{"message": null}]}', "the reply is not a chat completion", 1),
+        ('{"choices": ["joy"]}', "the reply is not a chat completion", 1),
+        ('{"choices": [{"message": {"content": null}}]}', "the reply has no text", 1),
+        ("x" * 4_000_001, "a reply of more than 4,000,000 bytes", 1),
+    ],
+    ids=["html", "deep", "list", "no choice", "no message", "a string", "no text", "huge"],
+)
+def test_malformed_replies_are_errors_and_only_what_may_be_cut_off_is_tried_again(serve, body, error, tries):
+    server = serve(always(200, body))
+    (reply,) = judge_at(server.url).answer(texts(1))
+    assert (reply.text, reply.probabilities, reply.error) == ("", None, error)
+    assert len(server.requests) == tries
+
+
+def test_an_unreachable_server_is_an_error_of_each_question(serve):
+    server = serve(always(200))
+    server.server.shutdown()
+    server.server.server_close()
+    replies = judge_at(server.url).answer(texts(2))
+    assert [reply.error.partition(":")[0] for reply in replies] == ["ConnectError", "ConnectError"]
+
+
+def test_a_slow_server_is_timed_out_and_tried_again(serve):
+    free = threading.Event()
+
+    def hang_once(request, nth):
+        if nth == 1:
+            free.wait(10)
+        return 200, {}, completion("joy")
+
+    server = serve(hang_once)
+    replies = judge_at(server.url, timeout=0.3).answer(texts(1))
+    free.set()
+    assert [reply.text for reply in replies] == ["joy"]
+    assert len(server.requests) == 2
+
+
+def test_a_server_that_drips_is_timed_out_too(monkeypatch):
+    def drip():
+        for _ in range(1000):
+            time.sleep(0.01)  # each byte in time, the whole never
+            yield b" "
+
+    judge = judge_at("http://127.0.0.1:9/v1", timeout=0.1, retries=0)
+    judge._client = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=drip())))
+    assert judge.answer(texts(1))[0].error == "no whole reply within 0.1 seconds"
+
+
+def test_one_failed_question_leaves_the_others_their_replies(serve):
+    server = serve(lambda request, _: (400, {}, "") if "Scene 1." in text_of(request) else (200, {}, completion("joy")))
+    errors = [reply.error for reply in judge_at(server.url).answer(texts(3))]
+    assert errors == [None, "HTTP 400: ", None]
+
+
+def test_the_run_stops_past_the_share_of_errors_and_keeps_what_was_answered(serve, tmp_path):
+    broken = {f"Scene {number}." for number in range(20, 40)}
+
+    def some(request, nth):
+        number = f"Scene {text_of(request).split('Scene ')[1].split('.')[0]}."
+        return (400, {}, "no images") if number in broken else (200, {}, completion("joy"))
+
+    server = serve(some)
+    judge = judge_at(server.url, cache=str(tmp_path), max_error_share=0.05)
+    judge.answer(texts(20))
+    with pytest.raises(UserError, match=r"failed on 6 of the last 26 .*0\.05.*HTTP 400: no images"):
+        judge.answer(texts(40))
+    assert len(server.requests) < 40  # the rest is not asked
+    broken.clear()
+    assert len(judge_at(server.url, cache=str(tmp_path)).answer(texts(20))) == 20
+    assert max(server.tries[question.text] for question in texts(20)) == 1
+
+
+def test_few_errors_among_many_questions_do_not_stop_a_run(serve):
+    server = serve(lambda request, _: (400, {}, "") if "Scene 1." in text_of(request) else (200, {}, completion("joy")))
+    judge = judge_at(server.url, max_error_share=0.05)
+    for _ in range(5):  # 5 errors, and never more than 5 in 100
+        judge.answer(texts(2))
+
+
+# --- in training -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
+    serve, tmp_path, scenes, random_checkpoint, monkeypatch
+):
+    animals = itertools.cycle(["dog", "cat"])  # a random model describes nothing
+
+    def parse_made_up(completion, thinking):
+        return parse(f"<step1>A {next(animals)}.</step1><step2>Joy.</step2><step3>Positive.</step3>")
+
+    seen = []
+
+    def fail_on_the_first_cat(request, nth):
+        if len(request["messages"][0]["content"]) == 1:
+            return 200, {}, completion("joy")
+        cat = "A cat." in text_of(request)
+        seen.append(cat)
+        return (400, {}, "") if cat and sum(seen) == 1 else (200, {}, completion("Yes" if cat else "No"))
+
+    monkeypatch.setattr("emor3.grpo.parse", parse_made_up)
+    endpoint = {"base_url": serve(fail_on_the_first_cat).url, "model": "judge", "concurrency": 1}
+    judge = {"model": "endpoint", "endpoint": endpoint}
+    run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, grpo={"max_steps": 1})
+    rows = list(read_jsonl(run / "rollouts.jsonl"))
+    assert [row["reflection"]["consistency"]["verdict"] for row in rows] == ["refuted", "error", "refuted", "supported"]
+    assert [row["parts"]["consistency"] for row in rows] == [0, None, 0, 1]
+    metrics = next(iter(read_jsonl(run / "metrics.jsonl")))
+    assert metrics["judge/errors"] == 0.25  # 1 of 4 completions
+    # (0 + 1) / 2 in the second group; with the first group's dog it would be (0 + 0 + 1) / 3
+    assert metrics["rewards/consistency/mean"] == 0.5
+
+
+@pytest.mark.parametrize("judge", [{"model": "endpoint"}, {"endpoint": {"base_url": "http://localhost", "model": "m"}}])
+def test_the_endpoint_and_its_settings_go_together(judge):
+    with pytest.raises(UserError, match=r"judge\.endpoint go together"):
+        build_recipe({"output_dir": "o", "model": {"path": "m"}, "data": {"train": "d"}, "judge": judge}, (), "r.yaml")
+
+
+# --- keys and addresses ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"api_key": "sk-secret"},
+        {"headers": {"Authorization": "sk-secret"}},
+        {"base_url": "https://user:sk-secret@example.org/v1"},
+        {"base_url": "https://example.org/v1?api_key=sk-secret"},
+        {"base_url": "https://user:sk-secret@[/v1"},
+        {"base_url": "ftp://example.org"},
+        {"base_url": "http://example.org:x"},
+        {"base_url": "example.org"},
+    ],
+    ids=["setting", "header", "user", "query", "broken", "ftp", "port", "no scheme"],
+)
+def test_a_recipe_with_a_key_or_without_a_web_address_is_refused_and_not_repeated(setting):
+    endpoint = {"base_url": "https://example.org/v1", "model": "m", **setting}
+    content = {
+        "output_dir": "o",
+        "model": {"path": "embedded"},
+        "data": {"train": "d"},
+        "judge": {"endpoint": endpoint},
+    }
+    with pytest.raises(UserError, match=r"judge\.endpoint") as refused:
+        build_recipe(content, (), "recipe.yaml")
+    assert "sk-secret" not in str(refused.value)
+
+
+def test_the_key_comes_from_the_environment_and_is_in_no_setting(monkeypatch, serve):
+    server = serve(always(200, completion("joy")))
+    monkeypatch.setenv(KEY_VARIABLE, " sk-secret\n")
+    judge = EndpointJudge.from_settings(EndpointBlock(base_url=server.url, model="m"))
+    judge.answer(texts(1))
+    assert server.requests[0][1]["Authorization"] == "Bearer sk-secret"
+    assert "sk-secret" not in judge.settings.model_dump_json()
+
+
+def test_a_key_is_never_sent_in_the_clear_over_a_network():
+    with pytest.raises(UserError, match="unencrypted"):
+        judge_at("http://judge.example.org/v1", key="sk-secret")
+    for url in ("http://judge.example.org/v1", "https://judge.example.org/v1"):
+        judge_at(url, key="sk-secret" if url.startswith("https") else None)
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        judge_at(f"http://{host}:8000/v1", key="sk-secret")
+
+
+# --- a real server ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_server(tmp_path_factory):
+    """Address of `transformers serve` with the embedded model."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as free:
+        port = free.server_address[1]
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    script = Path(__file__).with_name("serve_transformers.py")
+    with log.open("w") as output:
+        command = [sys.executable, str(script), EMBEDDED, str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                if httpx2.get(f"{address}/health", trust_env=False).status_code == 200:
+                    break
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        yield f"{address}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_real_server_replies_as_the_same_model_does_in_this_process(real_server, images):
+    asked = [
+        *(consistency_question(image, f"A scene with {thing}.") for image in images[:4] for thing in ("a dog", "rain")),
+        *(coherence_question("A dog runs.", feeling, MIKELS8) for feeling in ("It is joyful.", "It is scary.")),
+    ]
+    replies = judge_at(real_server, model=EMBEDDED, concurrency=2).answer(asked)
+    assert [reply.error for reply in replies] == [None] * len(asked)
+    assert [reply.text for reply in replies] == [  # the server strips
+        reply.text.strip() for reply in GenerateJudge(*load(EMBEDDED)).answer(asked)
+    ]
+    assert len({reply.text for reply in replies}) > 1  # or equality would say little
+
+
+@pytest.mark.slow
+def test_a_real_server_without_probabilities_is_read_by_its_text(real_server):
+    asked = texts(2)
+    plain, wanted = (judge_at(real_server, model=EMBEDDED, top_logprobs=top).answer(asked) for top in (0, 5))
+    assert plain == wanted
+    assert all(reply.error is None and reply.probabilities is None for reply in wanted)
+
+
+@pytest.mark.slow
+def test_a_real_server_says_why_it_refuses(real_server):
+    (reply,) = judge_at(real_server, model="another").answer(texts(1))
+    assert reply.error.startswith("HTTP 400: ")
+    assert "another" in reply.error
