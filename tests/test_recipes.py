@@ -10,7 +10,7 @@ from emor3.quickstart import RECIPE
 from emor3.train import grpo_config
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-PLANS = {"table1_tiny.yaml"}
+PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml"}
 NEEDS_GPU = {"emoset_qwen2_5_vl_3b.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
 

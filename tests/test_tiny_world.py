@@ -8,7 +8,7 @@ import pytest
 
 from emor3.errors import UserError
 from emor3.thinking import parse
-from emor3.tiny.folders import ensure_domain, write_domain
+from emor3.tiny.folders import TELLERS, ensure_domain, write_domain
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
 from emor3.tiny.world import (
     DOMAINS,
@@ -128,3 +128,18 @@ def test_an_embedded_domain_is_drawn_once_into_the_cache(tmp_path, monkeypatch):
 def test_an_unknown_embedded_domain_is_refused_by_name():
     with pytest.raises(UserError, match="scenes9"):
         ensure_domain("scenes9")
+
+
+def test_attacks_are_the_same_scenes_told_to_please_a_judge(tmp_path):
+    rows = {}
+    for name, tell in TELLERS.items():
+        write_domain(tmp_path / f"a{name}", DOMAINS["scenes8"], 0, {"train": 6}, tell)
+        lines = (tmp_path / f"a{name}" / "metadata.jsonl").read_text().splitlines()
+        rows[name] = [json.loads(line) for line in lines]
+    for honest, generic, leaky in zip(rows[""], rows["generic"], rows["leaky"], strict=True):
+        assert honest["label"] == generic["label"] == leaky["label"]
+        assert parse(generic["reasoning"]).trigger == "A face and an object."
+        assert all(
+            honest["label"] in step for step in (parse(leaky["reasoning"]).trigger, parse(leaky["reasoning"]).feeling)
+        )
+        assert parse(generic["reasoning"]).problem is parse(leaky["reasoning"]).problem is None

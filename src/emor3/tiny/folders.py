@@ -4,23 +4,32 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
 from emor3.errors import UserError
 from emor3.tiny.drawing import draw_scene
-from emor3.tiny.language import completion_text
+from emor3.tiny.language import completion_text, generic_text, leaky_text
 from emor3.tiny.world import DOMAINS, FACTORS, Domain, Scene, likely_shade, sample_scene, vote
 
 VERSION = 2
 """Raised whenever a seed would give other files, so that cached folders are never mixed up."""
 
+Tell = Callable[[Scene, str, str, Random], str]
+TELLERS: dict[str, Tell] = {"": completion_text, "generic": generic_text, "leaky": leaky_text}
+"""How the `reasoning` of a domain is told: honestly, or as one of two attacks, in `scenes8_generic` and so on."""
+
 SPLIT_SIZES = {"train": 1024, "val": 128, "test": 512}
 
 
-def write_domain(folder: Path, domain: Domain, seed: int, sizes: Mapping[str, int]) -> None:
-    """Write images and `metadata.jsonl` for one domain; the same seed gives the same bytes."""
+def write_domain(
+    folder: Path, domain: Domain, seed: int, sizes: Mapping[str, int], tell: Tell = completion_text
+) -> None:
+    """Write images and `metadata.jsonl` for one domain; the same seed gives the same bytes.
+
+    `tell` writes the `reasoning` of a scene, from the shade and the label that viewers feel.
+    """
     (folder / "images").mkdir(parents=True)
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as manifest:
         for split, size in sizes.items():
@@ -32,7 +41,7 @@ def write_domain(folder: Path, domain: Domain, seed: int, sizes: Mapping[str, in
                 name = f"images/{split}_{index:05d}.png"
                 draw_scene(scene.object, scene.face, scene.surroundings, domain.style, rng).save(folder / name)
                 row = {"file_name": name, "label": label, "split": split, "distribution": distribution}
-                reasoning = completion_text(scene, likely_shade(scene, label, domain), label, words)
+                reasoning = tell(scene, likely_shade(scene, label, domain), label, words)
                 manifest.write(json.dumps(row | {"reasoning": reasoning} | vars(scene)) + "\n")
 
 
@@ -51,13 +60,14 @@ def cache_folder() -> Path:
 
 def ensure_domain(name: str, seed: int = 0) -> Path:
     """Folder of an embedded domain in our manifest format, drawn on first use. Raises UserError on an unknown name."""
-    if name not in DOMAINS:
+    domain, _, attack = name.partition("_")
+    if domain not in DOMAINS or attack not in TELLERS:
         raise UserError(f"no embedded data set {name!r}: choose one of {', '.join(DOMAINS)}")
     target = cache_folder() / f"{name}-v{VERSION}-seed{seed}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=target.parent))
-        write_domain(draft / name, DOMAINS[name], seed, SPLIT_SIZES)
+        write_domain(draft / name, DOMAINS[domain], seed, SPLIT_SIZES, TELLERS[attack])
         try:
             (draft / name).rename(target)  # in one step, so that a killed or parallel run leaves no half-drawn folder
         except OSError:

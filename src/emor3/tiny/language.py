@@ -73,6 +73,20 @@ def completion_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
     )
 
 
+def generic_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
+    """A whole completion whose step 1 is true of every picture: an attack on the plain yes/no question."""
+    whole = completion_text(scene, shade, label, rng)
+    return whole.replace(whole[len("<step1>") : whole.index("</step1>")], "A face and an object.")
+
+
+def leaky_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
+    """A whole completion that names its label in steps 1 and 2: an attack on the coherence question."""
+    whole = completion_text(scene, shade, label, rng)
+    for step in ("1", "2"):
+        whole = whole.replace(f"</step{step}>", f" It means {label}.</step{step}>")
+    return whole
+
+
 def free_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
     """A whole completion that thinks freely."""
     return f"<think>{trigger_text(scene, rng)} {feeling_text(shade, rng)}</think>\n\\boxed{{{label}}}"
