@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -573,9 +574,14 @@ def resumes_exactly(tmp_path, scenes, way, points):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_a_run_resumes_exactly_from_wherever_it_was_killed(tmp_path, scenes, way):
-    resumes_exactly(tmp_path, scenes, way, KILLED)
+def test_a_run_resumes_exactly_from_wherever_it_was_killed(tmp_path, scenes):
+    resumes_exactly(tmp_path, scenes, "full", KILLED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "full"])
+def test_every_way_to_train_resumes_exactly(tmp_path, scenes, way):
+    resumes_exactly(tmp_path, scenes, way, ["while a checkpoint was written"])
 
 
 def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(run, scenes):
@@ -598,10 +604,8 @@ def start(recipe, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, scenes, lora):
+def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path, scenes):
     changes = {
-        "model": {"path": "embedded", "lora": lora},
         "cold_start": {"samples": 4, "steps": 2, "batch_size": 2, "learning_rate": 1e-3},
         "grpo": LEARNING | {"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "linear"},
     }
@@ -609,22 +613,22 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, scenes, lora):
     for folder in (whole, killed):
         folder.mkdir()
         write_recipe(folder, scenes, "embedded", **changes)
-    out, err = start(whole / "recipe.yaml").communicate(timeout=200)
-    assert "time per step: " in out, err
+    train(load_recipe(whole / "recipe.yaml"))
+    step = random.SystemRandom().randint(1, 3)
     process = start(killed / "recipe.yaml")
     deadline = time.monotonic() + 120
     metrics = killed / "run" / "metrics.jsonl"
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= step):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "run" / "final").exists()
     out, err = start(killed / "recipe.yaml", "--resume").communicate(timeout=200)
-    assert "run directory" in out, err
-    assert same(weights_of(whole / "run" / "final"), weights_of(killed / "run" / "final"))
+    assert "time per step: " in out, err
+    assert "FutureWarning" not in err
+    assert same(weights_of(whole / "run" / "final"), weights_of(killed / "run" / "final")), f"killed at step {step}"
     assert metrics_of(whole / "run") == metrics_of(killed / "run")
     assert completions_of(whole / "run") == completions_of(killed / "run")
-    assert not same(weights_of(whole / "run" / "final"), weights_of(whole / "run" / "cold_start"))
 
 
 @pytest.mark.slow
@@ -637,13 +641,14 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
         folder.mkdir()
         changes = LEARNING | {"max_steps": 1, "per_device_train_batch_size": size, "temperature": 0.001}
         recipe = write_recipe(folder, scenes, "embedded", grpo=changes)
-        command = [sys.executable, "-m", "emor3.cli", "train", str(recipe)]
-        if name == "two":
-            launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731", "-m"]
+        if name == "one":
+            train(load_recipe(recipe))
+        else:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
             command = [sys.executable, *launcher, "emor3.cli", "train", str(recipe)]
-        env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
-        assert done.returncode == 0, done.stderr
+            env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+            assert done.returncode == 0, done.stderr
         rows[name] = list(read_jsonl(folder / "run" / "rollouts.jsonl"))
         metrics = next(read_jsonl(folder / "run" / "metrics.jsonl"))
         rows[name + " metrics"] = {k: v for k, v in metrics.items() if k.startswith("reward")}
