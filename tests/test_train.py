@@ -152,6 +152,7 @@ def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
     final = AutoModelForImageTextToText.from_pretrained(run / "final")
     assert type(final).__name__ == "Qwen2_5_VLForConditionalGeneration"
     assert same(weights_of(run / "final"), weights_of(run / "checkpoints" / "checkpoint-2"))
+    assert all((run / "checkpoints" / f"checkpoint-{step}" / records.COMPLETE).is_file() for step in (1, 2))
     for folder in (run / "final", run / "checkpoints" / "checkpoint-1"):
         assert type(load_processor(str(folder))).__name__ == "Qwen2_5_VLProcessor"
     assert not same(weights_of(run / "final"), weights_of(run / "checkpoints" / "checkpoint-1"))
@@ -567,6 +568,9 @@ def resumes_exactly(tmp_path, scenes, way, points):
     assert not same(final, weights_of(run / "cold_start"))
     for point in points:
         cut_back(run, point)
+        found = latest_checkpoint(run)
+        # From here on, not from the start, which would end with the same weights too.
+        assert (found and records.checkpoint_step(found)) == KILLED[point][0], point
         train(load_recipe(path), resume=True)
         assert same(weights_of(run / "final"), final), point
         assert metrics_of(run) == metrics, point
