@@ -38,7 +38,7 @@ class Judge:
 def row_of(text, settings):
     thought = parse(text)
     reflection = reflect(Judge(), [(SAMPLE, thought)], settings.aspects)[0]
-    reward = score(thought, SAMPLE.label, MIKELS8, reflection, settings)
+    reward = score(thought, SAMPLE, reflection, settings)
     return records.rollout_row(3, 1, Rollout(SAMPLE, text, thought, reflection, reward))
 
 

@@ -207,25 +207,27 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_che
         read.add((type(self), name))
         return super(Block, self).__getattribute__(name)
 
-    recipe = load_recipe(
-        write_recipe(
-            tmp_path,
-            scenes,
-            random_checkpoint,
-            model={"path": random_checkpoint, "freeze_vision": True, "max_pixels": 2048, "lora": {"r": 2}},
-            data={"train": scenes, "limit": 5},
-            cold_start={"samples": 2, "steps": 1, "batch_size": 2},
-            dynamic_sampling=1,
-            grpo={"max_steps": 1},
-        )
+    path = write_recipe(
+        tmp_path,
+        scenes,
+        random_checkpoint,
+        model={"path": random_checkpoint, "freeze_vision": True, "max_pixels": 2048, "lora": {"r": 2}},
+        data={"train": scenes, "limit": 5},
+        cold_start={"samples": 2, "steps": 1, "batch_size": 2},
+        dynamic_sampling=1,
+        grpo={"max_steps": 1},
     )
+    # A moving average judges full fine-tuning only.
+    runs = ([], ["model.lora=null", "judge.model=ema", f"output_dir={tmp_path / 'ema'}"])
+    recipes = [load_recipe(path, overrides) for overrides in runs]
     monkeypatch.setattr(Block, "__getattribute__", recording, raising=False)
-    train(recipe)
+    for recipe in recipes:
+        train(recipe)
     blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock)
     assert {(block, name) for block in blocks for name in block.model_fields} <= read
     # RewardBlock hands over all its fields at once.
     assert RewardBlock.model_fields.keys() == {field.name for field in fields(RewardSettings)}
-    changed = {"reflective": 0.2, "format": 0.3, "consistency": False, "coherence": False, "formula": "released"}
+    changed = {"reflective": 0.2, "format": 0.3, "consistency": False, "agreement": 0.1, "votes": 0.1}
     assert RewardBlock(**changed).settings() == RewardSettings(**changed)
 
 
