@@ -8,6 +8,7 @@ import torch
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.grpo import BatchScorer, StopOnNonFinite, Stopwatch, part_rewards, without_failed_parts
+from emor3.progress import RunCallback
 from emor3.reflection import ScriptedJudge
 from emor3.rewards import RewardSettings, weights
 from emor3.types import Aspect, Reply
@@ -141,6 +142,14 @@ def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):
         pass
     assert watch.read() == {"generate": 3.0, "update": 7.0}
     assert watch.read() == {}
+
+
+def test_the_time_split_names_mean_seconds_and_shares():
+    callback = RunCallback(None, None)
+    callback.seconds.update({"time/generate": 1.0, "time/update": 3.0})
+    callback.steps = 2
+    # 4 seconds in 2 steps
+    assert callback.time_split() == "time per step: 2.00 s = update 1.50 s (75%) + generate 0.50 s (25%)"
 
 
 def test_a_non_finite_gradient_stops_before_the_update():

@@ -69,6 +69,30 @@ def test_whole_candidates_decide_where_first_tokens_are_shared(loaded, images, l
         assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
 
 
+def test_a_question_on_an_image_may_need_the_second_pass_too(loaded, images):
+    asked = [
+        Question(
+            "consistency", "Does it fit? A dog in a long, long street.", ("Yes, it does", "Yes, partly"), images[0]
+        ),
+        Question("consistency", "Does it fit?", ("Yes, it does", "No"), images[1]),
+        Question("consistency", "Does it fit? A cat.", ("No way", "No", "No dog"), images[1]),
+    ]
+    judge = ScoreJudge(*loaded)
+    assert [judge.work(question) for question in asked] == [(True, 2), (True, 0), (True, 3)]
+    for question, reply, length in zip(asked, judge.answer(asked), (None, 1, None), strict=True):
+        scores = torch.tensor([long_way(*loaded, question, candidate, length) for candidate in question.candidates])
+        assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
+
+
+def test_placeholders_in_a_completion_bring_no_image_into_a_question(loaded, images):
+    bait = "A dog <|vision_start|><|image_pad|><|vision_end|> <image> [IMG]"
+    asked = [consistency_question(images[0], bait), coherence_question(bait, bait, MIKELS8)]
+    inputs = encode(loaded[1], [(question.image, question.text) for question in asked])
+    image_token = loaded[0].config.image_token_id
+    assert (inputs["input_ids"] == image_token).sum(1).tolist() == [16, 0]  # those of the one real picture
+    assert len(ScoreJudge(*loaded).answer(asked)) == 2
+
+
 def test_scoring_is_deterministic_and_the_same_in_any_batch(loaded, images):
     asked = questions(images)
     whole, again, single = (ScoreJudge(*loaded, batch_size=size).answer(asked) for size in (8, 8, 1))

@@ -30,6 +30,9 @@ OWNED = {
     "do_eval": "nothing: use `emor3 evaluate`",
     "eval_strategy": "nothing: use `emor3 evaluate`",
     "resume_from_checkpoint": "the --resume flag",
+    "save_only_model": "nothing: a resumed run needs the optimizer",
+    "ignore_data_skip": "nothing: a resumed run goes on with the samples that are left",
+    "sync_ref_model": "nothing: the KL reference is the start model, also in a resumed run",
 }
 """TRL settings that emor3 decides, and what to set instead."""
 

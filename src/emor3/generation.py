@@ -74,23 +74,29 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
+    in_step: bool = False,
 ) -> list[str]:
     """One completion for each of N requests, in order; greedy at temperature 0, else sampled, no nucleus or top-k.
 
     `on_batch` gets the number of requests just finished. The same seed and batch size give the same completions.
+    `in_step` lets every rank of a distributed run decode until the last one is done, as a sharded model needs.
     """
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     suppressed = vision_token_ids(processor)
     completions: list[str] = []
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(), torch.no_grad():  # a sharded model refuses inference mode
         torch.manual_seed(seed)
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
             inputs = encode(processor, batch).to(model.device)
             output = model.generate(
-                **inputs, max_new_tokens=max_new_tokens, suppress_tokens=suppressed or None, **sampling
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                suppress_tokens=suppressed or None,
+                synced_gpus=in_step,
+                **sampling,
             )
             replies = output[:, inputs["input_ids"].shape[1] :]
             completions += processor.tokenizer.batch_decode(replies, skip_special_tokens=True)

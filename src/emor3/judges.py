@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -128,6 +129,7 @@ class GenerateJudge:
                 requests,
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
+                in_step=PartialState().num_processes > 1,
             )
         return [Reply(text) for text in texts]
 

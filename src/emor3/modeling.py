@@ -13,6 +13,8 @@ from emor3.processing import load_processor, save_processor
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
+VISION = ("visual", "vision_tower", "vision_model")
+"""Names that transformers gives the vision tower across architectures."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -62,12 +64,8 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path) 
 
 
 def vision_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Parameters of the vision tower, by the names transformers gives it across architectures.
-
-    Raises UserError where the model has none.
-    """
-    parts = ("visual.", "vision_tower.", "vision_model.")
-    found = [parameter for name, parameter in model.named_parameters() if any(part in name for part in parts)]
+    """Parameters of the vision tower. Raises UserError where the model has none."""
+    found = [p for name, p in model.named_parameters() if any(part in name.split(".") for part in VISION)]
     if not found:
         raise UserError(f"{type(model).__name__} has no vision tower to freeze: set model.freeze_vision to false")
     return found

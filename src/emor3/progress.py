@@ -35,6 +35,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.run = run
         self.processor = processor
         self.seconds: Counter[str] = Counter()
+        self.steps = 0
         self.progress = training_bar()
         self.task = self.progress.add_task("EMO-R3", total=None)
 
@@ -48,6 +49,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Record the figures of a step; the summary after the last one is not a step."""
         if state.is_world_process_zero and "loss" in logs:
             append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
+            self.steps += 1
             self.seconds.update({name: logs[name] for name in logs if name.startswith(TIME)})
             if "reward" in logs:  # absent where a step reuses the completions of the one before
                 accuracy = logs["rewards/accuracy/mean"]
@@ -61,13 +63,22 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.mark_complete(state.global_step)
 
     def time_split(self) -> str:
-        """Where the time of this process's steps went, on one line."""
+        """Where the time of this process's steps went, on one line: mean seconds and share of each phase."""
         total = self.seconds.total()
-        shares = (f"{name.removeprefix(TIME)} {s:.1f} s ({s / total:.0%})" for name, s in self.seconds.most_common())
-        return f"time: {', '.join(shares)}"
+        phases = (
+            f"{name.removeprefix(TIME)} {seconds / self.steps:.2f} s ({seconds / total:.0%})"
+            for name, seconds in self.seconds.most_common()
+        )
+        return f"time per step: {total / self.steps:.2f} s = {' + '.join(phases)}"
 
     def mark_complete(self, step: int) -> None:
         """Save the processor as `AutoProcessor` needs it and mark the checkpoint of `step` as complete."""
-        folder = self.run / CHECKPOINTS / f"checkpoint-{step}"
-        save_processor(self.processor, folder)
-        (folder / COMPLETE).touch()
+        save_processor(self.processor, self._checkpoint(step))
+        (self._checkpoint(step) / COMPLETE).touch()
+
+    def is_complete(self, step: int) -> bool:
+        """Whether the checkpoint of `step` was written whole."""
+        return (self._checkpoint(step) / COMPLETE).is_file()
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.run / CHECKPOINTS / f"checkpoint-{step}"

@@ -20,7 +20,7 @@ from trl import GRPOConfig
 
 from emor3 import records
 from emor3.coldstart import cold_start, with_images
-from emor3.config import LoraBlock, Recipe
+from emor3.config import ModelBlock, Recipe
 from emor3.data import load_mixture
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError
@@ -28,7 +28,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
-from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
+from emor3.modeling import VISION, load, resolve_checkpoint, save, vision_parameters
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -155,11 +155,18 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
     return model, processor
 
 
-def lora_config(lora: LoraBlock | None) -> LoraConfig | None:
-    """peft's settings of a recipe's LoRA block."""
+def lora_config(model: ModelBlock) -> LoraConfig | None:
+    """peft's settings of a recipe's LoRA block; a frozen vision tower gets no adapters."""
+    lora = model.lora
     if lora is None:
         return None
-    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules)
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        exclude_modules=rf"(.*\.)?({'|'.join(VISION)})\..*" if model.freeze_vision else None,
+    )
 
 
 def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
@@ -168,7 +175,7 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
     folder = run / COLD_START
     if not (folder / COMPLETE).is_file():
         model, processor = load_policy(recipe, recipe.model.path, None)
-        lora = lora_config(recipe.model.lora)
+        lora = lora_config(recipe.model)
         tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora)
         if PartialState().is_main_process:
             save(tuned, processor, folder)
@@ -231,7 +238,7 @@ def _reinforce(
         train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
         processing_class=processor,
         callbacks=[*([average] if average else []), callback, StopOnNonFinite()],  # the last to save marks it whole
-        peft_config=lora_config(recipe.model.lora),
+        peft_config=lora_config(recipe.model),
         dynamic_sampling=recipe.dynamic_sampling,
     )
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
@@ -242,15 +249,21 @@ def _reinforce(
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except UserError:
-            if trainer.accelerator.is_main_process and trainer.state.global_step > 0:
-                trainer._save_checkpoint(trainer.model, trial=None)
-                trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+            _save_last_good(trainer, callback)
             raise
     if trainer.accelerator.is_main_process:
         if callback.seconds:
             print(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL)
+
+
+def _save_last_good(trainer: EmoTrainer, callback: RunCallback) -> None:
+    """Checkpoint of the last step whose loss was finite, by all ranks, unless it was saved when it was due."""
+    step = trainer.state.global_step
+    if step > 0 and not callback.is_complete(step):
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
 
 def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoint: Path | None) -> MovingAverage | None:

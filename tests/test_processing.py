@@ -1,0 +1,66 @@
+"""Processors: images without torchvision, a size limit that evaluation shares, and no text-only stand-in."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoTokenizer
+
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.generation import encode
+from emor3.modeling import load
+from emor3.processing import limit_pixels, load_processor, save_processor
+
+
+def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random_checkpoint, scenes, tmp_path):
+    image = load_samples(scenes, split="test")[0].image
+    processor = load_processor(random_checkpoint)
+    whole = encode(processor, [(image, "What?")])
+    limit_pixels(processor, 1024)
+    small = encode(processor, [(image, "What?")])
+    # 64 x 64 pixels are 8 x 8 patches; 1024 are 32 x 32, so 4 x 4.
+    assert (whole["image_grid_thw"].tolist(), small["image_grid_thw"].tolist()) == ([[1, 8, 8]], [[1, 4, 4]])
+    assert whole["input_ids"].shape[1] - small["input_ids"].shape[1] == 12  # 16 tokens became 4
+    save_processor(processor, tmp_path)
+    again = encode(load_processor(str(tmp_path)), [(image, "What?")])
+    assert again["image_grid_thw"].tolist() == [[1, 4, 4]]
+
+
+def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint):
+    with pytest.raises(UserError, match=r"max_pixels is for Qwen-VL processors, not SimpleNamespace"):
+        limit_pixels(SimpleNamespace(), 1024)
+
+
+def test_a_text_only_checkpoint_is_no_stand_in(random_checkpoint, tmp_path):
+    AutoTokenizer.from_pretrained(random_checkpoint).save_pretrained(tmp_path)
+    tokenizer_config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del tokenizer_config["processor_class"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+    with pytest.raises(
+        UserError, match=r"cannot load .* as an image-text-to-text model: it has a tokenizer but no image"
+    ):
+        load(str(tmp_path))
+
+
+def test_a_processor_saved_again_is_the_same_file(random_checkpoint, tmp_path):
+    for name in ("one", "two"):
+        save_processor(load_processor(random_checkpoint if name == "one" else str(tmp_path / "one")), tmp_path / name)
+    one, two = ((tmp_path / name / "processor_config.json").read_text() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_a_process_without_emor3_gets_the_right_processor_or_is_told_what_to_install(random_checkpoint):
+    # Never a bare tokenizer, which TRL would take for a text-only model without a word.
+    code = f"from transformers import AutoProcessor; print(type(AutoProcessor.from_pretrained({random_checkpoint!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if find_spec("torchvision"):
+        assert "Qwen2_5_VLProcessor" in done.stdout
+    else:
+        assert done.returncode == 1
+        assert "requires the Torchvision library" in done.stderr

@@ -1,0 +1,139 @@
+"""The run directory: whose it is, what a row holds, and what a killed run leaves."""
+
+import json
+import os
+
+import pytest
+
+from emor3 import records
+from emor3.config import Recipe
+from emor3.errors import UserError
+from emor3.reflection import reflect
+from emor3.rewards import RewardSettings, score
+from emor3.taxonomy import MIKELS8
+from emor3.thinking import parse
+from emor3.types import Aspect, Reply, Rollout, Sample
+
+SAMPLE = Sample("s1", "a.png", "awe", MIKELS8)
+WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
+
+
+def recipe(folder, **changes):
+    content = {"output_dir": str(folder), "model": {"path": "embedded"}, "data": {"train": "x"}}
+    return Recipe.model_validate(content | changes)
+
+
+class Judge:
+    """Yes to everything, with probabilities."""
+
+    def answer(self, questions):
+        rest = {question: 0.4 / (len(question.candidates) - 1) for question in questions}
+        replies = [("Yes" if question.aspect is Aspect.CONSISTENCY else "awe", question) for question in questions]
+        return [
+            Reply(text, {name: 0.6 if name == text else rest[question] for name in question.candidates})
+            for text, question in replies
+        ]
+
+
+def row_of(text, settings):
+    thought = parse(text)
+    reflection = reflect(Judge(), [(SAMPLE, thought)], settings.aspects)[0]
+    reward = score(thought, SAMPLE, reflection, settings)
+    return records.rollout_row(3, 1, Rollout(SAMPLE, text, thought, reflection, reward))
+
+
+def test_a_rollout_row_holds_everything_its_reward_came_from():
+    row = json.loads(json.dumps(row_of(WHOLE, RewardSettings())))
+    place = {"step": 3, "group": 1, "sample": "s1", "image": "a.png", "label": "awe", "completion": WHOLE}
+    assert {name: row[name] for name in place} == place
+    assert row["thought"] == {
+        "trigger": "A dog.",
+        "feeling": "Awe.",
+        "conclusion": "Positive, high.",
+        "answer": "awe",
+        "problem": None,
+    }
+    consistency, coherence = row["reflection"]["consistency"], row["reflection"]["coherence"]
+    assert (consistency["verdict"], consistency["reply"]) == ("supported", "Yes")
+    assert consistency["probabilities"] == {"Yes": 0.6, "No": 0.4}
+    assert "A dog." in consistency["question"]
+    assert (coherence["verdict"], coherence["reply"]) == ("supported", "awe")
+    assert coherence["probabilities"].keys() == set(MIKELS8.labels)
+    assert row["parts"] == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": 1}
+    assert row["reward"] == pytest.approx(1.0)
+
+
+def test_a_question_that_cannot_be_asked_has_its_reason_and_one_never_run_is_null():
+    row = row_of("\\boxed{awe}", RewardSettings(coherence=False))
+    assert row["reflection"]["coherence"] is None
+    assert row["reflection"]["consistency"]["verdict"] == "not_asked"
+    assert "step1" in row["reflection"]["consistency"]["reason"]
+    assert row["reflection"]["consistency"]["question"] is None
+    assert row["parts"] == {"accuracy": 1, "format": 0, "consistency": 0, "coherence": None}
+    assert row["reward"] == pytest.approx(0.8)  # accuracy alone: 1 - 0.1 - 0.1
+
+
+@pytest.mark.parametrize("found", ["config.json", "notes.txt"], ids=["a run", "other files"])
+def test_a_folder_that_holds_something_is_refused(tmp_path, found):
+    (tmp_path / found).write_text("{}")
+    with pytest.raises(UserError, match="already holds files: give --resume"):
+        records.prepare_run(recipe(tmp_path), resume=False, overwrite=False)
+
+
+def test_overwrite_replaces_a_run_and_never_anything_else(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    records.prepare_run(recipe(run), resume=False, overwrite=False)
+    (run / "metrics.jsonl").write_text("{}\n")
+    records.prepare_run(recipe(run, seed=1), resume=False, overwrite=True)
+    assert not (run / "metrics.jsonl").exists()
+    assert records.read_json(run / "config.json")["seed"] == 1
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    with pytest.raises(UserError, match="does not look like a run"):
+        records.prepare_run(recipe(other), resume=False, overwrite=True)
+    assert (other / "thesis.tex").exists()
+
+
+def test_a_run_resumes_under_its_own_recipe_in_whatever_folder_it_now_lies(tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    records.prepare_run(recipe(run), resume=False, overwrite=False)
+    os.rename(run, moved)
+    assert records.prepare_run(recipe(moved), resume=True, overwrite=False) == moved
+    with pytest.raises(UserError, match="the recipe differs in seed, grpo"):
+        records.prepare_run(recipe(moved, seed=1, grpo={"beta": 0.5}), resume=True, overwrite=False)
+    (moved / "config.json").unlink()
+    with pytest.raises(UserError, match="nothing to resume"):
+        records.prepare_run(recipe(moved), resume=True, overwrite=False)
+
+
+def test_resuming_what_never_started_starts_it(tmp_path):
+    run = records.prepare_run(recipe(tmp_path / "run"), resume=True, overwrite=False)
+    assert records.read_json(run / "environment.json")["packages"].keys() >= {"torch", "transformers", "trl"}
+    assert records.latest_checkpoint(run) is None
+
+
+def test_a_json_file_is_the_old_one_or_the_new_one_never_half(tmp_path):
+    records.write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(TypeError):
+        records.write_json(tmp_path / "a.json", {"a": object()})
+    assert records.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_broken_line_is_named_and_one_cut_short_at_the_end_is_left_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "é"}\n{"a": 2', encoding="utf-8")
+    assert list(records.read_jsonl(path)) == [{"a": "é"}]
+    path.write_text('{"a": 1}\n{broken\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl line 2: not JSON"):
+        list(records.read_jsonl(path))
+    with pytest.raises(UserError, match=r"cannot read .*none\.jsonl: No such file"):
+        list(records.read_jsonl(tmp_path / "none.jsonl"))
+
+
+def test_rows_that_are_kept_are_kept_as_they_are(tmp_path):
+    path = tmp_path / "rollouts.jsonl"
+    records.append_jsonl(path, [{"step": step, "text": "ü\n<b>"} for step in (1, 1, 2, 3)])
+    before = path.read_text(encoding="utf-8").splitlines()
+    records.keep_steps(path, 2)
+    assert path.read_text(encoding="utf-8").splitlines() == before[:3]
+    records.keep_steps(tmp_path / "none.jsonl", 2)  # a run killed before its first row
