@@ -285,6 +285,27 @@ def share(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory, or one of its checkpoints.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Evaluation of this policy, whose figures the model card states.")
+    ] = None,
+    repo: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Upload to this private hub repository.")
+    ] = None,
+) -> None:
+    """Write a trained policy as a plain checkpoint with a model card, and check that it loads and answers the same."""
+    from emor3 import export as exporting
+    from emor3.predictions import read_evaluation
+
+    folder = exporting.export(run, output, None if evaluation is None else read_evaluation(evaluation))
+    print(f"written to: {folder}; loaded again, it gives the same logits")
+    if repo is not None:
+        print(f"uploaded to: {exporting.push(folder, repo)}")
+
+
+@app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
     model: Model,
