@@ -99,7 +99,9 @@ def of_gemma3(tokenizer):
         chat_template="{{ bos_token }}"
         + CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>"),
     )
-    return AutoModelForImageTextToText.from_config(config), processor
+    model = AutoModelForImageTextToText.from_config(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zero: the picture is lost
+    return model, processor
 
 
 def with_tokens(tokenizer, **tokens):
@@ -121,7 +123,11 @@ def with_tokens(tokenizer, **tokens):
 
 def special_ids(tokenizer):
     """Settings of a language model that fit the tokenizer."""
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    ids = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
     return {"vocab_size": len(tokenizer)} | ids
 
 

@@ -31,7 +31,7 @@ from emor3.generation import encode
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
-from emor3.records import COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, read_json, read_jsonl
+from emor3.records import COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, checkpoint_step, read_json, read_jsonl
 from emor3.thinking import build_prompt
 from emor3.tiny.drawing import draw_scene
 from emor3.train import chosen_samples
@@ -120,8 +120,9 @@ def model_card(
         model_name=run.name,
         eval_results=None if evaluation is None else card_results(evaluation),
     )
-    steps = list(read_jsonl(run / METRICS)) if recipe.grpo is not None else []
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     template = environment.from_string((files("emor3") / "templates" / "model_card.md").read_text(encoding="utf-8"))
     return template.render(
         metadata=metadata.to_yaml(),
@@ -132,11 +133,20 @@ def model_card(
         recipe=recipe,
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
         environment=read_json(run / ENVIRONMENT),
-        steps=steps[-1]["step"] if steps else 0,
+        steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation),
         difference=f"{difference:.1g}",
     )
+
+
+def _steps_behind(run: Path, checkpoint: Path) -> int:
+    """Optimizer steps of reinforcement learning behind a checkpoint."""
+    if checkpoint.name != FINAL:
+        return checkpoint_step(checkpoint)
+    if not (run / METRICS).is_file():
+        return 0
+    return max((row["step"] for row in read_jsonl(run / METRICS)), default=0)
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:
