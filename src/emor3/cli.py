@@ -42,6 +42,14 @@ class Formula(StrEnum):
     RELEASED = "released"
 
 
+class Sharding(StrEnum):
+    """How a model is spread over GPUs."""
+
+    NONE = "none"
+    FSDP2 = "fsdp2"
+    ZERO3 = "zero3"
+
+
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
     str | None,
@@ -358,6 +366,40 @@ def predict(
             if outcome.decision is not None:
                 print(prediction.describe_decision(outcome.decision))
     raise typer.Exit(int(failed))
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, over all machines.")] = 1,
+    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU in GB.")] = 80,
+    sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
+    config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
+) -> None:
+    """Say what a recipe needs of each GPU before it runs; status 1 and what to change where it cannot fit."""
+    from emor3 import needs as planning
+    from emor3.config import load_recipe
+
+    settings = load_recipe(recipe, overrides or [])
+    machine = planning.Machine(gpus, memory * 1e9, sharding.value)
+    model = planning.model_config(settings.model.path, config)
+    needs = planning.needs_of(settings, model, machine)
+    _show(planning.needs_table(settings, needs, machine))
+    if probe and needs.steps:
+        seconds = planning.probe(settings)
+        print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
+    if needs.fits(machine):
+        return
+    print("It does not fit. What makes it smaller, one on top of the other:")
+    fits = False
+    for change, then, other in planning.ways_to_fit(settings, model, machine):
+        fits = then.fits(other)
+        print(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+    if not fits:
+        print("None of it is enough: take more or larger GPUs, or a smaller model.")
+    raise typer.Exit(1)
 
 
 @app.command()
