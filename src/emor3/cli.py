@@ -369,6 +369,19 @@ def predict(
 
 
 @app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
+) -> None:
+    """Look at versions, GPU, disk and a checkpoint, and try the embedded model; status 1 if anything fails."""
+    from emor3.doctor import checks_table, examine
+
+    checks = list(examine(model, hub))
+    _show(checks_table(checks))
+    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
+
+
+@app.command()
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
     overrides: Overrides = None,

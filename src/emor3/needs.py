@@ -228,9 +228,9 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
 
 def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | None:
     """Optimizer steps of the run; None where they follow from data that are not at hand."""
-    asked = (recipe.grpo or {}).get("max_steps", -1)
+    asked = int((recipe.grpo or {}).get("max_steps", -1))
     if asked > 0:
-        return int(asked)
+        return asked
     try:
         samples = len(chosen_samples(recipe))
     except UserError:
@@ -239,7 +239,7 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
         samples = recipe.data.limit
     completions = settings.per_device_train_batch_size * machine.gpus * settings.gradient_accumulation_steps
     prompts = completions / settings.num_generations / settings.num_iterations
-    return math.ceil(settings.num_train_epochs * samples / prompts)
+    return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
 
 
 def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:
