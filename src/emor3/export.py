@@ -17,7 +17,7 @@ import jinja2
 import torch
 import yaml
 from huggingface_hub import HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
@@ -189,6 +189,6 @@ def push(folder: Path, repo: str) -> str:
     try:
         address = hub.create_repo(repo, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"Export by emor3 {__version__}")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{folder} is written, but the hub did not take it: {error}; `hf auth login` first") from None
     return str(address)

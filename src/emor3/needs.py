@@ -21,7 +21,7 @@ from trl import GRPOConfig
 
 from emor3.config import Recipe
 from emor3.errors import UserError
-from emor3.modeling import resolve_checkpoint, vision_parameters
+from emor3.modeling import EMBEDDED, resolve_checkpoint, vision_parameters
 from emor3.processing import load_processor
 from emor3.records import METRICS, read_jsonl
 from emor3.train import chosen_samples, grpo_config, lora_config, train
@@ -133,7 +133,7 @@ def model_config(path: str, config: Path | None) -> PretrainedConfig:
         return AutoConfig.for_model("qwen2_5_vl", **KNOWN[path], dtype="bfloat16")
     try:
         return AutoConfig.from_pretrained(config or resolve_checkpoint(path))
-    except (OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"no configuration of {config or path}: {reason}; give --config with its config.json") from None
 
@@ -173,8 +173,8 @@ def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
         patches = (vision.image_size // vision.patch_size) ** 2
         return (config.mm_tokens_per_image if config.model_type == "gemma3" else config.image_seq_length), patches
     pixels = recipe.model.max_pixels or QWEN_PIXELS
-    source = resolve_checkpoint(recipe.model.path)
-    if Path(source).exists():
+    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
+        source = resolve_checkpoint(recipe.model.path)
         own = load_processor(source).image_processor.size["longest_edge"]
         pixels = min(own, recipe.model.max_pixels or own)
     patches = pixels // vision.patch_size**2
@@ -260,11 +260,15 @@ def _changes(
     if not grpo.get("gradient_checkpointing", True):
         grpo["gradient_checkpointing"] = True
         yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
-    generations = grpo.get("num_generations", 8)
-    grpo |= {"per_device_train_batch_size": 1, "steps_per_generation": generations}
-    fewer = f"grpo.per_device_train_batch_size=1, grpo.steps_per_generation={generations}, judge.batch_size=4"
+    settings = grpo_config(recipe, Path(recipe.output_dir), 1)
+    group, batch = settings.num_generations, settings.per_device_train_batch_size
+    accumulated = math.ceil(batch * settings.gradient_accumulation_steps / group) * group  # as many prompts an update
+    smaller = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulated}
+    smaller["steps_per_generation"] = group
+    grpo |= smaller
     judge = recipe.judge.model_copy(update={"batch_size": 4})
-    yield f"{fewer} (and as many more grpo.gradient_accumulation_steps)", {"grpo": grpo, "judge": judge}, kept
+    named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
+    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, kept
     model = recipe.model
     if config.model_type in QWEN and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
