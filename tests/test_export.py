@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,7 +42,8 @@ def test_the_card_names_the_data_by_checksum_and_holds_no_path_of_this_machine(r
     card = (export(run, tmp_path / "out") / "README.md").read_text()
     samples = load_samples(scenes, split="train")
     assert checksum([sample.id for sample in samples]) in card
-    assert "`scenes`, split `train`, 24 samples" in card
+    assert "24 samples of split `train`" in card
+    assert f"- `scenes`: `{sha256(Path(scenes, 'metadata.jsonl').read_bytes()).hexdigest()}`" in card
     assert "2 optimizer steps" in card
     assert "Not evaluated" in card
     assert "infer the emotions of individuals" in card

@@ -152,7 +152,7 @@ def _steps_behind(run: Path, checkpoint: Path) -> int:
 def published(recipe: Recipe) -> Mapping[str, Any]:
     """The recipe as the card shows it: without where things lie on this machine."""
     settings = recipe.model_dump(exclude={"output_dir"}, exclude_none=True)
-    settings["data"]["train"] = public_name(recipe.data.train)
+    settings["data"]["train"] = [public_name(folder) for folder in recipe.data.folders]
     settings["model"]["path"] = public_name(recipe.model.path)
     return settings
 
@@ -163,20 +163,19 @@ def public_name(path: str) -> str:
 
 
 def data_facts(recipe: Recipe) -> Mapping[str, Any] | None:
-    """Name, checksums and labels of the training data; None where it is no longer at hand."""
+    """Names, checksums, labels and prompts of the training data; None where they are no longer at hand."""
     try:
         samples = chosen_samples(recipe)
-        manifest = resolve_folder(recipe.data.train) / MANIFEST
+        manifests = {public_name(folder): resolve_folder(folder) / MANIFEST for folder in recipe.data.folders}
     except UserError:
         return None
+    label_sets = {sample.labels.labels: sample.labels for sample in samples}.values()
     return {
-        "name": public_name(recipe.data.train),
-        "split": recipe.data.split,
-        "manifest": sha256(manifest.read_bytes()).hexdigest(),
+        "split": recipe.data.split or "all",
+        "manifests": {name: sha256(manifest.read_bytes()).hexdigest() for name, manifest in manifests.items()},
         "n": len(samples),
         "ids": checksum([sample.id for sample in samples]),
-        "labels": samples[0].labels,
-        "prompt": build_prompt(samples[0].labels, recipe.prompt_template),
+        "prompts": [build_prompt(labels, recipe.prompt_template) for labels in label_sets],
     }
 
 
