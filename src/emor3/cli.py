@@ -303,7 +303,10 @@ def export(
         str | None, typer.Option("--push", metavar="REPO", help="Upload to this private hub repository.")
     ] = None,
 ) -> None:
-    """Write a trained policy as a plain checkpoint with a model card, and check that it loads and answers the same."""
+    """Write a trained policy with its model card.
+
+    A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
+    """
     from emor3 import export as exporting
     from emor3.predictions import read_evaluation
 
@@ -373,7 +376,10 @@ def doctor(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
 ) -> None:
-    """Look at versions, GPU, disk and a checkpoint, and try the embedded model; status 1 if anything fails."""
+    """Look whether this machine can run emor3.
+
+    Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
+    """
     from emor3.doctor import checks_table, examine
 
     checks = list(examine(model, hub))
@@ -391,7 +397,10 @@ def plan(
     config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
 ) -> None:
-    """Say what a recipe needs of each GPU before it runs; status 1 and what to change where it cannot fit."""
+    """Say what a recipe needs of each GPU.
+
+    Nothing is loaded; status 1, and what to change, where it cannot fit.
+    """
     from emor3 import needs as planning
     from emor3.config import load_recipe
 
