@@ -35,6 +35,7 @@ ORDER = (
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "progress", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
+    *("export", "doctor", "needs"),
     "cli",
 )
 PURE = ORDER[: ORDER.index("processing")]

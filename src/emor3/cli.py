@@ -42,6 +42,14 @@ class Formula(StrEnum):
     RELEASED = "released"
 
 
+class Sharding(StrEnum):
+    """How a model is spread over GPUs."""
+
+    NONE = "none"
+    FSDP2 = "fsdp2"
+    ZERO3 = "zero3"
+
+
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
     str | None,
@@ -285,6 +293,30 @@ def share(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory, or one of its checkpoints.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Evaluation of this policy, whose figures the model card states.")
+    ] = None,
+    repo: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Upload to this private hub repository.")
+    ] = None,
+) -> None:
+    """Write a trained policy with its model card.
+
+    A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
+    """
+    from emor3 import export as exporting
+    from emor3.predictions import read_evaluation
+
+    folder = exporting.export(run, output, None if evaluation is None else read_evaluation(evaluation))
+    print(f"written to: {folder}; loaded again, it gives the same logits")
+    if repo is not None:
+        print(f"uploaded to: {exporting.push(folder, repo)}")
+
+
+@app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
     model: Model,
@@ -337,6 +369,59 @@ def predict(
             if outcome.decision is not None:
                 print(prediction.describe_decision(outcome.decision))
     raise typer.Exit(int(failed))
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
+) -> None:
+    """Look whether this machine can run emor3.
+
+    Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
+    """
+    from emor3.doctor import checks_table, examine
+
+    checks = list(examine(model, hub))
+    _show(checks_table(checks))
+    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, over all machines.")] = 1,
+    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU in GB.")] = 80,
+    sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
+    config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
+) -> None:
+    """Say what a recipe needs of each GPU.
+
+    Nothing is loaded; status 1, and what to change, where it cannot fit.
+    """
+    from emor3 import needs as planning
+    from emor3.config import load_recipe
+
+    settings = load_recipe(recipe, overrides or [])
+    machine = planning.Machine(gpus, memory * 1e9, sharding.value)
+    model = planning.model_config(settings.model.path, config)
+    needs = planning.needs_of(settings, model, machine)
+    _show(planning.needs_table(settings, needs, machine))
+    if probe and needs.steps:
+        seconds = planning.probe(settings)
+        print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
+    if needs.fits(machine):
+        return
+    print("It does not fit. What makes it smaller, one on top of the other:")
+    fits = False
+    for change, then, other in planning.ways_to_fit(settings, model, machine):
+        fits = then.fits(other)
+        print(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+    if not fits:
+        print("None of it is enough: take more or larger GPUs, or a smaller model.")
+    raise typer.Exit(1)
 
 
 @app.command()

@@ -5,6 +5,7 @@ same rows without images and with the model's answer, `model_card.md` the figure
 """
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -15,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from emor3.errors import UserError
 from emor3.figures import FIGURES, percent, summarise
 from emor3.predictions import SavedEvaluation
-from emor3.types import Prediction
+from emor3.types import Estimate, Prediction
 
 QUESTION = "Which emotion would this image evoke in a human viewer?"
 HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "coherence", "agreement")
@@ -63,17 +64,32 @@ def _base64(image: str) -> str:
 
 def model_card_block(evaluation: SavedEvaluation) -> str:
     """The figures as a model card states them: metadata that hubs read, then a table with intervals and n."""
-    results, lines = list[EvalResult](), list[str]()
-    for data, predictions in evaluation.predictions.items():
-        figures = summarise(data, predictions, evaluation.thinking).figures
-        for name in (name for name in HEADLINE if name in figures):
-            results.append(_result(name, data, evaluation, 100 * figures[name].value))
-            cells = (data, FIGURES[name], percent(figures[name]), str(figures[name].n), evaluation.checksum(data)[:12])
-            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    metadata = ModelCardData(model_name=Path(evaluation.model).name, eval_results=results).to_yaml()
+    metadata = ModelCardData(model_name=Path(evaluation.model).name, eval_results=card_results(evaluation)).to_yaml()
+    return f"---\n{metadata}\n---\n\n{card_table(evaluation)}"
+
+
+def card_results(evaluation: SavedEvaluation) -> list[EvalResult]:
+    """The headline figures as metadata that hubs read."""
+    return [
+        _result(name, data, evaluation, 100 * estimate.value) for data, name, estimate in _headline_figures(evaluation)
+    ]
+
+
+def card_table(evaluation: SavedEvaluation) -> str:
+    """The headline figures as a Markdown table with intervals and n, and who judged."""
+    lines = []
+    for data, name, estimate in _headline_figures(evaluation):
+        cells = (data, FIGURES[name], percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     head = "| data | figure | % [95% interval] | n | samples (sha256) |\n|---|---|---|---|---|"
     judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
-    return f"---\n{metadata}\n---\n\n{head}\n" + "\n".join(lines) + f"\n\n{judge}\n"
+    return f"{head}\n" + "\n".join(lines) + f"\n\n{judge}\n"
+
+
+def _headline_figures(evaluation: SavedEvaluation) -> Iterator[tuple[str, str, Estimate]]:
+    for data, predictions in evaluation.predictions.items():
+        figures = summarise(data, predictions, evaluation.thinking).figures
+        yield from ((data, name, figures[name]) for name in HEADLINE if name in figures)
 
 
 def _result(figure: str, data: str, evaluation: SavedEvaluation, value: float) -> EvalResult:

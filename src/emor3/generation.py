@@ -50,8 +50,16 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
         for image, text in requests
     ]
     opened = {path: open_image(path) for path, _ in requests if path is not None}
-    images = [opened[path] for path, _ in requests if path is not None]
-    return processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
+    images = [[opened[path]] if path is not None else [] for path, _ in requests]  # by row, as Gemma 3 asks
+    bos = processor.tokenizer.bos_token
+    return processor(
+        text=texts,
+        images=images if opened else None,
+        padding=True,
+        padding_side="left",
+        add_special_tokens=bos is None or not texts[0].startswith(bos),  # Gemma's template has it, LLaVA's has not
+        return_tensors="pt",
+    )
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:

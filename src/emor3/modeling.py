@@ -1,5 +1,6 @@
 """Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, vision tower frozen or not."""
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -57,9 +58,14 @@ def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixi
     return model.to(device).eval(), processor
 
 
-def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path) -> None:
-    """Save weights (safetensors) and processor in plain Hugging Face format."""
-    model.save_pretrained(folder)
+def save(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    folder: str | Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Save weights (safetensors; the model's own, or those given) and processor in plain Hugging Face format."""
+    model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
 
 

@@ -241,6 +241,8 @@ def _reinforce(
         peft_config=lora_config(recipe.model),
         dynamic_sampling=recipe.dynamic_sampling,
     )
+    if recipe.model.lora and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise UserError("model.lora cannot be merged from shards: start it with recipes/accelerate/ddp.yaml instead")
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     scorer.judge = _judge(recipe, trainer, processor, average)
     if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
@@ -251,11 +253,13 @@ def _reinforce(
         except UserError:
             _save_last_good(trainer, callback)
             raise
+    # Whole weights also where they are sharded (FSDP2, ZeRO-3), which every rank has to take part in.
+    weights = None if recipe.model.lora else trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
             print(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL)
+        save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL, weights)
 
 
 def _save_last_good(trainer: EmoTrainer, callback: RunCallback) -> None:

@@ -1,0 +1,193 @@
+"""`emor3 export`: a trained policy as a plain checkpoint that anyone can load, with a model card that says what it is.
+
+A run's `final/` holds merged weights already; a checkpoint of a LoRA run is merged with its start model here. What was
+written is loaded again with plain transformers and must give the same logits on a drawn picture before it is called
+done.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jinja2
+import torch
+import yaml
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import HFValidationError, HTTPError
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+
+from emor3 import __version__
+from emor3.config import Recipe
+from emor3.data import MANIFEST, resolve_folder
+from emor3.errors import UserError
+from emor3.exchange import card_results, card_table
+from emor3.generation import encode
+from emor3.modeling import EMBEDDED, load, save
+from emor3.predictions import SavedEvaluation, checksum
+from emor3.processing import load_processor
+from emor3.records import COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, checkpoint_step, read_json, read_jsonl
+from emor3.thinking import build_prompt
+from emor3.tiny.drawing import draw_scene
+from emor3.train import chosen_samples
+
+CARD = "README.md"
+LOGIT_TOLERANCE = 1e-4
+"""Largest difference of logits between the policy and what was written; both are in the same precision."""
+
+
+def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None) -> Path:
+    """Write the policy of a run, or of one of its checkpoints, into an empty folder; returns that folder.
+
+    Raises UserError where the run is not finished, the folder is taken, the evaluation is of another model, or the
+    written checkpoint does not give the policy's logits.
+    """
+    run, checkpoint = find_policy(source)
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise UserError(f"{output} already holds something: choose another folder")
+    if evaluation is not None and Path(evaluation.model).resolve() != checkpoint.resolve():
+        raise UserError(f"{evaluation.folder} is an evaluation of {evaluation.model}, not of {checkpoint}")
+    recipe = Recipe.model_validate(read_json(run / CONFIG))
+    model, processor = load_trained(run, checkpoint, recipe)
+    save(model, processor, output)
+    difference = verify(model, processor, output)
+    (output / CARD).write_text(model_card(run, checkpoint, recipe, evaluation, difference), encoding="utf-8")
+    return output
+
+
+def find_policy(source: Path) -> tuple[Path, Path]:
+    """The run directory and the checkpoint to export. Raises UserError where there is no finished run."""
+    nearby = (source, source.parent, source.parent.parent)
+    run = next((path for path in nearby if (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()), None)
+    if run is None:
+        raise UserError(f"{source} is no run directory: give the folder that `emor3 train` wrote")
+    checkpoint = source / FINAL if run == source else source
+    if not (checkpoint / "config.json").is_file() and not (checkpoint / "adapter_config.json").is_file():
+        raise UserError(f"{checkpoint} holds no policy: finish the run, or give one of its checkpoints")
+    return run, checkpoint
+
+
+def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Policy of a checkpoint; adapters are merged into the model that the run started from."""
+    if not (checkpoint / "adapter_config.json").is_file():
+        return load(str(checkpoint))
+    model, _ = load(str(run / COLD_START) if recipe.cold_start else recipe.model.path, recipe.model.dtype)
+    merged = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
+    return merged.eval(), load_processor(str(checkpoint))
+
+
+def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> float:
+    """Load what was written with plain transformers; the largest difference of logits on a drawn picture.
+
+    Raises UserError where it exceeds the tolerance.
+    """
+    again = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True).to(model.device)
+    with TemporaryDirectory() as scratch:
+        picture = f"{scratch}/scene.png"
+        draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(picture)
+        request = [(picture, "Describe the image.")]
+        difference = _logits(model, processor, request) - _logits(again.eval(), load_processor(str(folder)), request)
+    largest = float(difference.abs().max())
+    if not largest <= LOGIT_TOLERANCE:  # also where it is NaN
+        raise UserError(
+            f"{folder}: the written checkpoint differs from the policy (logits by {largest:.2g}): report it"
+        )
+    return largest
+
+
+def _logits(model: PreTrainedModel, processor: ProcessorMixin, request: Sequence[tuple[str, str]]) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(**encode(processor, request).to(model.device)).logits.float()
+    return logits
+
+
+def model_card(
+    run: Path, checkpoint: Path, recipe: Recipe, evaluation: SavedEvaluation | None, difference: float
+) -> str:
+    """Text of the model card: what was trained, on what, how well it does, and what it must not be used for."""
+    start = recipe.model.path
+    on_hub = start != EMBEDDED and not Path(start).exists()
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["emo-r3", "emotion-recognition", "grpo", "trl"],
+        base_model=start if on_hub else None,
+        model_name=run.name,
+        eval_results=None if evaluation is None else card_results(evaluation),
+    )
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    template = environment.from_string((files("emor3") / "templates" / "model_card.md").read_text(encoding="utf-8"))
+    return template.render(
+        metadata=metadata.to_yaml(),
+        name=run.name,
+        version=__version__,
+        checkpoint=checkpoint.name,
+        start=public_name(start),
+        recipe=recipe,
+        settings=yaml.safe_dump(published(recipe), sort_keys=False),
+        environment=read_json(run / ENVIRONMENT),
+        steps=_steps_behind(run, checkpoint),
+        data=data_facts(recipe),
+        results=None if evaluation is None else card_table(evaluation),
+        difference=f"{difference:.1g}",
+    )
+
+
+def _steps_behind(run: Path, checkpoint: Path) -> int:
+    """Optimizer steps of reinforcement learning behind a checkpoint."""
+    if checkpoint.name != FINAL:
+        return checkpoint_step(checkpoint)
+    if not (run / METRICS).is_file():
+        return 0
+    return max((row["step"] for row in read_jsonl(run / METRICS)), default=0)
+
+
+def published(recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe as the card shows it: without where things lie on this machine."""
+    settings = recipe.model_dump(exclude={"output_dir"}, exclude_none=True)
+    settings["data"]["train"] = [public_name(folder) for folder in recipe.data.folders]
+    settings["model"]["path"] = public_name(recipe.model.path)
+    return settings
+
+
+def public_name(path: str) -> str:
+    """A hub name as it is, a local folder by its last part."""
+    return Path(path).name if Path(path).exists() else path
+
+
+def data_facts(recipe: Recipe) -> Mapping[str, Any] | None:
+    """Names, checksums, labels and prompts of the training data; None where they are no longer at hand."""
+    try:
+        samples = chosen_samples(recipe)
+        manifests = {public_name(folder): resolve_folder(folder) / MANIFEST for folder in recipe.data.folders}
+    except UserError:
+        return None
+    label_sets = {sample.labels.labels: sample.labels for sample in samples}.values()
+    return {
+        "split": recipe.data.split or "all",
+        "manifests": {name: sha256(manifest.read_bytes()).hexdigest() for name, manifest in manifests.items()},
+        "n": len(samples),
+        "ids": checksum([sample.id for sample in samples]),
+        "prompts": [build_prompt(labels, recipe.prompt_template) for labels in label_sets],
+    }
+
+
+def push(folder: Path, repo: str) -> str:
+    """Upload an exported folder to the hub as a private model repository; returns its address.
+
+    Raises UserError where the hub refuses or cannot be reached.
+    """
+    hub = HfApi()
+    try:
+        address = hub.create_repo(repo, private=True, exist_ok=True)
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"Export by emor3 {__version__}")
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{folder} is written, but the hub did not take it: {error}; `hf auth login` first") from None
+    return str(address)

@@ -1,0 +1,315 @@
+"""`emor3 plan`: what a recipe needs of each GPU, computed from the model's configuration before anything is loaded.
+
+    peak = weights + reference + gradients + optimizer + vLLM + the largest of (rollout, reflection, update)
+
+Counts follow from the configuration; bytes per activation are rules of thumb, compared with a measurement in
+docs/scaling.md.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from peft import get_peft_model
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
+from trl import GRPOConfig
+
+from emor3.config import Recipe
+from emor3.errors import UserError
+from emor3.modeling import EMBEDDED, resolve_checkpoint, vision_parameters
+from emor3.processing import load_processor
+from emor3.records import METRICS, read_jsonl
+from emor3.train import chosen_samples, grpo_config, lora_config, train
+
+Sharding = Literal["none", "fsdp2", "zero3"]
+
+QWEN = ("qwen2_5_vl", "qwen3_vl")
+QWEN_PIXELS = 12_845_056
+"""Largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
+TEXT_TOKENS = 200
+"""Length of the prompt without its image, for a set of about eight labels."""
+FORWARD_HIDDEN, FORWARD_INTERMEDIATE = 4, 3
+"""Tensors of a layer alive at once in a forward pass, in widths of the residual stream and of the feed-forward."""
+SAVED_HIDDEN, SAVED_INTERMEDIATE = 11, 4
+"""Tensors of a layer kept for the backward pass: norms, queries, keys, values, attention, gate, up, product."""
+LOGIT_BYTES = 16
+"""Per token and word of the vocabulary in an update: logits, scaled logits, log-softmax and their gradients."""
+HEADROOM = 0.9
+"""Share of the memory that a plan may use; the rest is for the driver and for fragments."""
+
+_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
+KNOWN: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": {
+        "text_config": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36}
+        | {"num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936},
+        "vision_config": _VISION | {"out_hidden_size": 2048},
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-VL-7B-Instruct": {
+        "text_config": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+        | {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
+        "vision_config": _VISION | {"out_hidden_size": 3584},
+        "tie_word_embeddings": False,
+    },
+}
+"""Published configurations of the paper's models, so that a plan needs no network."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run has: GPUs, bytes of memory on each, and how the model is spread over them."""
+
+    gpus: int = 1
+    memory: float = 80e9
+    sharding: Sharding = "none"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers of a transformer: their number and two widths."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+
+    def forward(self, tokens: int, width: int) -> int:
+        """Bytes alive in a forward pass over so many tokens; `width` is the bytes of a number."""
+        return tokens * width * (FORWARD_HIDDEN * self.hidden + FORWARD_INTERMEDIATE * self.intermediate)
+
+    def update(self, tokens: int, width: int, checkpointing: bool) -> int:
+        """Bytes kept for the backward pass: all of every layer, or each layer's input and all of one."""
+        layer = tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
+        return layer + self.layers * tokens * width * self.hidden if checkpointing else self.layers * layer
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model in numbers."""
+
+    parameters: int
+    trainable: int
+    text: Stack
+    vision: Stack
+    vocabulary: int
+    cache_numbers: int
+    """Numbers in the KV cache for each token."""
+    image_tokens: int
+    patches: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on each GPU by what they are for, and the length of the run."""
+
+    size: Size
+    fixed: dict[str, float]
+    phases: dict[str, float]
+    rollouts: int
+    """Completions that a GPU generates at once."""
+    steps: int | None
+
+    @property
+    def peak(self) -> float:
+        """Bytes at the worst moment: what is always there, and the largest phase."""
+        return sum(self.fixed.values()) + max(self.phases.values())
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether the peak leaves some headroom."""
+        return self.peak <= HEADROOM * machine.memory
+
+
+def model_config(path: str, config: Path | None) -> PretrainedConfig:
+    """Configuration of a checkpoint: a given file's, its own, or the known one of that name.
+
+    Raises UserError where none can be had.
+    """
+    if config is None and path in KNOWN:
+        return AutoConfig.for_model("qwen2_5_vl", **KNOWN[path], dtype="bfloat16")
+    try:
+        return AutoConfig.from_pretrained(config or resolve_checkpoint(path))
+    except (UserError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no configuration of {config or path}: {reason}; give --config with its config.json") from None
+
+
+def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
+    """The recipe's model in numbers; it is built without weights, on the meta device."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+        vision_numbers = sum(parameter.numel() for parameter in vision_parameters(model))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        trainable = parameters - (vision_numbers if recipe.model.freeze_vision else 0)
+        if recipe.model.lora is not None:
+            adapted = get_peft_model(model, lora_config(recipe.model.lora))
+            trainable = adapted.get_nb_trainable_parameters()[0]
+    text, vision = config.get_text_config(), config.vision_config
+    layers = vision.depth if config.model_type in QWEN else vision.num_hidden_layers
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    tokens, patches = image_size(recipe, config)
+    dtype = config.dtype or torch.float32 if recipe.model.dtype == "auto" else getattr(torch, recipe.model.dtype)
+    return Size(
+        parameters=parameters,
+        trainable=trainable,
+        text=Stack(text.num_hidden_layers, text.hidden_size, text.intermediate_size),
+        vision=Stack(layers, vision.hidden_size, vision.intermediate_size),
+        vocabulary=text.vocab_size,
+        cache_numbers=2 * text.num_hidden_layers * text.num_key_value_heads * head,
+        image_tokens=tokens,
+        patches=patches,
+        weight_bytes=dtype.itemsize,
+    )
+
+
+def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
+    """Tokens and patches of the largest image."""
+    vision = config.vision_config
+    if config.model_type not in QWEN:
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return (config.mm_tokens_per_image if config.model_type == "gemma3" else config.image_seq_length), patches
+    pixels = recipe.model.max_pixels or QWEN_PIXELS
+    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
+        source = resolve_checkpoint(recipe.model.path)
+        own = load_processor(source).image_processor.size["longest_edge"]
+        pixels = min(own, recipe.model.max_pixels or own)
+    patches = pixels // vision.patch_size**2
+    return patches // vision.spatial_merge_size**2, patches
+
+
+def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Needs:
+    """What the recipe needs of each GPU. Raises UserError for a recipe without reinforcement learning."""
+    if recipe.grpo is None:
+        raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
+    size, settings = size_of(recipe, config), grpo_config(recipe, Path(recipe.output_dir), 1)
+    batch, completion = settings.per_device_train_batch_size, settings.max_completion_length
+    prompt = size.image_tokens + TEXT_TOKENS
+    width = 2 if settings.bf16 or settings.fp16 else size.weight_bytes
+    rollouts = batch * settings.steps_per_generation
+    checkpointing = settings.gradient_checkpointing
+    read = size.text.forward(prompt, width) + size.vision.forward(size.patches, width)
+    logits = batch * completion * size.vocabulary * LOGIT_BYTES
+    tokens = batch * (prompt + completion)
+    update = size.text.update(tokens, width, checkpointing) + logits
+    if not recipe.model.freeze_vision:
+        update += size.vision.update(batch * size.patches, width, checkpointing)
+    phases = {
+        "rollout": 0 if settings.use_vllm else rollouts * (read + size.cache_numbers * (prompt + completion) * width),
+        "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
+        "update": update,
+    }
+    return Needs(
+        size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
+    )
+
+
+def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machine) -> dict[str, float]:
+    """Bytes on each GPU that are there all the time."""
+    lora = recipe.model.lora is not None
+    parts = machine.gpus if machine.sharding != "none" else 1
+    # FSDP2 keeps float32 weights under mixed precision, ZeRO-3 a float32 copy beside them; adapters are float32.
+    weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
+    trained = {"none": 4 if lora else size.weight_bytes, "fsdp2": 4, "zero3": size.weight_bytes}[machine.sharding]
+    optimizer = {"none": 2 * trained, "fsdp2": 8, "zero3": 12}[machine.sharding]
+    frozen_copy = 0 if lora or settings.beta == 0 else size.parameters * weight
+    colocated = settings.use_vllm and settings.vllm_mode == "colocate"
+    return {
+        "weights": (size.parameters * weight + (size.trainable * trained if lora else 0)) / parts,
+        "reference": frozen_copy / parts,
+        "gradients": size.trainable * trained / parts,
+        "optimizer": size.trainable * optimizer / parts,
+        "vLLM": settings.vllm_gpu_memory_utilization * machine.memory if colocated else 0,
+    }
+
+
+def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | None:
+    """Optimizer steps of the run; None where they follow from data that are not at hand."""
+    asked = int((recipe.grpo or {}).get("max_steps", -1))
+    if asked > 0:
+        return asked
+    try:
+        samples = len(chosen_samples(recipe))
+    except UserError:
+        if recipe.data.limit is None:
+            return None
+        samples = recipe.data.limit
+    completions = settings.per_device_train_batch_size * machine.gpus * settings.gradient_accumulation_steps
+    prompts = completions / settings.num_generations / settings.num_iterations
+    return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
+
+
+def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:
+    """Changes one after another, each on top of those before it, with what is then needed; ends where it fits."""
+    for change, settings, sharding in _changes(recipe, config, machine):
+        recipe = recipe.model_copy(update=settings)
+        machine = Machine(machine.gpus, machine.memory, sharding)
+        needs = needs_of(recipe, config, machine)
+        yield change, needs, machine
+        if needs.fits(machine):
+            return
+
+
+def _changes(
+    recipe: Recipe, config: PretrainedConfig, machine: Machine
+) -> Iterator[tuple[str, dict[str, Any], Sharding]]:
+    grpo, kept = dict(recipe.grpo or {}), machine.sharding
+    if not grpo.get("gradient_checkpointing", True):
+        grpo["gradient_checkpointing"] = True
+        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
+    settings = grpo_config(recipe, Path(recipe.output_dir), 1)
+    group, batch = settings.num_generations, settings.per_device_train_batch_size
+    accumulated = math.ceil(batch * settings.gradient_accumulation_steps / group) * group  # as many prompts an update
+    smaller = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulated}
+    smaller["steps_per_generation"] = group
+    grpo |= smaller
+    judge = recipe.judge.model_copy(update={"batch_size": 4})
+    named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
+    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, kept
+    model = recipe.model
+    if config.model_type in QWEN and image_size(recipe, config)[0] > 512:
+        model = model.model_copy(update={"max_pixels": 401_408})
+        yield "model.max_pixels=401408", {"model": model}, kept
+    if machine.gpus > 1 and machine.sharding == "none" and model.lora is None:
+        kept = "fsdp2"
+        yield "recipes/accelerate/fsdp2.yaml", {}, kept
+    if model.lora is None:
+        lora = type(recipe).model_validate(recipe.model_dump() | {"model": model.model_dump() | {"lora": {}}}).model
+        yield "model.lora={r: 16}", {"model": lora}, "none"
+
+
+def probe(recipe: Recipe) -> float:
+    """Seconds of one optimizer step, measured: the second of two, in a folder that is thrown away."""
+    with TemporaryDirectory() as scratch:
+        grpo = (recipe.grpo or {}) | {"max_steps": 2}
+        run = train(recipe.model_copy(update={"output_dir": f"{scratch}/run", "grpo": grpo, "cold_start": None}))
+        rows = [row for row in read_jsonl(run / METRICS) if "step_time" in row]
+    return float(rows[-1]["step_time"])
+
+
+def needs_table(recipe: Recipe, needs: Needs, machine: Machine) -> Table:
+    """The plan as a person reads it; all bytes are those of one GPU."""
+    size = needs.size
+    title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"
+    table = Table("what", "needs", title=title)
+    table.add_row("parameters", f"{size.parameters:,}")
+    table.add_row("trained", f"{size.trainable:,}")
+    table.add_row("tokens of the largest image", f"{size.image_tokens:,}")
+    table.add_row("completions generated at once", f"{needs.rollouts:,}")
+    table.add_row(
+        "steps", "unknown: the data are not at hand" if needs.steps is None else f"{needs.steps:,}", end_section=True
+    )
+    for name, amount in needs.fixed.items():
+        table.add_row(name, _bytes(amount))
+    for name, amount in needs.phases.items():
+        table.add_row(f"{name} (beside these)", _bytes(amount))
+    table.add_section()
+    table.add_row("peak (estimate)", f"{_bytes(needs.peak)} of {_bytes(HEADROOM * machine.memory)} usable")
+    return table
+
+
+def _bytes(amount: float) -> str:
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"

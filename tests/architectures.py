@@ -1,0 +1,134 @@
+"""Tiny checkpoints with random weights of the architectures we support, built from their configurations."""
+
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
+    LlavaConfig,
+    LlavaImageProcessorPil,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen3VLConfig,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+from emor3.modeling import save
+from emor3.tiny.build import tokenizer_texts
+from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
+
+TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024}
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION |= {"image_size": 64, "patch_size": 16}
+"""A picture is 4 x 4 patches."""
+
+
+def write_checkpoint(name, folder):
+    """Write the tiny checkpoint of an architecture with the fast tokenizer of the embedded model."""
+    torch.manual_seed(0)
+    model, processor = BUILDERS[name](build_tokenizer(tokenizer_texts(100), vocab_size=500))
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    save(model, processor, folder)
+
+
+def of_qwen2_5_vl(tokenizer):
+    return build_model(tokenizer), build_processor(tokenizer)
+
+
+def of_qwen3_vl(tokenizer):
+    config = Qwen3VLConfig(
+        text_config=TEXT
+        | special_ids(tokenizer)
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8}
+        | {"out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    images = Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 4096, "longest_edge": 4096}
+    )
+    processor = Qwen3VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    return AutoModelForImageTextToText.from_config(config), processor
+
+
+def of_llava(tokenizer):
+    tokenizer = with_tokens(tokenizer, image_token="<image>")
+    config = LlavaConfig(
+        text_config={"model_type": "llama"} | TEXT | special_ids(tokenizer),
+        vision_config={"model_type": "clip_vision_model"} | VISION,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+        vision_feature_layer=-1,
+    )
+    processor = LlavaProcessor(
+        image_processor=LlavaImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # CLIP's class token, which "default" leaves out again
+        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>\n"),
+    )
+    return AutoModelForImageTextToText.from_config(config), processor
+
+
+def of_gemma3(tokenizer):
+    tokenizer = with_tokens(
+        tokenizer, image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
+    )
+    config = Gemma3Config(
+        text_config=TEXT | special_ids(tokenizer) | {"sliding_window": 64, "query_pre_attn_scalar": 8},
+        vision_config=VISION | {"model_type": "siglip_vision_model"},
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+    )
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 64, "width": 64}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template="{{ bos_token }}"
+        + CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>"),
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zero: the picture is lost
+    return model, processor
+
+
+def with_tokens(tokenizer, **tokens):
+    """The tokenizer with more special tokens, which it also has as attributes, and one it puts before every text."""
+    backend = tokenizer.backend_tokenizer
+    backend.add_special_tokens(["<bos>"])
+    backend.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", backend.token_to_id("<bos>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<bos>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=tokens,
+        padding_side="left",
+    )
+
+
+def special_ids(tokenizer):
+    """Settings of a language model that fit the tokenizer."""
+    ids = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
+    return {"vocab_size": len(tokenizer)} | ids
+
+
+BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "llava": of_llava, "gemma3": of_gemma3}

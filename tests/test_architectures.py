@@ -1,0 +1,125 @@
+"""Each architecture we support goes the whole way on CPU: cold start, training, resume, evaluation, export."""
+
+import shutil
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from architectures import BUILDERS, write_checkpoint
+from emor3.config import load_recipe
+from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
+from emor3.export import export
+from emor3.generation import chat, encode
+from emor3.grpo import BatchScorer
+from emor3.modeling import load, vision_parameters
+from emor3.predictions import read_evaluation
+from emor3.records import read_jsonl
+from emor3.train import train
+
+GRPO = {
+    "max_steps": 2,
+    "num_generations": 2,
+    "per_device_train_batch_size": 4,
+    "max_completion_length": 4,
+    "learning_rate": 1e-2,
+    "beta": 0.1,
+    "save_steps": 1,
+    "gradient_checkpointing": False,
+}
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def checkpoint(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(request.param, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def paid_by_chance(monkeypatch):
+    """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
+    earned = BatchScorer._score
+
+    def paid(self, texts, sample_ids):
+        rollouts = earned(self, texts, sample_ids)
+        chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
+        return [
+            replace(rollout, reward=replace(rollout.reward, parts={**rollout.reward.parts, "accuracy": chance}))
+            for rollout, chance in zip(rollouts, chances, strict=True)
+        ]
+
+    monkeypatch.setattr(BatchScorer, "_score", paid)
+
+
+def recipe_of(folder, scenes, checkpoint, **model):
+    path = folder / "recipe.yaml"
+    content = {
+        "output_dir": str(folder / "run"),
+        "model": {"path": checkpoint, **model},
+        "data": {"train": scenes},
+        "cold_start": {"samples": 2, "steps": 1, "batch_size": 2, "learning_rate": 1e-2},
+        "grpo": GRPO,
+    }
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return load_recipe(path)
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(checkpoint, tmp_path):
+    _, processor = load(checkpoint)
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "teal").save(picture)
+    asked = encode(processor, [(str(picture), "What is felt?"), (None, "Joy?")])
+    message = chat("What is felt?", True)
+    message[0]["content"][0]["image"] = str(picture)
+    trained = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=True, return_dict=True)
+    ids, mask = asked["input_ids"][0], asked["attention_mask"][0]
+    assert ids[mask.bool()].tolist() == trained["input_ids"][0]
+    assert asked["pixel_values"].shape[1:] == np.array(trained["pixel_values"]).shape[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
+def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_exports(
+    tmp_path, scenes, checkpoint, lora, paid_by_chance
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    run = train(recipe_of(whole, scenes, checkpoint, lora=lora))
+    final = weights_of(run / "final")
+    assert not same(final, weights_of(run / "cold_start"))
+    assert next(row for row in read_jsonl(run / "metrics.jsonl") if row["step"] == 2)["kl"] > 0  # against the start
+    assert vision_moved(run / "cold_start", run / "final")  # so pictures reach the loss
+
+    killed.mkdir()
+    shutil.copytree(run, killed / "run")
+    for folder in ("final", "checkpoints/checkpoint-2"):
+        shutil.rmtree(killed / "run" / folder)
+    resumed = train(recipe_of(killed, scenes, checkpoint, lora=lora), resume=True)
+    assert same(weights_of(resumed / "final"), final)
+
+    settings = EvaluationSettings(limit=2, max_new_tokens=4)
+    evaluate(load_candidate(str(run)), [scenes], settings, tmp_path / "evaluation")
+    exported = export(run, tmp_path / "exported", read_evaluation(tmp_path / "evaluation"))
+    assert same(weights_of(exported), final)
+    merged = export(run / "checkpoints" / "checkpoint-2", tmp_path / "from_checkpoint")
+    torch.testing.assert_close(weights_of(merged), final)
+
+
+def vision_moved(before, after):
+    """Whether any weight of the vision tower changed."""
+    pairs = zip(vision_parameters(load(str(before))[0]), vision_parameters(load(str(after))[0]), strict=True)
+    return any(not torch.equal(old, new) for old, new in pairs)

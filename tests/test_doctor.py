@@ -1,0 +1,76 @@
+"""Doctor passes what works, warns of what was not tested, and fails on what cannot work."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from emor3 import doctor
+from emor3.cli import app
+from emor3.doctor import TESTED, Check, check_disk, check_hub, check_model, check_packages, check_version, self_test
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_tested_versions_are_those_of_the_constraints():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    assert {name: pinned[name] for name in TESTED} == TESTED
+
+
+def test_every_package_that_is_looked_at_is_one_we_require():
+    assert [check.name for check in check_packages()] == list(TESTED)
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [("1.16.0", "ok"), ("1.16.0+cpu", "ok"), ("1.17.0", "warn"), ("1.15.0", "fail"), ("2.0", "fail")],
+)
+def test_a_version_is_in_range_and_tested_or_not(found, status):
+    assert check_version("trl", found, "1.16.0", Requirement("trl>=1.16,<2")).status == status
+
+
+def test_the_embedded_model_passes(random_checkpoint):
+    assert check_model("embedded").status == "ok"
+    assert check_model(random_checkpoint).status == "ok"
+    assert self_test().status == "ok"
+
+
+def test_a_processor_that_does_not_belong_to_the_model_fails(random_checkpoint, tmp_path):
+    folder = shutil.copytree(random_checkpoint, tmp_path / "mixed")
+    config = json.loads((folder / "config.json").read_text())
+    config["image_token_id"] += 1
+    (folder / "config.json").write_text(json.dumps(config))
+    check = check_model(str(folder))
+    assert (check.status, "no image token" in check.detail) == ("fail", True)
+    config["image_token_id"] -= 1
+    config["text_config"]["vocab_size"] = 10
+    (folder / "config.json").write_text(json.dumps(config))
+    assert re.search(r"tokenizer has \d+ tokens, the model only 10", check_model(str(folder)).detail)
+
+
+def test_a_missing_checkpoint_a_text_model_a_full_disk_and_a_silent_hub_are_told(tmp_path, monkeypatch):
+    assert check_model("/no/such/folder").status == "fail"
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert check_model(str(tmp_path)).status == "fail"
+    assert [check_disk(free).status for free in (1e9, 10e9, 100e9)] == ["fail", "warn", "ok"]
+
+    class Hub:
+        def model_info(self, name, timeout):
+            if timeout < 60:
+                raise OSError("no network")
+
+    monkeypatch.setattr(doctor, "HfApi", Hub)
+    assert (check_hub().status, "no network" in check_hub().detail) == ("warn", True)
+    monkeypatch.setattr(doctor, "HUB_SECONDS", 60)
+    assert check_hub().status == "ok"
+
+
+def test_a_failed_check_makes_the_status_1(monkeypatch):
+    for status, code in (("warn", 0), ("fail", 1)):
+        monkeypatch.setattr(doctor, "examine", lambda model, hub, status=status: iter([Check("it", status, "is so")]))
+        done = CliRunner().invoke(app, ["doctor"])
+        assert (done.exit_code, status in done.output) == (code, True)

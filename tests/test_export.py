@@ -1,0 +1,116 @@
+"""An export is a plain checkpoint whose card states what was trained, on what, and only figures of that policy."""
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForImageTextToText
+
+from emor3 import export as exporting
+from emor3.config import build_recipe
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.export import export, push, verify
+from emor3.modeling import load
+from emor3.predictions import checksum, read_evaluation
+from emor3.records import append_jsonl, prepare_run
+from made_up import prediction, save_evaluation
+
+
+@pytest.fixture
+def run(tmp_path, scenes, random_checkpoint):
+    """A run directory as training leaves it, without the training."""
+    content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "data": {"train": scenes}}
+    folder = prepare_run(build_recipe(content, [], "here"), resume=False, overwrite=False)
+    append_jsonl(folder / "metrics.jsonl", [{"step": 1}, {"step": 2}])
+    shutil.copytree(random_checkpoint, folder / "final")
+    return folder
+
+
+def test_an_export_loads_in_plain_transformers_with_the_runs_weights(run, tmp_path):
+    folder = export(run, tmp_path / "out")
+    mine, plain = load(str(run / "final"))[0].state_dict(), AutoModelForImageTextToText.from_pretrained(folder)
+    assert all(torch.equal(mine[name], value) for name, value in plain.state_dict().items())
+    assert not list(folder.glob("*.bin"))
+
+
+def test_the_card_names_the_data_by_checksum_and_holds_no_path_of_this_machine(run, tmp_path, scenes):
+    card = (export(run, tmp_path / "out") / "README.md").read_text()
+    samples = load_samples(scenes, split="train")
+    assert checksum([sample.id for sample in samples]) in card
+    assert "24 samples of split `train`" in card
+    assert f"- `scenes`: `{sha256(Path(scenes, 'metadata.jsonl').read_bytes()).hexdigest()}`" in card
+    assert "2 optimizer steps" in card
+    assert "Not evaluated" in card
+    assert "infer the emotions of individuals" in card
+    assert str(tmp_path) not in card
+    assert str(scenes) not in card
+
+
+def test_the_card_without_the_data_says_that_checksums_are_missing(run, tmp_path):
+    settings = json.loads((run / "config.json").read_text())
+    settings["data"]["train"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(settings))
+    assert "checksums are missing" in (export(run, tmp_path / "out") / "README.md").read_text()
+
+
+def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another(run, tmp_path):
+    items = [prediction("joy", "joy", id="a"), prediction("fear", None, id="b")]
+    own = save_evaluation(tmp_path / "own", {"d": items}, model=str(run / "final"))
+    card = (export(run, tmp_path / "out", read_evaluation(own)) / "README.md").read_text()
+    assert "| d | accuracy | 50.0 [9.5, 90.5] | 2 |" in card  # Wilson for 1 of 2
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["pipeline_tag"] == "image-text-to-text"
+    assert {metric["type"] for metric in metadata["model-index"][0]["results"][0]["metrics"]} >= {"accuracy", "format"}
+    other = save_evaluation(tmp_path / "other", {"d": items}, model="somewhere/else")
+    with pytest.raises(UserError, match="evaluation of somewhere/else"):
+        export(run, tmp_path / "out2", read_evaluation(other))
+
+
+def test_weights_that_do_not_give_the_policys_logits_are_refused(run, tmp_path):
+    folder = export(run, tmp_path / "out")
+    model, processor = load(str(run / "final"))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.01)
+    with pytest.raises(UserError, match="differs from the policy"):
+        verify(model, processor, folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="differs from the policy"):
+        verify(model, processor, folder)
+
+
+def test_what_is_no_finished_run_and_a_folder_in_use_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match="no run directory"):
+        export(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(UserError, match="already holds"):
+        export(run, tmp_path / "taken")
+    shutil.rmtree(run / "final")
+    with pytest.raises(UserError, match="finish the run"):
+        export(run, tmp_path / "out")
+
+
+def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(tmp_path, monkeypatch):
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo, **settings):
+            calls.append((repo, settings["private"]))
+            return f"https://hub/{repo}"
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            if repo_id == "me/refused":
+                raise OSError("no space")
+            calls.append((repo_id, folder_path))
+
+    monkeypatch.setattr(exporting, "HfApi", Hub)
+    assert push(tmp_path, "me/mine") == "https://hub/me/mine"
+    assert calls == [("me/mine", True), ("me/mine", tmp_path)]
+    with pytest.raises(UserError, match=r"is written, but .* no space"):
+        push(tmp_path, "me/refused")

@@ -1,0 +1,131 @@
+"""Plans count what is there to count, and their rule of thumb for activations is held against a measurement."""
+
+import math
+
+import pytest
+from PIL import Image
+from torch.autograd.graph import saved_tensors_hooks
+from typer.testing import CliRunner
+
+from architectures import write_checkpoint
+from emor3.cli import app
+from emor3.config import build_recipe
+from emor3.errors import UserError
+from emor3.generation import encode
+from emor3.modeling import load
+from emor3.needs import KNOWN, LOGIT_BYTES, Machine, model_config, needs_of, probe, size_of, ways_to_fit
+from emor3.tiny.drawing import SIZE
+
+QWEN_3B, QWEN_7B = KNOWN
+
+
+def recipe_of(path=QWEN_3B, grpo=None, **changes):
+    content = {
+        "output_dir": "runs/x",
+        "model": {"path": path, "dtype": "bfloat16", "max_pixels": 401408} | changes.pop("model", {}),
+        "data": {"train": "data/none", "limit": 100},
+        "grpo": {"per_device_train_batch_size": 4, "num_generations": 4, "bf16": True} | (grpo or {}),
+    }
+    return build_recipe(content | changes, [], "here")
+
+
+def needs(recipe, machine=None):
+    return needs_of(recipe, model_config(recipe.model.path, None), machine or Machine())
+
+
+def test_the_known_configurations_give_the_published_numbers_of_parameters():
+    assert size_of(recipe_of(QWEN_3B), model_config(QWEN_3B, None)).parameters == 3_754_622_976
+    assert size_of(recipe_of(QWEN_7B), model_config(QWEN_7B, None)).parameters == 8_292_166_656
+
+
+def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters():
+    n = 3_754_622_976
+    # bfloat16 throughout: 2 bytes of weight, 2 of gradient, 4 of Adam's two moments, 2 of the reference.
+    fixed = needs(recipe_of(grpo={"beta": 0.01})).fixed
+    assert list(fixed.values()) == [2 * n, 2 * n, 2 * n, 4 * n, 0]
+    assert needs(recipe_of(grpo={"beta": 0.0})).fixed["reference"] == 0
+    # FSDP2 keeps everything in float32, over 8 GPUs: (4 + 4 + 4 + 8) / 8 bytes each.
+    sharded = needs(recipe_of(grpo={"beta": 0.01}), Machine(8, 80e9, "fsdp2"))
+    assert sum(sharded.fixed.values()) == pytest.approx(20 * n / 8)
+
+
+def test_lora_trains_the_adapters_only_and_needs_no_second_model():
+    found = needs(recipe_of(model={"lora": {"r": 16}}, grpo={"beta": 0.01}))
+    assert found.size.trainable < found.size.parameters / 50
+    assert found.fixed["reference"] == 0
+    assert found.fixed["optimizer"] == 8 * found.size.trainable
+
+
+def test_tokens_cache_and_steps_are_counted():
+    found = needs(recipe_of(grpo={"gradient_accumulation_steps": 2, "num_train_epochs": 3}), Machine(gpus=2))
+    assert found.size.image_tokens == 512  # 401,408 / 28 squared
+    assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
+    assert found.rollouts == 8
+    assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
+
+
+def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits():
+    recipe, machine = recipe_of(grpo={"gradient_checkpointing": False}), Machine(1, 24e9)
+    assert not needs(recipe, machine).fits(machine)
+    ways = list(ways_to_fit(recipe, model_config(QWEN_3B, None), machine))
+    assert [found.fits(other) for _, found, other in ways] == [False] * (len(ways) - 1) + [True]
+    assert "lora" in ways[-1][0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "error"), [("qwen2_5_vl", 0.15), ("qwen3_vl", 0.15), ("llava", 0.3), ("gemma3", 0.4)]
+)
+def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(architecture, error, tmp_path):
+    write_checkpoint(architecture, tmp_path)
+    model, processor = load(str(tmp_path))
+    size = size_of(
+        build_recipe({"output_dir": "x", "model": {"path": str(tmp_path)}, "data": {"train": "x"}}, [], "x"),
+        model.config,
+    )
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (SIZE, SIZE), "teal").save(picture)
+    inputs = encode(processor, [(str(picture), "What is felt here, and why? " * 10)] * 4)
+    tokens, completion = inputs["input_ids"].shape[1], 50
+    own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(**inputs, logits_to_keep=completion).logits
+        loss = logits.log_softmax(-1)[..., 0].sum()
+    assert loss.isfinite()
+    layers = size.text.update(4 * tokens, 4, False) + size.vision.update(4 * size.patches, 4, False)
+    estimate = layers + 4 * completion * size.vocabulary * LOGIT_BYTES
+    assert estimate == pytest.approx(sum(kept.values()), rel=error)
+
+
+def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: runs/x\nmodel: {{path: {QWEN_7B}}}\ndata: {{train: data/none}}\n")
+    done = CliRunner().invoke(app, ["plan", str(recipe), "--memory", "24"])
+    assert done.exit_code == 1
+    assert "unknown: the data are not at hand" in done.output
+    assert "model.lora" in done.output
+
+
+def test_a_model_without_a_configuration_and_a_recipe_without_reinforcement_are_refused(monkeypatch):
+    def silent(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("emor3.modeling.get_hf_file_metadata", silent)
+    with pytest.raises(UserError, match="--config"):
+        model_config("no-such/model", None)
+    recipe = recipe_of(cold_start={}).model_copy(update={"grpo": None})
+    with pytest.raises(UserError, match="no grpo block"):
+        needs(recipe)
+
+
+@pytest.mark.slow
+def test_the_time_of_a_step_is_measured(scenes, random_checkpoint):
+    grpo = {"num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4, "save_steps": 1}
+    content = {"output_dir": "x", "model": {"path": random_checkpoint}, "data": {"train": scenes}, "grpo": grpo}
+    assert probe(build_recipe(content | {"judge": {"calibration": 0}}, [], "here")) > 0
