@@ -75,11 +75,18 @@ def test_reference_log_probabilities_are_those_of_separate_prompts(make_trainer,
     assert wanted.abs().max() > 0.1
 
 
+def loss_of(trainer):
+    """Loss on the shuffled batch; in eval mode, as TRL's train mode counts on a running training loop."""
+    batch = shuffled(step_of(trainer))
+    trainer.model.eval()
+    return trainer.compute_loss(trainer.model, batch)
+
+
 def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trainer):
     found = []
     for cls in (GRPOTrainer, SharedPromptTrainer):
         trainer = make_trainer(cls)
-        loss = trainer.compute_loss(trainer.model, shuffled(step_of(trainer)))
+        loss = loss_of(trainer)
         loss.backward()
         found.append((loss.detach(), {name: p.grad for name, p in trainer.model.named_parameters()}))
     torch.testing.assert_close(found[1][0], found[0][0], atol=1e-6, rtol=1e-5)
@@ -95,7 +102,7 @@ def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_train
         model.model.visual.register_forward_pre_hook(
             lambda _, args, kwargs: encoded.append(len(kwargs["grid_thw"])), with_kwargs=True
         )
-    trainer.compute_loss(trainer.model, shuffled(step_of(trainer)))
+    loss_of(trainer)
     assert encoded == [3, 3, 3]  # rollouts, reference, update: three distinct prompts each
 
 

@@ -189,7 +189,7 @@ def without_failed_parts(rewards: Tensor, num_generations: int) -> Tensor:
     return groups.masked_fill(groups.isnan().any(1, keepdim=True), torch.nan).view_as(rewards)
 
 
-class EmoTrainer(SharedPromptTrainer):  # type: ignore[misc]
+class EmoTrainer(SharedPromptTrainer):
     """Adds exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
 
     The private methods are overridden because nothing public stands at these places; each calls TRL's own.
