@@ -19,7 +19,7 @@ ORDER = (
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "modeling", "generation", "prefixes", "judges", "judging"),
     *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
-    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
+    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1", "bench"),
     "cli",
 )
 PURE = ORDER[: ORDER.index("processing")]
