@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
@@ -39,6 +39,8 @@ from emor3.types import Aspect, Question, Reply, Sample
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)
+Clock = Literal["seconds", "cpu_seconds"]
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
 RATIOS = {
     "emor3 / trl": (OURS, TRL),
     "emor3 without reflection / trl": (OURS_BARE, TRL),
@@ -72,6 +74,8 @@ class StepCost:
     """What one step took. Positions are those that pass through the language model, padding included."""
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Seconds of this process on the CPU: what a loaded machine does not stretch."""
     positions: int = 0
     forwards: int = 0
     encoded: int = 0
@@ -89,7 +93,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         self.pipe = pipe
         self.seed = seed
         self.cost = StepCost()
-        self.start = 0.0
+        self.start = self.cpu_start = 0.0
 
     def count(self, model: PreTrainedModel) -> None:
         """Count the forwards of a model's language model and vision tower."""
@@ -112,7 +116,8 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         self.cost.positions += kwargs["inputs_embeds"].shape[:2].numel()
 
     def _tower(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self.cost.encoded += len(kwargs.get("grid_thw", args[0] if args else kwargs.get("pixel_values")))
+        images = kwargs.get("grid_thw", args[0])  # one row an image, also where pixels are in rows of patches
+        self.cost.encoded += len(images)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Wait for this way's turn; every way samples with the same seed."""
@@ -122,7 +127,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         if torch.accelerator.is_available():
             torch.accelerator.reset_peak_memory_stats()
         self.cost = StepCost()
-        self.start = time.perf_counter()
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Report."""
@@ -131,6 +136,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
             self.cost.peak_mib = torch.accelerator.max_memory_allocated() / 2**20
         else:
             self.cost.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        self.cost.cpu_seconds = time.process_time() - self.cpu_start
         self.cost.seconds = time.perf_counter() - self.start
         self.pipe.send(self.cost)
 
@@ -246,11 +252,12 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     chosen = chosen_samples(recipe)
     samples = {sample.id: sample for sample in chosen}
     config = grpo_config(recipe, Path(folder), len(chosen))
+    config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(samples, recipe.thinking, recipe.reward.settings(), lambda step, rollouts: None)
+    scorer = BatchScorer(samples, recipe.thinking, recipe.reward.settings(), settings.completions, lambda *_: None)
     scorer.judge = ScoreJudge(model, processor)
-    functions: list[Any]
-    functions, config.reward_weights = part_rewards(scorer)
+    parts, config.reward_weights = part_rewards(scorer)
+    functions: list[Any] = list(parts)
     straight = StraightforwardReflection(samples, processor)
     if way == STRAIGHT:
         functions.append(straight)
@@ -273,9 +280,9 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     return trainer
 
 
-def ratios(costs: dict[str, list[StepCost]]) -> dict[str, list[float]]:
-    """The ratios of seconds in each round, in which all ways took their turn."""
-    seconds = {way: [cost.seconds for cost in steps] for way, steps in costs.items()}
+def ratios(costs: dict[str, list[StepCost]], clock: Clock) -> dict[str, list[float]]:
+    """The ratios of the times in each round, in which all ways took their turn."""
+    seconds = {way: [getattr(cost, clock) for cost in steps] for way, steps in costs.items()}
     found = {name: [a / b for a, b in zip(seconds[x], seconds[y], strict=True)] for name, (x, y) in RATIOS.items()}
     for name, (more, less) in ADDED.items():
         rounds = zip(seconds[more], seconds[less], seconds[TRL], strict=True)
@@ -289,7 +296,10 @@ def report(settings: BenchSettings, costs: dict[str, list[StepCost]]) -> dict[st
         "settings": asdict(settings),
         "environment": environment_stamp(),
         "costs": {way: [asdict(cost) for cost in steps] for way, steps in costs.items()},
-        "ratios": {name: statistics.median(rounds) for name, rounds in ratios(costs).items()},
+        "ratios": {
+            clock: {name: statistics.median(rounds) for name, rounds in ratios(costs, clock).items()}
+            for clock in CLOCKS
+        },
     }
 
 
@@ -297,16 +307,18 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
     """Medians over the rounds, and the medians and ranges of the ratios within rounds."""
     rounds = len(costs[TRL])
     step = Table(box=box.SIMPLE, title=f"One training step, medians of {rounds} interleaved rounds")
-    for heading in ("", "seconds", "positions", "forwards", "images encoded", "images processed", "peak MiB"):
+    for heading in ("", "seconds", "CPU s", "positions", "forwards", "images encoded", "images processed", "peak MiB"):
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
         counts = (f"{middle[name]:,.0f}" for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
-        step.add_row(way, f"{middle['seconds']:.3f}", *counts)
-    ratio = Table(box=box.SIMPLE, title="Seconds against seconds, within rounds")
-    for heading in ("", "median", "lowest", "highest"):
+        step.add_row(way, f"{middle['seconds']:.3f}", f"{middle['cpu_seconds']:.3f}", *counts)
+    ratio = Table(box=box.SIMPLE, title="Ratios within rounds: median (lowest to highest)")
+    for heading in ("", "seconds", "CPU seconds"):
         ratio.add_column(heading, justify="right" if heading else "left")
-    for name, values in ratios(costs).items():
+    by_clock = [ratios(costs, clock) for clock in CLOCKS]
+    for name in by_clock[0]:
         show = "{:+.1%}".format if name in ADDED else "{:.2f}".format
-        ratio.add_row(name, *(show(pick(values)) for pick in (statistics.median, min, max)))
+        values = ([show(pick(found[name])) for pick in (statistics.median, min, max)] for found in by_clock)
+        ratio.add_row(name, *(f"{median} ({lowest} to {highest})" for median, lowest, highest in values))
     return [step, ratio]

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
+from emor3.prefixes import next_token_logits
 from emor3.types import Question, Reply
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 class ScoreJudge:
-    """Deterministic: the probabilities of the candidates, read off one forward pass over all questions.
+    """Deterministic: the probabilities of the candidates, read off one batch of all questions.
 
     Where the candidates of a question differ in their first token, its next-token probabilities decide. Where some
     share it, whole candidates with their end of turn are scored in a second pass, so that lengths compare.
@@ -64,7 +65,8 @@ class ScoreJudge:
     def _first_token_scores(self, questions: Sequence[Question]) -> list[Tensor]:
         """Log-probabilities (K,) of the first token of each question's candidates."""
         inputs = encode(self.processor, [(question.image, question.text) for question in questions])
-        logits = self.model(**inputs.to(self.model.device), logits_to_keep=1).logits[:, -1]
+        images = [question.image for question in questions]
+        logits = next_token_logits(self.model, inputs.to(self.model.device), images)
         next_token = logits.float().log_softmax(-1)
         return [
             next_token[row, [self._tokens(candidate)[0] for candidate in question.candidates]]

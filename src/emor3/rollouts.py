@@ -14,10 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from emor3.prefixes import distinct, read
-
-SHARED = {"pixel_values", "image_grid_thw", "mm_token_type_ids", "token_type_ids", "num_images"}
-"""Image inputs that are understood here; with others (tiles, crops) TRL's own way is taken."""
+from emor3.prefixes import UNDERSTOOD, distinct, pictures_of_rows, read
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -56,7 +53,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         given = {name: value for name, value in images.items() if value is not None}
         checkpointed = torch.is_grad_enabled() and self.args.gradient_checkpointing  # keeps no keys and values
-        if checkpointed or compute_aux_loss or not given.keys() <= SHARED:
+        if checkpointed or compute_aux_loss or not given.keys() <= UNDERSTOOD | {"num_images"}:
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -105,16 +102,6 @@ def _runs(prompts: list[Any]) -> tuple[list[int], list[int]]:
             first.append(place)
         runs.append(len(first) - 1)
     return first, runs
-
-
-def pictures_of_rows(images: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """Pixels (and patch grid, where the model has one) of each of N rows."""
-    counts = images["num_images"]
-    if "image_grid_thw" not in images:
-        return [{"pixel_values": pixels} for pixels in images["pixel_values"].split(counts)]
-    grids = images["image_grid_thw"].split(counts)
-    pixels = images["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
-    return [{"pixel_values": p, "image_grid_thw": g} for p, g in zip(pixels, grids, strict=True)]
 
 
 def _plain(model: Any) -> PreTrainedModel:
