@@ -6,9 +6,9 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data import load_samples
-from emor3.generation import vision_token_ids
+from emor3.generation import open_image, vision_token_ids
 from emor3.modeling import EMBEDDED, load
-from emor3.prefixes import distinct
+from emor3.prefixes import distinct, images_once
 from emor3.rollouts import SharedPromptTrainer
 from emor3.train import prompt_dataset
 
@@ -110,3 +110,24 @@ def test_distinct_rows_are_found_in_any_order_and_by_every_part():
     a, b = torch.tensor([1, 2]), torch.tensor([1, 3])
     assert distinct([(a, a), (b, a), (a.clone(), a), (a, b), (b, a)]) == ([0, 1, 3], [0, 1, 0, 2, 1])
     assert distinct([]) == ([], [])
+
+
+def test_an_image_given_several_times_is_prepared_once_and_leaves_no_trace(scenes):
+    _, processor = load(EMBEDDED)
+    one, other = (open_image(sample.image) for sample in load_samples(scenes, split="test")[:2])
+    images, text = [[one], [other], [one]], ["<|vision_start|><|image_pad|><|vision_end|>"] * 3
+    wanted = processor(images=images, text=text, return_tensors="pt")
+    prepared = []
+    convert = type(processor.image_processor)._preprocess
+    with images_once(processor), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(processor.image_processor),
+            "_preprocess",
+            lambda self, images, *args, **kwargs: (
+                prepared.append(len(images)) or convert(self, images, *args, **kwargs)
+            ),
+        )
+        found = processor(images=images, text=text, return_tensors="pt")
+    assert prepared == [2]
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert "preprocess" not in vars(processor.image_processor)

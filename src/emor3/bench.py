@@ -4,6 +4,7 @@ Each way runs in a process of its own, takes the same prompts in the same order 
 take turns step by step, so that whatever else the machine does hits all of them. The first step of each is left out.
 """
 
+import json
 import multiprocessing
 import resource
 import statistics
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 import transformers
@@ -33,6 +34,7 @@ from emor3.quickstart import RECIPE
 from emor3.records import environment_stamp
 from emor3.reflection import ask, read
 from emor3.rewards import verdict_value
+from emor3.taxonomy import MIKELS8, PLUTCHIK8, WEBEMO25
 from emor3.thinking import parse
 from emor3.train import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
 from emor3.types import Aspect, Question, Reply, Sample
@@ -64,7 +66,10 @@ class BenchSettings:
     completions: int = 8
     """Completions per image, G."""
     max_tokens: int = 96
-    max_pixels: int | None = None
+    pixels: int | None = None
+    """Scale every image to about this area; None leaves it as the checkpoint has it."""
+    labels: int | None = None
+    """Ask for this many labels, the data's own among them; None takes the data's."""
     rounds: int = 7
     seed: int = 0
 
@@ -86,10 +91,18 @@ class StepCost:
     peak_mib: float = 0.0
 
 
+class Turns(Protocol):
+    """Where a worker says that it is ready or what a step took, and waits for its turn."""
+
+    def send(self, message: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
 class Meter(TrainerCallback):  # type: ignore[misc]
     """Runs one step each time it is told to, and reports its cost."""
 
-    def __init__(self, pipe: Connection, seed: int) -> None:
+    def __init__(self, pipe: Turns, seed: int) -> None:
         self.pipe = pipe
         self.seed = seed
         self.cost = StepCost()
@@ -218,7 +231,7 @@ def _receive(pipe: Connection, way: str) -> Any:
 
 def _overrides(settings: BenchSettings, way: str, folder: str) -> list[str]:
     reflective = 0.1 if way == OURS else 0
-    pixels = [] if settings.max_pixels is None else [f"model.max_pixels={settings.max_pixels}"]
+    labels = [] if settings.labels is None else [f"data.labels={json.dumps(_labels(settings.labels))}"]
     return [
         f"output_dir={folder}",
         f"seed={settings.seed}",
@@ -231,8 +244,13 @@ def _overrides(settings: BenchSettings, way: str, folder: str) -> list[str]:
         f"grpo.max_steps={settings.rounds + 1}",
         f"grpo.save_steps={settings.rounds + 2}",
         "grpo.learning_rate=0.0",
-        *pixels,
+        *labels,
     ]
+
+
+def _labels(count: int) -> list[str]:
+    """The data's eight labels and others from the built-in sets."""
+    return list(dict.fromkeys(name for labels in (MIKELS8, WEBEMO25, PLUTCHIK8) for name in labels.labels))[:count]
 
 
 def _work(way: str, settings: BenchSettings, pipe: Connection) -> None:
@@ -249,6 +267,8 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     """The trainer of one way; the meter counts its models and its processor."""
     recipe = load_recipe(RECIPE, _overrides(settings, way, folder))
     model, processor = load_policy(recipe, recipe.model.path, None)
+    if settings.pixels is not None:
+        processor.image_processor.size = {"shortest_edge": settings.pixels, "longest_edge": settings.pixels}
     chosen = chosen_samples(recipe)
     samples = {sample.id: sample for sample in chosen}
     config = grpo_config(recipe, Path(folder), len(chosen))

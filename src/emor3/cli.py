@@ -529,7 +529,8 @@ def bench_step(
     images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     completions: Annotated[int, typer.Option(min=2, help="Completions of each image.")] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")] = 96,
-    max_pixels: Annotated[int | None, typer.Option(help="Scale larger images down to this area.")] = None,
+    pixels: Annotated[int | None, typer.Option(min=256, help="Scale every image to about this area.")] = None,
+    labels: Annotated[int | None, typer.Option(min=8, max=32, help="Ask for this many labels.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured, after one that is not.")] = 7,
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
@@ -538,12 +539,31 @@ def bench_step(
     from emor3 import bench
     from emor3.records import write_json
 
-    settings = bench.BenchSettings(model, data, images, completions, max_tokens, max_pixels, rounds, seed)
+    settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
     costs = bench.bench_step(settings, lambda done: print(f"round {done} of {rounds}", file=sys.stderr))
     for table in bench.tables(costs):
         _show(table)
     if output is not None:
         write_json(output, bench.report(settings, costs))
+
+
+@bench_app.command("growth")
+def bench_growth(
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
+) -> None:
+    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
+    from dataclasses import asdict
+
+    from emor3 import bench_growth as growth
+    from emor3.records import write_json
+
+    output.mkdir(parents=True, exist_ok=True)
+    points = growth.grow(growth.BASE, lambda p: print(f"{p.axis} {p.value:,}: {p.way}", file=sys.stderr))
+    write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+    table = growth.to_markdown(points)
+    (output / "growth.md").write_text(table, encoding="utf-8")
+    growth.plot(points, output / "growth.png")
+    print(table, end="")
 
 
 @tiny_app.command("build")

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
+from emor3.prefixes import images_once
 
 Request = tuple[str | None, str]
 """Path of an image, or None, and the text of the user turn."""
@@ -43,7 +44,7 @@ def chat(text: str, with_image: bool) -> list[dict[str, Any]]:
 def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
     """Model inputs of N requests, padded on the left; rows with and without an image may be mixed.
 
-    An image that several requests share is opened once.
+    An image that several requests share is opened and prepared once.
     """
     texts = [
         processor.apply_chat_template(chat(text, image is not None), tokenize=False, add_generation_prompt=True)
@@ -51,7 +52,8 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
     ]
     opened = {path: open_image(path) for path, _ in requests if path is not None}
     images = [opened[path] for path, _ in requests if path is not None]
-    return processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
+    with images_once(processor):
+        return processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:

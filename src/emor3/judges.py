@@ -42,6 +42,7 @@ class ScoreJudge:
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
+        self._known: dict[str, list[int]] = {}
 
     def work(self, question: Question) -> Work:
         """Whether an image must be encoded, and the rows of the second pass (0 without one)."""
@@ -96,8 +97,11 @@ class ScoreJudge:
         return scores
 
     def _tokens(self, candidate: str) -> list[int]:
-        tokenizer = self.processor.tokenizer
-        return [*tokenizer(candidate, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        if candidate not in self._known:
+            tokenizer = self.processor.tokenizer
+            ids = tokenizer(candidate, add_special_tokens=False).input_ids
+            self._known[candidate] = [*ids, tokenizer.eos_token_id]
+        return self._known[candidate]
 
 
 def _reply(question: Question, scores: Tensor) -> Reply:

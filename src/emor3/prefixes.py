@@ -4,13 +4,15 @@ The keys and values of the B distinct beginnings are computed once, selected for
 the model would compute for each row on its own, so values and gradients are equal up to the order of sums.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel, ProcessorMixin
+from transformers.image_utils import make_flat_list_of_images
 
 PICTURES = {"pixel_values", "image_grid_thw"}
 UNDERSTOOD = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | PICTURES
@@ -116,3 +118,31 @@ def pictures_of_rows(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     grids = inputs["image_grid_thw"].split(counts)
     pixels = inputs["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
     return [{"pixel_values": p, "image_grid_thw": g} for p, g in zip(pixels, grids, strict=True)]
+
+
+@contextmanager
+def images_once(processor: ProcessorMixin) -> Iterator[None]:
+    """Inside, an image that is given several times in one call of the processor (the same object) is prepared once."""
+    own = vars(processor.image_processor)
+    replaced = own.get("preprocess")  # None as a rule: what stands here would be saved with the processor
+    whole = processor.image_processor.preprocess
+
+    def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
+        flat = make_flat_list_of_images(images)
+        different = {id(image): image for image in flat}
+        prepared = whole(list(different.values()), *args, **kwargs)
+        if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
+            return whole(images, *args, **kwargs)
+        pictures = dict(zip(different, pictures_of_rows({**prepared, "num_images": [1] * len(different)}), strict=True))
+        for name in prepared:
+            prepared[name] = torch.cat([pictures[id(image)][name] for image in flat])
+        return prepared
+
+    processor.image_processor.preprocess = preprocess
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del own["preprocess"]
+        else:
+            own["preprocess"] = replaced

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from emor3.prefixes import UNDERSTOOD, distinct, pictures_of_rows, read
+from emor3.prefixes import UNDERSTOOD, distinct, images_once, pictures_of_rows, read
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -25,6 +25,11 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _runs: tuple[list[int], list[int]]
     """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        with images_once(self.processing_class):
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return batch
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         self._runs = first, rows = _runs(prompts)
