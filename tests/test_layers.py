@@ -17,7 +17,7 @@ ORDER = (
     *("report_data", "report_plots", "report_cards", "report"),
     "processing",
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
-    *("data", "modeling", "prefixes", "generation", "judges", "judging"),
+    *("data", "modeling", "prefixes", "generation", "judges", "vllm_judge", "judging"),
     *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1", "bench", "bench_growth"),
     "cli",
