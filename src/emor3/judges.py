@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
 from emor3.prefixes import next_token_logits
-from emor3.types import Question, Reply
+from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
 Work = tuple[bool, int]
@@ -138,6 +138,13 @@ class GenerateJudge:
         return [Reply(text) for text in texts]
 
 
+class CostedJudge(Judge, Protocol):
+    """A judge that can say what a question costs it."""
+
+    def work(self, question: Question) -> Work:
+        """Ranks that ask equally many questions of each kind of work do the same forwards."""
+
+
 class InStepJudge:
     """Keeps the ranks of a distributed run in step: all do the same forwards, fillers are asked and discarded.
 
@@ -145,7 +152,7 @@ class InStepJudge:
     waits for every rank in every forward. So each kind of work is padded to the most that any rank has of it.
     """
 
-    def __init__(self, judge: ScoreJudge | GenerateJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(self, judge: CostedJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
         self.judge = judge
         self.gather_object = gather_object
 

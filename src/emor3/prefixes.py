@@ -130,6 +130,8 @@ def images_once(processor: ProcessorMixin) -> Iterator[None]:
     def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
         flat = make_flat_list_of_images(images)
         different = {id(image): image for image in flat}
+        if len(different) == len(flat):
+            return whole(images, *args, **kwargs)
         prepared = whole(list(different.values()), *args, **kwargs)
         if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
             return whole(images, *args, **kwargs)
