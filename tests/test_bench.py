@@ -34,6 +34,7 @@ def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs
 def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(costs):
     assert costs[OURS].encoded - costs[OURS_BARE].encoded in (1, 2)  # one where no completion on the other is readable
     assert 0 < costs[STRAIGHT].encoded - costs[TRL].encoded <= 2 * 3
+    assert costs[STRAIGHT].processed - costs[TRL].processed == costs[STRAIGHT].encoded - costs[TRL].encoded
     assert costs[STRAIGHT].positions > costs[TRL].positions > costs[OURS].positions > costs[OURS_BARE].positions
 
 

@@ -95,15 +95,18 @@ def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trai
         torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-3)
 
 
-def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_trainer):
-    trainer = make_trainer(SharedPromptTrainer)
+@pytest.mark.parametrize(
+    ("checkpointing", "in_the_update"), [(False, 3), (True, 12)], ids=["", "checkpointing keeps nothing to share"]
+)
+def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_trainer, checkpointing, in_the_update):
+    trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
     encoded = []
     for model in (trainer.model, trainer.ref_model):
         model.model.visual.register_forward_pre_hook(
             lambda _, args, kwargs: encoded.append(len(kwargs["grid_thw"])), with_kwargs=True
         )
     loss_of(trainer)
-    assert encoded == [3, 3, 3]  # rollouts, reference, update: three distinct prompts each
+    assert encoded == [3, 3, in_the_update]  # rollouts, reference, update: three distinct prompts, twelve rows
 
 
 def test_distinct_rows_are_found_in_any_order_and_by_every_part():

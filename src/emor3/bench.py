@@ -10,6 +10,7 @@ import resource
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -26,7 +27,7 @@ from trl import GRPOTrainer
 
 from emor3.config import load_recipe
 from emor3.errors import UserError
-from emor3.generation import Request, generate, vision_token_ids
+from emor3.generation import Request, chat, open_image, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
 from emor3.judges import ScoreJudge, evaluating
 from emor3.modeling import resolve_checkpoint
@@ -181,15 +182,24 @@ class StraightforwardReflection:
 
     def _sample(self, requests: list[Request]) -> list[str]:
         assert self.model is not None, "bind the trainer's model before training"
-        with evaluating(self.model):
-            return generate(
-                self.model,
-                self.processor,
-                requests,
-                max_new_tokens=REPLY_TOKENS,
-                temperature=0.6,
-                batch_size=max(1, len(requests)),
+        if not requests:
+            return []
+        texts = [
+            self.processor.apply_chat_template(
+                chat(text, image is not None), tokenize=False, add_generation_prompt=True
             )
+            for image, text in requests
+        ]
+        images = [open_image(image) for image, _ in requests if image is not None]
+        inputs = self.processor(
+            text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+        ).to(self.model.device)
+        with evaluating(self.model):
+            output = self.model.generate(**inputs, max_new_tokens=REPLY_TOKENS, do_sample=True, temperature=0.6)
+        replies: list[str] = self.processor.batch_decode(
+            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        return replies
 
 
 def bench_step(settings: BenchSettings, on_round: Callable[[int], None]) -> dict[str, list[StepCost]]:
@@ -265,6 +275,7 @@ def _work(way: str, settings: BenchSettings, pipe: Connection) -> None:
 
 def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -> GRPOTrainer:
     """The trainer of one way; the meter counts its models and its processor."""
+    warnings.simplefilter("ignore", FutureWarning)  # of TRL's, about names that transformers has changed
     recipe = load_recipe(RECIPE, _overrides(settings, way, folder))
     model, processor = load_policy(recipe, recipe.model.path, None)
     if settings.pixels is not None:

@@ -88,15 +88,13 @@ def to_markdown(points: Sequence[Point]) -> str:
     """A table with one row for each setting and the three ways side by side."""
     ways = (TRL, STRAIGHT, OURS)
     lines = [
-        "| varied | " + " | ".join(f"CPU s: {way}" for way in ways) + " | positions | images encoded | processed |",
-        "|---|" + "---:|" * (len(ways) + 3),
+        "| varied | " + " | ".join(f"CPU s: {way}" for way in ways) + " | positions | images encoded |",
+        "|---|" + "---:|" * (len(ways) + 2),
     ]
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
         here = {point.way: point.cost for point in points if (point.axis, point.value) == (axis, value)}
         seconds = " | ".join(f"{here[way]['cpu_seconds']:.2f}" for way in ways)
-        counts = (
-            " / ".join(f"{here[way][name]:,.0f}" for way in ways) for name in ("positions", "encoded", "processed")
-        )
+        counts = (" / ".join(f"{here[way][name]:,.0f}" for way in ways) for name in ("positions", "encoded"))
         lines.append(f"| {TITLES[axis]}: {value:,} | {seconds} | {' | '.join(counts)} |")
     return "\n".join(lines) + "\n"
 

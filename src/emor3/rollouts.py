@@ -58,7 +58,8 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> Any:
         given = {name: value for name, value in images.items() if value is not None}
         checkpointed = torch.is_grad_enabled() and self.args.gradient_checkpointing  # keeps no keys and values
-        if checkpointed or compute_aux_loss or not given.keys() <= UNDERSTOOD | {"num_images"}:
+        understood = "num_images" in given and given.keys() <= UNDERSTOOD | {"num_images"}
+        if checkpointed or compute_aux_loss or not understood:
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
