@@ -101,14 +101,27 @@ def test_scoring_is_deterministic_and_the_same_in_any_batch(loaded, images):
         assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
-def test_all_questions_of_a_batch_take_one_forward_and_long_labels_one_more(loaded, images, monkeypatch):
+def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest(loaded, images, monkeypatch):
     model, processor = loaded
     forwards = []
     monkeypatch.setattr(model, "forward", counted(model.forward, forwards))
     ScoreJudge(model, processor).answer(questions(images))
-    assert len(forwards) == 1
+    assert len(forwards) == 2
     ScoreJudge(model, processor).answer(questions(images, LabelSet("s", ("great joy", "great fear"))))
-    assert len(forwards) == 3
+    assert len(forwards) == 5  # and one for whole candidates
+
+
+def test_questions_on_one_image_encode_it_once(loaded, images, monkeypatch):
+    model, processor = loaded
+    asked = [consistency_question(images[place % 2], f"{text} dog.") for place, text in enumerate(["A", "No", "My"])]
+    asked += [asked[0], coherence_question("A cat.", "Fear.", MIKELS8)]
+    alone = [reply for question in asked for reply in ScoreJudge(model, processor).answer([question])]
+    forwards = []
+    monkeypatch.setattr(model.model.visual, "forward", counted(model.model.visual.forward, forwards))
+    together = ScoreJudge(model, processor).answer(asked)
+    assert [len(call["grid_thw"]) for call in forwards] == [2]
+    for one, other in zip(alone, together, strict=True):
+        assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
 def counted(forward, calls):

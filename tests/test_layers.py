@@ -31,10 +31,10 @@ ORDER = (
     *("data", "manifest", "sampling"),
     *("importers.items", "importers.class_folders", "importers.lists", "importers.faces", "importers.tables"),
     "importers.catalogue",
-    *("modeling", "generation", "judges", "endpoint", "judging"),
+    *("modeling", "prefixes", "generation", "judges", "endpoint", "vllm_judge", "judging"),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "progress", "grpo", "coldstart", "train"),
-    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1"),
+    *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
+    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),
     "cli",
 )

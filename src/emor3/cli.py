@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
 
@@ -603,6 +605,50 @@ def _pair(text: str, option: str, example: str) -> tuple[str, str]:
     if not separator or not key or not value:
         raise UserError(f"{option} is given as in {option} {example}; found {text!r}")
     return key, value
+
+
+@bench_app.command("step")
+def bench_step(
+    model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to train.")] = "embedded",
+    data: Annotated[str, typer.Option("--data", "-d", help="Data folder or embedded:NAME.")] = "embedded:scenes8",
+    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    completions: Annotated[int, typer.Option(min=2, help="Completions of each image.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")] = 96,
+    pixels: Annotated[int | None, typer.Option(min=256, help="Scale every image to about this area.")] = None,
+    labels: Annotated[int | None, typer.Option(min=8, max=32, help="Ask for this many labels.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured, after one that is not.")] = 7,
+    seed: Seed = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
+) -> None:
+    """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
+    from emor3 import bench
+    from emor3.records import write_json
+
+    settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
+    costs = bench.bench_step(settings, lambda done: print(f"round {done} of {rounds}", file=sys.stderr))
+    for table in bench.tables(costs):
+        _show(table)
+    if output is not None:
+        write_json(output, bench.report(settings, costs))
+
+
+@bench_app.command("growth")
+def bench_growth(
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
+) -> None:
+    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
+    from dataclasses import asdict
+
+    from emor3 import bench_growth as growth
+    from emor3.records import write_json
+
+    output.mkdir(parents=True, exist_ok=True)
+    points = growth.grow(growth.BASE, lambda p: print(f"{p.axis} {p.value:,}: {p.way}", file=sys.stderr))
+    write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+    table = growth.to_markdown(points)
+    (output / "growth.md").write_text(table, encoding="utf-8")
+    growth.plot(points, output / "growth.png")
+    print(table, end="")
 
 
 @tiny_app.command("build")

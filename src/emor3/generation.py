@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
+from emor3.prefixes import images_once
 
 Request = tuple[str | None, str]
 """Path of an image, or None, and the text of the user turn."""
@@ -43,7 +44,7 @@ def chat(text: str, with_image: bool) -> list[dict[str, Any]]:
 def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
     """Model inputs of N requests, padded on the left; rows with and without an image may be mixed.
 
-    An image that several requests share is opened once.
+    An image that several requests share is opened and prepared once.
     """
     texts = [
         processor.apply_chat_template(chat(text, image is not None), tokenize=False, add_generation_prompt=True)
@@ -52,14 +53,15 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
     opened = {path: open_image(path) for path, _ in requests if path is not None}
     images = [[opened[path]] if path is not None else [] for path, _ in requests]  # by row, as Gemma 3 asks
     bos = processor.tokenizer.bos_token
-    return processor(
-        text=texts,
-        images=images if opened else None,
-        padding=True,
-        padding_side="left",
-        add_special_tokens=bos is None or not texts[0].startswith(bos),  # Gemma's template has it, LLaVA's has not
-        return_tensors="pt",
-    )
+    with images_once(processor):
+        return processor(
+            text=texts,
+            images=images if opened else None,
+            padding=True,
+            padding_side="left",
+            add_special_tokens=bos is None or not texts[0].startswith(bos),  # Gemma's template has it, LLaVA's has not
+            return_tensors="pt",
+        )
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from emor3.canaries import canaries
 from emor3.dynamic_sampling import refill
@@ -25,6 +25,7 @@ from emor3.errors import UserError
 from emor3.progress import TIME
 from emor3.reflection import reflect
 from emor3.rewards import RewardSettings, predicted_label, score, vote_values, weights, with_votes
+from emor3.rollouts import SharedPromptTrainer
 from emor3.thinking import Thinking, parse
 from emor3.types import Aspect, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 
@@ -188,8 +189,8 @@ def without_failed_parts(rewards: Tensor, num_generations: int) -> Tensor:
     return groups.masked_fill(groups.isnan().any(1, keepdim=True), torch.nan).view_as(rewards)
 
 
-class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
+class EmoTrainer(SharedPromptTrainer):
+    """Adds exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
 
     The private methods are overridden because nothing public stands at these places; each calls TRL's own.
     """

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
-from emor3.types import Question, Reply
+from emor3.prefixes import next_token_logits
+from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
 Work = tuple[bool, int]
@@ -32,7 +33,7 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 class ScoreJudge:
-    """Deterministic: the probabilities of the candidates, read off one forward pass over all questions.
+    """Deterministic: the probabilities of the candidates, read off one batch of all questions.
 
     Where the candidates of a question differ in their first token, its next-token probabilities decide. Where some
     share it, whole candidates with their end of turn are scored in a second pass, so that lengths compare.
@@ -42,6 +43,7 @@ class ScoreJudge:
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
+        self._known: dict[str, list[int]] = {}
 
     def work(self, question: Question) -> Work:
         """Whether an image must be encoded, and the rows of the second pass (0 without one)."""
@@ -65,7 +67,8 @@ class ScoreJudge:
     def _first_token_scores(self, questions: Sequence[Question]) -> list[Tensor]:
         """Log-probabilities (K,) of the first token of each question's candidates."""
         inputs = encode(self.processor, [(question.image, question.text) for question in questions])
-        logits = self.model(**inputs.to(self.model.device), logits_to_keep=1).logits[:, -1]
+        images = [question.image for question in questions]
+        logits = next_token_logits(self.model, inputs.to(self.model.device), images)
         next_token = logits.float().log_softmax(-1)
         return [
             next_token[row, [self._tokens(candidate)[0] for candidate in question.candidates]]
@@ -95,8 +98,11 @@ class ScoreJudge:
         return scores
 
     def _tokens(self, candidate: str) -> list[int]:
-        tokenizer = self.processor.tokenizer
-        return [*tokenizer(candidate, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        if candidate not in self._known:
+            tokenizer = self.processor.tokenizer
+            ids = tokenizer(candidate, add_special_tokens=False).input_ids
+            self._known[candidate] = [*ids, tokenizer.eos_token_id]
+        return self._known[candidate]
 
 
 def _reply(question: Question, scores: Tensor) -> Reply:
@@ -134,6 +140,13 @@ class GenerateJudge:
         return [Reply(text) for text in texts]
 
 
+class CostedJudge(Judge, Protocol):
+    """A judge that can say what a question costs it."""
+
+    def work(self, question: Question) -> Work:
+        """Ranks that ask equally many questions of each kind of work do the same forwards."""
+
+
 class InStepJudge:
     """Keeps the ranks of a distributed run in step: all do the same forwards, fillers are asked and discarded.
 
@@ -141,7 +154,7 @@ class InStepJudge:
     waits for every rank in every forward. So each kind of work is padded to the most that any rank has of it.
     """
 
-    def __init__(self, judge: ScoreJudge | GenerateJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(self, judge: CostedJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
         self.judge = judge
         self.gather_object = gather_object
 

@@ -146,7 +146,7 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         trainable = parameters - (vision_numbers if recipe.model.freeze_vision else 0)
         if recipe.model.lora is not None:
-            adapted = get_peft_model(model, lora_config(recipe.model.lora))
+            adapted = get_peft_model(model, lora_config(recipe.model))
             trainable = adapted.get_nb_trainable_parameters()[0]
     text, vision = config.get_text_config(), config.vision_config
     layers = vision.depth if config.model_type in QWEN else vision.num_hidden_layers

@@ -34,6 +34,7 @@ from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
 from emor3.thinking import build_prompt
 from emor3.types import Judge, Rollout, Sample
+from emor3.vllm_judge import VllmJudge
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -287,6 +288,8 @@ def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, avera
         model = trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]
     elif average is not None:
         model = average.model
+    elif trainer.use_vllm and recipe.judge.backend == "generate":
+        return InStepJudge(VllmJudge(trainer.vllm_generation, processor), gather_object)
     backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
     return InStepJudge(backend(model, processor, recipe.judge.batch_size), gather_object)
 

@@ -1,0 +1,150 @@
+"""Prompts read once: rows that begin alike (G completions of a prompt, G questions on an image) share one forward.
+
+The keys and values of the B distinct beginnings are computed once, selected for the N rows and continued. This is what
+the model would compute for each row on its own, so values and gradients are equal up to the order of sums.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel, ProcessorMixin
+from transformers.image_utils import make_flat_list_of_images
+
+PICTURES = {"pixel_values", "image_grid_thw"}
+UNDERSTOOD = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | PICTURES
+"""Inputs of a model that can be taken apart row by row here; with others (tiles, crops) nothing is shared."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a model keeps of B prompts."""
+
+    cache: Cache
+    mask: Tensor
+    """Which of the P tokens are real, (B, P)."""
+    end: Tensor
+    """Position of the last token, (B, 1), for M-RoPE with its dimensions in front: (4, B, 1)."""
+
+    def continued(self, rows: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Model inputs for N continuations (N, T), each of the prompt that `rows` (N,) names. Uses up the cache."""
+        self.cache.batch_select_indices(rows)
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.cat([self.mask[rows], mask], 1),
+            "position_ids": self.end[..., rows, :] + mask.cumsum(1),
+            "past_key_values": self.cache,
+        }
+
+
+def read(forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, Tensor]) -> Prefix:
+    """Read B prompts, padded on the left. `forward` is the model or what wraps it for distributed training."""
+    positions = model._prepare_position_ids_for_generation(
+        inputs["input_ids"], {name: value for name, value in inputs.items() if name != "input_ids"}
+    )
+    output = forward(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+    return Prefix(output.past_key_values, inputs["attention_mask"], positions[..., -1:])
+
+
+def distinct(rows: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[int]]:
+    """Places of the B different rows among N, and for each of the N which of the B it equals (exact comparison)."""
+    first: list[int] = []
+    equal_to: list[int] = []
+    for place, row in enumerate(rows):
+        for index, known in enumerate(first):
+            if all(map(torch.equal, row, rows[known])):
+                equal_to.append(index)
+                break
+        else:
+            equal_to.append(len(first))
+            first.append(place)
+    return first, equal_to
+
+
+def next_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], images: Sequence[str | None]) -> Tensor:
+    """Logits (N, V) of the token after each of N prompts; what the prompts on one image begin with is read once.
+
+    `images` holds the path of each prompt's image, or None for one without: these share their beginning, too. An
+    image stands before all text, so the pixels of the first prompt on it are those of every one.
+    """
+    if not inputs.keys() <= UNDERSTOOD:
+        logits: Tensor = model(**inputs, logits_to_keep=1).logits[:, -1]
+        return logits
+    real = inputs["attention_mask"].bool()
+    tokens = {n: [r[m] for r, m in zip(inputs[n], real, strict=True)] for n in inputs if n not in PICTURES}
+    ids = tokens["input_ids"]
+    kinds = list(dict.fromkeys(images))
+    first = [images.index(kind) for kind in kinds]
+    rows = [kinds.index(kind) for kind in images]
+    shared = [len(ids[place]) - 1 for place in first]  # the last token is always read with what is its own
+    for row, own in zip(rows, ids, strict=True):
+        shared[row] = min(shared[row], _alike(own, ids[first[row]]))
+    beginnings = {
+        name: _padded([own[place][:length] for place, length in zip(first, shared, strict=True)])
+        for name, own in tokens.items()
+    }
+    pictures = pictures_of_rows({**inputs, "num_images": [int(path is not None) for path in images]})
+    for name in pictures[0]:
+        beginnings[name] = torch.cat([pictures[place][name] for place in first])
+    ends = [own[shared[row] :] for row, own in zip(rows, ids, strict=True)]
+    prefix = read(model, model, beginnings)
+    mask = _padded([torch.ones_like(own) for own in ends])
+    continued = prefix.continued(torch.tensor(rows, device=mask.device), _padded(ends), mask)
+    last: Tensor = model(**continued, logits_to_keep=1).logits[:, -1]
+    return last
+
+
+def _alike(one: Tensor, other: Tensor) -> int:
+    """How many tokens two prompts begin with alike, without the last one of the shorter."""
+    length = min(len(one), len(other)) - 1
+    differ = (one[:length] != other[:length]).nonzero()
+    return int(differ[0]) if len(differ) else length
+
+
+def _padded(rows: list[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+
+
+def pictures_of_rows(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+    """Pixels (and patch grid, where the model has one) of each of N rows with `num_images` (N,) images each."""
+    counts = inputs["num_images"]
+    if "pixel_values" not in inputs:
+        return [{} for _ in counts]
+    if "image_grid_thw" not in inputs:
+        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
+    grids = inputs["image_grid_thw"].split(counts)
+    pixels = inputs["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
+    return [{"pixel_values": p, "image_grid_thw": g} for p, g in zip(pixels, grids, strict=True)]
+
+
+@contextmanager
+def images_once(processor: ProcessorMixin) -> Iterator[None]:
+    """Inside, an image that is given several times in one call of the processor (the same object) is prepared once."""
+    own = vars(processor.image_processor)
+    replaced = own.get("preprocess")  # None as a rule: what stands here would be saved with the processor
+    whole = processor.image_processor.preprocess
+
+    def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
+        flat = make_flat_list_of_images(images)
+        different = {id(image): image for image in flat}
+        if len(different) == len(flat):
+            return whole(images, *args, **kwargs)
+        prepared = whole(list(different.values()), *args, **kwargs)
+        if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
+            return whole(images, *args, **kwargs)
+        pictures = dict(zip(different, pictures_of_rows({**prepared, "num_images": [1] * len(different)}), strict=True))
+        for name in prepared:
+            prepared[name] = torch.cat([pictures[id(image)][name] for image in flat])
+        return prepared
+
+    processor.image_processor.preprocess = preprocess
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del own["preprocess"]
+        else:
+            own["preprocess"] = replaced

@@ -1,0 +1,73 @@
+"""The benchmark counts what really passes through the models, and compares rounds with rounds."""
+
+import re
+
+import pytest
+
+from emor3 import bench
+from emor3.bench import OURS, OURS_BARE, STRAIGHT, TRL, BenchSettings, Meter, StepCost
+from emor3.bench_growth import Collector, Point, plot, to_markdown
+from emor3.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    """The second step of each way, for two images with three completions of at most 40 tokens each."""
+    settings = BenchSettings(images=2, completions=3, max_tokens=40, rounds=1)
+    found = {}
+    for way in bench.WAYS:
+        collector = Collector()
+        folder = tmp_path_factory.mktemp("bench")
+        bench.make_trainer(way, settings, str(folder), Meter(collector, 0)).train()
+        found[way] = collector.costs[1]
+    return found
+
+
+def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs):
+    # three passes: rollouts, reference, update; 2 images with 3 completions each
+    assert costs[TRL].encoded == 3 * 2 * 3
+    assert costs[OURS_BARE].encoded == 3 * 2
+    assert costs[TRL].processed == 2 * 2 * 3  # rollouts, and again for log-probabilities
+    assert costs[OURS_BARE].processed == 2 * 2
+
+
+def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(costs):
+    assert costs[OURS].encoded - costs[OURS_BARE].encoded in (1, 2)  # one where no completion on the other is readable
+    assert 0 < costs[STRAIGHT].encoded - costs[TRL].encoded <= 2 * 3
+    assert costs[STRAIGHT].processed - costs[TRL].processed == costs[STRAIGHT].encoded - costs[TRL].encoded
+    assert costs[STRAIGHT].positions > costs[TRL].positions > costs[OURS].positions > costs[OURS_BARE].positions
+
+
+def test_ratios_compare_the_ways_within_each_round():
+    seconds = {TRL: [2.0, 4.0], STRAIGHT: [3.0, 8.0], OURS: [1.5, 2.0], OURS_BARE: [1.0, 1.0]}
+    found = bench.ratios({way: [StepCost(seconds=s) for s in times] for way, times in seconds.items()}, "seconds")
+    assert found == {
+        "emor3 / trl": [0.75, 0.5],
+        "emor3 without reflection / trl": [0.5, 0.25],
+        "straightforward / emor3": [2.0, 4.0],
+        "reflection adds to a trl step": [0.25, 0.25],  # (1.5 - 1) / 2 and (2 - 1) / 4
+        "straightforward reflection adds to a trl step": [0.5, 1.0],  # (3 - 2) / 2 and (8 - 4) / 4
+    }
+
+
+def test_more_images_a_step_than_the_data_has_are_refused_before_any_process_starts(scenes):
+    with pytest.raises(UserError, match="fewer than 25 training images"):
+        bench.bench_step(BenchSettings(data=scenes, images=25), lambda done: None)
+
+
+def test_growth_is_one_row_a_setting_and_one_line_a_way(tmp_path):
+    cost = {"cpu_seconds": 1.0, "positions": 2000, "encoded": 3, "processed": 4}
+    points = [Point("images", value, way, cost) for value in (2, 4) for way in (TRL, STRAIGHT, OURS)]
+    rows = to_markdown(points).splitlines()[2:]
+    assert len(rows) == 2
+    assert re.search(r"2 \| 1\.00 \| 1\.00 \| 1\.00 \| 2,000 / 2,000 / 2,000", rows[0])
+    plot(
+        [
+            Point(axis, value, p.way, cost)
+            for axis in ("completions", "pixels", "labels", "images")
+            for value in (2, 4)
+            for p in points
+        ],
+        tmp_path / "growth.png",
+    )
+    assert (tmp_path / "growth.png").stat().st_size > 1000

@@ -1,0 +1,136 @@
+"""Prompts computed once for their G completions give what TRL computes for every copy."""
+
+import pytest
+import torch
+from transformers import set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from emor3.data import load_samples
+from emor3.generation import open_image, vision_token_ids
+from emor3.modeling import EMBEDDED, load
+from emor3.prefixes import distinct, images_once
+from emor3.rollouts import SharedPromptTrainer
+from emor3.train import prompt_dataset
+
+
+@pytest.fixture(scope="module")
+def make_trainer(scenes, tmp_path_factory):
+    samples = load_samples(scenes, split="train")
+
+    def make(cls, **settings):
+        model, processor = load(EMBEDDED)
+        defaults = {"num_generations": 4, "per_device_train_batch_size": 12, "max_completion_length": 12, "beta": 0.1}
+        config = GRPOConfig(
+            **defaults | {"gradient_checkpointing": False} | settings,
+            output_dir=str(tmp_path_factory.mktemp("trl")),
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            generation_kwargs={"suppress_tokens": vision_token_ids(processor)},
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+        return cls(
+            model=model,
+            args=config,
+            reward_funcs=[lambda completions, **_: [float(len(c[0]["content"])) for c in completions]],
+            train_dataset=prompt_dataset(samples, "steps", range(len(samples))),
+            processing_class=processor,
+        )
+
+    return make
+
+
+def step_of(trainer):
+    """The scored batch of three prompts with four completions each, from one seed."""
+    trainer.model.train()
+    rows = [trainer.train_dataset[place] for place in range(3)]
+    set_seed(7)
+    return trainer._generate_and_score_completions([row for row in rows for _ in range(4)])
+
+
+def shuffled(batch):
+    """The rows in an order that separates copies, as TRL shuffles them before the update."""
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    patches = batch["pixel_values"].view(12, -1, batch["pixel_values"].shape[-1])
+    rows = {k: v[order] for k, v in batch.items() if isinstance(v, torch.Tensor) and v.ndim and len(v) == 12}
+    return {**batch, **rows, "pixel_values": patches[order].flatten(0, 1)}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_completions_are_token_for_token_those_of_separate_prompts(make_trainer, temperature):
+    separate, shared = (
+        step_of(make_trainer(cls, temperature=temperature)) for cls in (GRPOTrainer, SharedPromptTrainer)
+    )
+    assert torch.equal(shared["completion_ids"], separate["completion_ids"])
+    assert len(set(map(tuple, shared["completion_ids"].tolist()))) > 1
+
+
+@pytest.mark.parametrize("at_once", [12, 6])  # 6: a chunk ends inside a group of copies
+def test_reference_log_probabilities_are_those_of_separate_prompts(make_trainer, at_once):
+    settings = {"per_device_train_batch_size": at_once, "steps_per_generation": 12 // at_once}
+    separate, shared = (step_of(make_trainer(cls, **settings)) for cls in (GRPOTrainer, SharedPromptTrainer))
+    wanted = separate["ref_per_token_logps"]
+    torch.testing.assert_close(shared["ref_per_token_logps"], wanted, atol=1e-4, rtol=0)
+    assert wanted.abs().max() > 0.1
+
+
+def loss_of(trainer):
+    """Loss on the shuffled batch; in eval mode, as TRL's train mode counts on a running training loop."""
+    batch = shuffled(step_of(trainer))
+    trainer.model.eval()
+    return trainer.compute_loss(trainer.model, batch)
+
+
+def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trainer):
+    found = []
+    for cls in (GRPOTrainer, SharedPromptTrainer):
+        trainer = make_trainer(cls)
+        loss = loss_of(trainer)
+        loss.backward()
+        found.append((loss.detach(), {name: p.grad for name, p in trainer.model.named_parameters()}))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-6, rtol=1e-5)
+    assert any(grad.abs().max() > 1e-3 for grad in found[0][1].values())
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "in_the_update"), [(False, 3), (True, 12)], ids=["", "checkpointing keeps nothing to share"]
+)
+def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_trainer, checkpointing, in_the_update):
+    trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
+    encoded = []
+    for model in (trainer.model, trainer.ref_model):
+        model.model.visual.register_forward_pre_hook(
+            lambda _, args, kwargs: encoded.append(len(kwargs["grid_thw"])), with_kwargs=True
+        )
+    loss_of(trainer)
+    assert encoded == [3, 3, in_the_update]  # rollouts, reference, update: three distinct prompts, twelve rows
+
+
+def test_distinct_rows_are_found_in_any_order_and_by_every_part():
+    a, b = torch.tensor([1, 2]), torch.tensor([1, 3])
+    assert distinct([(a, a), (b, a), (a.clone(), a), (a, b), (b, a)]) == ([0, 1, 3], [0, 1, 0, 2, 1])
+    assert distinct([]) == ([], [])
+
+
+def test_an_image_given_several_times_is_prepared_once_and_leaves_no_trace(scenes):
+    _, processor = load(EMBEDDED)
+    one, other = (open_image(sample.image) for sample in load_samples(scenes, split="test")[:2])
+    images, text = [[one], [other], [one]], ["<|vision_start|><|image_pad|><|vision_end|>"] * 3
+    wanted = processor(images=images, text=text, return_tensors="pt")
+    prepared = []
+    convert = type(processor.image_processor)._preprocess
+    with images_once(processor), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(processor.image_processor),
+            "_preprocess",
+            lambda self, images, *args, **kwargs: (
+                prepared.append(len(images)) or convert(self, images, *args, **kwargs)
+            ),
+        )
+        found = processor(images=images, text=text, return_tensors="pt")
+    assert prepared == [2]
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert "preprocess" not in vars(processor.image_processor)
