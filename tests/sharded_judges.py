@@ -58,3 +58,4 @@ for split in splits:
     rows.append([{"alone": alone[question], "together": together[question]} for question in split[rank]])
 with open(f"{output}/rank{rank}.json", "w", encoding="utf-8") as file:
     json.dump({"world": state.num_processes, "splits": rows}, file)
+state.destroy_process_group()  # left to the exit of the interpreter, gloo's threads abort now and then

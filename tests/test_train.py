@@ -536,6 +536,7 @@ WAYS = {
     "lora": {"model": {"path": "embedded", "lora": {"r": 2, "alpha": 4, "dropout": 0.1}}},
     "two updates a round": {"grpo": {"steps_per_generation": 2, "gradient_accumulation_steps": 1}},
     "dynamic sampling": {"dynamic_sampling": 1},
+    "moving average as judge": {"judge": {"model": "ema", "ema_decay": 0.5}},
 }
 
 
