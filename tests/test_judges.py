@@ -108,7 +108,7 @@ def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest
     ScoreJudge(model, processor).answer(questions(images))
     assert len(forwards) == 2
     ScoreJudge(model, processor).answer(questions(images, LabelSet("s", ("great joy", "great fear"))))
-    assert len(forwards) == 5  # and one for whole candidates
+    assert len(forwards) == 6  # and two for whole candidates: questions, then candidates
 
 
 def test_questions_on_one_image_encode_it_once(loaded, images, monkeypatch):

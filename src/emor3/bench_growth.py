@@ -17,12 +17,12 @@ from matplotlib.ticker import ScalarFormatter
 
 from emor3.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
-BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
+BASE = BenchSettings(pixels=64**2, labels=8, rounds=1)
 AXES: dict[str, tuple[int, ...]] = {
-    "completions": (2, 4, 8, 16),
-    "pixels": (64**2, 128**2, 192**2),
-    "labels": (8, 16, 29),
-    "images": (2, 4, 8, 16),
+    "completions": (4, 8),
+    "pixels": (64**2, 128**2),
+    "images": (4, 8),
+    "labels": (8, 29),
 }
 """What is varied, one at a time from the base."""
 TITLES = {
@@ -59,8 +59,8 @@ class Collector:
         return "go"
 
 
-def grow(base: BenchSettings, on_point: Callable[[Point], None]) -> list[Point]:
-    """All points; the base, which lies on every axis, is measured once."""
+def grow(base: BenchSettings, on_points: Callable[[list[Point]], None]) -> list[Point]:
+    """All points, shown whenever one is added; the base, which lies on every axis, is measured once."""
     transformers.logging.disable_progress_bar()
     measured: dict[tuple[str, BenchSettings], dict[str, float]] = {}
     points = []
@@ -72,7 +72,7 @@ def grow(base: BenchSettings, on_point: Callable[[Point], None]) -> list[Point]:
                 if (way, settings) not in measured:
                     measured[way, settings] = _measure(way, settings)
                 points.append(Point(axis, value, way, measured[way, settings]))
-                on_point(points[-1])
+            on_points(points)
     return points
 
 

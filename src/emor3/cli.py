@@ -643,12 +643,15 @@ def bench_growth(
     from emor3.records import write_json
 
     output.mkdir(parents=True, exist_ok=True)
-    points = growth.grow(growth.BASE, lambda p: print(f"{p.axis} {p.value:,}: {p.way}", file=sys.stderr))
-    write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
-    table = growth.to_markdown(points)
-    (output / "growth.md").write_text(table, encoding="utf-8")
+
+    def write(points: "list[growth.Point]") -> None:
+        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+        (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
+        print(f"{points[-1].axis} {points[-1].value:,}", file=sys.stderr)
+
+    points = growth.grow(growth.BASE, write)
     growth.plot(points, output / "growth.png")
-    print(table, end="")
+    print(growth.to_markdown(points), end="")
 
 
 @tiny_app.command("build")

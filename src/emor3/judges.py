@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
-from emor3.prefixes import next_token_logits
+from emor3.prefixes import next_token_logits, read
 from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
@@ -79,18 +79,15 @@ class ScoreJudge:
         """Log-probability of each whole candidate and its end of turn, which makes a prefix a rival of its own."""
         replies = [self._tokens(candidate) for _, candidate in rows]
         longest = max(map(len, replies))
-        prompt = encode(self.processor, [(question.image, question.text) for question, _ in rows])
-        prompt = prompt.to(self.model.device)
-        padded = torch.tensor([ids + [ids[-1]] * (longest - len(ids)) for ids in replies], device=self.model.device)
-        extended = {
-            **prompt,
-            "input_ids": torch.cat([prompt["input_ids"], padded], 1),
-            "attention_mask": torch.cat([prompt["attention_mask"], torch.ones_like(padded)], 1),
-        }
-        for name in ("mm_token_type_ids", "token_type_ids"):
-            if name in prompt:
-                extended[name] = torch.cat([prompt[name], torch.zeros_like(padded)], 1)
-        log_probs = self.model(**extended, logits_to_keep=longest + 1).logits[:, :-1].float().log_softmax(-1)
+        asked = list(dict.fromkeys(question for question, _ in rows))
+        prompt = encode(self.processor, [(question.image, question.text) for question in asked]).to(self.model.device)
+        ids = prompt["input_ids"]
+        padded = torch.tensor([reply + [reply[-1]] * (longest - len(reply)) for reply in replies], device=ids.device)
+        cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in prompt.items()}
+        which = torch.tensor([asked.index(question) for question, _ in rows], device=ids.device)
+        ends = torch.cat([ids[which, -1:], padded], 1)
+        continued = read(self.model, self.model, cut).continued(which, ends, torch.ones_like(ends))
+        log_probs = self.model(**continued).logits[:, :-1].float().log_softmax(-1)
         per_token = log_probs.gather(-1, padded[:, :, None])[:, :, 0]
         lengths = torch.tensor([len(ids) for ids in replies], device=padded.device)
         counted = torch.arange(longest, device=padded.device) < lengths[:, None]
