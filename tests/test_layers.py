@@ -36,7 +36,7 @@ ORDER = (
     *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),
-    "cli",
+    *("cli_common", "cli_data", "cli_tools", "cli"),
 )
 PURE = ORDER[: ORDER.index("processing")]
 

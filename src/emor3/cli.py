@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emor3 import __version__
-from emor3.errors import UserError, one_line
+from emor3.cli_common import (
+    BatchSize,
+    JudgePath,
+    Labels,
+    Limit,
+    MaxNewTokens,
+    Model,
+    Output,
+    Overrides,
+    Seed,
+    Temperature,
+    Template,
+    hide_loading_bars,
+    print_error,
+    show,
+)
+from emor3.cli_data import data_app
+from emor3.cli_tools import bench_app, tiny_app
+from emor3.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
@@ -29,9 +47,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
-tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
@@ -52,44 +67,13 @@ class Sharding(StrEnum):
     ZERO3 = "zero3"
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file; "
-        "that of the data, or of the model's training, if absent."
-    ),
-]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
-]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
-JudgePath = Annotated[
-    str | None,
-    typer.Option(
-        "--judge", help="Checkpoint that judges the reasoning; the run's start model, else the model, if absent."
-    ),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
-]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 decodes greedily, above it samples.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most that many samples of each data set.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
-]
-
-
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
     try:
         app()
     except UserError as error:
-        _print_error(error)
+        print_error(error)
         sys.exit(2)
 
 
@@ -143,7 +127,7 @@ def train(
     loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
 
-    _hide_loading_bars()
+    hide_loading_bars()
     run = run_training(loaded, resume=resume, overwrite=overwrite)
     print(f"run directory: {run}")
 
@@ -195,7 +179,7 @@ def evaluate(
     from emor3.figures import results_table
 
     folder = evaluation.fresh_folder(output, "evaluation")
-    _hide_loading_bars()
+    hide_loading_bars()
     candidate = evaluation.load_candidate(model, judge)
     settings = evaluation.EvaluationSettings(
         split=None if split == "all" else split,
@@ -212,7 +196,7 @@ def evaluate(
         batch_size=batch_size,
     )
     evaluations = evaluation.evaluate(candidate, data, settings, folder)
-    _show(results_table(model, evaluations))
+    show(results_table(model, evaluations))
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
@@ -226,7 +210,7 @@ def _evaluate_again(path: Path) -> None:
         summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
     ]
     write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
-    _show(results_table(evaluation.model, evaluations))
+    show(results_table(evaluation.model, evaluations))
     print(f"written to: {evaluation.folder / RESULTS}")
 
 
@@ -245,7 +229,7 @@ def compare(
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     for table in comparison_tables(rows):
-        _show(table)
+        show(table)
     raise typer.Exit(int(bool(left_out)))
 
 
@@ -346,7 +330,7 @@ def predict(
     from emor3 import predict as prediction
     from emor3.evaluate import EvaluationSettings, load_candidate
 
-    _hide_loading_bars()
+    hide_loading_bars()
     candidate = load_candidate(model, judge)
     settings = EvaluationSettings(
         temperature=temperature,
@@ -365,7 +349,7 @@ def predict(
         if as_json:
             print(json.dumps(prediction.outcome_row(image, outcome)))
         elif isinstance(outcome, UserError):
-            _print_error(outcome)
+            print_error(outcome)
         else:
             print(prediction.describe(outcome.prediction))
             if outcome.decision is not None:
@@ -385,7 +369,7 @@ def doctor(
     from emor3.doctor import checks_table, examine
 
     checks = list(examine(model, hub))
-    _show(checks_table(checks))
+    show(checks_table(checks))
     raise typer.Exit(int(any(check.status == "fail" for check in checks)))
 
 
@@ -410,7 +394,7 @@ def plan(
     machine = planning.Machine(gpus, memory * 1e9, sharding.value)
     model = planning.model_config(settings.model.path, config)
     needs = planning.needs_of(settings, model, machine)
-    _show(planning.needs_table(settings, needs, machine))
+    show(planning.needs_table(settings, needs, machine))
     if probe and needs.steps:
         seconds = planning.probe(settings)
         print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
@@ -450,7 +434,7 @@ def reproduce(
     from emor3.table1 import Results, to_markdown, write_tables
 
     cells = cells_of(settings)
-    _show(reproduction.plan_table(settings, cells))
+    show(reproduction.plan_table(settings, cells))
     failed = reproduction.run_plan(settings, plan, quick)
     results = Results(settings, cells)
     paths = write_tables(results, Path(settings.output_dir))
@@ -473,228 +457,8 @@ def quickstart(
     """
     from emor3.quickstart import run_quickstart
 
-    _hide_loading_bars()
+    hide_loading_bars()
     run_quickstart(seed, output, limit, overrides or [])
-
-
-@data_app.command("check")
-def check_data(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
-    ] = None,
-    rows_only: Annotated[bool, typer.Option("--rows-only", help="Open no image.")] = False,
-    faults: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
-    ] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Go through a data folder before training on it.
-
-    Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
-    would break training.
-    """
-    from emor3 import check
-    from emor3.config import load_recipe
-    from emor3.modeling import resolve_checkpoint
-    from emor3.processing import limit_pixels, load_processor
-    from emor3.quickstart import RECIPE
-
-    settings = load_recipe(recipe or RECIPE, overrides or [])
-    processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
-    if processor is not None and settings.model.max_pixels is not None:
-        limit_pixels(processor, settings.model.max_pixels)
-    report = check.check(folder, settings, processor)
-    _show(check.describe(report))
-    if faults is not None:
-        cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
-        faults.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases), encoding="utf-8")
-    raise typer.Exit(int(report.breaks_training()))
-
-
-@data_app.command("import")
-def import_data(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="abstract, artphoto, caer-s, emoset, emotion6, emotionroi, fer2013, ferplus, fi, flickr-ldl, "
-            "raf-db, twitter-ldl, unbiasedemo, webemo; or your own: folders, table, hub.",
-        ),
-    ],
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for metadata.jsonl.")],
-    policy: Annotated[
-        str | None, typer.Option(help="Label policy, where the set leaves a choice; see docs/datasets.md.")
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, as label=mood."),
-    ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
-    test_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split.")
-    ] = 0.3,
-    seed: Seed = 0,
-) -> None:
-    """Make a data folder of a public set or your own files."""
-    from emor3.importers import catalogue
-
-    columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
-    imported = catalogue.import_data(
-        name, source, output, policy=policy, columns=columns, copy=copy, test_share=test_share, seed=seed
-    )
-    for line in catalogue.describe(imported, output):
-        print(line)
-
-
-@data_app.command("sample")
-def sample_data(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the subset.")],
-    size: Annotated[
-        list[str] | None, typer.Option(metavar="SPLIT=N", help="Rows to draw from a split; again for more splits.")
-    ] = None,
-    ids: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the ids that this file lists instead of drawing.")
-    ] = None,
-    natural: Annotated[
-        bool, typer.Option("--natural", help="Keep the labels' shares instead of equal numbers of each.")
-    ] = False,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
-    seed: Seed = 0,
-) -> None:
-    """Draw a reproducible, balanced subset.
-
-    Writes its rows, its id list and the checksums of both.
-    """
-    from emor3 import sampling
-
-    if (size is None) == (ids is None):
-        raise UserError("give --size, as in --size train=2100, or --ids with an id list")
-    if ids is not None:
-        drawn = sampling.pick_data(folder, output, sampling.read_ids(ids), copy=copy)
-    else:
-        sizes = dict(_pair(text, "--size", "train=2100") for text in size or [])
-        drawn = sampling.sample_data(
-            folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
-        )
-    for line in sampling.describe(drawn):
-        print(line)
-
-
-@data_app.command("stats")
-def data_stats(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of each label.")] = None,
-    per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
-    seed: Seed = 0,
-) -> None:
-    """Count labels and splits; show pictures of each label."""
-    from emor3 import stats
-
-    found = stats.stats(folder)
-    _show(stats.describe(found))
-    if html is not None:
-        stats.write_page(found, html, per_label, seed)
-        print(f"written to: {html}")
-
-
-def _pair(text: str, option: str, example: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key or not value:
-        raise UserError(f"{option} is given as in {option} {example}; found {text!r}")
-    return key, value
-
-
-@bench_app.command("step")
-def bench_step(
-    model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to train.")] = "embedded",
-    data: Annotated[str, typer.Option("--data", "-d", help="Data folder or embedded:NAME.")] = "embedded:scenes8",
-    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    completions: Annotated[int, typer.Option(min=2, help="Completions of each image.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")] = 96,
-    pixels: Annotated[int | None, typer.Option(min=256, help="Scale every image to about this area.")] = None,
-    labels: Annotated[int | None, typer.Option(min=8, max=32, help="Ask for this many labels.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured, after one that is not.")] = 7,
-    seed: Seed = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
-) -> None:
-    """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
-    from emor3 import bench
-    from emor3.records import write_json
-
-    settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
-    costs = bench.bench_step(settings, lambda done: print(f"round {done} of {rounds}", file=sys.stderr))
-    for table in bench.tables(costs):
-        _show(table)
-    if output is not None:
-        write_json(output, bench.report(settings, costs))
-
-
-@bench_app.command("growth")
-def bench_growth(
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
-) -> None:
-    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
-    from dataclasses import asdict
-
-    from emor3 import bench_growth as growth
-    from emor3.records import write_json
-
-    output.mkdir(parents=True, exist_ok=True)
-
-    def write(points: "list[growth.Point]") -> None:
-        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
-        (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
-        print(f"{points[-1].axis} {points[-1].value:,}", file=sys.stderr)
-
-    points = growth.grow(growth.BASE, write)
-    growth.plot(points, output / "growth.png")
-    print(growth.to_markdown(points), end="")
-
-
-@tiny_app.command("build")
-def build_tiny(
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the checkpoint.")],
-    seed: Seed = 0,
-) -> None:
-    """Rebuild the embedded base checkpoint from nothing.
-
-    Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
-    """
-    from emor3.evaluate import fresh_folder
-    from emor3.progress import training_bar
-    from emor3.tiny.build import STEPS, VISION_STEPS, build
-
-    folder = fresh_folder(output, "tiny")
-    with training_bar() as bar:
-        task = bar.add_task("loss", total=VISION_STEPS + STEPS)
-
-        def show(losses: dict[str, float]) -> None:
-            bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
-
-        build(folder, seed, show)
-    print(f"written to: {folder}")
-
-
-def _show(table: "Table") -> None:
-    from rich.console import Console
-
-    Console(markup=False, highlight=False).print(table)
-
-
-def _print_error(error: UserError) -> None:
-    print("error: " + one_line(str(error)), file=sys.stderr)
-
-
-def _hide_loading_bars() -> None:
-    """Keep the bars that transformers draws while it loads weights off the output; downloads still show theirs."""
-    import huggingface_hub.utils
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
 
 
 if __name__ == "__main__":

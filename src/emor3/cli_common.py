@@ -1,0 +1,61 @@
+"""What the commands share: options of one meaning and name, tables, and one line for a person's mistake."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emor3.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file; "
+        "that of the data, or of the model's training, if absent."
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
+JudgePath = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", help="Checkpoint that judges the reasoning; the run's start model, else the model, if absent."
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
+]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 decodes greedily, above it samples.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most that many samples of each data set.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
+]
+
+
+def show(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(table)
+
+
+def print_error(error: UserError) -> None:
+    print("error: " + one_line(str(error)), file=sys.stderr)
+
+
+def hide_loading_bars() -> None:
+    """Keep the bars that transformers draws while it loads weights off the output; downloads still show theirs."""
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()

@@ -1,0 +1,142 @@
+"""`emor3 data …`: bring labelled images into form and look at them. Heavy imports stand inside the commands."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emor3.cli_common import Overrides, Seed, show
+from emor3.errors import UserError
+
+data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
+
+
+@data_app.command("check")
+def check_data(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
+    ] = None,
+    rows_only: Annotated[bool, typer.Option("--rows-only", help="Open no image.")] = False,
+    faults: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Go through a data folder before training on it.
+
+    Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
+    would break training.
+    """
+    from emor3 import check
+    from emor3.config import load_recipe
+    from emor3.modeling import resolve_checkpoint
+    from emor3.processing import limit_pixels, load_processor
+    from emor3.quickstart import RECIPE
+
+    settings = load_recipe(recipe or RECIPE, overrides or [])
+    processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
+    if processor is not None and settings.model.max_pixels is not None:
+        limit_pixels(processor, settings.model.max_pixels)
+    report = check.check(folder, settings, processor)
+    show(check.describe(report))
+    if faults is not None:
+        cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
+        faults.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases), encoding="utf-8")
+    raise typer.Exit(int(report.breaks_training()))
+
+
+@data_app.command("import")
+def import_data(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="abstract, artphoto, caer-s, emoset, emotion6, emotionroi, fer2013, ferplus, fi, flickr-ldl, "
+            "raf-db, twitter-ldl, unbiasedemo, webemo; or your own: folders, table, hub.",
+        ),
+    ],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for metadata.jsonl.")],
+    policy: Annotated[
+        str | None, typer.Option(help="Label policy, where the set leaves a choice; see docs/datasets.md.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, as label=mood."),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    test_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split.")
+    ] = 0.3,
+    seed: Seed = 0,
+) -> None:
+    """Make a data folder of a public set or your own files."""
+    from emor3.importers import catalogue
+
+    columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
+    imported = catalogue.import_data(
+        name, source, output, policy=policy, columns=columns, copy=copy, test_share=test_share, seed=seed
+    )
+    for line in catalogue.describe(imported, output):
+        print(line)
+
+
+@data_app.command("sample")
+def sample_data(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the subset.")],
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="SPLIT=N", help="Rows to draw from a split; again for more splits.")
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the ids that this file lists instead of drawing.")
+    ] = None,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Keep the labels' shares instead of equal numbers of each.")
+    ] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Draw a reproducible, balanced subset.
+
+    Writes its rows, its id list and the checksums of both.
+    """
+    from emor3 import sampling
+
+    if (size is None) == (ids is None):
+        raise UserError("give --size, as in --size train=2100, or --ids with an id list")
+    if ids is not None:
+        drawn = sampling.pick_data(folder, output, sampling.read_ids(ids), copy=copy)
+    else:
+        sizes = dict(_pair(text, "--size", "train=2100") for text in size or [])
+        drawn = sampling.sample_data(
+            folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
+        )
+    for line in sampling.describe(drawn):
+        print(line)
+
+
+@data_app.command("stats")
+def data_stats(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of each label.")] = None,
+    per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
+    seed: Seed = 0,
+) -> None:
+    """Count labels and splits; show pictures of each label."""
+    from emor3 import stats
+
+    found = stats.stats(folder)
+    show(stats.describe(found))
+    if html is not None:
+        stats.write_page(found, html, per_label, seed)
+        print(f"written to: {html}")
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key or not value:
+        raise UserError(f"{option} is given as in {option} {example}; found {text!r}")
+    return key, value

@@ -1,0 +1,83 @@
+"""`emor3 bench …` and `emor3 tiny …`: measure the method, rebuild the embedded base."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emor3.cli_common import Seed, show
+
+bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
+tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
+
+
+@bench_app.command("step")
+def bench_step(
+    model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to train.")] = "embedded",
+    data: Annotated[str, typer.Option("--data", "-d", help="Data folder or embedded:NAME.")] = "embedded:scenes8",
+    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    completions: Annotated[int, typer.Option(min=2, help="Completions of each image.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")] = 96,
+    pixels: Annotated[int | None, typer.Option(min=256, help="Scale every image to about this area.")] = None,
+    labels: Annotated[int | None, typer.Option(min=8, max=32, help="Ask for this many labels.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured, after one that is not.")] = 7,
+    seed: Seed = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
+) -> None:
+    """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
+    from emor3 import bench
+    from emor3.records import write_json
+
+    settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
+    costs = bench.bench_step(settings, lambda done: print(f"round {done} of {rounds}", file=sys.stderr))
+    for table in bench.tables(costs):
+        show(table)
+    if output is not None:
+        write_json(output, bench.report(settings, costs))
+
+
+@bench_app.command("growth")
+def bench_growth(
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
+) -> None:
+    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
+    from dataclasses import asdict
+
+    from emor3 import bench_growth as growth
+    from emor3.records import write_json
+
+    output.mkdir(parents=True, exist_ok=True)
+
+    def write(points: "list[growth.Point]") -> None:
+        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+        (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
+        print(f"{points[-1].axis} {points[-1].value:,}", file=sys.stderr)
+
+    points = growth.grow(growth.BASE, write)
+    growth.plot(points, output / "growth.png")
+    print(growth.to_markdown(points), end="")
+
+
+@tiny_app.command("build")
+def build_tiny(
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the checkpoint.")],
+    seed: Seed = 0,
+) -> None:
+    """Rebuild the embedded base checkpoint from nothing.
+
+    Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
+    """
+    from emor3.evaluate import fresh_folder
+    from emor3.progress import training_bar
+    from emor3.tiny.build import STEPS, VISION_STEPS, build
+
+    folder = fresh_folder(output, "tiny")
+    with training_bar() as bar:
+        task = bar.add_task("loss", total=VISION_STEPS + STEPS)
+
+        def show(losses: dict[str, float]) -> None:
+            bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+
+        build(folder, seed, show)
+    print(f"written to: {folder}")
