@@ -23,5 +23,5 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(ONE_THREAD) $(BIN)/pytest -m 'not slow'
+	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' --numprocesses 2
 	$(ONE_THREAD) $(BIN)/pytest -m slow

@@ -109,7 +109,8 @@ def finish(cell, plan, right):
 
 @pytest.fixture
 def filled(tmp_path, monkeypatch):
-    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 200)
+    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr("emor3.uncertainty.PERMUTATION_DRAWS", 999)
     plan = load_plan(write_plan(tmp_path), None, quick=False)
     cells = cells_of(plan)
     hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}

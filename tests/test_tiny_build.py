@@ -29,6 +29,7 @@ def processor():
 
 
 def short_build(folder, monkeypatch, seed=0):
+    monkeypatch.setattr(building, "tokenizer_texts", lambda: tokenizer_texts(rounds=100))
     monkeypatch.setattr(building, "VISION_STEPS", 2)
     monkeypatch.setattr(building, "STEPS", 2)
     monkeypatch.setattr(building, "VISION_BATCH", 4)
