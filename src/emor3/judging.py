@@ -5,7 +5,6 @@ image and with another one. A judge that cannot tell these apart makes the consi
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ from transformers.training_args import TrainingArguments
 
 from emor3.generation import generate
 from emor3.judges import evaluating
-from emor3.reflection import consistency_question
+from emor3.reflection import consistency_question, says_yes
 from emor3.thinking import Thinking, build_prompt, parse
-from emor3.types import Judge, Reply, Sample
+from emor3.types import Judge, Sample
 
 EMA = "judge_ema.safetensors"
 """The moving average, saved beside each checkpoint so that a resumed run judges as if it had never stopped."""
@@ -110,7 +109,7 @@ def calibrate(
     swapped_questions = [consistency_question(image, other) for image, _, other in pairs]
     replies = judge.answer([*own_questions, *swapped_questions])
     answered = [
-        (_yes(first), _yes(second))
+        (says_yes(first), says_yes(second))
         for first, second in zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
         if first.error is None and second.error is None
     ]
@@ -120,9 +119,3 @@ def calibrate(
     auc = float(roc_auc_score([1] * len(own) + [0] * len(swapped), own + swapped))
     yes_own, yes_swapped = (sum(score > 0.5 for score in part) / len(part) for part in (own, swapped))
     return Calibration(auc, yes_own, yes_swapped, len(answered))
-
-
-def _yes(reply: Reply) -> float:
-    if reply.probabilities is None:
-        return float(reply.text.strip().casefold().startswith("yes"))
-    return reply.probabilities.get("Yes", math.nan)

@@ -79,6 +79,13 @@ def read_yes_no(reply: str) -> Verdict:
     return Verdict.SUPPORTED if words[:1] == ["yes"] and "no" not in words else Verdict.UNREADABLE
 
 
+def says_yes(reply: Reply) -> float:
+    """How far a reply on consistency is a yes: its probability, or all or nothing for a free text."""
+    if reply.probabilities is None:
+        return float(read_yes_no(reply.text) is Verdict.SUPPORTED)
+    return reply.probabilities["Yes"]
+
+
 def reflect(
     judge: Judge,
     items: Sequence[tuple[Sample, EmotionalThought]],

@@ -7,10 +7,10 @@ must lead to the label that the completion itself answers (agreement). A complet
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emor3.reflection import reflect
+from emor3.reflection import reflect, says_yes
 from emor3.rewards import predicted_label
 from emor3.taxonomy import LabelSet, affirmed
-from emor3.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
+from emor3.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,9 @@ def weigh(
 def _weight(reflection: Reflection, answer: str | None, labels: LabelSet) -> float:
     if answer is None:
         return 0.0
-    return _says_yes(reflection.consistency) * _reads(reflection.coherence, answer, labels)
-
-
-def _says_yes(finding: Finding | None) -> float:
-    if finding is None or finding.reply is None:
-        return 0.0
-    if finding.reply.probabilities is None:
-        return float(finding.verdict is Verdict.SUPPORTED)
-    return finding.reply.probabilities["Yes"]
+    consistency = reflection.consistency
+    yes = says_yes(consistency.reply) if consistency and consistency.reply else 0.0
+    return yes * _reads(reflection.coherence, answer, labels)
 
 
 def _reads(finding: Finding | None, answer: str, labels: LabelSet) -> float:
