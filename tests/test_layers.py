@@ -34,7 +34,8 @@ ORDER = (
     *("modeling", "prefixes", "generation", "judges", "endpoint", "vllm_judge", "judging"),
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
-    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce", "table1", "bench", "bench_growth"),
+    *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
+    *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),
     *("cli_common", "cli_data", "cli_tools", "cli"),
 )

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from emor3 import reproduce
+from emor3 import reproduce, training_table
 from emor3.errors import UserError
 from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
+from emor3.records import METRICS, append_jsonl
 from emor3.table1 import Results, accuracy_table, reasoning_table, to_markdown, write_tables
 from emor3.uncertainty import mcnemar
 from made_up import prediction, save_evaluation
@@ -156,7 +157,7 @@ def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
 def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled, tmp_path):
     shutil.rmtree(tmp_path / "out" / "emo_r3" / "a")
     plan = filled.plan
-    text = to_markdown(Results(plan, cells_of(plan)))
+    text = to_markdown(Results(plan, cells_of(plan)), cells_of(plan))
     ours = next(line for line in text.splitlines() if line.startswith("| emo_r3"))
     assert ours.count(" - ") >= 3
     assert "consistency" not in reasoning_table(filled)["vanilla"]
@@ -173,7 +174,7 @@ def test_cells_on_other_items_are_refused(filled, tmp_path):
 
 
 def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
-    _, csv = write_tables(filled, tmp_path)
+    _, csv = write_tables(filled, cells_of(filled.plan), tmp_path)
     table = pd.read_csv(csv)
     accuracy = table[table.figure == "accuracy"]
     assert len(accuracy) == 3 * 9  # three methods, six cells and three averages
@@ -183,6 +184,44 @@ def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
 def test_the_table_of_the_plan_marks_what_is_done(filled):
     table = reproduce.plan_table(filled.plan, cells_of(filled.plan))
     assert "0 to run" in table.title
+
+
+def test_a_missing_judge_stops_a_plan_before_anything_is_trained(tmp_path):
+    plan = load_plan(write_plan(tmp_path, judge=str(tmp_path / "nowhere")), None, quick=False)
+    with pytest.raises(UserError, match="no checkpoint at"):
+        reproduce.run_plan(plan, tmp_path / "plan.yaml", quick=False)
+    assert not (tmp_path / "out").exists()
+
+
+# --- what training did, on made-up records ----------------------------------------------------------------------------
+
+
+def record(cell, values):
+    """Records of a run in which every second step reuses the completions of the one before."""
+    cell.training.mkdir(parents=True)
+    for step, value in enumerate(values, start=1):
+        reused = {"step": step, "time/update": 1.0}
+        row = reused if step % 2 == 0 else reused | {"canary/yes_swapped": value, "time/generate": 3.0}
+        append_jsonl(cell.training / METRICS, [row])
+
+
+def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_each_seed(filled):
+    cells = cells_of(filled.plan)
+    ours = [cell for cell in cells if (cell.method, cell.domain) == ("emo_r3", "a")]
+    for cell, top in zip(ours, (1.0, 0.5), strict=True):
+        record(cell, [0.0] * 12 + [top] * 12)  # 6 rounds of 0, then 6 rounds of `top`; the first and last 5 count
+    runs = training_table.training_runs(cells)
+    assert list(runs) == [("emo_r3", "a")]
+    course = training_table.courses(runs["emo_r3", "a"])["canary/yes_swapped"]
+    assert course.start == (0.0, 0.0)
+    assert course.end == (1.0, 0.5)
+    assert training_table.seconds(runs["emo_r3", "a"])["generate"] == pytest.approx(1.5)  # 3 s in every second step
+    text = to_markdown(filled, cells)
+    assert "| emo_r3 | a | 2 | - | - | - | - | 0.0 → 75.0% ±35.4 |" in text
+
+
+def test_without_records_of_training_there_is_no_table_of_it(filled):
+    assert "In training" not in to_markdown(filled, cells_of(filled.plan))
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------

@@ -437,8 +437,8 @@ def reproduce(
     show(reproduction.plan_table(settings, cells))
     failed = reproduction.run_plan(settings, plan, quick)
     results = Results(settings, cells)
-    paths = write_tables(results, Path(settings.output_dir))
-    print(to_markdown(results))
+    paths = write_tables(results, cells, Path(settings.output_dir))
+    print(to_markdown(results, cells))
     print("written to: " + ", ".join(map(str, paths)))
     raise typer.Exit(int(bool(failed)))
 

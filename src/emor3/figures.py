@@ -139,3 +139,9 @@ def percent(estimate: Estimate | None) -> str:
 def decimal(estimate: Estimate) -> str:
     """An estimate with its interval: "0.213 [0.180, 0.251]"."""
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown, ending with a line break."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]]) + "\n"

@@ -61,9 +61,14 @@ def is_finished(cell: Cell) -> bool:
 
 
 def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
-    """Run every missing cell; returns those that failed. Progress with ETA over all cells on standard error."""
+    """Run every missing cell; returns those that failed. Progress with ETA over all cells on standard error.
+
+    Raises UserError where the plan's judge is missing.
+    """
     cells = cells_of(plan)
     waiting = [cell for cell in cells if not is_finished(cell)]
+    if plan.judge is not None:
+        resolve_checkpoint(plan.judge)  # missing, it would fail every cell after its training
     running: dict[subprocess.Popen[bytes], Cell] = {}
     failed: list[Cell] = []
     columns = (MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())

@@ -1,7 +1,7 @@
-"""The table of a reproduction: six cells and their averages for every method, with intervals and paired tests.
+"""The table of a reproduction: its cells (six in the paper) and their averages, with intervals and paired tests.
 
 A cell is the mean over seeds. Its interval is the bootstrap over test items, drawn together with the completions of all
-seeds; how far seeds spread is given beside it. Averages weigh the six cells equally, as the paper does.
+seeds; how far seeds spread is given beside it. Averages weigh the cells equally, as the paper does.
 """
 
 from collections import defaultdict
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emor3 import metrics
+from emor3 import metrics, training_table
 from emor3.errors import UserError
-from emor3.figures import FIGURES
+from emor3.figures import FIGURES, markdown_table
 from emor3.plan import Cell, Plan
 from emor3.predictions import SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
@@ -202,25 +202,35 @@ def reasoning_table(results: Results) -> dict[str, dict[str, Entry]]:
     return table
 
 
-def to_markdown(results: Results) -> str:
-    """Both tables and what is missing, as Markdown. Percent, 95% intervals, number of seeds and items."""
+def to_markdown(results: Results, cells: Sequence[Cell]) -> str:
+    """All tables as Markdown: accuracy, differences, reasoning, training. Percent, 95% intervals, seeds and items."""
     accuracy, groups = accuracy_table(results), list(results.groups())
-    lines = ["## Accuracy, %", "", _line(["method", "seeds", *map(_short, groups)]), "|---" * (len(groups) + 2) + "|"]
-    for name, row in accuracy.items():
-        seeds = max((entry.seeds for entry in row.values()), default=0)
-        lines.append(_line([name, str(seeds), *(_cell(row.get(group)) for group in groups)]))
+    seeds = {name: str(max((entry.seeds for entry in row.values()), default=0)) for name, row in accuracy.items()}
     items = {test: len({p.sample.id for p in runs[0]}) for _, test, runs in _runs(results)}
-    lines += ["", "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + NOTE, ""]
-    lines += ["## Accuracy against " + results.plan.reference + ", points (p, Holm over methods)", ""]
-    lines += [_line(["method", *AVERAGES]), "|---" * (len(AVERAGES) + 1) + "|"]
-    for name, row in accuracy.items():
-        if name != results.plan.reference:
-            lines.append(_line([name, *(_change(results, name, average, row.get(average)) for average in AVERAGES)]))
-    lines += ["", "## Reasoning, %, all six cells, fixed judge", ""]
-    lines += [_line(["method", *(FIGURES[f].strip() for f in REASONING)]), "|---" * (len(REASONING) + 1) + "|"]
-    for name, row in reasoning_table(results).items():
-        lines.append(_line([name, *(_cell(row.get(figure)) for figure in REASONING)]))
-    return "\n".join(lines) + "\n"
+    others = [name for name in accuracy if name != results.plan.reference]
+    parts = [
+        "## Accuracy, %\n",
+        markdown_table(
+            ["method", "seeds", *map(_short, groups)],
+            ([name, seeds[name], *(_cell(row.get(group)) for group in groups)] for name, row in accuracy.items()),
+        ),
+        "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + NOTE + "\n",
+        f"## Accuracy against {results.plan.reference}, points (p, Holm over methods)\n",
+        markdown_table(
+            ["method", *AVERAGES],
+            ([name, *(_change(results, name, a, accuracy[name].get(a)) for a in AVERAGES)] for name in others),
+        ),
+        "## Reasoning, %, all cells, fixed judge\n",
+        markdown_table(
+            ["method", *(FIGURES[figure].strip() for figure in REASONING)],
+            (
+                [name, *(_cell(row.get(figure)) for figure in REASONING)]
+                for name, row in reasoning_table(results).items()
+            ),
+        ),
+        training_table.to_markdown(cells),
+    ]
+    return "\n".join(parts)
 
 
 NOTE = (
@@ -234,10 +244,6 @@ def _runs(results: Results) -> Iterator[tuple[str, str, list[list[Prediction]]]]
     for by_column in results.predictions.values():
         for (domain, test), runs in by_column.items():
             yield domain, test, runs
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _short(group: str) -> str:
@@ -260,8 +266,8 @@ def _change(results: Results, method: str, average: str, entry: Entry | None) ->
     return f"{100 * change:+.1f} (p {'< .001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'})"
 
 
-def write_tables(results: Results, folder: Path) -> list[Path]:
-    """Write `table1.md` and `table1.csv` (one row per number); returns their paths."""
+def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Write `table.md` and `table.csv` (one row per number of an evaluation); returns their paths."""
     rows = [
         {"figure": figure, "method": name, "column": column, **vars(entry.estimate), "seeds": entry.seeds}
         | {"seed_deviation": entry.seed_deviation, "p_value": entry.p_value, "bold": entry.bold}
@@ -269,7 +275,7 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
         for name, row in table.items()
         for column, entry in row.items()
     ]
-    markdown, csv = folder / "table1.md", folder / "table1.csv"
-    markdown.write_text(to_markdown(results), encoding="utf-8")
+    markdown, csv = folder / "table.md", folder / "table.csv"
+    markdown.write_text(to_markdown(results, cells), encoding="utf-8")
     pd.DataFrame(rows).to_csv(csv, index=False)
     return [markdown, csv]

@@ -1,0 +1,100 @@
+"""What training did to a method: parts paid, canaries and seconds per step, from the records of its runs."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emor3.figures import markdown_table
+from emor3.plan import Cell
+from emor3.progress import TIME
+from emor3.records import METRICS, read_jsonl
+
+ROUNDS = 5
+"""Rounds of completions that the start and the end of a run are averaged over."""
+
+FIGURES = {
+    "rewards/accuracy/mean": "accuracy",
+    "rewards/consistency/mean": "consistency",
+    "rewards/coherence/mean": "coherence",
+    "canary/yes_own": "yes on own image",
+    "canary/yes_swapped": "yes on another",
+    "canary/label_leak": "label named",
+    "canary/duplicates": "duplicates",
+    "canary/length": "words",
+}
+PHASES = ("generate", "reflect", "log_probs", "update")
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One figure at both ends of training, one value for each seed."""
+
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+
+
+def courses(runs: Sequence[Sequence[Row]]) -> dict[str, Course]:
+    """Every figure's mean over the first and the last ROUNDS rounds of each run; absent where no round has it."""
+    found: dict[str, Course] = {}
+    for figure in FIGURES:
+        rounds = [[row[figure] for row in run if figure in row] for run in runs]
+        if rounds and all(rounds):
+            start, end = ([float(np.mean(values[part])) for values in rounds] for part in _ENDS)
+            found[figure] = Course(tuple(start), tuple(end))
+    return found
+
+
+_ENDS = (slice(None, ROUNDS), slice(-ROUNDS, None))
+
+
+def seconds(runs: Sequence[Sequence[Row]]) -> dict[str, float]:
+    """Seconds of each phase per optimizer step, the mean over all steps of all runs (a round may serve several)."""
+    rows = [row for run in runs for row in run]
+    return {phase: sum(row.get(f"{TIME}{phase}", 0.0) for row in rows) / len(rows) for phase in PHASES}
+
+
+def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Row]]]:
+    """Rows of the records of finished runs, by method and training domain, seed by seed; supervised ones have none."""
+    runs: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    for cell in cells:
+        path = cell.training / METRICS
+        if cell.domain is not None and cell.recipe.grpo is not None and path.is_file():
+            runs[cell.method, cell.domain].append(list(read_jsonl(path)))
+    return runs
+
+
+def to_markdown(cells: Sequence[Cell]) -> str:
+    """Both tables as Markdown; empty where no cell was trained by reinforcement."""
+    runs = training_runs(cells)
+    if not runs:
+        return ""
+    names = {key: [key[0], key[1].replace("embedded:", "")] for key in runs}
+    found = {key: courses(of_seeds) for key, of_seeds in runs.items()}
+    spent = {key: seconds(of_seeds) for key, of_seeds in runs.items()}
+    parts = [
+        f"## In training, start → end (mean of {ROUNDS} rounds each, ± standard deviation over seeds)\n",
+        markdown_table(
+            ["method", "trained on", "seeds", *FIGURES.values()],
+            ([*names[key], str(len(runs[key])), *(_course(found[key].get(f), f) for f in FIGURES)] for key in runs),
+        ),
+        "Accuracy, consistency and coherence are as they were paid (contrastive consistency and masked coherence are "
+        "stricter than plain ones), by the judge of the training.\n",
+        "## Seconds per optimizer step\n",
+        markdown_table(
+            ["method", "trained on", *PHASES, "all"],
+            ([*names[key], *(f"{s:.2f}" for s in (*spent[key].values(), sum(spent[key].values())))] for key in runs),
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _course(course: Course | None, figure: str) -> str:
+    if course is None:
+        return "-"
+    scale, unit = (1, "") if figure == "canary/length" else (100, "%")
+    spread = f" ±{scale * np.std(course.end, ddof=1):.1f}" if len(course.end) > 1 else ""
+    return f"{scale * np.mean(course.start):.1f} → {scale * np.mean(course.end):.1f}{unit}{spread}"
