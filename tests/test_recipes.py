@@ -16,7 +16,7 @@ from emor3.train import grpo_config
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml"}
-NEEDS_GPU = {"emoset_qwen2_5_vl_3b.yaml": ["grpo.bf16=false"]}
+NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
 
 
@@ -40,7 +40,7 @@ def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_other
 
 
 def test_the_paper_s_recipe_has_the_paper_s_settings():
-    recipe = load_recipe(RECIPES / "emoset_qwen2_5_vl_3b.yaml")
+    recipe = load_recipe(RECIPES / "paper.yaml")
     grpo = recipe.grpo
     assert (recipe.reward.reflective, recipe.reward.format, recipe.reward.formula) == (0.1, 0.1, "paper")
     assert (recipe.data.limit, grpo["num_generations"], grpo["learning_rate"], grpo["beta"]) == (2100, 4, 2e-6, 0.01)
