@@ -1,0 +1,87 @@
+"""Images encoded once a round: for frozen vision, rollouts, log-probabilities, judge and update share the encodings.
+
+Without it each phase encodes every distinct image again (`docs/performance.md` counts). Nothing here is right for
+vision that learns: its encodings change at every update, and gradients must reach it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from emor3.prefixes import pictures_of_rows
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image and what the models make of it."""
+
+    picture: Mapping[str, Tensor]
+    pooled: Tensor
+    """Embeddings that stand in place of the image's tokens."""
+    deep: tuple[Tensor, ...]
+    """What deeper layers add to them (Qwen3-VL)."""
+
+
+class EncodedImages:
+    """The images of a round, for all models that share them; these must have the same frozen vision and projector."""
+
+    def __init__(self) -> None:
+        self._known: dict[float, list[Encoded]] = defaultdict(list)
+        self._stacked = False  # whether a model gives its embeddings as one tensor (Gemma 3) or one for each image
+
+    def forget(self) -> None:
+        """Begin a new round."""
+        self._known.clear()
+
+    def share(self, model: PreTrainedModel) -> None:
+        """Have a model look here before it encodes an image; what has tiles or crops beside its pixels it encodes."""
+        core = model.base_model
+        encode = core.get_image_features
+
+        def get_image_features(
+            pixel_values: Tensor, image_grid_thw: Tensor | None = None, image_sizes: Any = None, **settings: Any
+        ) -> Any:
+            if image_sizes is not None:
+                return encode(pixel_values, image_sizes=image_sizes, **settings)
+            given = {"pixel_values": pixel_values}
+            if image_grid_thw is not None:
+                given["image_grid_thw"] = image_grid_thw
+            counts = [1] * len(pixel_values if image_grid_thw is None else image_grid_thw)
+            pictures = pictures_of_rows({**given, "num_images": counts})
+            missing = [picture for picture in pictures if self._find(picture) is None]
+            if missing:
+                output = encode(
+                    **{name: torch.cat([picture[name] for picture in missing]) for name in given}, **settings
+                )
+                self._stacked = isinstance(output.pooler_output, Tensor)
+                self._keep(missing, output.pooler_output, getattr(output, "deepstack_features", None) or ())
+            found = [encoded for picture in pictures if (encoded := self._find(picture)) is not None]
+            pooled = [encoded.pooled for encoded in found]
+            deep = list(zip(*(encoded.deep for encoded in found), strict=True))  # by layer, then by image
+            return SimpleNamespace(
+                pooler_output=torch.stack(pooled) if self._stacked else pooled, deepstack_features=deep or None
+            )
+
+        core.get_image_features = get_image_features
+
+    def _keep(self, pictures: Sequence[Mapping[str, Tensor]], pooled: Sequence[Tensor], deep: Sequence[Any]) -> None:
+        for place, picture in enumerate(pictures):
+            layers = tuple(layer[place] for layer in deep)
+            self._known[_sum(picture)].append(Encoded(picture, pooled[place], layers))
+
+    def _find(self, picture: Mapping[str, Tensor]) -> Encoded | None:
+        """Compared exactly; the sum only narrows the search."""
+        for encoded in self._known.get(_sum(picture), ()):
+            if all(torch.equal(value, encoded.picture[name]) for name, value in picture.items()):
+                return encoded
+        return None
+
+
+def _sum(picture: Mapping[str, Tensor]) -> float:
+    return float(picture["pixel_values"].double().sum())

@@ -1,0 +1,77 @@
+"""Frozen vision: each image of a round is encoded once, and nothing that is computed from it changes."""
+
+import pytest
+import torch
+
+from architectures import BUILDERS, write_checkpoint
+from emor3.data import load_samples
+from emor3.encodings import EncodedImages
+from emor3.generation import encode
+from emor3.modeling import load
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def loaded(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(request.param, folder)
+    return str(folder), load(str(folder))[1]
+
+
+def encoded_by(model):
+    """Counts of images that pass through the vision tower, call by call."""
+    counts = []
+
+    def count(_, args, kwargs):
+        pixels = kwargs.get("pixel_values", args[0] if args else None)
+        counts.append(len(kwargs.get("grid_thw", pixels)))
+
+    model.get_encoder(modality="image").register_forward_pre_hook(count, with_kwargs=True)
+    return counts
+
+
+def inputs_of(processor, scenes, places):
+    samples = load_samples(scenes, split="train")
+    return encode(processor, [(samples[place].image, "What is it?") for place in places])
+
+
+def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same(loaded, scenes):
+    folder, processor = loaded
+    plain, sharing, other = (load(folder)[0] for _ in range(3))
+    memo = EncodedImages()
+    memo.share(sharing)
+    memo.share(other)
+    counts, others = encoded_by(sharing), encoded_by(other)
+    with torch.no_grad():
+        for model, places in ((sharing, [0, 1]), (sharing, [1, 2, 0]), (other, [2, 1])):
+            inputs = inputs_of(processor, scenes, places)
+            torch.testing.assert_close(model(**inputs).logits, plain(**inputs).logits, atol=1e-5, rtol=1e-4)
+    assert counts == [2, 1]  # images 0 and 1, then only 2
+    assert others == []  # all known from the other model
+
+
+def test_a_new_round_knows_no_image(loaded, scenes):
+    folder, processor = loaded
+    model = load(folder)[0]
+    memo = EncodedImages()
+    memo.share(model)
+    counts = encoded_by(model)
+    with torch.no_grad():
+        for _ in range(2):
+            model(**inputs_of(processor, scenes, [0]))
+            memo.forget()
+    assert counts == [1, 1]
+
+
+def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fresh_ones(loaded, scenes):
+    folder, processor = loaded
+    plain, sharing = (load(folder)[0] for _ in range(2))
+    memo = EncodedImages()
+    memo.share(sharing)
+    inputs = inputs_of(processor, scenes, [0, 1])
+    with torch.no_grad():
+        sharing(**inputs)
+    for model in (plain, sharing):
+        model(**inputs).logits.square().mean().backward()
+    weights, same = plain.get_output_embeddings().weight, sharing.get_output_embeddings().weight
+    assert weights.grad.abs().max() > 0
+    torch.testing.assert_close(same.grad, weights.grad, atol=1e-6, rtol=1e-4)
