@@ -31,7 +31,7 @@ def test_overrides_reach_any_depth_make_blocks_and_are_read_as_yaml():
 
 
 def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe():
-    settings = recipe(minimal(), "reward.reflective=0", "reward.coherence=false").reward.settings()
+    settings = recipe(minimal(), "reward.reflective=0", "reward.coherence=false").reward
     assert (settings.reflective, settings.coherence, settings.consistency) == (0, False, True)
 
 

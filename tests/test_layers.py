@@ -11,7 +11,7 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "taxonomy", "types"),
+    *("errors", "blocks", "taxonomy", "types"),
     *(
         "thinking",
         "reflection",

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 
 import pytest
 import torch
@@ -19,17 +18,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from emor3 import records
+from emor3.blocks import Block
 from emor3.cli import main
 from emor3.config import (
     OWNED,
-    Block,
     ColdStartBlock,
     DataBlock,
     JudgeBlock,
     LoraBlock,
     ModelBlock,
     Recipe,
-    RewardBlock,
     load_recipe,
 )
 from emor3.data import load_samples
@@ -223,12 +221,8 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_che
     monkeypatch.setattr(Block, "__getattribute__", recording, raising=False)
     for recipe in recipes:
         train(recipe)
-    blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock)
+    blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock, RewardSettings)
     assert {(block, name) for block in blocks for name in block.model_fields} <= read
-    # RewardBlock hands over all its fields at once.
-    assert RewardBlock.model_fields.keys() == {field.name for field in fields(RewardSettings)}
-    changed = {"reflective": 0.2, "format": 0.3, "consistency": False, "agreement": 0.1, "votes": 0.1}
-    assert RewardBlock(**changed).settings() == RewardSettings(**changed)
 
 
 def samples_of(recipe):

@@ -285,7 +285,7 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     config = grpo_config(recipe, Path(folder), len(chosen))
     config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(samples, recipe.thinking, recipe.reward.settings(), settings.completions, lambda *_: None)
+    scorer = BatchScorer(samples, recipe.thinking, recipe.reward, settings.completions, lambda *_: None)
     scorer.judge = ScoreJudge(model, processor)
     parts, config.reward_weights = part_rewards(scorer)
     functions: list[Any] = list(parts)

@@ -1,14 +1,13 @@
 """Recipes: what a training run does, as YAML a person edits. Unknown keys are refused with the nearest known one."""
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from emor3.blocks import Block, describe_fault
 from emor3.errors import UserError
 from emor3.rewards import RewardSettings
 from emor3.thinking import Thinking
@@ -35,12 +34,6 @@ OWNED = {
     "sync_ref_model": "nothing: the KL reference is the start model, also in a resumed run",
 }
 """TRL settings that emor3 decides, and what to set instead."""
-
-
-class Block(BaseModel):
-    """Settings that refuse unknown keys and never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LoraBlock(Block):
@@ -95,27 +88,6 @@ class ColdStartBlock(Block):
     """Learn the boxed label alone, or the whole `reasoning` text of each sample."""
     template: str | None = None
     """Prompt template; None is `direct` for labels and the recipe's own for reasoning."""
-
-
-class RewardBlock(Block):
-    """Weights and switches of the reward; see `RewardSettings`."""
-
-    reflective: float = 0.1
-    format: float = 0.1
-    consistency: bool = True
-    coherence: bool = True
-    formula: Literal["paper", "released"] = "paper"
-    soft: bool = False
-    contrastive: int = 0
-    masked: bool = False
-    agreement: float = 0.0
-    conclusion: float = 0.0
-    votes: float = 0.0
-    attributes: float = 0.0
-
-    def settings(self) -> RewardSettings:
-        """The settings the scorer takes."""
-        return RewardSettings(**self.model_dump())
 
 
 KEY_VARIABLE = "EMOR3_ENDPOINT_KEY"
@@ -206,11 +178,11 @@ class Recipe(Block):
     template: str | None = None
     """Prompt template, a file; None is the shipped one for the way of thinking."""
     cold_start: ColdStartBlock | None = None
-    reward: RewardBlock = Field(default_factory=RewardBlock)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
     judge: JudgeBlock = Field(default_factory=JudgeBlock)
     dynamic_sampling: int = Field(0, ge=0)
     """DAPO: how often a step may replace groups of equal rewards by groups on other prompts, after reflection."""
-    grpo: dict[str, Any] | None = {}
+    grpo: dict[str, Any] | None = Field(default_factory=dict)
     """Settings of TRL's GRPOConfig, by its names; null leaves out reinforcement learning."""
 
     @property
@@ -254,7 +226,6 @@ def build_recipe(content: dict[str, Any], overrides: list[str] | tuple[str, ...]
         _apply(content, override)
     try:
         recipe = Recipe.model_validate(content)
-        recipe.reward.settings()
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Recipe)}") from None
     if recipe.grpo is None and recipe.cold_start is None:
@@ -277,33 +248,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: the value is not YAML; quote it") from None
-
-
-def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The first fault in one line, with the nearest known key where a key is unknown."""
-    fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in fault["loc"])
-        known = _known_keys(schema, parents)
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {'.'.join([*parents, *near])!r}?" if near else f"known here: {', '.join(known)}"
-        return f"unknown setting {place!r}; {hint}"
-    if fault["type"] == "missing":
-        return f"setting {place!r} is missing"
-    if fault["type"] == "value_error":  # our own words
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: {fault['msg']} (found {fault['input']!r})"
-
-
-def _known_keys(schema: type[BaseModel], location: Iterable[str]) -> list[str]:
-    for part in location:
-        schema = _block_of(schema.model_fields[part].annotation)
-    return list(schema.model_fields)
-
-
-def _block_of(annotation: Any) -> type[BaseModel]:
-    """The settings block of a field's type, optional or not."""
-    return next(
-        part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Block)
-    )

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from emor3.config import Block, Recipe, build_recipe, describe_fault
+from emor3.blocks import Block, describe_fault
+from emor3.config import Recipe, build_recipe
 from emor3.errors import UserError
 
 

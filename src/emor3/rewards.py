@@ -11,9 +11,11 @@ taken from accuracy's: agreement, conclusion, votes and attributes.
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self
 
+from pydantic import model_validator
+
+from emor3.blocks import Block
 from emor3.errors import UserError
 from emor3.reflection import read_yes_no
 from emor3.taxonomy import LabelSet, affirmed, fold_text, match
@@ -27,14 +29,11 @@ FURTHER = ("agreement", "conclusion", "votes", "attributes")
 
 _WORD = re.compile(r"[^\W_]+")
 
-FORMULAS: tuple[Formula, ...] = get_args(Formula)
 
-
-@dataclass(frozen=True)
-class RewardSettings:
+class RewardSettings(Block):
     """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. SET + RER: the defaults.
 
-    Raises UserError for weights that are negative, not a number or above 1 in sum, and for an unknown formula.
+    Raises UserError for weights that are negative, not a number or above 1 in sum.
     """
 
     reflective: float = 0.1
@@ -61,9 +60,8 @@ class RewardSettings:
     attributes: float = 0.0
     """Weight of: share of the picture's annotated words that step 1 names, where there are any."""
 
-    def __post_init__(self) -> None:
-        if self.formula not in FORMULAS:
-            raise UserError(f"unknown reward formula {self.formula!r}: use {' or '.join(FORMULAS)}")
+    @model_validator(mode="after")
+    def _weighs_one_at_most(self) -> Self:
         given = {name: getattr(self, name) for name in ("reflective", "format", *FURTHER)}
         for name, weight in given.items():
             if not 0 <= weight <= 1:
@@ -73,6 +71,7 @@ class RewardSettings:
             raise UserError(f"reward weights {listed} exceed 1")
         if self.contrastive < 0:
             raise UserError(f"reward setting 'contrastive' is {self.contrastive}: it counts images, from 0")
+        return self
 
     @property
     def aspects(self) -> frozenset[Aspect]:

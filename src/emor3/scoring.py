@@ -3,7 +3,6 @@
 import json
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
     if not isinstance(response, str):
         raise UserError(f"'response' must be a string, found {reprlib.repr(response)}")
     sample = _sample(row)
-    settings = replace(_settings(row), formula=formula)
+    settings = _settings(row, formula)
     thought = parse(response)
     reflection = _reflect(sample, thought, _saved_replies(row))
     breakdown = score(thought, sample, reflection, settings)
@@ -86,14 +85,14 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     return Sample(id=str(row["id"]), image="", label=label, labels=labels)
 
 
-def _settings(row: Mapping[str, Any]) -> RewardSettings:
+def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:
     given = {} if row.get("weights") is None else row["weights"]
     if not isinstance(given, dict) or not given.keys() <= {"reflective", "format"}:
         raise UserError(f"'weights' may hold 'reflective' and 'format', found {reprlib.repr(given)}")
     for name, weight in given.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise UserError(f"weight {name!r} must be a number, found {reprlib.repr(weight)}")
-    return RewardSettings(**given)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            raise UserError(f"weight {name!r} must be a number from 0 to 1, found {reprlib.repr(weight)}")
+    return RewardSettings(**given, formula=formula)
 
 
 def _saved_replies(row: Mapping[str, Any]) -> dict[Aspect, str | None] | None:

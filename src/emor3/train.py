@@ -225,7 +225,7 @@ def _reinforce(
     scorer = BatchScorer(
         {sample.id: sample for sample in samples},
         recipe.thinking,
-        recipe.reward.settings(),
+        recipe.reward,
         config.num_generations,
         _recorder(run, config.num_generations),
     )
