@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emor3.errors import UserError
-from emor3.rewards import judge_failed, verdict_value
-from emor3.taxonomy import LabelSet, affirmed, resolve
-from emor3.thinking import Thinking, read_conclusion
+from emor3.rewards import judge_failed, label_read, signs_held, verdict_value
+from emor3.taxonomy import LabelSet, resolve
+from emor3.thinking import Thinking
 from emor3.types import Estimate, Finding, Prediction
 from emor3.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
 
@@ -105,22 +105,8 @@ def agrees(prediction: Prediction) -> bool | None:
     finding = prediction.reflection.coherence
     if finding is None or judge_failed(finding):
         return None
-    read = affirmed(finding.reply.text, prediction.sample.labels) if finding.reply else None
+    read = label_read(finding, prediction.sample.labels)
     return read is not None and read == prediction.predicted
-
-
-def polarity_holds(prediction: Prediction) -> bool | None:
-    """Step 3 claims the polarity of the true label; labels without a fixed one are skipped."""
-    return _sign_holds(prediction, 0, prediction.sample.labels.polarity.get(prediction.sample.label))
-
-
-def arousal_holds(prediction: Prediction) -> bool | None:
-    """Step 3 claims the arousal of the true label; labels without a fixed one are skipped."""
-    return _sign_holds(prediction, 1, prediction.sample.labels.arousal.get(prediction.sample.label))
-
-
-def _sign_holds(prediction: Prediction, place: int, sign: int | None) -> bool | None:
-    return None if sign is None else read_conclusion(prediction.thought.conclusion)[place] == sign
 
 
 def checks(thinking: Thinking) -> dict[str, Check]:
@@ -136,8 +122,8 @@ REASONING: dict[str, Check] = {
     "swapped_consistency": lambda p: supported(p.swapped),
     "coherence": lambda p: supported(p.reflection.coherence),
     "agreement": agrees,
-    "step3_polarity": polarity_holds,
-    "step3_arousal": arousal_holds,
+    "step3_polarity": lambda p: signs_held(p.thought, p.sample)[0],
+    "step3_arousal": lambda p: signs_held(p.thought, p.sample)[1],
 }
 """Checks of the reasoning by figure. `swapped_consistency` is a control: another image's step 1 must score low."""
 

@@ -197,16 +197,25 @@ def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample
     if judge_failed(coherence):
         return None
     answered = predicted_label(thought, sample.labels)
-    read_label = affirmed(coherence.reply.text, sample.labels) if coherence and coherence.reply else None
-    return float(answered == sample.label and read_label == answered)
+    return float(answered == sample.label and label_read(coherence, sample.labels) == answered)
+
+
+def label_read(coherence: Finding | None, labels: LabelSet) -> str | None:
+    """The label that the judge reads from steps 1 and 2; None where it was not asked or names none."""
+    return affirmed(coherence.reply.text, labels) if coherence and coherence.reply else None
 
 
 def conclusion_value(thought: EmotionalThought, sample: Sample) -> float | None:
     """Share of polarity and arousal that step 3 claims as the true label has them; None where it has neither."""
-    claimed = read_conclusion(thought.conclusion)
-    true = (sample.labels.polarity.get(sample.label), sample.labels.arousal.get(sample.label))
-    checks = [float(said == sign) for said, sign in zip(claimed, true, strict=True) if sign is not None]
+    checks = [held for held in signs_held(thought, sample) if held is not None]
     return sum(checks) / len(checks) if checks else None
+
+
+def signs_held(thought: EmotionalThought, sample: Sample) -> tuple[bool | None, bool | None]:
+    """Whether step 3 claims the polarity and the arousal of the true label; None where that has no fixed one."""
+    polarity, arousal = read_conclusion(thought.conclusion)
+    true = (sample.labels.polarity.get(sample.label), sample.labels.arousal.get(sample.label))
+    return None if true[0] is None else polarity == true[0], None if true[1] is None else arousal == true[1]
 
 
 def attribute_recall(thought: EmotionalThought, sample: Sample) -> float | None:
