@@ -17,12 +17,12 @@ from matplotlib.ticker import ScalarFormatter
 
 from emor3.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
-BASE = BenchSettings(pixels=64**2, labels=8, rounds=1)
+BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
 AXES: dict[str, tuple[int, ...]] = {
-    "completions": (4, 8),
-    "pixels": (64**2, 128**2),
-    "images": (4, 8),
-    "labels": (8, 29),
+    "completions": (2, 4, 8, 16),
+    "pixels": (64**2, 128**2, 256**2),
+    "images": (2, 4, 8, 16),
+    "labels": (8, 16, 29),
 }
 """What is varied, one at a time from the base."""
 TITLES = {
