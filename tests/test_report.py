@@ -52,6 +52,32 @@ def evaluated(folder, answers=("joy", "fear", None), **settings):
     return save_evaluation(folder, {"d": made}, **settings)
 
 
+# --- the table of a reproduction --------------------------------------------------------------------------------------
+
+TABLE_HEAD = "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold"
+
+
+def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbers(tmp_path):
+    rows = [
+        "accuracy,grpo,a → b,0.5,0.4,0.6,10,2,0.1414,,True",
+        "accuracy,<i>emo</i>,a → b,0.25,0.2,0.3,10,1,,0.5,False",
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([TABLE_HEAD, *rows]), encoding="utf-8")
+    page, faults = page_of(tmp_path)
+    assert faults == []
+    assert "<td><b>50.0</b> ±14.1 <small>[40.0, 60.0]</small></td>" in page
+    assert "<td>25.0 <small>[20.0, 30.0]</small></td>" in page
+    assert "<bdi>&lt;i&gt;emo&lt;/i&gt;</bdi>" in page
+
+
+@pytest.mark.parametrize("row", ["accuracy,grpo,a → b,half,0.4,0.6,10,2,,,True", "accuracy,grpo"])
+def test_a_broken_table_of_a_reproduction_is_one_line(tmp_path, row):
+    (tmp_path / "table.csv").write_text(f"{TABLE_HEAD}\n{row}\n", encoding="utf-8")
+    evaluated(tmp_path / "evaluation")
+    _, faults = page_of(tmp_path)
+    assert [line for line in faults if "table.csv cannot be read" in line]
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ from emor3.thinking import Thinking, parse
 from emor3.types import Aspect, EmotionalThought, Finding, Prediction, Question, Reflection, Reply, Sample, Verdict
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
+TABLE = "table.csv"
+"""The table of a reproduction (`emor3.table1`), over many evaluations."""
 VERSION = 2
 """Raised whenever older files can no longer be read."""
 

@@ -58,7 +58,7 @@ def write_report(paths: Sequence[Path], output: Path, refresh: float | None = No
     (but not while watching: records may come).
     """
     records = read_records(paths)
-    if not (records.runs or records.evaluations) and refresh is None:
+    if not (records.runs or records.evaluations or records.reproduced) and refresh is None:
         found = "; ".join(records.faults) or f"none in {', '.join(map(str, paths))}"
         raise UserError(f"no runs or evaluations to report: {found}")
     page, faults = render(records, refresh)
@@ -126,12 +126,14 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         runs=records.runs,
         groups=groups,
         tables=tables,
+        reproduced=records.reproduced,
         sections=curve_sections(groups),
         times=time_split(groups),
         swatch=swatch,
         svg=Markup,
         p_text=p_text,
         titles=FIGURES,
+        percent=percent,
         change=change,
         points=points,
         settings=settings,

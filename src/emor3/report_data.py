@@ -3,6 +3,7 @@
 Records may be half-written (a run still going, a killed one), so each file is read for as much as it holds.
 """
 
+import csv
 import json
 import math
 import os
@@ -15,11 +16,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emor3.errors import UserError
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION, SavedEvaluation, read_evaluation
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, ROLLOUTS, read_json
 from emor3.types import Estimate, Prediction
 
-RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS)
+RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
 CELL = ("training", "evaluation")
 """Folders of one cell of `emor3 reproduce`."""
 UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -67,12 +68,37 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class TableCell:
+    """One number of a reproduction's table."""
+
+    estimate: Estimate
+    seeds: int
+    seed_deviation: float | None
+    bold: bool
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """One part of a reproduction's table: accuracy by training and test set, or reasoning by figure."""
+
+    name: str
+    part: str
+    cells: Mapping[str, Mapping[str, TableCell]]
+    """By method and column."""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for row in self.cells.values() for column in row))
+
+
+@dataclass(frozen=True)
 class Records:
     """Everything found under the folders that were asked for."""
 
     runs: Sequence[Run]
     evaluations: Sequence[Evaluated]
     faults: Sequence[str]
+    reproduced: Sequence[Reproduced] = ()
 
 
 def read_records(paths: Sequence[Path]) -> Records:
@@ -80,16 +106,18 @@ def read_records(paths: Sequence[Path]) -> Records:
     faults = [f"{path}: no such folder" for path in paths if not path.exists()]
     found = find_records(paths)
     names = _names(list(found))
-    runs, evaluations = list[Run](), list[Evaluated]()
+    runs, evaluations, reproduced = list[Run](), list[Evaluated](), list[Reproduced]()
     for folder, files in found.items():
         name = names[folder]
+        if TABLE in files:
+            reproduced += _read_table(folder / TABLE, name, faults)
         if EVALUATION in files:
             evaluations += _read_evaluation(folder, name, faults)
         elif PREDICTIONS in files:
             faults.append(f"{name}: {PREDICTIONS} without {EVALUATION}, as older versions left it: evaluate again")
         if is_run(files):
             runs.append(_read_run(folder, name, faults))
-    return Records(runs, evaluations, faults)
+    return Records(runs, evaluations, faults, reproduced)
 
 
 def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
@@ -104,7 +132,7 @@ def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
                 name for name in folders if name not in (CHECKPOINTS, COLD_START, FINAL) and not name.endswith(".tmp")
             )
             names = set(files)
-            if names & {EVALUATION, PREDICTIONS} or is_run(names):
+            if names & {EVALUATION, PREDICTIONS, TABLE} or is_run(names):
                 found.setdefault(Path(place).resolve(), names)
     return found
 
@@ -122,6 +150,22 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
         cell = folder.parent if folder.name in CELL and folder.parent not in folders else folder
         names[folder] = str((folder if cell == base else cell).relative_to(base)) if base else folder.name
     return {folder: base.name if base and name == "." else name for folder, name in names.items()}
+
+
+def _read_table(path: Path, name: str, faults: list[str]) -> list[Reproduced]:
+    parts: dict[str, dict[str, dict[str, TableCell]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+                deviation = float(row["seed_deviation"]) if row["seed_deviation"] else None
+                estimate = Estimate(value, low, high, int(row["n"]))
+                cell = TableCell(estimate, int(row["seeds"]), deviation, row["bold"] == "True")
+                parts.setdefault(row["figure"], {}).setdefault(row["method"], {})[row["column"]] = cell
+    except UNREADABLE as error:
+        faults.append(f"{name}: {TABLE} cannot be read ({type(error).__name__}): run `emor3 reproduce` again")
+        return []
+    return [Reproduced(name, part, cells) for part, cells in parts.items()]
 
 
 def _read_evaluation(folder: Path, name: str, faults: list[str]) -> Iterator[Evaluated]:

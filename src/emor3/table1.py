@@ -16,7 +16,7 @@ from emor3 import metrics, training_table
 from emor3.errors import UserError
 from emor3.figures import FIGURES, markdown_table
 from emor3.plan import Cell, Plan
-from emor3.predictions import SavedEvaluation, read_evaluation
+from emor3.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
 from emor3.thinking import Thinking
 from emor3.types import Estimate, Prediction
@@ -275,7 +275,7 @@ def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[
         for name, row in table.items()
         for column, entry in row.items()
     ]
-    markdown, csv = folder / "table.md", folder / "table.csv"
+    markdown, csv = folder / "table.md", folder / TABLE
     markdown.write_text(to_markdown(results, cells), encoding="utf-8")
     pd.DataFrame(rows).to_csv(csv, index=False)
     return [markdown, csv]
