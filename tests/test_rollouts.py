@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data import load_samples
 from emor3.generation import open_image, vision_token_ids
-from emor3.modeling import EMBEDDED, load
+from emor3.modeling import EMBEDDED, load, sees_unchanged
 from emor3.prefixes import distinct, images_once
 from emor3.rollouts import SharedPromptTrainer
 from emor3.train import prompt_dataset
@@ -107,6 +108,40 @@ def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_train
         )
     loss_of(trainer)
     assert encoded == [3, 3, in_the_update]  # rollouts, reference, update: three distinct prompts, twelve rows
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_model_learns_the_same(
+    make_trainer, checkpointing
+):
+    found, encoded = [], []
+    for once in (False, True):
+        trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
+        trainer.model.model.visual.requires_grad_(False)
+        assert sees_unchanged(trainer.model)
+        if once:
+            trainer.encode_images_once(trainer.model)
+            for model in (trainer.model, trainer.ref_model):
+                model.model.visual.register_forward_pre_hook(
+                    lambda _, args, kwargs: encoded.append(len(kwargs["grid_thw"])), with_kwargs=True
+                )
+        loss = loss_of(trainer)
+        loss.backward()
+        found.append((loss.detach(), {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}))
+    assert encoded == [3]  # in the rollouts; the reference and the update know them
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-6, rtol=1e-5)
+    assert any(grad.abs().max() > 1e-3 for grad in found[0][1].values())
+    for name, grad in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-3)
+
+
+def test_vision_changes_where_its_weights_or_adapters_on_it_learn():
+    model, _ = load(EMBEDDED)
+    assert not sees_unchanged(model)
+    adapters = {"r": 2, "target_modules": "all-linear"}
+    assert not sees_unchanged(get_peft_model(load(EMBEDDED)[0], LoraConfig(**adapters)))
+    language_only = LoraConfig(**adapters, exclude_modules=r"(.*\.)?visual\..*")
+    assert sees_unchanged(get_peft_model(load(EMBEDDED)[0], language_only))
 
 
 def test_distinct_rows_are_found_in_any_order_and_by_every_part():

@@ -226,6 +226,8 @@ class EmoTrainer(SharedPromptTrainer):
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.encoded is not None:
+            self.encoded.forget()
         batch, dry = self._scored(inputs)
         if self.dynamic_sampling == 0:
             return batch

@@ -16,6 +16,8 @@ EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
 VISION = ("visual", "vision_tower", "vision_model")
 """Names that transformers gives the vision tower across architectures."""
+PROJECTOR = ("multi_modal_projector",)
+"""What leads from the tower to the language model, where it stands outside the tower."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -75,3 +77,11 @@ def vision_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     if not found:
         raise UserError(f"{type(model).__name__} has no vision tower to freeze: set model.freeze_vision to false")
     return found
+
+
+def sees_unchanged(model: torch.nn.Module) -> bool:
+    """Whether training leaves the way from pixels to embeddings as it is: no weight and no adapter in it learns."""
+    return not any(
+        parameter.requires_grad and not {*VISION, *PROJECTOR}.isdisjoint(name.split("."))
+        for name, parameter in model.named_parameters()
+    )

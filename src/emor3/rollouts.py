@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
+from emor3.encodings import EncodedImages
 from emor3.prefixes import UNDERSTOOD, distinct, images_once, pictures_of_rows, read
 
 
@@ -25,6 +26,15 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _runs: tuple[list[int], list[int]]
     """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
+    encoded: EncodedImages | None = None
+    """The encodings of a round, where vision does not learn."""
+
+    def encode_images_once(self, *others: PreTrainedModel) -> None:
+        """Have the policy, its reference and others whose vision is the same encode each image of a round once."""
+        self.encoded = EncodedImages()
+        models = [self.model, self.ref_model, *others]
+        for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
+            self.encoded.share(model)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with images_once(self.processing_class):

@@ -28,7 +28,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
-from emor3.modeling import VISION, load, resolve_checkpoint, save, vision_parameters
+from emor3.modeling import VISION, load, resolve_checkpoint, save, sees_unchanged, vision_parameters
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -245,7 +245,10 @@ def _reinforce(
     if recipe.model.lora and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise UserError("model.lora cannot be merged from shards: start it with recipes/accelerate/ddp.yaml instead")
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
-    scorer.judge = _judge(recipe, trainer, processor, average)
+    judge_model = _judge_model(recipe, trainer, average)
+    scorer.judge = _judge(recipe, trainer, processor, judge_model)
+    if sees_unchanged(trainer.model) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
         _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress:
@@ -279,16 +282,18 @@ def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoin
     return MovingAverage(model, recipe.judge.ema_decay, run / records.CHECKPOINTS, checkpoint)
 
 
-def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, average: MovingAverage | None) -> Judge:
-    """The judge that the recipe names, in step over the ranks. The KL reference serves as one without another copy."""
+def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
+    """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
+    if recipe.judge.model == "reference":
+        return trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]
+    return trainer.model if average is None else average.model
+
+
+def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, model: PreTrainedModel) -> Judge:
+    """The judge that the recipe names, in step over the ranks."""
     if recipe.judge.endpoint is not None:
         return EndpointJudge.from_settings(recipe.judge.endpoint)  # each rank by itself: no forwards to keep in step
-    model = trainer.model
-    if recipe.judge.model == "reference":
-        model = trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]
-    elif average is not None:
-        model = average.model
-    elif trainer.use_vllm and recipe.judge.backend == "generate":
+    if recipe.judge.model == "policy" and trainer.use_vllm and recipe.judge.backend == "generate":
         return InStepJudge(VllmJudge(trainer.vllm_generation, processor), gather_object)
     backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
     return InStepJudge(backend(model, processor, recipe.judge.batch_size), gather_object)
