@@ -145,7 +145,7 @@ def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):
 
 
 def test_the_time_split_names_mean_seconds_and_shares():
-    callback = RunCallback(None, None)
+    callback = RunCallback(None, None, None)
     callback.seconds.update({"time/generate": 1.0, "time/update": 3.0})
     callback.steps = 2
     # 4 seconds in 2 steps

@@ -11,7 +11,7 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "blocks", "taxonomy", "types"),
+    *("errors", "signals", "blocks", "taxonomy", "types"),
     *(
         "thinking",
         "reflection",
@@ -33,7 +33,7 @@ ORDER = (
     "importers.catalogue",
     *("modeling", "prefixes", "encodings", "generation", "judges", "endpoint", "vllm_judge", "judging"),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "progress", "rollouts", "grpo", "coldstart", "train"),
+    *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),

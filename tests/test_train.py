@@ -506,6 +506,8 @@ def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tm
         if complete:
             (folder / records.COMPLETE).touch()
     assert latest_checkpoint(tmp_path).name == "checkpoint-2"
+    records.remove_incomplete(tmp_path)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-2"
     assert not (tmp_path / "checkpoints" / "checkpoint-10").exists()
 
 

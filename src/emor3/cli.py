@@ -1,7 +1,8 @@
 """The `emor3` command. Heavy imports stand inside the commands, so that `--help` answers at once.
 
-Bad input ends with one line on standard error and exit status 2; a command that finds faults in data it was asked to
-go through (`score`, `data check`, `predict`) still goes through all of it and ends with 1.
+Bad input ends with one line on standard error and exit status 2, a signal with one line and 130 (Ctrl-C) or 143; a
+command that finds faults in data it was asked to go through (`score`, `data check`, `predict`) still goes through all
+of it and ends with 1.
 """
 
 import json
@@ -34,6 +35,7 @@ from emor3.cli_common import (
 from emor3.cli_data import data_app
 from emor3.cli_tools import bench_app, tiny_app
 from emor3.errors import UserError
+from emor3.signals import Stopped, received_by, stop_at_once, tell
 
 if TYPE_CHECKING:
     pass
@@ -71,10 +73,14 @@ def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
     try:
-        app()
+        with received_by(stop_at_once):
+            app()
     except UserError as error:
         print_error(error)
         sys.exit(2)
+    except Stopped as stopped:
+        tell(str(stopped))
+        sys.exit(128 + stopped.number)
 
 
 def _print_version(wanted: bool) -> None:
@@ -257,7 +263,7 @@ def report(
             for line in left_out:
                 print(f"left out: {' '.join(line.split())}", file=sys.stderr)
             print(f"written to: {output}", flush=True)
-    except KeyboardInterrupt:
+    except Stopped:
         pass
     raise typer.Exit(int(bool(left_out)))
 

@@ -190,8 +190,8 @@ class EndpointJudge:
         elif (errors := sum(self._recent)) > self.settings.max_error_share * WINDOW:
             raise UserError(
                 f"the judge at {self.settings.base_url} failed on {errors} of the last {len(self._recent)} questions "
-                f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): mend it and run again, "
-                f"training goes on with --resume; the last error: {reply.error}"
+                f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): mend it and run again; "
+                f"the last error: {reply.error}"
             )
 
 

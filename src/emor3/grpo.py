@@ -266,16 +266,20 @@ class EmoTrainer(SharedPromptTrainer):
         super().log({**logs, **seconds}, start_time)
 
 
+class NonFiniteError(UserError):
+    """The gradient is not finite, which all ranks see at once."""
+
+
 class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
-    """Stops before an update that would destroy the weights: raises UserError with the last good weights in place."""
+    """Stops before an update that would destroy the weights: raises with the last good weights in place."""
 
     def on_pre_optimizer_step(
         self, args: GRPOConfig, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
     ) -> None:
-        """Look at every gradient once; they are finite where the loss is."""
+        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not."""
         norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
         if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
-            raise UserError(
+            raise NonFiniteError(
                 f"the loss is not finite at step {state.global_step + 1}: training stopped before the update; "
-                "lower grpo.learning_rate or grpo.max_grad_norm"
+                "lower grpo.learning_rate or grpo.max_grad_norm in a new run"
             )

@@ -1,16 +1,18 @@
 """What a training run shows and records while it goes: a bar with ETA, `metrics.jsonl`, complete checkpoints."""
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from emor3.processing import save_processor
-from emor3.records import CHECKPOINTS, COMPLETE, METRICS, append_jsonl
+from emor3.records import CHECKPOINTS, COMPLETE, METRICS, append_jsonl, complete_checkpoints
 
 TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
@@ -31,9 +33,11 @@ def evaluation_bar() -> Progress:
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes a run's records from the main process and moves its progress bar."""
 
-    def __init__(self, run: Path, processor: ProcessorMixin) -> None:
+    def __init__(self, run: Path, processor: ProcessorMixin, keep: int | None) -> None:
+        """`keep`: how many checkpoints stay, None for all."""
         self.run = run
         self.processor = processor
+        self.keep = keep
         self.seconds: Counter[str] = Counter()
         self.steps = 0
         self.progress = training_bar()
@@ -58,9 +62,16 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after every part of a checkpoint is written: mark it as complete."""
+        """Mark a checkpoint as complete once every rank has written its part; only then do old ones go."""
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            self.mark_complete(state.global_step)
+            folder = self.run / CHECKPOINTS / f"checkpoint-{state.global_step}"
+            save_processor(self.processor, folder)  # as `AutoProcessor` needs it
+            (folder / COMPLETE).touch()
+            if self.keep:
+                for old in complete_checkpoints(self.run)[: -self.keep]:
+                    (old / COMPLETE).unlink()
+                    shutil.rmtree(old)
 
     def time_split(self) -> str:
         """Where the time of this process's steps went, on one line: mean seconds and share of each phase."""
@@ -70,15 +81,3 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             for name, seconds in self.seconds.most_common()
         )
         return f"time per step: {total / self.steps:.2f} s = {' + '.join(phases)}"
-
-    def mark_complete(self, step: int) -> None:
-        """Save the processor as `AutoProcessor` needs it and mark the checkpoint of `step` as complete."""
-        save_processor(self.processor, self._checkpoint(step))
-        (self._checkpoint(step) / COMPLETE).touch()
-
-    def is_complete(self, step: int) -> bool:
-        """Whether the checkpoint of `step` was written whole."""
-        return (self._checkpoint(step) / COMPLETE).is_file()
-
-    def _checkpoint(self, step: int) -> Path:
-        return self.run / CHECKPOINTS / f"checkpoint-{step}"

@@ -27,6 +27,8 @@ JUDGE = "judge.json"
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """Empty file that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+DRAFT = ".tmp"
+"""Suffix of what is being written, and renamed when it is whole."""
 
 
 def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
@@ -36,7 +38,7 @@ def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     """
     run = Path(recipe.output_dir)
     config = recipe.model_dump()
-    occupied = run.exists() and any(run.iterdir())
+    occupied = run.exists() and any(path.suffix != DRAFT for path in run.iterdir())
     if occupied and overwrite and not resume:
         if not (run / CONFIG).is_file():
             raise UserError(
@@ -66,7 +68,7 @@ def _check_same_recipe(run: Path, config: dict[str, Any]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + DRAFT)
     draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, path)
 
@@ -111,18 +113,34 @@ def _read_row(line: str, where: str) -> dict[str, Any]:
 def keep_steps(path: Path, last_step: int) -> None:
     """Drop the rows of steps after `last_step`, which a resumed run will write again."""
     if path.exists():
-        draft = path.with_name(path.name + ".tmp")
+        draft = path.with_name(path.name + DRAFT)
         draft.unlink(missing_ok=True)
         append_jsonl(draft, (row for row in read_jsonl(path) if row["step"] <= last_step))
         os.replace(draft, path)
 
 
+def complete_checkpoints(run: Path) -> list[Path]:
+    """Checkpoints that were written whole, oldest first."""
+    return sorted((mark.parent for mark in run.glob(f"{CHECKPOINTS}/checkpoint-*/{COMPLETE}")), key=checkpoint_step)
+
+
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete ones are removed."""
-    found = sorted(run.glob(f"{CHECKPOINTS}/checkpoint-*"), key=checkpoint_step)
-    for folder in [folder for folder in found if not (folder / COMPLETE).is_file()]:
-        shutil.rmtree(folder)
-    return next((folder for folder in reversed(found) if folder.exists()), None)
+    """The newest complete checkpoint."""
+    return next(reversed(complete_checkpoints(run)), None)
+
+
+def remove_incomplete(run: Path) -> None:
+    """Remove what a killed run left of the checkpoint that it was writing."""
+    for folder in run.glob(f"{CHECKPOINTS}/checkpoint-*"):
+        if not (folder / COMPLETE).is_file():
+            shutil.rmtree(folder)
+
+
+def way_on(run: Path) -> str:
+    """How to go on with a run that ended too soon, on one line."""
+    last = latest_checkpoint(run)
+    place = "its start, for no step was saved yet" if last is None else f"step {checkpoint_step(last)} ({last})"
+    return f"the same `emor3 train` command with --resume goes on from {place}"
 
 
 def checkpoint_step(folder: Path) -> int:

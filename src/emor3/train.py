@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from emor3.modeling import VISION, load, resolve_checkpoint, save, sees_unchange
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
+from emor3.resumable import LastStep, told
 from emor3.thinking import build_prompt
 from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge
@@ -41,8 +43,14 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     """Run a recipe; returns the run directory, with the trained policy under `final/`.
 
     A resumed run continues from its newest complete checkpoint and ends as if it had never stopped.
-    Raises UserError for settings or data it cannot use, and where the loss stops being finite.
+    Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
+    memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
+    with told(Path(recipe.output_dir)):
+        return _train(recipe, resume=resume, overwrite=overwrite)
+
+
+def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     samples = chosen_samples(recipe)
@@ -54,6 +62,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     if state.is_main_process:
         records.prepare_run(recipe, resume=resume, overwrite=overwrite)
+        records.remove_incomplete(run)
     state.wait_for_everyone()
     checkpoint = records.latest_checkpoint(run) if resume else None
     if state.is_main_process:
@@ -65,8 +74,19 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
     if config is not None:
         _reinforce(recipe, run, config, samples, model, processor, checkpoint)
     elif state.is_main_process:
-        save(model, processor, run / FINAL)
+        _save_final(run, model, processor)
     return run
+
+
+def _save_final(
+    run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Save the trained policy so that `final/` is whole wherever it is found."""
+    draft = run / f"{FINAL}{records.DRAFT}"
+    for folder in (draft, run / FINAL):
+        shutil.rmtree(folder, ignore_errors=True)
+    save(model, processor, draft, weights)
+    draft.rename(run / FINAL)
 
 
 def chosen_samples(recipe: Recipe) -> list[Sample]:
@@ -230,7 +250,9 @@ def _reinforce(
         _recorder(run, config.num_generations),
     )
     functions, config.reward_weights = part_rewards(scorer)
-    callback = RunCallback(run, processor)
+    callback = RunCallback(run, processor, config.save_total_limit)
+    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
+    last_step = LastStep(run, _steps_per_cycle(config))
     average = _moving_average(recipe, model, run, checkpoint)
     trainer = EmoTrainer(
         model=model,
@@ -238,7 +260,7 @@ def _reinforce(
         reward_funcs=functions,
         train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
         processing_class=processor,
-        callbacks=[*([average] if average else []), callback, StopOnNonFinite()],  # the last to save marks it whole
+        callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite()],  # the average saves first
         peft_config=lora_config(recipe.model),
         dynamic_sampling=recipe.dynamic_sampling,
     )
@@ -251,27 +273,15 @@ def _reinforce(
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
         _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
-    with callback.progress:
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except UserError:
-            _save_last_good(trainer, callback)
-            raise
+    with callback.progress, last_step.kept(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     # Whole weights also where they are sharded (FSDP2, ZeRO-3), which every rank has to take part in.
     weights = None if recipe.model.lora else trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
             print(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        save(policy.merge_and_unload() if recipe.model.lora else policy, processor, run / FINAL, weights)
-
-
-def _save_last_good(trainer: EmoTrainer, callback: RunCallback) -> None:
-    """Checkpoint of the last step whose loss was finite, by all ranks, unless it was saved when it was due."""
-    step = trainer.state.global_step
-    if step > 0 and not callback.is_complete(step):
-        trainer._save_checkpoint(trainer.model, trial=None)
-        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+        _save_final(run, policy.merge_and_unload() if recipe.model.lora else policy, processor, weights)
 
 
 def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoint: Path | None) -> MovingAverage | None:

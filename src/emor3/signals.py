@@ -1,0 +1,69 @@
+"""Ctrl-C (SIGINT) and the end of a job's time (SIGTERM): one line, no traceback, and work that can be saved is saved.
+
+Everywhere a signal raises `Stopped` at once. While a policy trains, the first one is a request (`StopRequest`).
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STANDARD_ERROR = 2
+
+
+class Stopped(BaseException):
+    """A signal ended the work; no `except Exception` takes it for an error.
+
+    The CLI prints the message on one line and exits with 128 + the signal's number, as shells count.
+    """
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        super().__init__(f"stopped by {name_of(number)}" + (f"; {kept}" if kept else ""))
+        self.number = number
+
+
+class StopRequest:
+    """Remembers the first signal, for whoever can save the work and stop; a second one raises Stopped at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Of the signal that came, 0 before."""
+
+    def __call__(self, number: int, frame: object) -> None:
+        """Receive a signal."""
+        if self.number:
+            raise Stopped(number)
+        self.number = number
+        tell(f"{name_of(number)}: finishing the step to save it; a second signal stops at once")
+
+
+def stop_at_once(number: int, frame: object) -> None:
+    """Receive a signal where there is nothing to save."""
+    raise Stopped(number)
+
+
+@contextmanager
+def received_by(receive: Callable[[int, object], None]) -> Iterator[None]:
+    """Hand both signals to a function meanwhile; changes nothing outside the main thread, which alone gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell(line: str) -> None:
+    """Write a line to standard error, once for all ranks, past Python's buffer, which a handler must not enter."""
+    if os.environ.get("RANK", "0") == "0":
+        os.write(STANDARD_ERROR, f"{line}\n".encode())
+
+
+def name_of(number: int) -> str:
+    """Name of a signal, as SIGTERM."""
+    return signal.Signals(number).name
