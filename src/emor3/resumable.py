@@ -30,8 +30,8 @@ NO_MEMORY = (
 CPU_ALLOCATOR = "DefaultCPUAllocator"
 """Torch has no exception of its own for the memory of the CPU, only this word in a RuntimeError."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-DISK_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed")
-"""What safetensors and torch make of the same errors."""
+DISK_FULL_TEXTS = ("os error 28", "os error 122", "os error 27", "PytorchStreamWriter failed", "unexpected pos")
+"""What safetensors (with the numbers of Linux) and torch make of the same errors."""
 
 
 class LastStep(TrainerCallback):  # type: ignore[misc]
@@ -99,7 +99,9 @@ def told(run: Path) -> Iterator[None]:
         if is_out_of_memory(error):
             raise UserError(f"{NO_MEMORY}; {way_on(run)}") from None
         if is_disk_full(error):
-            raise UserError(f"no space left on the disk of {run}: make room; {way_on(run)}") from None
+            raise UserError(
+                f"no room to write to {run}, the disk or a quota is full: make room; {way_on(run)}"
+            ) from None
         raise
 
 

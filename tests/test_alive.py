@@ -1,0 +1,398 @@
+"""Staying alive: signals, kills, a full disk and every other end of a run leave it resumable, bit for bit."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from emor3 import cli, signals
+from emor3.config import Recipe
+from emor3.endpoint import EndpointJudge, NoReplyError
+from emor3.grpo import EmoTrainer, PartReward
+from emor3.records import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
+from emor3.resumable import is_out_of_memory
+from emor3.signals import Stopped
+from emor3.train import train as run_training
+from emor3.types import Reply
+
+GRPO = {
+    "max_steps": 3,
+    "num_generations": 2,
+    "per_device_train_batch_size": 4,
+    "max_completion_length": 6,
+    "learning_rate": 1e-2,
+    "save_steps": 3,
+}
+TWO_STEPS_A_CYCLE = {"max_steps": 4, "save_steps": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
+
+
+def recipe_of(output, data, checkpoint, changes):
+    return {
+        "output_dir": str(output),
+        "model": {"path": checkpoint},
+        "data": {"train": str(data)},
+        **changes,
+        "grpo": GRPO | changes.get("grpo", {}),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, scenes, random_checkpoint):
+    """A run that nothing ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
+        recipe = recipe_of(tmp_path_factory.mktemp("whole") / "run", scenes, random_checkpoint, {})
+        return run_training(Recipe.model_validate(recipe))
+
+
+@pytest.fixture
+def photos(tmp_path, scenes):
+    """The same images in a folder that a test may spoil."""
+    return Path(shutil.copytree(scenes, tmp_path / "photos"))
+
+
+@pytest.fixture
+def train(monkeypatch, capfd, tmp_path, photos, random_checkpoint):
+    """Run `emor3 train` in this process; returns its exit status and what it wrote to standard error."""
+    monkeypatch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *flags, **changes):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(recipe_of(name, photos, random_checkpoint, changes)))
+        monkeypatch.setattr(sys, "argv", ["emor3", "train", str(path), *flags])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+        return status, capfd.readouterr().err
+
+    return run
+
+
+def rewards_by_length(original):
+    """Reward functions that pay for the characters of a completion.
+
+    A random policy earns nothing, and weights that never move resume exactly whatever is lost.
+    """
+
+    def paid(self, completions, **columns):
+        original(self, completions, **columns)
+        return [len(completion[0]["content"]) % 7 / 7 for completion in completions]
+
+    return paid
+
+
+def at_step(monkeypatch, number, happen):
+    """Let something happen in the middle of a training step, once its gradients are there."""
+    original = EmoTrainer.training_step
+
+    def step(self, *args, **kwargs):
+        loss = original(self, *args, **kwargs)
+        if self.state.global_step == number - 1:
+            happen(self)
+        return loss
+
+    monkeypatch.setattr(EmoTrainer, "training_step", step)
+    return partial(monkeypatch.setattr, EmoTrainer, "training_step", original)
+
+
+def ended_alike(run, whole):
+    """Whether two runs have the same final weights and the same rows, each step once."""
+    rows = [
+        [
+            [(row["step"], row["group"], row["completion"]) for row in read_jsonl(folder / "rollouts.jsonl")]
+            + [(row["step"], row["loss"]) for row in read_jsonl(folder / "metrics.jsonl")]
+        ]
+        for folder in (run, whole)
+    ]
+    weights = [load_file(folder / "final" / "model.safetensors") for folder in (run, whole)]
+    return rows[0] == rows[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def steps_saved(run):
+    return [folder.name for folder in complete_checkpoints(run)]
+
+
+def line_of(told, start):
+    """The one line that starts so, after making sure that no traceback was shown."""
+    assert "Traceback" not in told
+    found = [line for line in told.splitlines() if line.startswith(start)]
+    assert len(found) == 1, told
+    return found[0]
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "cycle", "saved"),
+    [
+        (signal.SIGINT, 130, {}, 1),
+        # The second step uses the completions of the first, so it is taken before the run stops.
+        (signal.SIGTERM, 143, TWO_STEPS_A_CYCLE, 2),
+    ],
+)
+def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
+    train, tmp_path, whole, monkeypatch, number, status, cycle, saved
+):
+    if cycle:
+        assert train("whole", grpo=cycle)[0] == 0
+        whole = tmp_path / "whole"
+    undo = at_step(monkeypatch, 1, lambda _: os.kill(os.getpid(), number))
+    ended, told = train("run", grpo=cycle)
+    assert ended == status
+    assert line_of(told, f"{number.name}: finishing the step")
+    line = line_of(told, f"stopped by {number.name}; ")
+    assert f"--resume goes on from step {saved} " in line
+    assert steps_saved(tmp_path / "run") == [f"checkpoint-{saved}"]
+    undo()
+    assert train("run", "--resume", grpo=cycle)[0] == 0
+    assert ended_alike(tmp_path / "run", whole)
+
+
+def test_a_second_signal_stops_at_once(train, tmp_path, monkeypatch):
+    at_step(monkeypatch, 2, lambda _: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+    ended, told = train("run", grpo={"save_steps": 1})
+    assert ended == 143
+    assert "goes on from step 1 " in line_of(told, "stopped by SIGTERM; ")
+
+
+def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(train, tmp_path, monkeypatch):
+    cold = {"samples": 4, "steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    assert train("whole", cold_start=cold, grpo={"max_steps": 1})[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("emor3.coldstart.SFTTrainer.train", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        ended, told = train("run", cold_start=cold, grpo={"max_steps": 1})
+    assert ended == 143
+    assert "--resume goes on from its start, for no step was saved yet" in line_of(told, "stopped by SIGTERM; ")
+    assert not (tmp_path / "run" / COLD_START / COMPLETE).exists()
+    assert train("run", "--resume", cold_start=cold, grpo={"max_steps": 1})[0] == 0
+    assert ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+def test_every_other_command_ends_on_ctrl_c_with_one_line(monkeypatch, capfd):
+    monkeypatch.setattr("emor3.scoring.score_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", ["emor3", "score", "x.jsonl"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capfd.readouterr().err == "stopped by SIGINT\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_only_the_first_rank_speaks(monkeypatch, capfd):
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        signals.tell(f"rank {rank}")
+    assert capfd.readouterr().err == "rank 0\n"
+
+
+def test_no_handler_of_errors_takes_a_signal_for_one():
+    assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, photos, random_checkpoint):
+    path = tmp_path / "recipe.yaml"
+    grpo = GRPO | {"max_steps": 200, "save_steps": 200, "per_device_train_batch_size": 2}
+    content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "grpo": grpo}
+    path.write_text(yaml.safe_dump(content | {"data": {"train": str(photos)}}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    process = subprocess.Popen(
+        [*launcher, "emor3.cli", "train", str(path)],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGTERM)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode != 0
+    assert "emor3.signals" not in told  # no traceback of ours
+    last = latest_checkpoint(tmp_path / "run")
+    # Rank 0, which got no signal, says where it goes on; both wrote their part of the checkpoint.
+    assert f"goes on from step {last.name.removeprefix('checkpoint-')} " in told
+    assert {path.name for path in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def vanish(photos, _):
+    (photos / "images").rename(photos / "moved")
+
+
+def spoil(photos, _):
+    for path in (photos / "images").glob("*.png"):
+        path.rename(path.with_suffix(".whole"))
+        path.write_bytes(path.with_suffix(".whole").read_bytes()[:100])
+
+
+def not_a_number(photos, trainer):
+    next(p for p in trainer.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
+
+
+def full_gpu(photos, _):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def full_machine(photos, _):
+    torch.empty(10**15)
+
+
+def mend(photos):
+    if (photos / "moved").exists():
+        (photos / "moved").rename(photos / "images")
+    for path in (photos / "images").glob("*.whole"):
+        path.rename(path.with_suffix(".png"))
+
+
+FAILURES = {  # step in which it happens; what; and the advice. Images are read a step ahead.
+    "vanished image folder": (1, vanish, "does not exist: check its path"),
+    "unreadable image": (1, spoil, "cannot be read"),
+    "gradients that are not finite": (2, not_a_number, "lower grpo.learning_rate"),
+    "memory of the GPU": (2, full_gpu, "smaller grpo.per_device_train_batch_size"),
+    "memory of the machine": (2, full_machine, "smaller grpo.per_device_train_batch_size"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_keeps_the_last_step_and_ends_with_one_line(train, photos, whole, tmp_path, monkeypatch, failure):
+    step, happen, advice = FAILURES[failure]
+    undo = at_step(monkeypatch, step, partial(happen, photos))
+    ended, told = train("run")
+    line = line_of(told, "error: ")
+    assert ended == 2
+    assert advice in line
+    assert steps_saved(tmp_path / "run") == ["checkpoint-1"]  # though none was due before the last step
+    assert "with --resume goes on from step 1 " in line
+    undo()
+    mend(photos)
+    assert train("run", "--resume")[0] == 0
+    assert ended_alike(tmp_path / "run", whole)
+
+
+def test_a_failure_inside_a_generation_cycle_saves_nothing_that_would_not_resume_exactly(train, tmp_path, monkeypatch):
+    at_step(monkeypatch, 2, partial(full_gpu, None))
+    ended, told = train("run", grpo=TWO_STEPS_A_CYCLE)
+    assert ended == 2
+    assert "goes on from its start" in line_of(told, "error: ")
+    assert steps_saved(tmp_path / "run") == []
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory():
+    assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
+
+
+def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
+    endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0, "max_error_share": 0}
+    judge = {"model": "endpoint", "endpoint": endpoint}
+    alive = [True]
+
+    def try_once(self, question, urls):
+        if not alive[0]:
+            raise NoReplyError("ConnectError: refused", again=True)
+        return Reply("Yes")
+
+    monkeypatch.setattr(EndpointJudge, "_try_once", try_once)
+    # Descriptions, without which the judge is not asked.
+    monkeypatch.setattr("emor3.grpo._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}")
+    assert train("whole", judge=judge)[0] == 0
+    at_step(monkeypatch, 2, lambda _: alive.__setitem__(0, False))
+    ended, told = train("run", judge=judge)
+    line = line_of(told, "error: the judge at http://127.0.0.1:9/v1 failed")
+    assert ended == 2
+    assert "goes on from step 2 " in line
+    alive[0] = True
+    assert train("run", "--resume", judge=judge)[0] == 0
+    assert ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+@pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints/checkpoint-2/optimizer.pt"])
+def test_a_full_disk_leaves_the_last_whole_checkpoint(train, whole, tmp_path, monkeypatch, file):
+    full = tmp_path / "run" / file
+
+    def fill(_):
+        full.parent.mkdir(exist_ok=True)
+        if full.exists():
+            full.rename(tmp_path / "kept")
+        full.symlink_to("/dev/full")
+
+    undo = at_step(monkeypatch, 2, fill)
+    ended, told = train("run", grpo={"save_steps": 1})
+    assert ended == 2
+    assert "goes on from step 1 " in line_of(told, "error: no room to write to run")
+    undo()
+    full.unlink()
+    if (tmp_path / "kept").exists():
+        (tmp_path / "kept").rename(full)
+    assert train("run", "--resume", grpo={"save_steps": 1})[0] == 0
+    assert ended_alike(tmp_path / "run", whole)
+
+
+def test_weights_that_cannot_be_written_leave_the_checkpoint_before(train, tmp_path, monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE)
+    at_step(monkeypatch, 2, lambda _: limit((1_000_000, before[1])))  # less than the weights
+    try:
+        ended, told = train("run", grpo={"save_steps": 1})
+    finally:
+        limit(before)
+    assert ended == 2
+    assert "goes on from step 1 " in line_of(told, "error: no room to write to run")
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(train, tmp_path, monkeypatch):
+    seen = []
+    original = EmoTrainer._save_checkpoint
+
+    def save(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        seen.append(steps_saved(tmp_path / "run"))  # a kill here would find these
+
+    monkeypatch.setattr(EmoTrainer, "_save_checkpoint", save)
+    assert train("run", grpo={"save_steps": 1, "max_steps": 3, "save_total_limit": 1})[0] == 0
+    assert seen == [[], ["checkpoint-1"], ["checkpoint-2"]]
+    assert {path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir()} >= {"checkpoint-3"}
+    assert steps_saved(tmp_path / "run") == ["checkpoint-3"]
+
+
+def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_used(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.tmp").write_text('{"outp')
+    assert train("run", "--resume", grpo={"max_steps": 1})[0] == 0
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint():
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills", "4", "--steps", "4"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills" in done.stdout
