@@ -200,6 +200,15 @@ def test_only_the_first_rank_speaks(monkeypatch, capfd):
     assert capfd.readouterr().err == "rank 0\n"
 
 
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.received_by(signals.stop_at_once):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_no_handler_of_errors_takes_a_signal_for_one():
     assert not issubclass(Stopped, Exception)
 
@@ -282,7 +291,7 @@ def test_a_failure_keeps_the_last_step_and_ends_with_one_line(train, photos, who
     assert ended == 2
     assert advice in line
     assert steps_saved(tmp_path / "run") == ["checkpoint-1"]  # though none was due before the last step
-    assert "with --resume goes on from step 1 " in line
+    assert "with the same recipe and --resume goes on from step 1 " in line
     undo()
     mend(photos)
     assert train("run", "--resume")[0] == 0

@@ -17,7 +17,7 @@ def test_the_methods_we_wrap_still_exist_and_take_what_they_took():
     assert list(inspect.signature(GRPOTrainer._calculate_rewards).parameters) == [
         *("self", "inputs", "prompts", "completions", "completion_ids_list")
     ]
-    for name in ("_generate", "_get_per_token_logps_and_entropies", "training_step", "log"):
+    for name in ("_generate", "_load_from_checkpoint", "_get_per_token_logps_and_entropies", "training_step", "log"):
         assert getattr(EmoTrainer, name) is not getattr(GRPOTrainer, name)
 
 

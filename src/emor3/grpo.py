@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig
@@ -200,6 +201,11 @@ class EmoTrainer(SharedPromptTrainer):
         self.dynamic_sampling = dynamic_sampling
         self._equal_groups = torch.empty(0)
         super().__init__(*args, **kwargs)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""

@@ -140,7 +140,7 @@ def way_on(run: Path) -> str:
     """How to go on with a run that ended too soon, on one line."""
     last = latest_checkpoint(run)
     place = "its start, for no step was saved yet" if last is None else f"step {checkpoint_step(last)} ({last})"
-    return f"the same `emor3 train` command with --resume goes on from {place}"
+    return f"`emor3 train` with the same recipe and --resume goes on from {place}"
 
 
 def checkpoint_step(folder: Path) -> int:

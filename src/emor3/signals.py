@@ -46,11 +46,15 @@ def stop_at_once(number: int, frame: object) -> None:
 
 @contextmanager
 def received_by(receive: Callable[[int, object], None]) -> Iterator[None]:
-    """Hand both signals to a function meanwhile; changes nothing outside the main thread, which alone gets signals."""
+    """Hand both signals to a function meanwhile, but for ignored ones, as of a job that a script put in the background.
+
+    Changes nothing outside the main thread, which alone gets signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in heard}
     try:
         yield
     finally:
