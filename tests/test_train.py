@@ -450,21 +450,6 @@ def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(tmp_path, s
 # --- what can go wrong ------------------------------------------------------------------------------------------------
 
 
-def test_a_non_finite_loss_stops_with_the_last_good_step_saved_and_can_be_resumed(
-    tmp_path, scenes, random_checkpoint, monkeypatch
-):
-    path = write_recipe(tmp_path, scenes, random_checkpoint, grpo={"max_steps": 3, "save_steps": 3})
-    original = training_step_of(monkeypatch, spoil_at=1)
-    with pytest.raises(UserError, match="not finite at step 2"):
-        train(load_recipe(path))
-    run = tmp_path / "run"
-    assert latest_checkpoint(run).name == "checkpoint-1"
-    assert all(torch.isfinite(value).all() for value in weights_of(latest_checkpoint(run)).values())
-    monkeypatch.setattr(EmoTrainer, "training_step", original)
-    train(load_recipe(path), resume=True)
-    assert [row["step"] for row in metrics_of(run)] == [1, 2, 3]
-
-
 def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoint_that_was_due_as_it_was(
     tmp_path, scenes, random_checkpoint, monkeypatch, capsys
 ):
