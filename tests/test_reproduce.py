@@ -17,8 +17,8 @@ from emor3.errors import UserError
 from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
 from emor3.records import METRICS, append_jsonl
-from emor3.table1 import Results, accuracy_table, reasoning_table, to_markdown, write_tables
-from emor3.uncertainty import mcnemar
+from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
+from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -120,6 +120,10 @@ def filled(tmp_path, monkeypatch):
     return Results(plan, cells)
 
 
+def markdown_of(results, folder):
+    return write_tables(results, cells_of(results.plan), folder)[0].read_text(encoding="utf-8")
+
+
 def test_a_number_is_the_mean_over_seeds_and_averages_weigh_cells_equally(filled):
     row = accuracy_table(filled)["grpo"]
     assert row["a → b"].estimate.value == row["all"].estimate.value == pytest.approx(0.5)  # 4 and 6 of 10
@@ -146,8 +150,9 @@ def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(f
 
 def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
     table = accuracy_table(filled)
-    change, p_value = filled.difference("vanilla", "grpo", [("a", "a")], lambda p: p.predicted == p.sample.label)
-    assert change == pytest.approx(-0.3)
+    changes = filled.changes("vanilla", "grpo", [("a", "a")], lambda p: p.predicted == p.sample.label)
+    p_value = sign_flip(changes, seed=0)
+    assert changes.sum() == pytest.approx(-0.3)
     # 4 items lose (two of them in one seed only): as good as McNemar on 4 lost items
     assert p_value == pytest.approx(mcnemar([True] * 4, [False] * 4), abs=0.02)
     assert table["grpo"]["a → a"].p_value is None
@@ -157,7 +162,7 @@ def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
 def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled, tmp_path):
     shutil.rmtree(tmp_path / "out" / "emo_r3" / "a")
     plan = filled.plan
-    text = to_markdown(Results(plan, cells_of(plan)), cells_of(plan))
+    text = markdown_of(Results(plan, cells_of(plan)), tmp_path)
     ours = next(line for line in text.splitlines() if line.startswith("| emo_r3"))
     assert ours.count(" - ") >= 3
     assert "consistency" not in reasoning_table(filled)["vanilla"]
@@ -205,7 +210,7 @@ def record(cell, values):
         append_jsonl(cell.training / METRICS, [row])
 
 
-def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_each_seed(filled):
+def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_each_seed(filled, tmp_path):
     cells = cells_of(filled.plan)
     ours = [cell for cell in cells if (cell.method, cell.domain) == ("emo_r3", "a")]
     for cell, top in zip(ours, (1.0, 0.5), strict=True):
@@ -216,12 +221,12 @@ def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_ea
     assert course.start == (0.0, 0.0)
     assert course.end == (1.0, 0.5)
     assert training_table.seconds(runs["emo_r3", "a"])["generate"] == pytest.approx(1.5)  # 3 s in every second step
-    text = to_markdown(filled, cells)
+    text = markdown_of(filled, tmp_path)
     assert "| emo_r3 | a | 2 | - | - | - | - | 0.0 → 75.0% ±35.4 |" in text
 
 
-def test_without_records_of_training_there_is_no_table_of_it(filled):
-    assert "In training" not in to_markdown(filled, cells_of(filled.plan))
+def test_without_records_of_training_there_is_no_table_of_it(filled, tmp_path):
+    assert "In training" not in markdown_of(filled, tmp_path)
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------

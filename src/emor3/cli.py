@@ -429,6 +429,8 @@ def reproduce(
 
     Goes on where an earlier call stopped.
     """
+    from rich.console import Console
+
     from emor3 import reproduce as reproduction
     from emor3.plan import cells_of, load_plan
 
@@ -437,14 +439,15 @@ def reproduce(
         reproduction.end_with_parent()
         reproduction.run_cell(settings, cell)
         return
-    from emor3.table1 import Results, to_markdown, write_tables
+    from emor3.table1 import Results, write_tables
 
     cells = cells_of(settings)
     show(reproduction.plan_table(settings, cells))
     failed = reproduction.run_plan(settings, plan, quick)
     results = Results(settings, cells)
-    paths = write_tables(results, cells, Path(settings.output_dir))
-    print(to_markdown(results, cells))
+    with Console(stderr=True).status("intervals and paired tests"):
+        paths = write_tables(results, cells, Path(settings.output_dir))
+    print(paths[0].read_text(encoding="utf-8"))
     print("written to: " + ", ".join(map(str, paths)))
     raise typer.Exit(int(bool(failed)))
 

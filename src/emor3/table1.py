@@ -52,6 +52,8 @@ class Entry:
 
 
 Check = Callable[[Prediction], bool | None]
+Rows = Mapping[str, Mapping[str, Entry]]
+"""Numbers by method and column."""
 
 
 class Results:
@@ -113,18 +115,17 @@ class Results:
         runs = zip(*(self.predictions[method][column] for column in columns), strict=False)
         return [float(np.mean([_share(run, check) for run in seed])) for seed in runs]
 
-    def difference(self, method: str, other: str, columns: Sequence[Column], check: Check) -> tuple[float, float]:
-        """Change from `other` to `method` and its p-value: sign flips of whole items, all columns weighing the same."""
+    def changes(self, method: str, other: str, columns: Sequence[Column], check: Check) -> Floats:
+        """Change from `other` to `method` by item, all columns weighing the same; their sum is the whole change."""
         mine, theirs = self.sums(method, columns, check), self.sums(other, columns, check)
         if mine is None or theirs is None:
-            return np.nan, np.nan
+            return np.array([np.nan])
         parts: dict[tuple[str, str], float] = defaultdict(float)
         for sign, (table, items) in ((1.0, mine), (-1.0, theirs)):
             weighted = (table[..., 0] / table[..., 1].sum(0)).mean(-1)
             for item, value in zip(items, weighted, strict=True):
                 parts[item] += sign * float(value)
-        changes = np.array(list(parts.values()))
-        return float(changes.sum()), sign_flip(changes, seed=0)
+        return np.array(list(parts.values()))
 
 
 def _share(run: Sequence[Prediction], check: Check) -> float:
@@ -149,7 +150,7 @@ def accuracy_table(results: Results) -> dict[str, dict[str, Entry]]:
     reference = results.plan.reference
     for group, columns in groups.items():
         p_values = {
-            name: results.difference(name, reference, columns, is_correct)[1]
+            name: sign_flip(results.changes(name, reference, columns, is_correct), seed=0)
             for name in table
             if name != reference and group in table[name] and group in table.get(reference, {})
         }
@@ -186,7 +187,7 @@ def _clear_winners(
         ranked = sorted((name for name in table if group in table[name]), key=lambda n: -table[n][group].estimate.value)
         if len(ranked) > 1:
             best[group] = ranked[0]
-            p_values[group] = results.difference(ranked[0], ranked[1], columns, is_correct)[1]
+            p_values[group] = sign_flip(results.changes(ranked[0], ranked[1], columns, is_correct), seed=0)
     return [(group, best[group]) for group, p_value in holm(p_values).items() if p_value < 0.05]
 
 
@@ -202,9 +203,9 @@ def reasoning_table(results: Results) -> dict[str, dict[str, Entry]]:
     return table
 
 
-def to_markdown(results: Results, cells: Sequence[Cell]) -> str:
+def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoning: Rows) -> str:
     """All tables as Markdown: accuracy, differences, reasoning, training. Percent, 95% intervals, seeds and items."""
-    accuracy, groups = accuracy_table(results), list(results.groups())
+    groups = list(results.groups())
     seeds = {name: str(max((entry.seeds for entry in row.values()), default=0)) for name, row in accuracy.items()}
     items = {test: len({p.sample.id for p in runs[0]}) for _, test, runs in _runs(results)}
     others = [name for name in accuracy if name != results.plan.reference]
@@ -223,10 +224,7 @@ def to_markdown(results: Results, cells: Sequence[Cell]) -> str:
         "## Reasoning, %, all cells, fixed judge\n",
         markdown_table(
             ["method", *(FIGURES[figure].strip() for figure in REASONING)],
-            (
-                [name, *(_cell(row.get(figure)) for figure in REASONING)]
-                for name, row in reasoning_table(results).items()
-            ),
+            ([name, *(_cell(row.get(figure)) for figure in REASONING)] for name, row in reasoning.items()),
         ),
         training_table.to_markdown(cells),
     ]
@@ -260,22 +258,24 @@ def _cell(entry: Entry | None) -> str:
 
 
 def _change(results: Results, method: str, average: str, entry: Entry | None) -> str:
-    change, _ = results.difference(method, results.plan.reference, results.cells_of_average(average), is_correct)
     if entry is None or entry.p_value is None:
         return "-"
+    columns = results.cells_of_average(average)
+    change = results.changes(method, results.plan.reference, columns, is_correct).sum()
     return f"{100 * change:+.1f} (p {'< .001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'})"
 
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
     """Write `table.md` and `table.csv` (one row per number of an evaluation); returns their paths."""
+    accuracy, reasoning = accuracy_table(results), reasoning_table(results)
     rows = [
         {"figure": figure, "method": name, "column": column, **vars(entry.estimate), "seeds": entry.seeds}
         | {"seed_deviation": entry.seed_deviation, "p_value": entry.p_value, "bold": entry.bold}
-        for figure, table in (("accuracy", accuracy_table(results)), ("reasoning", reasoning_table(results)))
+        for figure, table in (("accuracy", accuracy), ("reasoning", reasoning))
         for name, row in table.items()
         for column, entry in row.items()
     ]
     markdown, csv = folder / "table.md", folder / TABLE
-    markdown.write_text(to_markdown(results, cells), encoding="utf-8")
+    markdown.write_text(to_markdown(results, cells, accuracy, reasoning), encoding="utf-8")
     pd.DataFrame(rows).to_csv(csv, index=False)
     return [markdown, csv]
