@@ -100,7 +100,7 @@ def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
         ("model.path=./photos", "it has no config.json"),
         ("reward.reflective=0.95", "exceed 1"),
         ("reward.format=1.5", "a number from 0 to 1"),
-        ("data.labels=moods.yaml", "moods.yaml: cannot read the label set"),
+        ("data.labels=moods.yaml", "cannot read the label set moods.yaml"),
         ("data.labels=moods", "unknown label set 'moods'"),
         ("template=prompt.txt", "template 'prompt.txt' is neither a shipped template nor a file"),
         ("nonsense", "--set takes KEY=VALUE"),

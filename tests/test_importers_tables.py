@@ -11,7 +11,7 @@ from PIL import Image
 import layouts
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.generation import open_image
+from emor3.images import open_image
 from emor3.importers.catalogue import import_data
 
 

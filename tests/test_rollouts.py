@@ -7,7 +7,8 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data import load_samples
-from emor3.generation import open_image, vision_token_ids
+from emor3.generation import vision_token_ids
+from emor3.images import open_image
 from emor3.modeling import EMBEDDED, load, sees_unchanged
 from emor3.prefixes import distinct, images_once
 from emor3.rollouts import SharedPromptTrainer

@@ -11,7 +11,7 @@ from PIL import Image
 from emor3 import taxonomy
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.generation import open_image
+from emor3.images import open_image
 from emor3.sampling import draw, pick_data, read_ids, read_sizes, sample_data
 from emor3.types import Sample
 

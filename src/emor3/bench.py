@@ -27,8 +27,9 @@ from trl import GRPOTrainer
 
 from emor3.config import load_recipe
 from emor3.errors import UserError
-from emor3.generation import Request, chat, open_image, vision_token_ids
+from emor3.generation import Request, chat, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
+from emor3.images import open_image
 from emor3.judges import ScoreJudge, evaluating
 from emor3.modeling import resolve_checkpoint
 from emor3.quickstart import RECIPE

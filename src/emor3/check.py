@@ -15,7 +15,7 @@ from emor3.config import Recipe
 from emor3.data import label_set_for, label_spec, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
 from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
-from emor3.generation import open_image
+from emor3.images import open_image
 from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
 from emor3.thinking import build_prompt

@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError
-from emor3.generation import open_image
+from emor3.images import open_image
 from emor3.thinking import build_prompt
 from emor3.types import Sample
 

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emor3.blocks import Block, describe_fault
 from emor3.errors import UserError
 from emor3.rewards import RewardSettings
 from emor3.thinking import Thinking
+from emor3.yaml_text import parse_yaml, read_yaml
 
 OWNED = {
     "output_dir": "output_dir",
@@ -209,12 +209,7 @@ class Recipe(Block):
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Recipe of a YAML file with `a.b=value` overrides (values are YAML). Raises UserError for what it cannot use."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the recipe {path} is not YAML: {error}") from None
+    content = read_yaml(Path(path), "recipe")
     if not isinstance(content, dict):
         raise UserError(f"the recipe {path} must be a mapping of settings, see recipes/quickstart.yaml")
     return build_recipe(content, overrides, str(path))
@@ -244,7 +239,4 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content[parent]
         if not isinstance(content, dict):
             raise UserError(f"--set {override}: {parent!r} is a single setting, it has no parts")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not YAML; quote it") from None
+    content[last] = parse_yaml(value, f"--set {override}: the value")

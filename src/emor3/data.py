@@ -9,6 +9,7 @@ or a theme must never reach a model. A file `labels.yaml` beside the manifest na
 import json
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from emor3 import taxonomy
 from emor3.errors import UserError
 from emor3.taxonomy import LabelSet
 from emor3.types import Attribute, Sample
+from emor3.yaml_text import read_yaml
 
 MANIFEST = "metadata.jsonl"
 LABELS = "labels.yaml"
@@ -131,20 +131,25 @@ def split_of(row: Mapping[str, Any]) -> str:
 
 
 def read_label(row: Mapping[str, Any], label_field: str, where: str) -> str:
-    """The row's label as it is written there. Raises UserError where it is missing or not a string."""
+    """The row's label as it is written there. Raises UserError where it is missing, blank or not a string."""
     label = row.get(label_field)
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not _normalise(label):
         raise UserError(f"{where}: {label_field!r} must be a label in words, found {label!r}")
     return label
 
 
 def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[str]:
-    """Labels that a row names: its own and those that viewers could vote for. Raises UserError as read_label."""
+    """Labels that a row names: its own and those that viewers could vote for. Raises UserError where one is blank."""
     votes = row.get("distribution") if label_field == "label" else None
-    return [read_label(row, label_field, where), *(votes if isinstance(votes, dict) else ())]
+    voted = votes if isinstance(votes, dict) else {}
+    if not all(map(_normalise, voted)):
+        raise UserError(f"{where}: 'distribution' has votes for a blank label")
+    return [read_label(row, label_field, where), *voted]
 
 
-_match = lru_cache(maxsize=4096)(taxonomy.match)  # a large manifest writes the same few labels again and again
+# A large manifest writes the same few labels again and again.
+_normalise = lru_cache(maxsize=4096)(taxonomy.normalise)
+_match = lru_cache(maxsize=4096)(taxonomy.match)
 
 
 def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_field: str, where: str) -> Sample:
@@ -185,10 +190,10 @@ def _distribution(row: Mapping[str, Any], labels: LabelSet, where: str) -> dict[
     votes = row.get("distribution")
     if votes is None:
         return None
-    if not isinstance(votes, dict) or not all(isinstance(n, int | float) and 0 <= n < math.inf for n in votes.values()):
+    if not isinstance(votes, dict) or not all(_is_finite(n) and n >= 0 for n in votes.values()):
         raise UserError(f"{where}: 'distribution' must map labels to votes or shares of at least 0")
     total = sum(votes.values())
-    shares = {_match(name, labels): n / total for name, n in votes.items()} if total > 0 else {}
+    shares = {_match(name, labels): n / total for name, n in votes.items()} if 0 < total < math.inf else {}
     named = {label: share for label, share in shares.items() if label is not None}
     if len(named) != len(votes):
         raise UserError(f"{where}: 'distribution' must hold votes for labels of the set {labels.name}, each once")
@@ -223,9 +228,14 @@ def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:
     value = row.get(field)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(value):
         raise UserError(f"{where}: {field!r} must be a number, found {value!r}")
     return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold: JSON has NaN, Infinity and whole numbers of any length."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def label_set_for(spec: LabelSpec, found: Iterable[str]) -> LabelSet:
@@ -257,10 +267,7 @@ def _label_set_of(found: Iterable[str]) -> LabelSet:
 
 
 def _read_label_set(path: Path) -> LabelSet:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot read the label set ({error})") from None
+    values = read_yaml(path, "label set")
     if isinstance(values, str):
         return taxonomy.get_label_set(values)
     return taxonomy.label_set_from(values, path.stem)

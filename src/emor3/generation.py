@@ -4,35 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from emor3.errors import UserError
+from emor3.images import open_image
 from emor3.prefixes import images_once
 
 Request = tuple[str | None, str]
 """Path of an image, or None, and the text of the user turn."""
-
-MAX_IMAGE_PIXELS = 64_000_000
-"""Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
-
-MAX_ASPECT_RATIO = 200
-"""Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
-
-
-def open_image(path: str) -> Image.Image:
-    """The picture as RGB, upright. Raises UserError naming the file if it is missing, too large, a strip or broken."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
-            if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
-                raise UserError(f"image {path} is {image.width} x {image.height} pixels, too long a strip: crop it")
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"image {path} does not exist: check its path") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise UserError(f"image {path} cannot be read ({error}): repair or remove it") from None
 
 
 def chat(text: str, with_image: bool) -> list[dict[str, Any]]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from emor3.blocks import Block, describe_fault
 from emor3.config import Recipe, build_recipe
 from emor3.errors import UserError
+from emor3.yaml_text import read_yaml
 
 
 class EvaluationBlock(Block):
@@ -90,12 +90,7 @@ class Cell:
 
 def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
     """The plan of a YAML file, shortened by `quick`. Raises UserError for what it cannot use."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the plan {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the plan {path} is not YAML: {error}") from None
+    content = read_yaml(path, "plan")
     try:
         plan = Plan.model_validate(content)
     except ValidationError as error:

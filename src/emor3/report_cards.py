@@ -8,8 +8,8 @@ from io import BytesIO
 from random import Random
 from typing import Any
 
-from PIL import Image, ImageOps
-
+from emor3.errors import UserError
+from emor3.images import open_image
 from emor3.predictions import prediction_row
 from emor3.report_data import UNREADABLE, Evaluated, Run, is_number
 
@@ -46,7 +46,7 @@ class Pictures:
             return None
         try:
             uri = thumbnail(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except UserError:
             self.missing.append(path)
             return None
         self._left -= len(uri)
@@ -56,10 +56,8 @@ class Pictures:
 
 
 def thumbnail(path: str) -> str:
-    """A picture as a small data URI: PNG for small drawings, else JPEG. Raises OSError and others as Pillow does."""
-    with Image.open(path) as opened:
-        opened.draft("RGB", (2 * LONGEST_SIDE, 2 * LONGEST_SIDE))
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    """A picture as a small data URI: PNG for small drawings, else JPEG. Raises UserError as open_image does."""
+    image = open_image(path, at_least=2 * LONGEST_SIDE)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     form = "PNG" if max(image.size) <= 96 else "JPEG"
     file = BytesIO()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.generation import open_image
+from emor3.images import open_image
 from emor3.sampling import rank
 from emor3.taxonomy import LabelSet
 from emor3.types import Sample

@@ -192,8 +192,10 @@ MASK = "[...]"
 def mask(text: str, labels: LabelSet) -> str:
     """The text with every label, alias and English inflection of one replaced by `MASK`; other words stay as written.
 
-    A judge who reads the masked reasoning cannot copy the label: what is left must carry it. Linear time.
+    A judge who reads the masked reasoning cannot copy the label: what is left must carry it. Invisible characters and
+    look-alike forms (NFKC), which `affirmed` reads through, go first, so that they hide no label. Linear time.
     """
+    text = without_invisible(_nfkc(text))
     phrases = [label for label in (*labels.labels, *labels.aliases) if len(label.split()) > 1]
     for phrase in sorted(phrases, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(phrase)}(?!\w)", MASK, text, flags=re.IGNORECASE)

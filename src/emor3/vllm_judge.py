@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import ProcessorMixin
 
-from emor3.generation import encode, open_image
+from emor3.generation import encode
+from emor3.images import open_image
 from emor3.types import Question, Reply
 
 if TYPE_CHECKING:

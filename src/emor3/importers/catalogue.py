@@ -3,18 +3,19 @@
 import csv
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from emor3 import __version__
-from emor3.data import LABELS
+from emor3.data import LABELS, named_labels, to_sample
 from emor3.errors import UserError
+from emor3.images import FAULTS
 from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
 from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
 from emor3.importers.items import (
@@ -33,7 +34,7 @@ from emor3.importers.tables import hub, table
 from emor3.manifest import copy_file, link, new_folder, write_rows
 from emor3.records import write_json
 from emor3.sampling import hold_out
-from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
+from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 
 RECORD = "import.json"
 LINKED, WRITTEN = "images", "pictures"
@@ -238,6 +239,7 @@ def import_data(
         try:
             for found in data_set.read(path, options):
                 writer.take(found)
+            writer.drop_unreadable(labels)
             if not writer.rows:
                 first = imported.dropped[0] if imported.dropped else {}
                 detail = f"{first['what']}: {first['reason']}" if first else listing(root)
@@ -339,6 +341,27 @@ class _Writer:
         fields = {name: value for name, value in vars(found).items() if name != "image"}
         self.rows.append({"file_name": name, **fields})
 
+    def drop_unreadable(self, labels: LabelSet | None) -> None:
+        """Drop the rows that loading would refuse: a single one would make the folder useless."""
+        found: dict[str, str] = {}
+        self._sift(
+            lambda row, where: found.update((normalise(name), name) for name in named_labels(row, "label", where))
+        )
+        label_set = labels or (LabelSet("from the data", tuple(found.values())) if found else None)
+        if label_set is not None:
+            self._sift(lambda row, where: to_sample(row, self.folder, label_set, "label", where))
+
+    def _sift(self, check: Callable[[Mapping[str, Any], str], object]) -> None:
+        kept = []
+        for row in self.rows:
+            where = row["id"] or row["file_name"]
+            try:
+                check(row, where)
+                kept.append(row)
+            except UserError as error:
+                self._drop(where, str(error).removeprefix(f"{where}: "))
+        self.rows = kept
+
     def _drop(self, what: str, reason: str) -> None:
         entry = {"what": what, "reason": reason}
         spelt = {field: text.encode(errors="backslashreplace").decode() for field, text in entry.items()}
@@ -360,7 +383,7 @@ class _Writer:
         try:
             with Image.open(BytesIO(content)) as image:
                 suffix = (image.format or "png").lower()
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        except (*FAULTS, Image.DecompressionBombError) as error:
             raise ValueError(f"its picture cannot be read ({error})") from None
         name = f"{WRITTEN}/{len(self.rows):06d}.{suffix}"
         (self.folder / WRITTEN).mkdir(exist_ok=True)

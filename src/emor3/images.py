@@ -1,0 +1,51 @@
+"""The one way of opening an image: upright, RGB, first frame, within limits; or one line that says what is wrong."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from emor3.errors import UserError, one_line
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
+
+MAX_ASPECT_RATIO = 200
+"""Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
+
+FAULTS = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error)
+"""What Pillow raises for damaged files, beside the bombs that it refuses itself."""
+
+
+def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
+    """The picture as RGB, upright, on white where it is transparent; of an animation the first frame.
+
+    A JPEG may be decoded smaller, yet no side below `at_least` pixels, which is faster for a thumbnail.
+    Raises UserError naming the file if it is missing, too large, a strip, of floating-point values or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
+            if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
+                raise UserError(f"image {path} is {image.width} x {image.height} pixels, too long a strip: crop it")
+            if image.mode == "F":
+                raise UserError(f"image {path} holds floating-point values of no known range: save it with 8 bits")
+            if at_least is not None:
+                image.draft("RGB", (at_least, at_least))
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise UserError(f"image {path} does not exist: check its path") from None
+    except (*FAULTS, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair or remove it") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip: 65,535 = 255 * 257
+        image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
+    elif image.has_transparency_data:  # where it is clear, a file may hold any colour
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("RGB")
