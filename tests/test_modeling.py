@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from emor3.errors import UserError
-from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
+from emor3.modeling import load, part_parameters, resolve_checkpoint, save
 from emor3.processing import limit_pixels
 
 
@@ -71,11 +71,16 @@ def test_pickled_weights_are_never_loaded(random_checkpoint, tmp_path):
         load(str(tmp_path))
 
 
-def test_the_vision_tower_is_found_and_images_can_be_limited(random_checkpoint):
+def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpoint):
     model, processor = load(random_checkpoint)
-    count = sum(p.numel() for p in vision_parameters(model))
-    assert count == sum(p.numel() for p in model.model.visual.parameters())
+    visual = model.model.visual
+    merger = {id(parameter) for parameter in visual.merger.parameters()}
+    assert {id(parameter) for parameter in part_parameters(model, "projector")} == merger
+    tower = {id(parameter) for parameter in part_parameters(model, "vision")}
+    assert not tower & merger
+    assert tower | merger == set(map(id, visual.parameters()))
     limit_pixels(processor, 1024)
     assert processor.image_processor.size["longest_edge"] == 1024
-    with pytest.raises(UserError, match="no vision tower"):
-        vision_parameters(torch.nn.Linear(2, 2))
+    for part in ("vision", "projector"):
+        with pytest.raises(UserError, match=f"Linear has no part that we know as its {part}"):
+            part_parameters(torch.nn.Linear(2, 2), part)

@@ -45,12 +45,17 @@ class LoraBlock(Block):
     target_modules: str | list[str] = "all-linear"
 
 
+Part = Literal["vision", "projector"]
+"""What stands before the language model: the vision tower, and what carries its output over (Qwen-VL's merger)."""
+
+
 class ModelBlock(Block):
     """The start model: a folder, a hub name, or "embedded"."""
 
     path: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    freeze_vision: bool = False
+    freeze: list[Part] = Field(default_factory=list)
+    """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)
     """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
     lora: LoraBlock | None = None

@@ -1,6 +1,7 @@
-"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, vision tower frozen or not."""
+"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, with parts of it frozen or not."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,15 +10,16 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import HTTPError
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
+from emor3.config import Part
 from emor3.errors import UserError
 from emor3.processing import load_processor, save_processor
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
-VISION = ("visual", "vision_tower", "vision_model")
-"""Names that transformers gives the vision tower across architectures."""
-PROJECTOR = ("multi_modal_projector",)
-"""What leads from the tower to the language model, where it stands outside the tower."""
+_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector)(\..*)?"
+_VISION = r"(.*\.)?(visual|vision_tower|vision_model)(\..*)?"
+PARTS: dict[Part, str] = {"vision": rf"(?!{_PROJECTOR}$){_VISION}", "projector": _PROJECTOR}
+"""Patterns of the names of a part's modules and parameters in transformers; Qwen-VL's vision tower holds its merger."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -71,17 +73,27 @@ def save(
     save_processor(processor, folder)
 
 
-def vision_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Parameters of the vision tower. Raises UserError where the model has none."""
-    found = [p for name, p in model.named_parameters() if any(part in name.split(".") for part in VISION)]
+def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:
+    """Parameters of a part. Raises UserError where the model has none that we know by name."""
+    found = [parameter for name, parameter in model.named_parameters() if re.fullmatch(PARTS[part], name)]
     if not found:
-        raise UserError(f"{type(model).__name__} has no vision tower to freeze: set model.freeze_vision to false")
+        raise UserError(f"model.freeze: {type(model).__name__} has no part that we know as its {part}: leave it out")
     return found
+
+
+def freeze(model: PreTrainedModel, parts: Sequence[Part]) -> None:
+    """Keep parts of a model as they are in training. Raises UserError where the model has no such part."""
+    for part in parts:
+        for parameter in part_parameters(model, part):
+            parameter.requires_grad_(False)
+
+
+def frozen_modules(parts: Sequence[Part]) -> str | None:
+    """Pattern of the modules that get no adapters, as peft takes it; None where nothing is frozen."""
+    return "|".join(PARTS[part] for part in parts) or None
 
 
 def sees_unchanged(model: torch.nn.Module) -> bool:
     """Whether training leaves the way from pixels to embeddings as it is: no weight and no adapter in it learns."""
-    return not any(
-        parameter.requires_grad and not {*VISION, *PROJECTOR}.isdisjoint(name.split("."))
-        for name, parameter in model.named_parameters()
-    )
+    parts = "|".join(PARTS.values())
+    return not any(p.requires_grad and re.fullmatch(parts, name) for name, p in model.named_parameters())

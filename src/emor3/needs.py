@@ -21,7 +21,7 @@ from trl import GRPOConfig
 
 from emor3.config import Recipe
 from emor3.errors import UserError
-from emor3.modeling import EMBEDDED, resolve_checkpoint, vision_parameters
+from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import METRICS, read_jsonl
 from emor3.train import chosen_samples, grpo_config, lora_config, train
@@ -142,9 +142,9 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
     """The recipe's model in numbers; it is built without weights, on the meta device."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-        vision_numbers = sum(parameter.numel() for parameter in vision_parameters(model))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        trainable = parameters - (vision_numbers if recipe.model.freeze_vision else 0)
+        frozen = [parameter for part in recipe.model.freeze for parameter in part_parameters(model, part)]
+        trainable = parameters - sum(parameter.numel() for parameter in frozen)
         if recipe.model.lora is not None:
             adapted = get_peft_model(model, lora_config(recipe.model))
             trainable = adapted.get_nb_trainable_parameters()[0]
@@ -195,7 +195,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     logits = batch * completion * size.vocabulary * LOGIT_BYTES
     tokens = batch * (prompt + completion)
     update = size.text.update(tokens, width, checkpointing) + logits
-    if not recipe.model.freeze_vision:
+    if "vision" not in recipe.model.freeze:
         update += size.vision.update(batch * size.patches, width, checkpointing)
     phases = {
         "rollout": 0 if settings.use_vllm else rollouts * (read + size.cache_numbers * (prompt + completion) * width),

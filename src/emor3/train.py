@@ -29,7 +29,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
-from emor3.modeling import VISION, load, resolve_checkpoint, save, sees_unchanged, vision_parameters
+from emor3.modeling import freeze, frozen_modules, load, resolve_checkpoint, save, sees_unchanged
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -170,14 +170,12 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
         model.config._name_or_path = resolve_checkpoint(start)
     if recipe.model.max_pixels is not None:
         limit_pixels(processor, recipe.model.max_pixels)
-    if recipe.model.freeze_vision:
-        for parameter in vision_parameters(model):
-            parameter.requires_grad_(False)
+    freeze(model, recipe.model.freeze)
     return model, processor
 
 
 def lora_config(model: ModelBlock) -> LoraConfig | None:
-    """peft's settings of a recipe's LoRA block; a frozen vision tower gets no adapters."""
+    """peft's settings of a recipe's LoRA block; frozen parts get no adapters."""
     lora = model.lora
     if lora is None:
         return None
@@ -186,7 +184,7 @@ def lora_config(model: ModelBlock) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        exclude_modules=rf"(.*\.)?({'|'.join(VISION)})\..*" if model.freeze_vision else None,
+        exclude_modules=frozen_modules(model.freeze),
     )
 
 
