@@ -69,6 +69,8 @@ def save(
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Save weights (safetensors; the model's own, or those given) and processor in plain Hugging Face format."""
+    if weights is not None:  # gathered from shards, tied weights are copies that would be written twice
+        weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
 
