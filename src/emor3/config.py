@@ -59,6 +59,14 @@ class ModelBlock(Block):
     max_pixels: int | None = Field(None, ge=1024)
     """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
     lora: LoraBlock | None = None
+    quantize: Literal["4bit"] | None = None
+    """QLoRA: hold the start model's linear layers in 4 bits (bitsandbytes' nf4) and train adapters on them."""
+
+    @model_validator(mode="after")
+    def _quantizes_only_under_adapters(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise UserError("model.quantize: 4-bit weights cannot be trained themselves, add model.lora={r: 16}")
+        return self
 
 
 class DataBlock(Block):

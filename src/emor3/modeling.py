@@ -3,14 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
-from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
-from emor3.config import Part
+from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
 from emor3.processing import load_processor, save_processor
 
@@ -47,19 +50,56 @@ def _ask_hub(name: str) -> None:
         raise UserError(f"no folder {name}, and the hub gives no such model: {reason}") from None
 
 
-def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(path: str, dtype: str = "auto", *, four_bit: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model (in eval mode, on the accelerator if there is one) and processor of a checkpoint.
 
+    `four_bit` quantizes its linear layers, for adapters to be trained on (QLoRA; needs CUDA and bitsandbytes).
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
     processor = load_processor(source)
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+    model = _read(path, source, dtype, _four_bit_config() if four_bit else None)
+    if four_bit:
+        return model.eval(), processor  # quantized on this process's GPU, where it has to stay
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor
+
+
+def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, quantization_config=quantization
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+
+
+def _four_bit_config() -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
+    if not torch.cuda.is_available():
+        raise UserError("model.quantize 4bit needs a CUDA GPU, and there is none: leave model.quantize out")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def merge(policy: PreTrainedModel | PeftModel, start: str, settings: ModelBlock) -> PreTrainedModel:
+    """The policy as one plain model: its adapters, where it has any, merged into the model it started from.
+
+    Merging into 4-bit layers rounds what was learnt, so there the start model is read again as it was, on the CPU.
+    """
+    if not isinstance(policy, PeftModel):
+        return policy
+    if settings.quantize is None:
+        return policy.merge_and_unload()
+    with TemporaryDirectory() as scratch:
+        policy.save_pretrained(scratch)
+        base = _read(start, resolve_checkpoint(start), settings.dtype)
+        return PeftModel.from_pretrained(base, scratch).merge_and_unload()
 
 
 def save(
