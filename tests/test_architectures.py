@@ -1,5 +1,6 @@
 """Each architecture we support goes the whole way on CPU: cold start, training, resume, evaluation, export."""
 
+import re
 import shutil
 from dataclasses import replace
 from zlib import crc32
@@ -8,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 
 from architectures import BUILDERS, write_checkpoint
-from emor3.config import load_recipe
+from emor3.config import ModelBlock, load_recipe
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
 from emor3.generation import chat, encode
 from emor3.grpo import BatchScorer
-from emor3.modeling import load, vision_parameters
+from emor3.modeling import PARTS, load, part_parameters
 from emor3.predictions import read_evaluation
 from emor3.records import read_jsonl
-from emor3.train import train
+from emor3.train import lora_config, train
 
 GRPO = {
     "max_steps": 2,
@@ -121,5 +123,36 @@ def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_expo
 
 def vision_moved(before, after):
     """Whether any weight of the vision tower changed."""
-    pairs = zip(vision_parameters(load(str(before))[0]), vision_parameters(load(str(after))[0]), strict=True)
-    return any(not torch.equal(old, new) for old, new in pairs)
+    return not torch.equal(*(flat(part_parameters(load(str(folder))[0], "vision")) for folder in (before, after)))
+
+
+def flat(parameters):
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+
+@pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
+def test_frozen_parts_stay_as_they_were_and_the_others_learn(tmp_path, scenes, checkpoint, freeze):
+    recipe = recipe_of(tmp_path, scenes, checkpoint, freeze=freeze)
+    run = train(recipe.model_copy(update={"grpo": None}))
+    before, after = (load(folder)[0] for folder in (checkpoint, str(run / "final")))
+    for part in ("vision", "projector"):
+        same = torch.equal(flat(part_parameters(before, part)), flat(part_parameters(after, part)))
+        assert same == (part in freeze), part
+    words = (model.get_input_embeddings().weight for model in (before, after))
+    assert not torch.equal(*words)
+
+
+@pytest.mark.parametrize("freeze", [[], ["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
+def test_frozen_parts_get_no_adapters(checkpoint, freeze):
+    block = ModelBlock(path=checkpoint, freeze=freeze, lora={"r": 2})
+    model = load(checkpoint)[0]
+    of_part = {
+        part: [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and re.fullmatch(PARTS[part], n)]
+        for part in PARTS
+    }
+    adapted = get_peft_model(model, lora_config(block))
+    adapters = (name for name, _ in adapted.named_modules() if name.endswith(".lora_A"))
+    names = {name.removeprefix("base_model.model.").removesuffix(".lora_A") for name in adapters}
+    for part, linear in of_part.items():
+        assert names & set(linear) == (set() if part in freeze else set(linear)), part
+    assert any("language_model" in name and "q_proj" in name for name in names)

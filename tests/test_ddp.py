@@ -1,14 +1,20 @@
-"""Two real processes: judges answer on sharded weights as alone, and unlike questions on the ranks never hang."""
+"""Two real processes: sharded weights judge, train and resume as one process, and unlike ranks never hang."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 from emor3.data import load_samples
+from emor3.modeling import resolve_checkpoint
+from emor3.records import read_jsonl
 
 
 @pytest.mark.slow
@@ -29,3 +35,61 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
             assert together == pytest.approx(alone, abs=1e-5)
             assert together_text == alone_text
             assert (together_text == "") == (rank == 0)  # rank 0 was made to stop at once, rank 1 never
+
+
+def launch_training(folder, scenes, processes, *resume):
+    """Train by `fsdp2_training.py` on one process, or on two by our FSDP2 settings; returns the run directory."""
+    recipe = {
+        "output_dir": str(folder / "run"),
+        "model": {"path": "embedded"},
+        "data": {"train": scenes, "limit": 3},  # 2 prompts a step: the second step takes the rest and begins again
+        "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
+        "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
+        | {"per_device_train_batch_size": 8 // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    script = [str(Path(__file__).with_name("fsdp2_training.py")), "train", str(folder / "recipe.yaml"), *resume]
+    launcher = []
+    if processes == 2:
+        shipped = yaml.safe_load((Path(__file__).parents[1] / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
+        shipped |= {"use_cpu": True, "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
+        (folder / "fsdp2.yaml").write_text(yaml.safe_dump(shipped))
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", str(folder / "fsdp2.yaml")]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, *script]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = launch_training(tmp_path / "one", scenes, 1), launch_training(tmp_path / "two", scenes, 2)
+    rollouts = [
+        [[row[key] for key in ("step", "group", "sample", "completion", "parts", "reward")] for row in read_jsonl(path)]
+        for path in (one / "rollouts.jsonl", two / "rollouts.jsonl")
+    ]
+    assert len(rollouts[0]) == 3 * 8
+    assert rollouts[0] == rollouts[1]
+    for alone, together in zip(read_jsonl(one / "metrics.jsonl"), read_jsonl(two / "metrics.jsonl"), strict=True):
+        names = [name for name in alone if name in ("loss", "grad_norm", "kl") or name.startswith("reward")]
+        assert {name: together[name] for name in names} == pytest.approx(
+            {n: alone[n] for n in names}, rel=1e-4, abs=1e-6
+        )
+        assert together["grad_norm"] > 0.01
+    start = load_file(Path(resolve_checkpoint("embedded")) / "model.safetensors")
+    alone, together = (load_file(run / "final" / "model.safetensors") for run in (one, two))
+    assert together.keys() == alone.keys() == start.keys()
+    moved = max(float((alone[name] - start[name]).abs().max()) for name in start)
+    apart = max(float((alone[name] - together[name]).abs().max()) for name in start)
+    assert apart < moved / 50
+
+    before = list(read_jsonl(two / "metrics.jsonl"))[-1]
+    for folder in ("final", "checkpoints/checkpoint-3"):
+        shutil.rmtree(two / folder)
+    launch_training(tmp_path / "two", scenes, 2, "--resume")
+    again = load_file(two / "final" / "model.safetensors")
+    assert all(torch.equal(again[name], together[name]) for name in together)
+    assert list(read_jsonl(two / "metrics.jsonl"))[-1]["grad_norm"] == before["grad_norm"]

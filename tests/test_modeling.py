@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from emor3 import modeling
+from emor3.config import ModelBlock
 from emor3.errors import UserError
-from emor3.modeling import load, resolve_checkpoint, save, vision_parameters
+from emor3.modeling import load, merge, part_parameters, resolve_checkpoint, save
 from emor3.processing import limit_pixels
 
 
@@ -71,11 +74,61 @@ def test_pickled_weights_are_never_loaded(random_checkpoint, tmp_path):
         load(str(tmp_path))
 
 
-def test_the_vision_tower_is_found_and_images_can_be_limited(random_checkpoint):
+def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpoint):
     model, processor = load(random_checkpoint)
-    count = sum(p.numel() for p in vision_parameters(model))
-    assert count == sum(p.numel() for p in model.model.visual.parameters())
+    visual = model.model.visual
+    merger = {id(parameter) for parameter in visual.merger.parameters()}
+    assert {id(parameter) for parameter in part_parameters(model, "projector")} == merger
+    tower = {id(parameter) for parameter in part_parameters(model, "vision")}
+    assert not tower & merger
+    assert tower | merger == set(map(id, visual.parameters()))
     limit_pixels(processor, 1024)
     assert processor.image_processor.size["longest_edge"] == 1024
-    with pytest.raises(UserError, match="no vision tower"):
-        vision_parameters(torch.nn.Linear(2, 2))
+    for part in ("vision", "projector"):
+        with pytest.raises(UserError, match=f"Linear has no part that we know as its {part}"):
+            part_parameters(torch.nn.Linear(2, 2), part)
+
+
+def test_four_bits_need_the_package_and_a_gpu_and_adapters(random_checkpoint, monkeypatch):
+    monkeypatch.setattr(modeling, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install 'emor3\[qlora\]'"):
+        load(random_checkpoint, four_bit=True)
+    monkeypatch.setattr(modeling, "find_spec", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        load(random_checkpoint, four_bit=True)
+    with pytest.raises(UserError, match=r"add model\.lora"):
+        ModelBlock(path=random_checkpoint, quantize="4bit")
+
+
+def test_four_bits_are_nf4_computed_in_bfloat16(random_checkpoint, monkeypatch):
+    asked = {}
+    own = AutoModelForImageTextToText.from_pretrained
+
+    def from_pretrained(source, quantization_config, **settings):
+        asked.update(quantization_config.to_dict())
+        return own(source, **settings)
+
+    monkeypatch.setattr(modeling, "find_spec", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    load(random_checkpoint, four_bit=True)
+    assert asked["load_in_4bit"]
+    assert asked["bnb_4bit_quant_type"] == "nf4"
+    assert asked["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+def test_adapters_learnt_on_rounded_weights_are_merged_into_the_unrounded_ones(random_checkpoint):
+    start = load(random_checkpoint)[0].state_dict()
+    rounded = load(random_checkpoint)[0]
+    with torch.no_grad():
+        for layer in (module for module in rounded.modules() if isinstance(module, torch.nn.Linear)):
+            layer.weight.copy_((layer.weight * 16).round() / 16)  # stands for nf4, which needs a GPU
+    settings = ModelBlock(path=random_checkpoint, quantize="4bit", lora={"r": 2, "alpha": 4})
+    policy = get_peft_model(rounded, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], init_lora_weights=False))
+    learnt = {name: m.get_delta_weight("default") for name, m in policy.named_modules() if name.endswith("q_proj")}
+    assert learnt
+    found = merge(policy, random_checkpoint, settings).state_dict()
+    for name, value in found.items():
+        delta = learnt.get(f"base_model.model.{name.removesuffix('.weight')}", 0)
+        torch.testing.assert_close(value, start[name] + delta)

@@ -56,6 +56,15 @@ def test_lora_trains_the_adapters_only_and_needs_no_second_model():
     assert found.fixed["optimizer"] == 8 * found.size.trainable
 
 
+def test_four_bits_hold_all_linear_layers_but_the_last():
+    found = needs(recipe_of(model={"lora": {"r": 16}, "quantize": "4bit"}))
+    size, embeddings = found.size, 151936 * 2048  # the last layer is tied to them
+    assert 0.9 * (size.parameters - embeddings) < size.four_bit < size.parameters - embeddings
+    # Four bits, a byte of scale for 64 weights and four bytes for 256 of these scales.
+    held = size.four_bit * (1 / 2 + 1 / 64 + 1 / 4096) + (size.parameters - size.four_bit) * 2
+    assert found.fixed["weights"] == pytest.approx(held + 2 * size.trainable)  # bfloat16 adapters
+
+
 def test_tokens_cache_and_steps_are_counted():
     found = needs(recipe_of(grpo={"gradient_accumulation_steps": 2, "num_train_epochs": 3}), Machine(gpus=2))
     assert found.size.image_tokens == 512  # 401,408 / 28 squared

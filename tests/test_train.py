@@ -209,7 +209,7 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_che
         tmp_path,
         scenes,
         random_checkpoint,
-        model={"path": random_checkpoint, "freeze_vision": True, "max_pixels": 2048, "lora": {"r": 2}},
+        model={"path": random_checkpoint, "freeze": ["vision"], "max_pixels": 2048, "lora": {"r": 2}},
         data={"train": scenes, "limit": 5},
         cold_start={"samples": 2, "steps": 1, "batch_size": 2},
         dynamic_sampling=1,
@@ -310,7 +310,7 @@ def test_a_recipe_that_trains_nothing_is_refused(tmp_path, scenes, random_checkp
 
 def test_a_frozen_vision_tower_stays_as_it_was_and_the_rest_learns(tmp_path, scenes, random_checkpoint):
     cold = {"samples": 4, "steps": 1, "batch_size": 2, "learning_rate": 1e-2}
-    model = {"path": random_checkpoint, "freeze_vision": True}
+    model = {"path": random_checkpoint, "freeze": ["vision", "projector"]}
     run = run_of(tmp_path, scenes, random_checkpoint, model=model, cold_start=cold, grpo={"max_steps": 1})
     before, after = weights_of_path(random_checkpoint), weights_of(run / "final")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -324,7 +324,7 @@ def weights_of_path(path):
 
 @pytest.mark.parametrize("freeze", [False, True], ids=["all", "vision frozen"])
 def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes, freeze):
-    model = {"path": "embedded", "lora": {"r": 2, "alpha": 4}, "freeze_vision": freeze}
+    model = {"path": "embedded", "lora": {"r": 2, "alpha": 4}, "freeze": ["vision", "projector"] if freeze else []}
     run = run_of(tmp_path, scenes, "embedded", model=model, grpo=LEARNING | {"learning_rate": 1e-2})
     checkpoint = run / "checkpoints" / "checkpoint-2"
     base, processor = load("embedded")

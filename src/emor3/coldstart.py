@@ -31,7 +31,7 @@ def cold_start(
     seed: int,
     lora: LoraConfig | None,
 ) -> PreTrainedModel:
-    """The model after a few steps on some of the samples, all weights or adapters (merged at the end).
+    """The model after a few steps on some of the samples, all weights or adapters (not merged).
 
     `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none.
     """
@@ -61,8 +61,7 @@ def cold_start(
         )
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         trainer.train()
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    return policy if lora is None else policy.merge_and_unload()
+    return trainer.accelerator.unwrap_model(trainer.model)
 
 
 def supervised_dataset(samples: Sequence[Sample], settings: ColdStartBlock, template: str) -> Dataset:

@@ -45,15 +45,28 @@ class LoraBlock(Block):
     target_modules: str | list[str] = "all-linear"
 
 
+Part = Literal["vision", "projector"]
+"""What stands before the language model: the vision tower, and what carries its output over (Qwen-VL's merger)."""
+
+
 class ModelBlock(Block):
     """The start model: a folder, a hub name, or "embedded"."""
 
     path: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    freeze_vision: bool = False
+    freeze: list[Part] = Field(default_factory=list)
+    """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)
     """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
     lora: LoraBlock | None = None
+    quantize: Literal["4bit"] | None = None
+    """QLoRA: hold the start model's linear layers in 4 bits (bitsandbytes' nf4) and train adapters on them."""
+
+    @model_validator(mode="after")
+    def _quantizes_only_under_adapters(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise UserError("model.quantize: 4-bit weights cannot be trained themselves, add model.lora={r: 16}")
+        return self
 
 
 class DataBlock(Block):

@@ -1,23 +1,28 @@
-"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, vision tower frozen or not."""
+"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, with parts of it frozen or not."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
-from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
+from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
 from emor3.processing import load_processor, save_processor
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
-VISION = ("visual", "vision_tower", "vision_model")
-"""Names that transformers gives the vision tower across architectures."""
-PROJECTOR = ("multi_modal_projector",)
-"""What leads from the tower to the language model, where it stands outside the tower."""
+_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector)(\..*)?"
+_VISION = r"(.*\.)?(visual|vision_tower|vision_model)(\..*)?"
+PARTS: dict[Part, str] = {"vision": rf"(?!{_PROJECTOR}$){_VISION}", "projector": _PROJECTOR}
+"""Patterns of the names of a part's modules and parameters in transformers; Qwen-VL's vision tower holds its merger."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -45,19 +50,56 @@ def _ask_hub(name: str) -> None:
         raise UserError(f"no folder {name}, and the hub gives no such model: {reason}") from None
 
 
-def load(path: str, dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(path: str, dtype: str = "auto", *, four_bit: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model (in eval mode, on the accelerator if there is one) and processor of a checkpoint.
 
+    `four_bit` quantizes its linear layers, for adapters to be trained on (QLoRA; needs CUDA and bitsandbytes).
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
     processor = load_processor(source)
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+    model = _read(path, source, dtype, _four_bit_config() if four_bit else None)
+    if four_bit:
+        return model.eval(), processor  # quantized on this process's GPU, where it has to stay
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor
+
+
+def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, quantization_config=quantization
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+
+
+def _four_bit_config() -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
+    if not torch.cuda.is_available():
+        raise UserError("model.quantize 4bit needs a CUDA GPU, and there is none: leave model.quantize out")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def merge(policy: PreTrainedModel | PeftModel, start: str, settings: ModelBlock) -> PreTrainedModel:
+    """The policy as one plain model: its adapters, where it has any, merged into the model it started from.
+
+    Merging into 4-bit layers rounds what was learnt, so there the start model is read again as it was, on the CPU.
+    """
+    if not isinstance(policy, PeftModel):
+        return policy
+    if settings.quantize is None:
+        return policy.merge_and_unload()
+    with TemporaryDirectory() as scratch:
+        policy.save_pretrained(scratch)
+        base = _read(start, resolve_checkpoint(start), settings.dtype)
+        return PeftModel.from_pretrained(base, scratch).merge_and_unload()
 
 
 def save(
@@ -67,21 +109,33 @@ def save(
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Save weights (safetensors; the model's own, or those given) and processor in plain Hugging Face format."""
+    if weights is not None:  # gathered from shards, tied weights are copies that would be written twice
+        weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
 
 
-def vision_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Parameters of the vision tower. Raises UserError where the model has none."""
-    found = [p for name, p in model.named_parameters() if any(part in name.split(".") for part in VISION)]
+def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:
+    """Parameters of a part. Raises UserError where the model has none that we know by name."""
+    found = [parameter for name, parameter in model.named_parameters() if re.fullmatch(PARTS[part], name)]
     if not found:
-        raise UserError(f"{type(model).__name__} has no vision tower to freeze: set model.freeze_vision to false")
+        raise UserError(f"model.freeze: {type(model).__name__} has no part that we know as its {part}: leave it out")
     return found
+
+
+def freeze(model: PreTrainedModel, parts: Sequence[Part]) -> None:
+    """Keep parts of a model as they are in training. Raises UserError where the model has no such part."""
+    for part in parts:
+        for parameter in part_parameters(model, part):
+            parameter.requires_grad_(False)
+
+
+def frozen_modules(parts: Sequence[Part]) -> str | None:
+    """Pattern of the modules that get no adapters, as peft takes it; None where nothing is frozen."""
+    return "|".join(PARTS[part] for part in parts) or None
 
 
 def sees_unchanged(model: torch.nn.Module) -> bool:
     """Whether training leaves the way from pixels to embeddings as it is: no weight and no adapter in it learns."""
-    return not any(
-        parameter.requires_grad and not {*VISION, *PROJECTOR}.isdisjoint(name.split("."))
-        for name, parameter in model.named_parameters()
-    )
+    parts = "|".join(PARTS.values())
+    return not any(p.requires_grad and re.fullmatch(parts, name) for name, p in model.named_parameters())

@@ -21,7 +21,7 @@ from trl import GRPOConfig
 
 from emor3.config import Recipe
 from emor3.errors import UserError
-from emor3.modeling import EMBEDDED, resolve_checkpoint, vision_parameters
+from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import METRICS, read_jsonl
 from emor3.train import chosen_samples, grpo_config, lora_config, train
@@ -39,6 +39,8 @@ SAVED_HIDDEN, SAVED_INTERMEDIATE = 11, 4
 """Tensors of a layer kept for the backward pass: norms, queries, keys, values, attention, gate, up, product."""
 LOGIT_BYTES = 16
 """Per token and word of the vocabulary in an update: logits, scaled logits, log-softmax and their gradients."""
+FOUR_BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in nf4: 4 bits, a byte of scale for 64 of them, and four bytes for 256 scales."""
 HEADROOM = 0.9
 """Share of the memory that a plan may use; the rest is for the driver and for fragments."""
 
@@ -93,6 +95,8 @@ class Size:
 
     parameters: int
     trainable: int
+    four_bit: int
+    """Parameters held in 4 bits."""
     text: Stack
     vision: Stack
     vocabulary: int
@@ -142,22 +146,27 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
     """The recipe's model in numbers; it is built without weights, on the meta device."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-        vision_numbers = sum(parameter.numel() for parameter in vision_parameters(model))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        trainable = parameters - (vision_numbers if recipe.model.freeze_vision else 0)
+        frozen = [parameter for part in recipe.model.freeze for parameter in part_parameters(model, part)]
+        trainable = parameters - sum(parameter.numel() for parameter in frozen)
+        four_bit = 0
+        if recipe.model.quantize is not None:  # linear layers, except the last, which gives the logits
+            layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+            four_bit = sum(layer.weight.numel() for layer in layers if layer is not model.get_output_embeddings())
         if recipe.model.lora is not None:
             adapted = get_peft_model(model, lora_config(recipe.model))
             trainable = adapted.get_nb_trainable_parameters()[0]
     text, vision = config.get_text_config(), config.vision_config
-    layers = vision.depth if config.model_type in QWEN else vision.num_hidden_layers
+    depth = vision.depth if config.model_type in QWEN else vision.num_hidden_layers
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tokens, patches = image_size(recipe, config)
     dtype = config.dtype or torch.float32 if recipe.model.dtype == "auto" else getattr(torch, recipe.model.dtype)
     return Size(
         parameters=parameters,
         trainable=trainable,
+        four_bit=four_bit,
         text=Stack(text.num_hidden_layers, text.hidden_size, text.intermediate_size),
-        vision=Stack(layers, vision.hidden_size, vision.intermediate_size),
+        vision=Stack(depth, vision.hidden_size, vision.intermediate_size),
         vocabulary=text.vocab_size,
         cache_numbers=2 * text.num_hidden_layers * text.num_key_value_heads * head,
         image_tokens=tokens,
@@ -195,7 +204,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     logits = batch * completion * size.vocabulary * LOGIT_BYTES
     tokens = batch * (prompt + completion)
     update = size.text.update(tokens, width, checkpointing) + logits
-    if not recipe.model.freeze_vision:
+    if "vision" not in recipe.model.freeze:
         update += size.vision.update(batch * size.patches, width, checkpointing)
     phases = {
         "rollout": 0 if settings.use_vllm else rollouts * (read + size.cache_numbers * (prompt + completion) * width),
@@ -211,14 +220,17 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
     """Bytes on each GPU that are there all the time."""
     lora = recipe.model.lora is not None
     parts = machine.gpus if machine.sharding != "none" else 1
-    # FSDP2 keeps float32 weights under mixed precision, ZeRO-3 a float32 copy beside them; adapters are float32.
+    # FSDP2 keeps float32 weights under mixed precision, ZeRO-3 a float32 copy beside them; adapters are float32,
+    # but on 4-bit weights TRL makes them bfloat16.
     weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
-    trained = {"none": 4 if lora else size.weight_bytes, "fsdp2": 4, "zero3": size.weight_bytes}[machine.sharding]
+    adapter = 4 if recipe.model.quantize is None else 2
+    trained = {"none": adapter if lora else size.weight_bytes, "fsdp2": 4, "zero3": size.weight_bytes}[machine.sharding]
     optimizer = {"none": 2 * trained, "fsdp2": 8, "zero3": 12}[machine.sharding]
     frozen_copy = 0 if lora or settings.beta == 0 else size.parameters * weight
+    base = (size.parameters - size.four_bit) * weight + size.four_bit * FOUR_BIT
     colocated = settings.use_vllm and settings.vllm_mode == "colocate"
     return {
-        "weights": (size.parameters * weight + (size.trainable * trained if lora else 0)) / parts,
+        "weights": (base + (size.trainable * trained if lora else 0)) / parts,
         "reference": frozen_copy / parts,
         "gradients": size.trainable * trained / parts,
         "optimizer": size.trainable * optimizer / parts,

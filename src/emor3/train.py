@@ -29,7 +29,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
-from emor3.modeling import VISION, load, resolve_checkpoint, save, sees_unchanged, vision_parameters
+from emor3.modeling import freeze, frozen_modules, load, merge, resolve_checkpoint, save, sees_unchanged
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -165,19 +165,17 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
-    model, processor = load(resumed or start, recipe.model.dtype)
+    model, processor = load(resumed or start, recipe.model.dtype, four_bit=recipe.model.quantize == "4bit")
     if resumed:
         model.config._name_or_path = resolve_checkpoint(start)
     if recipe.model.max_pixels is not None:
         limit_pixels(processor, recipe.model.max_pixels)
-    if recipe.model.freeze_vision:
-        for parameter in vision_parameters(model):
-            parameter.requires_grad_(False)
+    freeze(model, recipe.model.freeze)
     return model, processor
 
 
 def lora_config(model: ModelBlock) -> LoraConfig | None:
-    """peft's settings of a recipe's LoRA block; a frozen vision tower gets no adapters."""
+    """peft's settings of a recipe's LoRA block; frozen parts get no adapters."""
     lora = model.lora
     if lora is None:
         return None
@@ -186,7 +184,7 @@ def lora_config(model: ModelBlock) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        exclude_modules=rf"(.*\.)?({'|'.join(VISION)})\..*" if model.freeze_vision else None,
+        exclude_modules=frozen_modules(model.freeze),
     )
 
 
@@ -199,7 +197,7 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
         lora = lora_config(recipe.model)
         tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora)
         if PartialState().is_main_process:
-            save(tuned, processor, folder)
+            save(merge(tuned, recipe.model.path, recipe.model), processor, folder)
             (folder / COMPLETE).touch()
         PartialState().wait_for_everyone()
     return str(folder)
@@ -281,7 +279,8 @@ def _reinforce(
         if callback.seconds:
             print(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        _save_final(run, policy.merge_and_unload() if recipe.model.lora else policy, processor, weights)
+        start = policy.config._name_or_path
+        _save_final(run, merge(policy, start, recipe.model), processor, weights)
 
 
 def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoint: Path | None) -> MovingAverage | None:
@@ -295,7 +294,8 @@ def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoin
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
     """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
     if recipe.judge.model == "reference":
-        return trainer.ref_model or load(trainer.model.config._name_or_path, recipe.model.dtype)[0]
+        start, four_bit = trainer.model.config._name_or_path, recipe.model.quantize == "4bit"
+        return trainer.ref_model or load(start, recipe.model.dtype, four_bit=four_bit)[0]
     return trainer.model if average is None else average.model
 
 

@@ -1,0 +1,50 @@
+"""`emor3` on one CPU process, or on two under FSDP2, with completions that are scripted by their place in the batch.
+
+Accelerate shards on accelerators only and quietly turns FSDP2 on CPU into DDP; here its state is told otherwise, and
+everything after that is accelerate's, TRL's and our own code. Completions are sampled as ever, then replaced, so that
+they differ inside a group and are the same however many processes draw them.
+Usage: fsdp2_training.py train RECIPE [--resume]
+"""
+
+import os
+
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
+
+from emor3.cli import main
+from emor3.grpo import EmoTrainer
+
+STEPS = "<step1>A {0} dog in the street.</step1><step2>It feels {0}.</step2><step3>High arousal.</step3>"
+TEXTS = [
+    *(STEPS.format("happy") + r"\boxed{amusement}", STEPS.format("sad") + r"\boxed{sadness}"),
+    *(STEPS.format("big") + r"\boxed{fear}", "<step1>A dog.</step1>"),
+    # The second half, which is the other process's: nothing that could be asked, and very unlike lengths.
+    *(r"\boxed{awe}", "<step1></step1>" * 6, "", r"<step3>Calm.</step3>\boxed{contentment}"),
+]
+build, sample = AcceleratorState.__init__, EmoTrainer._generate_single_turn
+
+
+def build_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
+    build(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if fsdp_plugin is not None:
+        self.fsdp_plugin = fsdp_plugin
+        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+
+def scripted(self, prompt_ids, *args, **kwargs):
+    state = PartialState()
+    assert isinstance(self.model, FSDPModule) == (state.num_processes == 2)
+    sample(self, prompt_ids, *args, **kwargs)
+    tokenizer = self.processing_class.tokenizer
+    first = state.process_index * len(prompt_ids) + 3 * self.state.global_step  # other texts for each at each step
+    texts = [TEXTS[(first + place) % len(TEXTS)] for place in range(len(prompt_ids))]
+    return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts], None
+
+
+AcceleratorState.__init__ = build_with_fsdp
+EmoTrainer._generate_single_turn = scripted
+if "FSDP_VERSION" in os.environ:
+    assert PartialState(cpu=True).num_processes == 2, "real processes, not one that was silently started alone"
+main()
