@@ -225,6 +225,18 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_che
     assert {(block, name) for block in blocks for name in block.model_fields} <= read
 
 
+@pytest.mark.parametrize(("frozen", "once"), [(["vision", "projector"], True), ([], False)])
+def test_images_are_encoded_once_a_round_where_vision_does_not_learn(
+    tmp_path, scenes, random_checkpoint, monkeypatch, frozen, once
+):
+    calls = []
+    monkeypatch.setattr(EmoTrainer, "encode_images_once", lambda self, *judges: calls.append(judges))
+    run_of(
+        tmp_path, scenes, random_checkpoint, model={"path": random_checkpoint, "freeze": frozen}, grpo={"max_steps": 1}
+    )
+    assert bool(calls) is once
+
+
 def samples_of(recipe):
     return chosen_samples(recipe)
 
