@@ -97,3 +97,17 @@ def test_a_file_that_is_no_recipe_is_refused_and_runs_nothing(tmp_path, content,
 
 def test_a_text_becomes_one_line_that_a_terminal_does_not_obey():
     assert one_line("a\x1b[2J\nb\udcff  日本 é") == "a\\x1b[2J b\\udcff 日本 é"
+
+
+def test_a_value_of_any_size_makes_a_short_message():
+    huge, nested = 10**5000, [[["x" * 40] * 100] * 100] * 100
+    for value in (huge, nested):
+        with pytest.raises(UserError) as error:
+            recipe(minimal() | {"thinking": value})
+        assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(UserError, match="seed"):
+        recipe(minimal() | {"seed": seed})

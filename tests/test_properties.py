@@ -187,8 +187,10 @@ shares = st.floats(0, 0.3)
 recipes = st.fixed_dictionaries(
     {
         "output_dir": words,
-        "seed": st.integers(0, 2**63),
-        "model": st.fixed_dictionaries({"path": anything, "freeze_vision": st.booleans()}),
+        "seed": st.integers(0, 2**32 - 1),
+        "model": st.fixed_dictionaries(
+            {"path": anything, "freeze": st.lists(st.sampled_from(["vision", "projector"]), unique=True)}
+        ),
         "data": st.fixed_dictionaries({"train": words | st.lists(anything, min_size=1, max_size=3)}),
         "reward": st.fixed_dictionaries({"reflective": shares, "format": shares, "soft": st.booleans()}),
     },

@@ -1,10 +1,14 @@
 """Blocks of settings as YAML has them: unknown keys are refused with the nearest known one."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 class Block(BaseModel):
@@ -16,9 +20,9 @@ class Block(BaseModel):
 def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first fault in one line, with the nearest known key where a key is unknown."""
     fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"])
+    place = ".".join(map(_short, fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in fault["loc"])
+        *parents, key = map(_short, fault["loc"])
         known = _known_keys(schema, parents)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {'.'.join([*parents, *near])!r}?" if near else f"known here: {', '.join(known)}"
@@ -27,7 +31,17 @@ def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
         return f"setting {place!r} is missing"
     if fault["type"] == "value_error":  # our own words
         return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: {fault['msg']} (found {fault['input']!r})"
+    return f"{place}: {fault['msg']} (found {_short(fault['input'], quoted=True)})"
+
+
+def _short(value: object, quoted: bool = False) -> str:
+    """A value of any size in a few words: YAML's anchors make megabytes of a line, and Python prints no huge number."""
+    if isinstance(value, str) and not quoted:
+        return value
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _known_keys(schema: type[BaseModel], location: Iterable[str]) -> list[str]:

@@ -182,7 +182,7 @@ class JudgeBlock(Block):
 class Recipe(Block):
     """One training run."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     output_dir: str
     model: ModelBlock
     data: DataBlock

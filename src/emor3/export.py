@@ -73,11 +73,15 @@ def find_policy(source: Path) -> tuple[Path, Path]:
 
 
 def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Policy of a checkpoint; adapters are merged into the model that the run started from."""
+    """Policy of a checkpoint, on the CPU; adapters are merged into the model that the run started from.
+
+    The GPU that trained it need not hold the model and the copy that it is verified with.
+    """
     if not (checkpoint / "adapter_config.json").is_file():
-        return load(str(checkpoint))
+        model, processor = load(str(checkpoint))
+        return model.to("cpu"), processor
     model, _ = load(str(run / COLD_START) if recipe.cold_start else recipe.model.path, recipe.model.dtype)
-    merged = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
+    merged = PeftModel.from_pretrained(model.to("cpu"), str(checkpoint)).merge_and_unload()
     return merged.eval(), load_processor(str(checkpoint))
 
 

@@ -58,7 +58,7 @@ def load(path: str, dtype: str = "auto", *, four_bit: bool = False) -> tuple[Pre
     """
     source = resolve_checkpoint(path)
     processor = load_processor(source)
-    model = _read(path, source, dtype, _four_bit_config() if four_bit else None)
+    model = _read(path, source, dtype, four_bit_config() if four_bit else None)
     if four_bit:
         return model.eval(), processor  # quantized on this process's GPU, where it has to stay
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -74,7 +74,8 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
         raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
 
 
-def _four_bit_config() -> BitsAndBytesConfig:
+def four_bit_config() -> BitsAndBytesConfig:
+    """How QLoRA quantizes (Dettmers et al. 2023). Raises UserError without CUDA or bitsandbytes."""
     if find_spec("bitsandbytes") is None:
         raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
     if not torch.cuda.is_available():

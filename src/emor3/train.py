@@ -29,7 +29,16 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
-from emor3.modeling import freeze, frozen_modules, load, merge, resolve_checkpoint, save, sees_unchanged
+from emor3.modeling import (
+    four_bit_config,
+    freeze,
+    frozen_modules,
+    load,
+    merge,
+    resolve_checkpoint,
+    save,
+    sees_unchanged,
+)
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -58,6 +67,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     run = Path(recipe.output_dir)
     # Whatever a person may have mistyped is found before anything is written.
     resolve_checkpoint(recipe.model.path)
+    if recipe.model.quantize is not None:
+        four_bit_config()
     build_prompt(samples[0].labels, recipe.prompt_template)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     if state.is_main_process:
