@@ -73,6 +73,22 @@ def test_tokens_cache_and_steps_are_counted():
     assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
 
 
+def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed():
+    def update(**grpo):
+        return needs(recipe_of(model={"freeze": ["vision"]}, grpo={"max_completion_length": 100} | grpo)).phases[
+            "update"
+        ]
+
+    # Tensors of a layer kept for a token: 11 of width 2048 and 4 of width 11008, 2 bytes each, in 36 layers.
+    token, prompt = 36 * 2 * (11 * 2048 + 4 * 11008), 512 + 200
+    logits = 4 * 100 * 151936 * LOGIT_BYTES
+    copied = 4 * prompt * (2 * 36 * 2 * 128) * 2  # keys and values of the prompt, for each completion
+    assert update(gradient_checkpointing=False) == (prompt + 4 * 100) * token + copied + logits
+    # Under checkpointing one layer whole and the input of each, for whole rows.
+    layers = 4 * (prompt + 100) * (token / 36 + 36 * 2 * 2048)
+    assert update(gradient_checkpointing=True) == layers + logits
+
+
 def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits():
     recipe, machine = recipe_of(grpo={"gradient_checkpointing": False}), Machine(1, 24e9)
     assert not needs(recipe, machine).fits(machine)

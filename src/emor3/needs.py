@@ -202,12 +202,17 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(size.patches, width)
     logits = batch * completion * size.vocabulary * LOGIT_BYTES
-    tokens = batch * (prompt + completion)
-    update = size.text.update(tokens, width, checkpointing) + logits
+    # The completions of a prompt share it (emor3.rollouts); in an update not under checkpointing, which keeps no cache.
+    distinct = math.ceil(rollouts / settings.num_generations)
+    read_in_update = batch if checkpointing else math.ceil(batch / settings.num_generations)
+    copied_cache = 0 if checkpointing else batch * prompt * size.cache_numbers * width
+    tokens = read_in_update * prompt + batch * completion
+    update = size.text.update(tokens, width, checkpointing) + copied_cache + logits
     if "vision" not in recipe.model.freeze:
-        update += size.vision.update(batch * size.patches, width, checkpointing)
+        update += size.vision.update(read_in_update * size.patches, width, checkpointing)
+    cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
-        "rollout": 0 if settings.use_vllm else rollouts * (read + size.cache_numbers * (prompt + completion) * width),
+        "rollout": 0 if settings.use_vllm else distinct * read + cache,
         "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
         "update": update,
     }
