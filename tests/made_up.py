@@ -14,7 +14,7 @@ def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, vo
     """A whole completion that answers `answer` (None: no box), with what a judge said of it."""
     box = "" if answer is None else f"\\boxed{{{answer}}}"
     text = f"<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>{box}"
-    sample, thought = Sample(id, f"{id}.png", label, labels, distribution=votes, group=group), parse(text)
+    sample, thought = Sample(id, (f"{id}.png",), label, labels, distribution=votes, group=group), parse(text)
     scripted = ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else reads or label)
     reflection = reflect(scripted, [(sample, thought)], frozenset(Aspect))[0]
     return Prediction(

@@ -24,8 +24,8 @@ rank = state.process_index
 checkpoint, image, output = sys.argv[1:]
 model, processor = load(checkpoint)
 asked = [
-    consistency_question(image, "A dog."),
-    consistency_question(image, "Two cats in a long street."),
+    consistency_question((image,), "A dog."),
+    consistency_question((image,), "Two cats in a long street."),
     coherence_question("A dog.", "Joy.", MIKELS8),
     coherence_question("A dog.", "Joy.", LabelSet("long", ("great joy", "great fear", "calm"))),
 ]

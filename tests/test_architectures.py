@@ -84,8 +84,8 @@ def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(c
     _, processor = load(checkpoint)
     picture = tmp_path / "a.png"
     Image.new("RGB", (64, 64), "teal").save(picture)
-    asked = encode(processor, [(str(picture), "What is felt?"), (None, "Joy?")])
-    message = chat("What is felt?", True)
+    asked = encode(processor, [((str(picture),), "What is felt?"), ((), "Joy?")])
+    message = chat("What is felt?", 1)
     message[0]["content"][0]["image"] = str(picture)
     trained = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=True, return_dict=True)
     ids, mask = asked["input_ids"][0], asked["attention_mask"][0]

@@ -15,7 +15,7 @@ def rollouts(*told, judge="Yes"):
     items = []
     for place, (trigger, feeling) in enumerate(told):
         text = f"<step1>{trigger}</step1><step2>{feeling}</step2><step3>x</step3>\\boxed{{awe}}"
-        items.append((Sample(str(place), f"{place}.png", "awe", MIKELS8), parse(text), text))
+        items.append((Sample(str(place), (f"{place}.png",), "awe", MIKELS8), parse(text), text))
     found = reflect(
         ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else "awe"),
         [(sample, thought) for sample, thought, _ in items],

@@ -41,6 +41,21 @@ def test_a_manifest_becomes_samples_in_its_order(tmp_path):
     assert second.label == "joy"
 
 
+def test_a_row_has_one_image_several_or_a_text(tmp_path):
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
+    rows = [
+        row("a", text="A walk."),
+        {"file_names": ["images/b.png", "images/a.png"], "label": "fear"},
+        {"id": 3, "text": "Fog.", "label": "joy"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    one, two, none = load_samples(folder, labels="joy,fear")
+    a, b = str(tmp_path / "images/a.png"), str(tmp_path / "images/b.png")
+    assert (one.id, one.images, one.text) == ("images/a.png", (a,), "A walk.")
+    assert (two.id, two.images, two.text) == ("images/b.png", (b, a), None)
+    assert (none.id, none.images, none.text) == ("3", (), "Fog.")
+
+
 def test_a_split_is_chosen_and_an_empty_one_names_those_there_are(tmp_path):
     folder = write_folder(tmp_path, [row("a", "joy", split="train"), row("b", "fear", split="test"), row("c", "joy")])
     assert [sample.id for sample in load_samples(folder, split="train")] == ["images/a.png", "images/c.png"]
@@ -91,7 +106,8 @@ def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path):
         (row("x", 3), r"line 2: 'label' must be a label in words, found 3"),
         (row("x", "joy") | {"file_name": "../x.png"}, r"line 2: 'file_name' leads out of the folder"),
         (row("x", "joy") | {"file_name": "/etc/x.png"}, r"line 2: 'file_name' leads out of the folder"),
-        ({"label": "joy"}, r"line 2: 'file_name' must be a path"),
+        ({"label": "joy"}, r"line 2: neither an image \('file_name', 'file_names'\) nor a 'text'"),
+        ({"label": "joy", "file_name": None}, r"line 2: 'file_name' must be a path"),
         (row("x", valence="high"), r"line 2: 'valence' must be a number, found 'high'"),
         (row("x", valence=10**400), r"line 2: 'valence' must be a number"),
         (row("x", "\u200b"), r"line 2: 'label' must be a label in words"),
@@ -100,6 +116,15 @@ def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path):
         (row("x", distribution={"joy": -1}), r"line 2: 'distribution' must map labels"),
         (row("x", distribution={"bored": 1}), r"line 2: 'distribution' must hold votes for labels of the set"),
         (row("ok"), r"line 2: the id 'images/ok.png' is used by an earlier row"),
+        ({"label": "joy", "text": "Fog."}, r"line 2: a row without an image needs an 'id'"),
+        ({"label": "joy", "file_names": []}, r"line 2: neither an image \('file_name', 'file_names'\) nor a 'text'"),
+        ({"label": "joy", "file_names": "x.png"}, r"line 2: 'file_names' must be a list of paths, found 'x.png'"),
+        ({"label": "joy", "file_names": ["images/x.png", 3]}, r"line 2: 'file_names' must be a path .*, found 3"),
+        ({"label": "joy", "file_names": ["images/x.png", "../x.png"]}, r"line 2: 'file_names' leads out of the folder"),
+        ({"label": "joy", "file_names": ["images/gone.png"]}, r"line 2: image 'images/gone.png' does not exist"),
+        (row("x", file_names=["images/ok.png"]), r"line 2: give 'file_name' for one image or 'file_names' for several"),
+        (row("x", text=" "), r"line 2: 'text' is blank"),
+        (row("x", text=["Fog."]), r"line 2: 'text' must be a text"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_line(tmp_path, bad, message):

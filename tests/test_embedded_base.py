@@ -88,7 +88,7 @@ def test_it_tells_true_descriptions_from_those_with_one_factor_altered(candidate
     rng = Random(0)
     pairs = [(sample.image, scene, alter(scene, rng)) for sample, scene in held_out]
     texts = [(image, trigger_text(told, rng)) for image, *both in pairs for told in both]
-    replies = candidate.judge.answer([consistency_question(image, text) for image, text in texts])
+    replies = candidate.judge.answer([consistency_question((image,), text) for image, text in texts])
     said_yes = [reply.probabilities["Yes"] for reply in replies]
     assert roc_auc_score([1, 0] * len(pairs), said_yes) >= 0.85
 

@@ -31,7 +31,7 @@ def encoded_by(model):
 
 def inputs_of(processor, scenes, places):
     samples = load_samples(scenes, split="train")
-    return encode(processor, [(samples[place].image, "What is it?") for place in places])
+    return encode(processor, [(samples[place].images, "What is it?") for place in places])
 
 
 def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same(loaded, scenes):

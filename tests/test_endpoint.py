@@ -167,7 +167,7 @@ def test_no_more_requests_are_under_way_than_allowed(serve):
 
 def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(serve, images):
     server = serve(always(200, completion("Yes")))
-    question = consistency_question(images[0], "A dog.")
+    question = consistency_question((images[0],), "A dog.")
     judge_at(server.url + "/", key="sk-secret").answer([question])
     path, headers, request = server.requests[0]
     assert path == "/v1/chat/completions"
@@ -185,7 +185,7 @@ def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(serve
 def test_large_images_are_sent_scaled_down_in_their_shape(serve, tmp_path):
     Image.new("RGB", (400, 100)).save(tmp_path / "wide.png")
     server = serve(always(200, completion("Yes")))
-    judge_at(server.url, max_pixels=10_000).answer([consistency_question(str(tmp_path / "wide.png"), "A wall.")])
+    judge_at(server.url, max_pixels=10_000).answer([consistency_question((str(tmp_path / "wide.png"),), "A wall.")])
     data = server.requests[0][2]["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2]
     with Image.open(io.BytesIO(base64.b64decode(data))) as sent:
         assert sent.size == (200, 50)  # 40,000 pixels at half the side are 10,000
@@ -200,7 +200,7 @@ def test_without_a_key_none_is_sent(serve):
 def test_first_token_probabilities_are_read_where_the_server_gives_them(serve, images):
     server = serve(always(200, completion("Sure", [("Sure", 0.5), ("Yes", 0.2), (" yes", 0.1), ("No", 0.1)])))
     judge = judge_at(server.url, top_logprobs=20)
-    asked = [consistency_question(images[0], "A dog."), *texts(1)]
+    asked = [consistency_question((images[0],), "A dog."), *texts(1)]
     yes_no, label = judge.answer(asked)
     assert [request["top_logprobs"] for *_, request in server.requests] == [20, 20]
     # (0.2 + 0.1) / (0.2 + 0.1 + 0.1) and 0.1 / 0.4
@@ -242,7 +242,7 @@ def test_a_changed_image_under_the_same_name_is_asked_again(serve, tmp_path):
     judge = judge_at(server.url)
     for colour in ("red", "red", "blue"):
         Image.new("RGB", (64, 64), colour).save(path)
-        judge.answer([consistency_question(str(path), "A wall.")])
+        judge.answer([consistency_question((str(path),), "A wall.")])
     assert len(server.requests) == 2
 
 
@@ -514,7 +514,11 @@ def real_server(tmp_path_factory):
 @pytest.mark.slow
 def test_a_real_server_replies_as_the_same_model_does_in_this_process(real_server, images):
     asked = [
-        *(consistency_question(image, f"A scene with {thing}.") for image in images[:4] for thing in ("a dog", "rain")),
+        *(
+            consistency_question((image,), f"A scene with {thing}.")
+            for image in images[:4]
+            for thing in ("a dog", "rain")
+        ),
         *(coherence_question("A dog runs.", feeling, MIKELS8) for feeling in ("It is joyful.", "It is scary.")),
     ]
     replies = judge_at(real_server, model=EMBEDDED, concurrency=2).answer(asked)

@@ -124,11 +124,11 @@ def test_a_limit_takes_the_same_samples_every_time_in_the_order_of_the_data(scen
 
 def test_the_control_of_consistency_asks_about_another_image_s_text():
     labels = DOMAINS["scenes8"].labels
-    samples = [Sample(f"{i}", f"{i}.png", "awe", labels) for i in range(3)]
+    samples = [Sample(f"{i}", (f"{i}.png",), "awe", labels) for i in range(3)]
     thoughts = [parse(f"<step1>{text}</step1>") for text in ("A dog.", "A dog.", "A cat.")]
     judge = ScriptedJudge(lambda question: "No")
     found = reflect_on_swapped(judge, samples, thoughts)
-    asked = [(finding.question.image, "A cat." in finding.question.text) for finding in found]
+    asked = [(finding.question.images, "A cat." in finding.question.text) for finding in found]
     assert asked == [("0.png", True), ("1.png", True), ("2.png", False)]  # the third gets a dog's text
     assert all(finding.question.aspect is Aspect.CONSISTENCY for finding in found)
     assert reflect_on_swapped(judge, samples[:1], thoughts[:1]) == [None]

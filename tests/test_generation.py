@@ -15,11 +15,11 @@ def loaded(random_checkpoint):
 
 @pytest.fixture(scope="module")
 def requests(scenes):
-    return [(sample.image, "What is this?") for sample in load_samples(scenes, split="test")]
+    return [(sample.images, "What is this?") for sample in load_samples(scenes, split="test")]
 
 
 def test_rows_with_and_without_an_image_share_a_batch_padded_on_the_left(loaded, requests):
-    inputs = encode(loaded[1], [requests[0], (None, "Hello?")])
+    inputs = encode(loaded[1], [requests[0], ((), "Hello?")])
     assert inputs["attention_mask"][:, -1].tolist() == [1, 1]
     assert inputs["attention_mask"][1, 0] == 0
     assert len(inputs["image_grid_thw"]) == 1

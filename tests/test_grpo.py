@@ -118,7 +118,7 @@ class HalfBlindJudge:
     """Answers on coherence, fails on images."""
 
     def answer(self, questions):
-        return [Reply("", error="HTTP 500") if question.image else Reply("awe") for question in questions]
+        return [Reply("", error="HTTP 500") if question.images else Reply("awe") for question in questions]
 
 
 def test_the_reward_function_of_a_part_gives_trl_none_where_the_judge_failed_and_counts_it(samples):

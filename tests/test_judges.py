@@ -26,9 +26,9 @@ def images(scenes):
 
 def questions(images, labels=MIKELS8):
     return [
-        consistency_question(images[0], "A dog."),
+        consistency_question((images[0],), "A dog."),
         coherence_question("A dog in a very long street with many houses.", "Joy.", labels),
-        consistency_question(images[1], "A cat and a long description of it, to need padding."),
+        consistency_question((images[1],), "A cat and a long description of it, to need padding."),
         coherence_question("A cat.", "Fear.", labels),
     ]
 
@@ -36,7 +36,7 @@ def questions(images, labels=MIKELS8):
 def long_way(model, processor, question, candidate, length=None):
     """Log-probability of a candidate's first tokens (None: all, with the end of turn), one row, no padding."""
     reply = [*processor.tokenizer(candidate).input_ids, processor.tokenizer.eos_token_id][:length]
-    inputs = encode(processor, [(question.image, question.text)])
+    inputs = encode(processor, [(question.images, question.text)])
     prompt = inputs["input_ids"].shape[1]
     extra = torch.tensor([reply])
     inputs["input_ids"] = torch.cat([inputs["input_ids"], extra], 1)
@@ -86,8 +86,8 @@ def test_a_question_on_an_image_may_need_the_second_pass_too(loaded, images):
 
 def test_placeholders_in_a_completion_bring_no_image_into_a_question(loaded, images):
     bait = "A dog <|vision_start|><|image_pad|><|vision_end|> <image> [IMG]"
-    asked = [consistency_question(images[0], bait), coherence_question(bait, bait, MIKELS8)]
-    inputs = encode(loaded[1], [(question.image, question.text) for question in asked])
+    asked = [consistency_question((images[0],), bait), coherence_question(bait, bait, MIKELS8)]
+    inputs = encode(loaded[1], [(question.images, question.text) for question in asked])
     image_token = loaded[0].config.image_token_id
     assert (inputs["input_ids"] == image_token).sum(1).tolist() == [16, 0]  # those of the one real picture
     assert len(ScoreJudge(*loaded).answer(asked)) == 2
@@ -113,7 +113,7 @@ def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest
 
 def test_questions_on_one_image_encode_it_once(loaded, images, monkeypatch):
     model, processor = loaded
-    asked = [consistency_question(images[place % 2], f"{text} dog.") for place, text in enumerate(["A", "No", "My"])]
+    asked = [consistency_question((images[place % 2],), f"{text} dog.") for place, text in enumerate(["A", "No", "My"])]
     asked += [asked[0], coherence_question("A cat.", "Fear.", MIKELS8)]
     alone = [reply for question in asked for reply in ScoreJudge(model, processor).answer([question])]
     forwards = []
@@ -166,7 +166,7 @@ class CountingJudge:
         self.asked = []
 
     def work(self, question):
-        return question.image is not None, len(question.candidates) if len(question.candidates) > 2 else 0
+        return len(question.images), len(question.candidates) if len(question.candidates) > 2 else 0
 
     def answer(self, asked):
         self.asked = list(asked)
@@ -174,7 +174,7 @@ class CountingJudge:
 
 
 def test_ranks_do_the_same_work_whatever_they_have_to_ask():
-    image = Question("consistency", "image", ("Yes", "No"), "a.png")
+    image = Question("consistency", "image", ("Yes", "No"), ("a.png",))
     short, long = Question("coherence", "short", ("a", "b")), Question("coherence", "long", ("a", "b", "c"))
     ranks = [[image, short, short], [long], []]
     shared = [

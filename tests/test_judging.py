@@ -75,7 +75,7 @@ class SeeingJudge:
         self.truth = truth
 
     def answer(self, questions):
-        told = [0.9 if self.truth[q.image] in q.text else 0.2 for q in questions]
+        told = [0.9 if self.truth[q.images] in q.text else 0.2 for q in questions]
         return [Reply("Yes" if p > 0.5 else "No", {"Yes": p, "No": 1 - p}) for p in told]
 
 
@@ -90,7 +90,7 @@ def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(
     texts = [f"Thing {place}." for place in range(4)]
     described(monkeypatch, texts)
     policy, processor = load(random_checkpoint)
-    truth = {sample.image: text for sample, text in zip(samples, texts, strict=True)}
+    truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
     seeing = calibrate(SeeingJudge(truth), policy, processor, samples, "steps", "steps", 8)
     assert (seeing.auc, seeing.yes_own, seeing.yes_swapped, seeing.n) == (1, 1, 0, 4)
     blind = calibrate(ScriptedJudge(lambda question: "Yes"), policy, processor, samples, "steps", "steps", 8)
@@ -122,7 +122,7 @@ def test_images_on_which_the_judge_failed_are_left_out(monkeypatch, scenes, rand
     samples = load_samples(scenes, split="test")[:3]
     texts = [f"Thing {place}." for place in range(3)]
     described(monkeypatch, texts)
-    truth = {sample.image: text for sample, text in zip(samples, texts, strict=True)}
+    truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
     found = calibrate(TiredJudge(truth, 1), *load(random_checkpoint), samples, "steps", "steps", 8)
     assert (found.auc, found.yes_own, found.n) == (1, 1, 2)
     assert calibrate(TiredJudge(truth, 6), *load(random_checkpoint), samples, "steps", "steps", 8) is None

@@ -12,7 +12,7 @@ from emor3.taxonomy import MIKELS8, affirmed, match, resolve
 from emor3.thinking import parse
 from emor3.types import Aspect, Question, Reply
 
-YES_NO = Question(Aspect.CONSISTENCY, "?", ("Yes", "No"), "x.png")
+YES_NO = Question(Aspect.CONSISTENCY, "?", ("Yes", "No"), ("x.png",))
 READERS = {
     "parse": parse,
     "match": lambda text: match(text, MIKELS8),

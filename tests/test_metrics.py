@@ -20,7 +20,7 @@ def predict(label, answer, labels=EKMAN6, id=None, group=None, reflection=None):
     """A prediction whose completion is nothing but the answer's box; None is no box."""
     text = "no idea" if answer is None else rf"\boxed{{{answer}}}"
     predict.count += 1
-    sample = Sample(id or f"s{predict.count}", "x.png", label, labels, group=group)
+    sample = Sample(id or f"s{predict.count}", ("x.png",), label, labels, group=group)
     thought = parse(text)
     return Prediction(sample, text, thought, predicted_label(thought, labels), reflection or Reflection())
 
@@ -135,7 +135,7 @@ def test_polarity_accuracy_is_absent_where_no_label_has_a_sign():
 def reasoned(label, answer, feeling="joy", conclusion="Positive, high arousal.", judge="Yes", reads="joy"):
     """A prediction in three steps, with what the judge said of it."""
     text = f"<step1>A dog.</step1><step2>{feeling}</step2><step3>{conclusion}</step3>\\boxed{{{answer}}}"
-    sample, thought = Sample("s", "x.png", label, EKMAN6), parse(text)
+    sample, thought = Sample("s", ("x.png",), label, EKMAN6), parse(text)
     judged = ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else reads)
     return Prediction(
         sample,

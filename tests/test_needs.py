@@ -109,7 +109,7 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     )
     picture = tmp_path / "a.png"
     Image.new("RGB", (SIZE, SIZE), "teal").save(picture)
-    inputs = encode(processor, [(str(picture), "What is felt here, and why? " * 10)] * 4)
+    inputs = encode(processor, [((str(picture),), "What is felt here, and why? " * 10)] * 4)
     tokens, completion = inputs["input_ids"].shape[1], 50
     own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
 

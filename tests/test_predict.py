@@ -38,7 +38,7 @@ def run(*arguments):
 
 
 def made(completion, label="", labels=MIKELS8, reads="awe", image="x.png"):
-    sample, thought = Sample(image, image, label, labels), parse(completion)
+    sample, thought = Sample(image, (image,), label, labels), parse(completion)
     judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else reads)
     return Prediction(sample, completion, thought, thought.answer, reflect(judge, [(sample, thought)], set(Aspect))[0])
 

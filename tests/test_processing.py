@@ -19,14 +19,14 @@ from emor3.processing import limit_pixels, load_processor, save_processor
 def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random_checkpoint, scenes, tmp_path):
     image = load_samples(scenes, split="test")[0].image
     processor = load_processor(random_checkpoint)
-    whole = encode(processor, [(image, "What?")])
+    whole = encode(processor, [((image,), "What?")])
     limit_pixels(processor, 1024)
-    small = encode(processor, [(image, "What?")])
+    small = encode(processor, [((image,), "What?")])
     # 64 x 64 pixels are 8 x 8 patches; 1024 are 32 x 32, so 4 x 4.
     assert (whole["image_grid_thw"].tolist(), small["image_grid_thw"].tolist()) == ([[1, 8, 8]], [[1, 4, 4]])
     assert whole["input_ids"].shape[1] - small["input_ids"].shape[1] == 12  # 16 tokens became 4
     save_processor(processor, tmp_path)
-    again = encode(load_processor(str(tmp_path)), [(image, "What?")])
+    again = encode(load_processor(str(tmp_path)), [((image,), "What?")])
     assert again["image_grid_thw"].tolist() == [[1, 4, 4]]
 
 

@@ -14,7 +14,7 @@ from emor3.taxonomy import MIKELS8
 from emor3.thinking import parse
 from emor3.types import Aspect, Reply, Rollout, Sample
 
-SAMPLE = Sample("s1", "a.png", "awe", MIKELS8)
+SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
 
@@ -44,7 +44,15 @@ def row_of(text, settings):
 
 def test_a_rollout_row_holds_everything_its_reward_came_from():
     row = json.loads(json.dumps(row_of(WHOLE, RewardSettings())))
-    place = {"step": 3, "group": 1, "sample": "s1", "image": "a.png", "label": "awe", "completion": WHOLE}
+    place = {
+        "step": 3,
+        "group": 1,
+        "sample": "s1",
+        "images": ["a.png"],
+        "text": None,
+        "label": "awe",
+        "completion": WHOLE,
+    }
     assert {name: row[name] for name in place} == place
     assert row["thought"] == {
         "trigger": "A dog.",

@@ -33,7 +33,7 @@ class Graded:
 
 
 def weights_of(judge, *thoughts):
-    found = weigh(judge, [Sample("s", "x.png", "", TWO)] * len(thoughts), list(thoughts))
+    found = weigh(judge, [Sample("s", ("x.png",), "", TWO)] * len(thoughts), list(thoughts))
     return [weight for weight, _ in found]
 
 

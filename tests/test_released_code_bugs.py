@@ -19,7 +19,7 @@ def completion(label, trigger="A child alone."):
 
 
 def sample(label="sadness", labels=MIKELS8, id="a"):
-    return Sample(id, f"{id}.png", label, labels)
+    return Sample(id, (f"{id}.png",), label, labels)
 
 
 def script(consistency, coherence):
@@ -74,7 +74,7 @@ def test_labels_are_compared_trimmed():
 
 
 def test_a_completion_that_cannot_be_asked_does_not_shift_images_against_samples():
-    judge = ScriptedJudge(lambda question: "Yes" if question.image == "b.png" else "No")
+    judge = ScriptedJudge(lambda question: "Yes" if question.images == ("b.png",) else "No")
     items = [
         (sample(id="x"), parse("no steps at all")),
         (sample(id="b"), completion("sadness", "A dog.")),
@@ -82,7 +82,7 @@ def test_a_completion_that_cannot_be_asked_does_not_shift_images_against_samples
     ]
     found = [reflection.consistency for reflection in reflect(judge, items, frozenset({Aspect.CONSISTENCY}))]
     assert [finding.verdict for finding in found] == [Verdict.NOT_ASKED, Verdict.SUPPORTED, Verdict.REFUTED]
-    assert [question.image for question in judge.asked] == ["b.png", "c.png"]
+    assert [question.images for question in judge.asked] == [("b.png",), ("c.png",)]
     assert "A dog." in judge.asked[0].text
 
 

@@ -140,7 +140,7 @@ def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_repo
     (evaluated(tmp_path / "broken") / PREDICTIONS).write_text('{"data": "d", "id": "s0"}\n{]\n')
     for name, field, value in (
         ("label", "label", "no such label"),
-        ("image", "image", 7),
+        ("image", "images", [7]),
         ("sampled", "sampled", [[]]),
     ):
         row = json.loads(lines[0]) | {field: value}

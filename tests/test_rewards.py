@@ -29,7 +29,7 @@ def reflection(consistency=Verdict.SUPPORTED, coherence=Verdict.SUPPORTED):
 
 
 def sample(label, **fields):
-    return Sample("s", "x.png", label, MIKELS8, **fields)
+    return Sample("s", ("x.png",), label, MIKELS8, **fields)
 
 
 def total(settings=None, thought=GOOD, found=None, label="sadness"):
@@ -211,7 +211,7 @@ def test_the_conclusion_is_checked_where_the_label_has_signs():
     assert conclusion_value(right, sample("sadness")) == 1
     assert conclusion_value(half, sample("sadness")) == 0.5
     assert conclusion_value(right, sample("awe")) == 0  # positive; no arousal is defined for awe
-    surprise = Sample("s", "x.png", "surprise", EKMAN6)
+    surprise = Sample("s", ("x.png",), "surprise", EKMAN6)
     assert conclusion_value(right, surprise) is None
     settings = RewardSettings(conclusion=0.1)
     found = score(parse("\\boxed{surprise}"), surprise, reflection(), settings)

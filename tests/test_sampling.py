@@ -19,7 +19,7 @@ from emor3.types import Sample
 def made_up(counts):
     """Samples of Sentiment-3, so many of each label."""
     return [
-        Sample(f"{label}{index}", "", label, taxonomy.SENTIMENT3)
+        Sample(f"{label}{index}", ("",), label, taxonomy.SENTIMENT3)
         for label, count in counts.items()
         for index in range(count)
     ]

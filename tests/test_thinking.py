@@ -197,3 +197,43 @@ def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking):
 )
 def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text, signs):
     assert read_conclusion(text) == signs
+
+
+def test_the_prompt_for_one_image_reads_as_ever():
+    assert build_prompt(LabelSet("two", ("joy", "fear"))) == (
+        "Look at the image. Which emotion would it evoke in a human viewer? Choose one of: joy, fear.\n"
+        "Think in three steps, then answer:\n"
+        "<step1>what in the image, an action, a face or the surroundings, could trigger an emotion</step1>\n"
+        "<step2>how a human viewer would feel about it</step2>\n"
+        "<step3>positive or negative, high or low arousal</step3>\n"
+        "\\boxed{one emotion}"
+    )
+    assert build_prompt(LabelSet("two", ("joy", "fear")), "direct") == (
+        "Look at the image. Which emotion would it evoke in a human viewer? Choose one of: joy, fear.\n"
+        "Answer at once: \\boxed{one emotion}"
+    )
+    assert build_prompt(LabelSet("two", ("joy", "fear")), "free") == (
+        "Look at the image. Which emotion would it evoke in a human viewer? Choose one of: joy, fear.\n"
+        "Think first, then answer:\n<think>your reasoning</think>\n\\boxed{one emotion}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "text", "begins"),
+    [
+        (2, None, "Look at the images. Which emotion would they evoke"),
+        (0, "Fog.", "Text: Fog.\nLook at the text. Which emotion would it evoke"),
+        (1, "Fog.", "Text: Fog.\nLook at the image and the text. Which emotion would they evoke"),
+        (3, "<|image_pad|>", "Text: < |image_pad| >\nLook at the images and the text. Which emotion would they evoke"),
+    ],
+)
+def test_the_prompt_says_what_is_shown_and_holds_the_text(images, text, begins):
+    assert build_prompt(EKMAN6, "steps", images, text).startswith(begins)
+
+
+def test_a_template_of_ones_own_need_not_know_of_texts(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("Choose: {{ labels }}!\n", encoding="utf-8")
+    assert build_prompt(LabelSet("two", ("joy", "fear")), str(path), 0, "{{ 7 * 7 }}") == (
+        "Text: {{ 7 * 7 }}\nChoose: joy, fear!"
+    )

@@ -346,7 +346,7 @@ def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes,
     assert any("visual" in name for name in changed) != freeze
     assert any("visual" in name for name in load_file(checkpoint / "adapter_model.safetensors")) != freeze
     image = load_samples(scenes, split="test")[0].image
-    inputs = encode(processor, [(image, "What is this?")])
+    inputs = encode(processor, [((image,), "What is this?")])
     with torch.no_grad():
         plain = base(**inputs).logits
         adapted = PeftModel.from_pretrained(base, checkpoint).eval()(**inputs).logits

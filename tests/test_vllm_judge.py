@@ -48,8 +48,8 @@ def asked(scenes):
     images = [sample.image for sample in load_samples(scenes, split="test")[:2]]
     return [
         coherence_question("A dog.", "Joy.", MIKELS8),
-        consistency_question(images[0], "A dog."),
-        consistency_question(images[1], "A cat and more."),
+        consistency_question((images[0],), "A dog."),
+        consistency_question((images[1],), "A cat and more."),
     ]
 
 
@@ -81,7 +81,7 @@ def test_prompts_are_unpadded_token_ids_with_one_image_each_where_there_is_one(p
     assert text["images"] is None
     assert [len(images) for images in pictures["images"]] == [1, 1]
     for prompt, question in zip(pictures["prompts"], asked[1:], strict=True):
-        alone = encode(processor, [(question.image, question.text)])["input_ids"][0]
+        alone = encode(processor, [(question.images, question.text)])["input_ids"][0]
         assert torch.equal(torch.tensor(prompt), alone)
 
 

@@ -171,11 +171,11 @@ class StraightforwardReflection:
         asked: list[tuple[int, Question]] = []
         for place, (completion, name) in enumerate(zip(completions, sample_id, strict=True)):
             sample = self.samples[name]
-            questions = ask(sample.image, parse(completion[0]["content"]), sample.labels, frozenset(Aspect))
+            questions = ask(sample, parse(completion[0]["content"]), frozenset(Aspect))
             asked += [(place, question) for question in questions.values() if isinstance(question, Question)]
         for aspect in Aspect:
             mine = [(place, question) for place, question in asked if question.aspect is aspect]
-            replies = self._sample([(question.image, question.text) for _, question in mine])
+            replies = self._sample([(question.images, question.text) for _, question in mine])
             for (place, question), reply in zip(mine, replies, strict=True):
                 sample = self.samples[sample_id[place]]
                 earned[place] += verdict_value(read(question, Reply(reply), sample.label, sample.labels)) / 2
@@ -186,12 +186,10 @@ class StraightforwardReflection:
         if not requests:
             return []
         texts = [
-            self.processor.apply_chat_template(
-                chat(text, image is not None), tokenize=False, add_generation_prompt=True
-            )
-            for image, text in requests
+            self.processor.apply_chat_template(chat(text, len(paths)), tokenize=False, add_generation_prompt=True)
+            for paths, text in requests
         ]
-        images = [open_image(image) for image, _ in requests if image is not None]
+        images = [open_image(path) for paths, _ in requests for path in paths]
         inputs = self.processor(
             text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)

@@ -45,15 +45,15 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         MASK in mask(text.replace(MASK, ""), rollout.sample.labels)
         for text, rollout in zip(told, described, strict=True)
     ]
-    images = defaultdict[str | None, set[str]](set)
+    contents = defaultdict[str | None, set[object]](set)
     for rollout in described:
-        images[rollout.thought.trigger].add(rollout.sample.image)
+        contents[rollout.thought.trigger].add(rollout.sample.content)
     figures: dict[str, Sequence[float]] = {
         "yes_own": own,
         "yes_swapped": swapped,
         "label_leak": leaks,
         "orders": [gives_orders(rollout.completion) for rollout in rollouts],
         "length": [len(text.split()) for text in told],
-        "duplicates": [len(images[rollout.thought.trigger]) > 1 for rollout in described],
+        "duplicates": [len(contents[rollout.thought.trigger]) > 1 for rollout in described],
     }
     return {f"canary/{name}": sum(values) / len(values) for name, values in figures.items() if values}

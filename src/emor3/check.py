@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from emor3.errors import UserError, one_line
 from emor3.images import open_image
 from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
-from emor3.thinking import build_prompt
+from emor3.thinking import build_prompt, sample_prompt
 from emor3.types import Sample
 
 EXAMPLES = 3
@@ -59,14 +60,18 @@ class Report:
     """(split, label) -> readable rows."""
     tokens: Counter[int] = field(default_factory=Counter)
     """Tokens that an image takes in the prompt -> images."""
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Tokens of a prompt -> rows."""
     text_tokens: int = 0
-    """Tokens of the prompt without the image."""
+    """Tokens of the prompt without its images; of the longest where rows have texts."""
+    most_images: int = 0
+    """Images of the row that has most."""
     max_pixels: int | None = None
     """Suggested image limit where the longest prompt exceeds the paper's length."""
     bad_rows: Tally = field(default_factory=lambda: Tally("bad rows", True))
     unreadable: Tally = field(default_factory=lambda: Tally("unreadable images", True))
     empty: Tally = field(default_factory=lambda: Tally("empty training split", True))
-    duplicates: Tally = field(default_factory=lambda: Tally("same image in two splits", False))
+    duplicates: Tally = field(default_factory=lambda: Tally("same image or text in two splits", False))
     near: Tally = field(default_factory=lambda: Tally("near copies in two splits", False))
     torn_groups: Tally = field(default_factory=lambda: Tally("group in two splits", False))
     two_labels: Tally = field(default_factory=lambda: Tally("near copies with two labels", False, NOISE))
@@ -122,28 +127,47 @@ class _Look:
 
     def __init__(self, report: Report, processor: ProcessorMixin, template: str) -> None:
         prompt = build_prompt(report.labels, template)
-        self.report, self.processor, self._count_tokens = report, processor, token_counter(processor, prompt)
-        report.text_tokens = text_tokens(processor, prompt)
-        self._split_of_image: dict[bytes, str] = {}
+        self.report, self.processor, self.template = report, processor, template
+        self._count_tokens = token_counter(processor, prompt)
+        self._text_tokens = lru_cache(maxsize=4096)(partial(text_tokens, processor))
+        self._split_of_content: dict[bytes, str] = {}
         self._pictures: list[_Picture] = []
         self._hashes: list[int | None] = []
 
     def at(self, sample: Sample, where: str) -> bool:
-        """Whether the image can be used."""
-        with Path(sample.image).open("rb") as file:
+        """Whether the images can be used."""
+        if not sample.images and sample.text is not None:
+            self._compare_splits(hashlib.sha256(sample.text.encode()).digest(), sample, where)
+        tokens = [self._look_at(path, sample, where) for path in sample.images]
+        known = [count for count in tokens if count is not None]
+        if len(known) < len(tokens):
+            return False
+        text = self._text_tokens(sample_prompt(sample, self.template))
+        self.report.text_tokens = max(self.report.text_tokens, text)
+        self.report.most_images = max(self.report.most_images, len(known))
+        self.report.tokens.update(known)
+        self.report.lengths[text + sum(known)] += 1
+        return True
+
+    def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
+        """Tokens of an image; None where it cannot be used."""
+        with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        first_split = self._split_of_image.setdefault(digest, sample.split)
-        if first_split != sample.split:
-            self.report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
+        self._compare_splits(digest, sample, where)
         try:
-            image = open_image(sample.image)
-            self.report.tokens[self._count_tokens(image.size)] += 1
+            image = open_image(path)
+            tokens = self._count_tokens(image.size)
         except UserError as error:
             self.report.unreadable.add(f"{where}: {error}")
-            return False
+            return None
         self._pictures.append(_Picture(digest, sample.id, sample.split, sample.label))
         self._hashes.append(perceptual_hash(image))
-        return True
+        return tokens
+
+    def _compare_splits(self, digest: bytes, sample: Sample, where: str) -> None:
+        first_split = self._split_of_content.setdefault(digest, sample.split)
+        if first_split != sample.split:
+            self.report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
 
     def compare(self) -> None:
         """Note near copies that are in two splits or have two labels, and what image size would fit."""
@@ -153,8 +177,9 @@ class _Look:
                 self.report.near.add(f"{first.id!r} in {first.split!r} and {second.id!r} in {second.split!r}")
             if first.label != second.label:
                 self.report.two_labels.add(f"{first.id!r} is {first.label!r} and {second.id!r} is {second.label!r}")
-        if self.report.text_tokens + max(self.report.tokens, default=0) > PROMPT_TOKENS:
-            self.report.max_pixels = suggest_max_pixels(self.processor, self.report.text_tokens)
+        if self.report.most_images and max(self.report.lengths) > PROMPT_TOKENS:
+            text, images = self.report.text_tokens, self.report.most_images
+            self.report.max_pixels = suggest_max_pixels(self.processor, text, images)
 
 
 @dataclass
@@ -214,6 +239,7 @@ def describe(report: Report) -> Table:
         low, high = min(report.tokens), max(report.tokens)
         mean = sum(tokens * images for tokens, images in report.tokens.items()) / report.tokens.total()
         table.add_row("tokens per image", f"{mean:.0f} on average, {low} to {high}")
+    if report.lengths:
         table.add_row("tokens per prompt", _prompt_lengths(report))
     for tally in report.tallies():
         weight = "breaks training" if tally.breaks_training else tally.effect
@@ -233,10 +259,14 @@ def _balance(per_label: Mapping[str, int]) -> str:
 
 
 def _prompt_lengths(report: Report) -> str:
-    longest = report.text_tokens + max(report.tokens)
-    lengths = f"{report.text_tokens + min(report.tokens)} to {longest}, {report.text_tokens} of them text"
+    longest = max(report.lengths)
+    lengths = f"{min(report.lengths)} to {longest}, {report.text_tokens} of them text"
     if longest <= PROMPT_TOKENS:
         return f"{lengths}; all within the paper's {PROMPT_TOKENS}"
-    over = sum(n for tokens, n in report.tokens.items() if report.text_tokens + tokens > PROMPT_TOKENS)
-    advice = "use smaller images" if report.max_pixels is None else f"set model.max_pixels={report.max_pixels}"
-    return f"{lengths}; {over} images exceed the paper's {PROMPT_TOKENS}: {advice}"
+    over = sum(n for tokens, n in report.lengths.items() if tokens > PROMPT_TOKENS)
+    advice = (
+        "use smaller images or shorter texts"
+        if report.max_pixels is None
+        else f"set model.max_pixels={report.max_pixels}"
+    )
+    return f"{lengths}; {over} exceed the paper's {PROMPT_TOKENS}: {advice}"

@@ -277,11 +277,14 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
-    from emor3.exchange import write_exchange
+    from emor3.exchange import left_out, write_exchange
     from emor3.predictions import read_evaluation
 
-    for path in write_exchange(read_evaluation(evaluation), output):
+    saved = read_evaluation(evaluation)
+    for path in write_exchange(saved, output):
         print(path)
+    for line in left_out(saved):
+        print(line)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError
 from emor3.images import open_image
-from emor3.thinking import build_prompt
+from emor3.thinking import sample_prompt
 from emor3.types import Sample
 
 
@@ -65,14 +65,14 @@ def cold_start(
 
 
 def supervised_dataset(samples: Sequence[Sample], settings: ColdStartBlock, template: str) -> Dataset:
-    """Rows of prompt, image and completion (boxed label or reasoning); images are opened when a batch is made."""
+    """Rows of prompt, images and completion (boxed label or reasoning); images are opened when a batch is made."""
     with_reasoning = settings.targets == "reasoning"
     prompt_template = settings.template or (template if with_reasoning else "direct")
     rows = [
         {
-            "prompt": [{"role": "user", "content": build_prompt(sample.labels, prompt_template)}],
+            "prompt": [{"role": "user", "content": sample_prompt(sample, prompt_template)}],
             "completion": [{"role": "assistant", "content": _target(sample, with_reasoning)}],
-            "image": sample.image,
+            "images": list(sample.images),
         }
         for sample in samples
     ]
@@ -88,6 +88,6 @@ def _target(sample: Sample, with_reasoning: bool) -> str:
 
 
 def with_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """A batch of rows with each image's path replaced by the picture; equal paths are opened once."""
-    opened = {path: open_image(path) for path in set(batch["image"])}
-    return {**batch, "image": [opened[path] for path in batch["image"]]}
+    """A batch of rows with the paths of their images replaced by the pictures; equal paths are opened once."""
+    opened = {path: open_image(path) for path in {path for paths in batch["images"] for path in paths}}
+    return {**batch, "images": [[opened[path] for path in paths] for paths in batch["images"]]}

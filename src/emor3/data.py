@@ -1,9 +1,11 @@
 """Read labelled images: a folder with `metadata.jsonl` beside the images, one JSON object a line.
 
-A row has `file_name` (relative to the folder) and `label`, and may have `split` (default: train), `id` (default: the
-file name), `distribution` (votes over the labels), `valence`, `arousal`, `group` (near copies share one), `attributes`
-(what is known of the picture) and `reasoning` (a whole completion to learn from). Other fields are left alone: a name
-or a theme must never reach a model. A file `labels.yaml` beside the manifest names the label set of its labels.
+A row has `label` and `file_name` (relative to the folder); or `file_names`, a list, where several images belong to one
+label; or only a `text`, which may also accompany images and stands in the prompt. It may have `split` (default: train),
+`id` (default: the first file name; a row without images needs one), `distribution` (votes over the labels), `valence`,
+`arousal`, `group` (near copies share one), `attributes` (what is known of the picture) and `reasoning` (a whole
+completion to learn from). Other fields are left alone: a name or a theme must never reach a model. A file
+`labels.yaml` beside the manifest names the label set of its labels.
 """
 
 import json
@@ -159,9 +161,11 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
     if label is None:
         raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
     group = row.get("group")
+    images, text = _content(row, folder, where)
     return Sample(
-        id=str(row.get("id", row.get("file_name"))),
-        image=_image_path(row, folder, where),
+        id=row_id(row),
+        images=images,
+        text=text,
         label=label,
         labels=labels,
         split=split_of(row),
@@ -174,12 +178,41 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
     )
 
 
-def _image_path(row: Mapping[str, Any], folder: Path, where: str) -> str:
-    name = row.get("file_name")
+def file_names(row: Mapping[str, Any]) -> list[Any]:
+    """Names of the images of a row, as they are written there."""
+    if "file_name" in row:
+        return [row["file_name"]]
+    return list(row.get("file_names", ()))
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """Id of a row, by default the name of its first image."""
+    return str(row["id"] if "id" in row else file_names(row)[0])
+
+
+def _content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple[str, ...], str | None]:
+    """Paths of a row's images, and its text."""
+    text = _text(row, "text", where)
+    if text is not None and not text.strip():
+        raise UserError(f"{where}: 'text' is blank: leave it out, or say what a reader would see")
+    if "file_name" in row and "file_names" in row:
+        raise UserError(f"{where}: give 'file_name' for one image or 'file_names' for several, not both")
+    if not isinstance(row.get("file_names", []), list):
+        raise UserError(f"{where}: 'file_names' must be a list of paths, found {row['file_names']!r}")
+    names = file_names(row)
+    if not names and text is None:
+        raise UserError(f"{where}: neither an image ('file_name', 'file_names') nor a 'text': a row needs one of them")
+    if not names and "id" not in row:
+        raise UserError(f"{where}: a row without an image needs an 'id'")
+    field = "file_names" if "file_names" in row else "file_name"
+    return tuple(_image_path(name, field, folder, where) for name in names), text
+
+
+def _image_path(name: object, field: str, folder: Path, where: str) -> str:
     if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: 'file_name' must be a path relative to the folder, found {name!r}")
+        raise UserError(f"{where}: {field!r} must be a path relative to the folder, found {name!r}")
     if name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"{where}: 'file_name' leads out of the folder: {name!r}")
+        raise UserError(f"{where}: {field!r} leads out of the folder: {name!r}")
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
         raise UserError(f"{where}: image {name!r} does not exist in {folder}")

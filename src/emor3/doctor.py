@@ -138,7 +138,7 @@ def check_model(path: str) -> Check:
     if words > rows:
         return Check("model", "fail", f"{path}: the tokenizer has {words} tokens, the model only {rows}")
     with TemporaryDirectory() as scratch:
-        inputs = encode(processor, [(_picture(scratch), "What is felt?")])
+        inputs = encode(processor, [((_picture(scratch),), "What is felt?")])
     if config.image_token_id not in inputs["input_ids"]:
         return Check("model", "fail", f"{path}: no image token {config.image_token_id} of the model in its prompts")
     return Check("model", "ok", f"{path}: {config.model_type} with {type(processor).__name__}")
@@ -149,7 +149,7 @@ def self_test() -> Check:
     start = time.perf_counter()
     model, processor = load(EMBEDDED)
     with TemporaryDirectory() as scratch:
-        request = (_picture(scratch), "What is felt?")
+        request = ((_picture(scratch),), "What is felt?")
         answer = generate(model, processor, [request], max_new_tokens=16)[0]
         inputs = encode(processor, [request]).to(model.device)
     loss = model(**inputs, labels=inputs["input_ids"]).loss

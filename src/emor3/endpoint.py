@@ -86,12 +86,12 @@ class EndpointJudge:
 
         Raises UserError once errors pass their share. The replies so far stay in the cache.
         """
-        digests = {image: _digest(image) for image in {question.image for question in questions} if image is not None}
+        digests = {image: _digest(image) for image in {path for question in questions for path in question.images}}
         keys = [self._cache_key(question, digests) for question in questions]
         replies = {key: reply for key in set(keys) if (reply := self._recall(key)) is not None}
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
         self.cached += len(questions) - len(missing)
-        images = {question.image for question in missing.values() if question.image is not None}
+        images = {path for question in missing.values() for path in question.images}
         self._stop.clear()
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             try:
@@ -149,9 +149,8 @@ class EndpointJudge:
         return content
 
     def _request(self, question: Question, urls: Mapping[str, str]) -> dict[str, Any]:
-        content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
-        if question.image is not None:
-            content.insert(0, {"type": "image_url", "image_url": {"url": urls[question.image]}})
+        pictures = [{"type": "image_url", "image_url": {"url": urls[path]}} for path in question.images]
+        content: list[dict[str, Any]] = [*pictures, {"type": "text", "text": question.text}]
         body = {
             "model": self.settings.model,
             "messages": [{"role": "user", "content": content}],
@@ -174,8 +173,10 @@ class EndpointJudge:
     def _cache_key(self, question: Question, digests: Mapping[str, str]) -> str:
         """Digest of all that a reply depends on."""
         chosen = self.settings.model_dump(include={"base_url", "model", "max_tokens", "top_logprobs", "max_pixels"})
-        image = None if question.image is None else digests[question.image]
-        return hashlib.sha256(json.dumps([chosen, question.text, question.candidates, image]).encode()).hexdigest()
+        images: list[str | None] = [digests[path] for path in question.images]
+        return hashlib.sha256(
+            json.dumps([chosen, question.text, question.candidates, *(images or [None])]).encode()
+        ).hexdigest()
 
     def _recall(self, key: str) -> Reply | None:
         row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()

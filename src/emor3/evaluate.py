@@ -23,7 +23,7 @@ from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_js
 from emor3.reflection import reflect
 from emor3.reflective import weigh
 from emor3.rewards import predicted_label
-from emor3.thinking import Thinking, build_prompt, parse
+from emor3.thinking import Thinking, parse, sample_prompt
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 
 
@@ -171,7 +171,7 @@ def complete(
     return generate(
         candidate.model,
         candidate.processor,
-        [(sample.image, build_prompt(sample.labels, settings.template)) for sample in samples],
+        [(sample.images, sample_prompt(sample, settings.template)) for sample in samples],
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -183,7 +183,7 @@ def complete(
 def reflect_on_swapped(
     judge: Judge, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought]
 ) -> list[Finding | None]:
-    """The control of consistency: each image with step 1 of the next sample that says something else, None without."""
+    """The control of consistency: each sample with step 1 of the next one that says something else, None without."""
     swapped = []
     for place, own in enumerate(thoughts):
         others = (thoughts[(place + step) % len(thoughts)] for step in range(1, len(thoughts)))

@@ -1,7 +1,8 @@
 """Hand results to others: the TSV files that VLMEvalKit reads, and a block for a model card.
 
 `data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
-same rows without images and with the model's answer, `model_card.md` the figures with their intervals.
+same rows without images and with the model's answer, `model_card.md` the figures with their intervals. A row of a TSV
+file has one image; its text, where it has one, becomes the hint.
 """
 
 import base64
@@ -29,6 +30,9 @@ def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
     written = []
     for place, (data, predictions) in enumerate(evaluation.predictions.items()):
         suffix = "" if len(evaluation.predictions) == 1 else f"_{place + 1}"
+        predictions = [prediction for prediction in predictions if len(prediction.sample.images) == 1]
+        if not predictions:
+            continue
         rows = [benchmark_row(index, data, prediction) for index, prediction in enumerate(predictions)]
         answered = [{**row, "prediction": _letter(p, p.predicted)} for row, p in zip(rows, predictions, strict=True)]
         pictured = [{**row, "image": _base64(p.sample.image)} for row, p in zip(rows, predictions, strict=True)]
@@ -40,13 +44,24 @@ def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
     return [*written, card]
 
 
+def left_out(evaluation: SavedEvaluation) -> list[str]:
+    """A line for each data set with rows that have no place in a TSV file, whose questions have one image each."""
+    lines = []
+    for data, predictions in evaluation.predictions.items():
+        others = [prediction.sample.id for prediction in predictions if len(prediction.sample.images) != 1]
+        if others:
+            lines.append(f"{data}: {len(others)} rows with several images or none are left out of the TSV files")
+    return lines
+
+
 def benchmark_row(index: int, data: str, prediction: Prediction) -> dict[str, Any]:
     """One multiple-choice question of the benchmark."""
     sample = prediction.sample
     if len(sample.labels.labels) > len(ascii_uppercase):
         raise UserError(f"{data}: a multiple-choice file has options A to Z, {sample.labels.name} has more labels")
     options = dict(zip(ascii_uppercase, sample.labels.labels, strict=False))
-    return {"index": index, "question": QUESTION, **options, "answer": _letter(prediction, sample.label), "split": data}
+    row = {"index": index, "question": QUESTION, **options, "answer": _letter(prediction, sample.label), "split": data}
+    return row if sample.text is None else {**row, "hint": sample.text}
 
 
 def _letter(prediction: Prediction, label: str | None) -> str:

@@ -27,7 +27,7 @@ from emor3.config import Recipe
 from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
-from emor3.generation import encode
+from emor3.generation import Request, encode
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
@@ -94,7 +94,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
     with TemporaryDirectory() as scratch:
         picture = f"{scratch}/scene.png"
         draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(picture)
-        request = [(picture, "Describe the image.")]
+        request = [((picture,), "Describe the image.")]
         difference = _logits(model, processor, request) - _logits(again.eval(), load_processor(str(folder)), request)
     largest = float(difference.abs().max())
     if not largest <= LOGIT_TOLERANCE:  # also where it is NaN
@@ -104,7 +104,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
     return largest
 
 
-def _logits(model: PreTrainedModel, processor: ProcessorMixin, request: Sequence[tuple[str, str]]) -> Tensor:
+def _logits(model: PreTrainedModel, processor: ProcessorMixin, request: Sequence[Request]) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = model(**encode(processor, request).to(model.device)).logits.float()
     return logits

@@ -9,27 +9,27 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from emor3.images import open_image
 from emor3.prefixes import images_once
 
-Request = tuple[str | None, str]
-"""Path of an image, or None, and the text of the user turn."""
+Request = tuple[tuple[str, ...], str]
+"""Paths of the images, and the text of the user turn."""
 
 
-def chat(text: str, with_image: bool) -> list[dict[str, Any]]:
-    """The conversation of one user turn, the image (if any) before the text."""
-    content: list[dict[str, str]] = [{"type": "image"}] if with_image else []
+def chat(text: str, images: int) -> list[dict[str, Any]]:
+    """The conversation of one user turn, its images before the text."""
+    content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
 def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
-    """Model inputs of N requests, padded on the left; rows with and without an image may be mixed.
+    """Model inputs of N requests, padded on the left; rows with any number of images may be mixed.
 
     An image that several requests share is opened and prepared once.
     """
     texts = [
-        processor.apply_chat_template(chat(text, image is not None), tokenize=False, add_generation_prompt=True)
-        for image, text in requests
+        processor.apply_chat_template(chat(text, len(paths)), tokenize=False, add_generation_prompt=True)
+        for paths, text in requests
     ]
-    opened = {path: open_image(path) for path, _ in requests if path is not None}
-    images = [[opened[path]] if path is not None else [] for path, _ in requests]  # by row, as Gemma 3 asks
+    opened = {path: open_image(path) for path in {path for paths, _ in requests for path in paths}}
+    images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as Gemma 3 asks
     bos = processor.tokenizer.bos_token
     with images_once(processor):
         return processor(

@@ -15,8 +15,8 @@ from emor3.prefixes import next_token_logits, read
 from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
-Work = tuple[bool, int]
-"""What one question costs: whether it encodes an image, and rows of a second pass."""
+Work = tuple[int, int]
+"""What one question costs: images to encode, and rows of a second pass."""
 
 
 @contextmanager
@@ -46,9 +46,9 @@ class ScoreJudge:
         self._known: dict[str, list[int]] = {}
 
     def work(self, question: Question) -> Work:
-        """Whether an image must be encoded, and the rows of the second pass (0 without one)."""
+        """Images to encode, and the rows of the second pass (0 without one)."""
         first = [self._tokens(candidate)[0] for candidate in question.candidates]
-        return question.image is not None, len(first) if len(set(first)) < len(first) else 0
+        return len(question.images), len(first) if len(set(first)) < len(first) else 0
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question: its most probable candidate, with the probabilities of all K."""
@@ -66,8 +66,8 @@ class ScoreJudge:
 
     def _first_token_scores(self, questions: Sequence[Question]) -> list[Tensor]:
         """Log-probabilities (K,) of the first token of each question's candidates."""
-        inputs = encode(self.processor, [(question.image, question.text) for question in questions])
-        images = [question.image for question in questions]
+        inputs = encode(self.processor, [(question.images, question.text) for question in questions])
+        images = [question.images for question in questions]
         logits = next_token_logits(self.model, inputs.to(self.model.device), images)
         next_token = logits.float().log_softmax(-1)
         return [
@@ -80,7 +80,7 @@ class ScoreJudge:
         replies = [self._tokens(candidate) for _, candidate in rows]
         longest = max(map(len, replies))
         asked = list(dict.fromkeys(question for question, _ in rows))
-        prompt = encode(self.processor, [(question.image, question.text) for question in asked]).to(self.model.device)
+        prompt = encode(self.processor, [(question.images, question.text) for question in asked]).to(self.model.device)
         ids = prompt["input_ids"]
         padded = torch.tensor([reply + [reply[-1]] * (longest - len(reply)) for reply in replies], device=ids.device)
         cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in prompt.items()}
@@ -119,12 +119,12 @@ class GenerateJudge:
         self.max_new_tokens = max_new_tokens
 
     def work(self, question: Question) -> Work:
-        """Whether an image must be encoded; there is no second pass."""
-        return question.image is not None, 0
+        """Images to encode; there is no second pass."""
+        return len(question.images), 0
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One free-text reply per question, without probabilities."""
-        requests = [(question.image, question.text) for question in questions]
+        requests = [(question.images, question.text) for question in questions]
         with evaluating(self.model):
             texts = generate(
                 self.model,

@@ -19,7 +19,7 @@ from transformers.training_args import TrainingArguments
 from emor3.generation import generate
 from emor3.judges import evaluating
 from emor3.reflection import consistency_question, says_yes
-from emor3.thinking import Thinking, build_prompt, parse
+from emor3.thinking import Thinking, parse, sample_prompt
 from emor3.types import Judge, Sample
 
 EMA = "judge_ema.safetensors"
@@ -84,29 +84,29 @@ def calibrate(
 ) -> Calibration | None:
     """Try a judge on the policy's greedy descriptions.
 
-    None where fewer than two images have usable, unlike ones, and where the judge fails on all of them.
+    None where fewer than two samples have usable, unlike ones, and where the judge fails on all of them.
     """
     with evaluating(policy):
         texts = generate(
             policy,
             processor,
-            [(sample.image, build_prompt(sample.labels, template)) for sample in samples],
+            [(sample.images, sample_prompt(sample, template)) for sample in samples],
             max_new_tokens=max_new_tokens,
         )
     described = [
-        (sample.image, thought.trigger)
+        (sample, thought.trigger)
         for sample, thought in zip(samples, (parse(text, thinking) for text in texts), strict=True)
         if thought.trigger is not None
     ]
     pairs = [
-        (image, text, other)
-        for place, (image, text) in enumerate(described)
+        (sample, text, other)
+        for place, (sample, text) in enumerate(described)
         if (other := next((t for _, t in described[place + 1 :] + described[:place] if t != text), None))
     ]
     if not pairs:
         return None
-    own_questions = [consistency_question(image, text) for image, text, _ in pairs]
-    swapped_questions = [consistency_question(image, other) for image, _, other in pairs]
+    own_questions = [consistency_question(sample.images, text, sample.text) for sample, text, _ in pairs]
+    swapped_questions = [consistency_question(sample.images, other, sample.text) for sample, _, other in pairs]
     replies = judge.answer([*own_questions, *swapped_questions])
     answered = [
         (says_yes(first), says_yes(second))

@@ -18,7 +18,7 @@ PROMPT_TOKENS = 2048
 
 def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
     """Tokens of a user turn without its image."""
-    text = processor.apply_chat_template(chat(prompt, False), tokenize=False, add_generation_prompt=True)
+    text = processor.apply_chat_template(chat(prompt, 0), tokenize=False, add_generation_prompt=True)
     return len(processor(text=[text])["input_ids"][0])
 
 
@@ -29,18 +29,19 @@ def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int
 
     @lru_cache(maxsize=4096)
     def count(size: tuple[int, int]) -> int:
-        inputs = processor(text=[template(chat(prompt, True))], images=[Image.new("RGB", size)])
+        inputs = processor(text=[template(chat(prompt, 1))], images=[Image.new("RGB", size)])
         return len(inputs["input_ids"][0]) - without_image
 
     return count
 
 
-def suggest_max_pixels(processor: ProcessorMixin, text: int) -> int | None:
-    """Largest image area, in pixels, with which a prompt stays within `PROMPT_TOKENS`.
+def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) -> int | None:
+    """Largest image area, in pixels, with which a prompt of that many images stays within `PROMPT_TOKENS`.
 
     None for processors that size images otherwise, and where the text alone is too long.
     """
-    if type(processor) not in VIDEO_PROCESSORS or text + 2 >= PROMPT_TOKENS:
+    left = (PROMPT_TOKENS - text) // images - 2  # 2: the marks before and after an image
+    if type(processor) not in VIDEO_PROCESSORS or left <= 0:
         return None
     side = processor.image_processor.patch_size * processor.image_processor.merge_size
-    return int((PROMPT_TOKENS - text - 2) * side * side)  # 2: the marks before and after an image
+    return int(left * side * side)

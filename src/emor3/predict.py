@@ -63,7 +63,7 @@ def predict(
     for start in range(0, len(images), settings.batch_size):
         batch = images[start : start + settings.batch_size]
         errors = {image: error for image in batch if (error := _unreadable(image)) is not None}
-        readable = [Sample(image, image, "", labels) for image in batch if image not in errors]
+        readable = [Sample(image, (image,), "", labels) for image in batch if image not in errors]
         if settings.reflective:
             outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.records import append_jsonl, finding_row, read_json, read_jsonl
+from emor3.records import append_jsonl, content_row, finding_row, read_content, read_json, read_jsonl
 from emor3.reflection import read
 from emor3.rewards import predicted_label
 from emor3.taxonomy import LabelSet
@@ -73,7 +73,7 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
     return {
         "data": data,
         "id": sample.id,
-        "image": sample.image,
+        **content_row(sample),
         "label": sample.label,
         "votes": sample.distribution,
         "group": sample.group,
@@ -132,7 +132,9 @@ def _read_data(
 
 
 def _read_prediction(row: Mapping[str, Any], labels: LabelSet, thinking: Thinking) -> Prediction:
-    sample = Sample(row["id"], row["image"], row["label"], labels, distribution=row["votes"], group=row["group"])
+    images, text = read_content(row)
+    votes, group = row["votes"], row["group"]
+    sample = Sample(row["id"], images, row["label"], labels, distribution=votes, group=group, text=text)
     thought = parse(row["completion"], thinking)
     consistency, coherence = (_read_finding(row[aspect.value], aspect, sample) for aspect in Aspect)
     return Prediction(
@@ -152,7 +154,7 @@ def _read_finding(row: Mapping[str, Any] | None, aspect: Aspect, sample: Sample)
     if row["reply"] is None:
         return Finding(Verdict(row["verdict"]), reason=row["reason"])
     candidates = ("Yes", "No") if aspect is Aspect.CONSISTENCY else sample.labels.labels
-    question = Question(aspect, row["question"], candidates, sample.image if aspect is Aspect.CONSISTENCY else None)
+    question = Question(aspect, row["question"], candidates, sample.images if aspect is Aspect.CONSISTENCY else ())
     reply = Reply(row["reply"], row["probabilities"])
     return Finding(read(question, reply, sample.label, sample.labels), question, reply)
 

@@ -64,11 +64,13 @@ def distinct(rows: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[int]]:
     return first, equal_to
 
 
-def next_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], images: Sequence[str | None]) -> Tensor:
-    """Logits (N, V) of the token after each of N prompts; what the prompts on one image begin with is read once.
+def next_token_logits(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], images: Sequence[tuple[str, ...]]
+) -> Tensor:
+    """Logits (N, V) of the token after each of N prompts; what the prompts on the same images begin with is read once.
 
-    `images` holds the path of each prompt's image, or None for one without: these share their beginning, too. An
-    image stands before all text, so the pixels of the first prompt on it are those of every one.
+    `images` holds the paths of each prompt's images: those without share their beginning, too. Images stand before
+    all text, so the pixels of the first prompt on them are those of every one.
     """
     if not inputs.keys() <= UNDERSTOOD:
         logits: Tensor = model(**inputs, logits_to_keep=1).logits[:, -1]
@@ -86,9 +88,8 @@ def next_token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], imag
         name: _padded([own[place][:length] for place, length in zip(first, shared, strict=True)])
         for name, own in tokens.items()
     }
-    pictures = pictures_of_rows({**inputs, "num_images": [int(path is not None) for path in images]})
-    for name in pictures[0]:
-        beginnings[name] = torch.cat([pictures[place][name] for place in first])
+    pictures = pictures_of_rows({**inputs, "num_images": [len(paths) for paths in images]})
+    beginnings |= together([pictures[place] for place in first])
     ends = [own[shared[row] :] for row, own in zip(rows, ids, strict=True)]
     prefix = read(model, model, beginnings)
     mask = _padded([torch.ones_like(own) for own in ends])
@@ -109,15 +110,26 @@ def _padded(rows: list[Tensor]) -> Tensor:
 
 
 def pictures_of_rows(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """Pixels (and patch grid, where the model has one) of each of N rows with `num_images` (N,) images each."""
+    """Pixels (and patch grid, where the model has one) of each of N rows with `num_images` (N,) images each.
+
+    A row without images has none of them.
+    """
     counts = inputs["num_images"]
     if "pixel_values" not in inputs:
         return [{} for _ in counts]
     if "image_grid_thw" not in inputs:
-        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
-    grids = inputs["image_grid_thw"].split(counts)
-    pixels = inputs["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
-    return [{"pixel_values": p, "image_grid_thw": g} for p, g in zip(pixels, grids, strict=True)]
+        rows = [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
+    else:
+        grids = inputs["image_grid_thw"].split(counts)
+        pixels = inputs["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
+        rows = [{"pixel_values": p, "image_grid_thw": g} for p, g in zip(pixels, grids, strict=True)]
+    return [row if count else {} for row, count in zip(rows, counts, strict=True)]
+
+
+def together(pictures: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Pixels (and patch grids) of several rows in one; nothing where no row has an image."""
+    shown = [picture for picture in pictures if picture]
+    return {name: torch.cat([picture[name] for picture in shown]) for name in (shown[0] if shown else ())}
 
 
 @contextmanager

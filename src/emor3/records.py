@@ -20,7 +20,7 @@ from typing import Any
 from emor3 import __version__
 from emor3.config import Recipe
 from emor3.errors import UserError
-from emor3.types import Finding, Rollout
+from emor3.types import Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
@@ -154,7 +154,7 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
         "step": step,
         "group": group,
         "sample": rollout.sample.id,
-        "image": rollout.sample.image,
+        **content_row(rollout.sample),
         "label": rollout.sample.label,
         "completion": rollout.completion,
         "thought": asdict(rollout.thought),
@@ -165,6 +165,16 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
         "parts": dict(rollout.reward.parts),
         "reward": rollout.reward.total,
     }
+
+
+def content_row(sample: Sample) -> dict[str, Any]:
+    """What a sample shows, as JSON."""
+    return {"images": list(sample.images), "text": sample.text}
+
+
+def read_content(row: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
+    """Images and text of a record; older ones hold the one "image" and no text."""
+    return tuple(row["images"] if "images" in row else [row["image"]]), row.get("text")
 
 
 def finding_row(finding: Finding | None) -> dict[str, Any] | None:

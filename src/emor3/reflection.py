@@ -5,30 +5,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from emor3.taxonomy import LabelSet, affirmed, mask, normalise
-from emor3.thinking import load_template, render
+from emor3.thinking import escape, load_template, name_content, render
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
 
-_PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
 _WORD = re.compile(r"[^\W_]+")
 
 
-def escape(text: str) -> str:
-    """Model text that may stand in a prompt: `<image>`, `<|image_pad|>`, `[IMG]` and the like become inert.
+def consistency_question(images: tuple[str, ...], trigger: str, text: str | None = None) -> Question:
+    """Visual-text consistency: image + s1, "does this text describe the image?".
 
-    Blanks inside the brackets keep them readable while no tokenizer or chat template takes them for its own. Orders
-    to the judge are left as they are: they are just text.
+    Several images stand in one question. Where the sample has a text, s1 is a description of it too.
     """
-    return _PLACEHOLDER.sub(_with_blanks, text)
-
-
-def _with_blanks(placeholder: re.Match[str]) -> str:
-    return f"{placeholder[0][0]} {placeholder[0][1:-1]} {placeholder[0][-1]}"
-
-
-def consistency_question(image: str, trigger: str) -> Question:
-    """Visual-text consistency: image + s1, "does this text describe the image?"."""
-    text = render(load_template("consistency"), trigger=escape(trigger))
-    return Question(Aspect.CONSISTENCY, text, ("Yes", "No"), image)
+    shown = None if text is None else escape(text)
+    content = name_content(len(images), text)
+    asked = render(load_template("consistency"), trigger=escape(trigger), text=shown, content=content)
+    return Question(Aspect.CONSISTENCY, asked, ("Yes", "No"), images)
 
 
 def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question:
@@ -39,7 +30,7 @@ def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question
 
 
 def ask(
-    image: str, thought: EmotionalThought, labels: LabelSet, aspects: frozenset[Aspect], masked: bool = False
+    sample: Sample, thought: EmotionalThought, aspects: frozenset[Aspect], masked: bool = False
 ) -> dict[Aspect, Question | str]:
     """For each wanted aspect its question, or the reason why the completion does not allow it.
 
@@ -52,13 +43,13 @@ def ask(
         if thought.trigger is None:
             asked[aspect] = "step1 is missing, repeated, not closed or blank"
         elif aspect is Aspect.CONSISTENCY:
-            asked[aspect] = consistency_question(image, thought.trigger)
+            asked[aspect] = consistency_question(sample.images, thought.trigger, sample.text)
         elif thought.feeling is None:
             asked[aspect] = "step2 is missing, repeated, not closed or blank"
         else:
             told = (thought.trigger, thought.feeling)
-            trigger, feeling = (mask(text, labels) for text in told) if masked else told
-            asked[aspect] = coherence_question(trigger, feeling, labels)
+            trigger, feeling = (mask(text, sample.labels) for text in told) if masked else told
+            asked[aspect] = coherence_question(trigger, feeling, sample.labels)
     return asked
 
 
@@ -96,13 +87,13 @@ def reflect(
 ) -> list[Reflection]:
     """Both findings for each of N completions, from one call of the judge in which identical questions stand once.
 
-    `distractors` (N,) counts the other images of the batch on which each description is asked too (default: none).
+    `distractors` (N,) counts the other samples of the batch on which each description is asked too (default: none).
     The judge is called even without a question, so that every rank of a distributed run calls it equally often.
     Raises ValueError where a judge does not answer every question.
     """
-    asked = [ask(sample.image, thought, sample.labels, aspects, masked) for sample, thought in items]
+    asked = [ask(sample, thought, aspects, masked) for sample, thought in items]
     others = [
-        [consistency_question(image, thought.trigger) for image in other_images(items, place, count)]
+        [consistency_question(images, thought.trigger, text) for images, text in other_contents(items, place, count)]
         if thought.trigger is not None and count
         else []
         for (place, (_, thought)), count in zip(enumerate(items), distractors or [0] * len(items), strict=True)
@@ -116,12 +107,18 @@ def reflect(
     ]
 
 
-def other_images(items: Sequence[tuple[Sample, EmotionalThought]], place: int, count: int) -> list[str]:
-    """Up to `count` other images of the batch, those of the same label first: they are the hardest."""
+def other_contents(
+    items: Sequence[tuple[Sample, EmotionalThought]], place: int, count: int
+) -> list[tuple[tuple[str, ...], str | None]]:
+    """Images and text of up to `count` other samples of the batch, those of the same label first: the hardest.
+
+    A text is no match for an image, so samples without images come last for one that has some, and the other way round.
+    """
     own = items[place][0]
     following = [items[(place + step) % len(items)][0] for step in range(1, len(items))]
-    following.sort(key=lambda sample: sample.label != own.label)  # stable: the next in the batch first
-    return [image for image in dict.fromkeys(sample.image for sample in following) if image != own.image][:count]
+    following.sort(key=lambda other: (bool(other.images) != bool(own.images), other.label != own.label))  # stable
+    contents = dict.fromkeys(sample.content for sample in following)
+    return [content for content in contents if content != own.content][:count]
 
 
 def _finding(

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from random import Random
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from emor3.errors import UserError
 from emor3.images import open_image
 from emor3.predictions import prediction_row
+from emor3.records import read_content
 from emor3.report_data import UNREADABLE, Evaluated, Run, is_number
 
 ITEMS = 120
@@ -41,6 +42,10 @@ class Pictures:
             self._keys[path] = self._read(path)
         return self._keys[path]
 
+    def add_all(self, paths: Iterable[str]) -> list[str]:
+        """Keys of those pictures that there are."""
+        return [key for path in paths if (key := self.add(path)) is not None]
+
     def _read(self, path: str) -> str | None:
         if self._left <= 0:
             return None
@@ -66,7 +71,7 @@ def thumbnail(path: str) -> str:
 
 
 def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[str, Any]]:
-    """For each data set some images with every evaluation's card; as many as fit the budget."""
+    """For each data set some samples with every evaluation's card; as many as fit the budget."""
     data_sets = list(dict.fromkeys(data for evaluated in evaluations for data in evaluated.saved.predictions))
     items = -(-ITEMS // max(1, len(data_sets)))
     while True:
@@ -75,7 +80,7 @@ def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[s
             break
         items //= 2
     for item in (item for found in sets for item in found["items"]):
-        item["picture"] = pictures.add(item.pop("path"))
+        item["pictures"] = pictures.add_all(item.pop("paths"))
     return sets
 
 
@@ -95,7 +100,8 @@ def _gallery_set(data: str, evaluations: Sequence[Evaluated], items: int) -> dic
         "items": [
             {
                 "id": name,
-                "path": every[name]["image"],
+                "paths": every[name]["images"],
+                "text": _clip(every[name]["text"]),
                 "label": every[name]["label"],
                 "votes": _shares(every[name]["votes"]),
                 "cards": {place: card(found[name]) for place, found in rows.items() if name in found},
@@ -150,6 +156,7 @@ def _rollout_items(run: Run, pictures: Pictures, faults: list[str]) -> Iterator[
     broken = 0
     for row in run.rollouts:
         try:
+            paths, text = read_content(row)
             found = {
                 "step": row["step"],
                 "rank": row["rank"],
@@ -163,7 +170,7 @@ def _rollout_items(run: Run, pictures: Pictures, faults: list[str]) -> Iterator[
                     **_reasoning({**row["thought"], **row["reflection"], "completion": row["completion"]}),
                 },
             }
-            yield {**found, "picture": pictures.add(str(row["image"]))}
+            yield {**found, "pictures": pictures.add_all(map(str, paths)), "text": _clip(text)}
         except UNREADABLE:
             broken += 1
     if broken:

@@ -185,7 +185,8 @@ def _check(predictions: Iterable[Prediction]) -> None:
     """Raises ValueError where a prediction holds what the reader takes as it is and the page cannot show."""
     for prediction in predictions:
         sample, answers = prediction.sample, prediction.sampled or ()
-        as_written = sample.label in sample.labels.labels and isinstance(sample.image, str)
+        content = (*sample.images, sample.text or "")
+        as_written = sample.label in sample.labels.labels and all(isinstance(part, str) for part in content)
         if not as_written or not all(isinstance(answer, str | None) for answer in answers):
             raise ValueError(f"sample {sample.id!r} has a stray label, image or sampled answer")
 

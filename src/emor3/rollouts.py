@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from emor3.encodings import EncodedImages
-from emor3.prefixes import UNDERSTOOD, distinct, images_once, pictures_of_rows, read
+from emor3.prefixes import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -44,13 +44,15 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         self._runs = first, rows = _runs(prompts)
         ids, images, fields = super()._tokenize_prompts([prompts[place] for place in first])
-        return [ids[row] for row in rows], images and [images[row] for row in rows], fields
+        # Processors take no None for a row without images, as TRL 1.16 hands them beside rows that have some.
+        return [ids[row] for row in rows], images and [images[row] or [] for row in rows], fields
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         if self.use_vllm or self.use_transformers_continuous_batching:
-            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
+            shown = images and [row or None for row in images]
+            return super()._generate_single_turn(prompt_ids, shown, fields, *args, **kwargs)
         first, rows = self._runs
         with continuing(_plain(self.model), torch.tensor(rows, device=self.accelerator.device)):
             return super()._generate_single_turn([prompt_ids[place] for place in first], None, fields, *args, **kwargs)
@@ -66,6 +68,8 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **images: Any,
     ) -> Any:
+        if not sum(images.get("num_images") or ()):  # no row of this part of the batch has an image
+            images = {name: value for name, value in images.items() if name not in PICTURES}
         given = {name: value for name, value in images.items() if value is not None}
         checkpointed = torch.is_grad_enabled() and self.args.gradient_checkpointing  # keeps no keys and values
         understood = "num_images" in given and given.keys() <= UNDERSTOOD | {"num_images"}
@@ -101,7 +105,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = zip(*prompts.values(), strict=True)
         first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
         inputs = {name: value[first] for name, value in prompts.items()}
-        inputs |= {name: torch.cat([pictures[place][name] for place in first]) for name in pictures[0]}
+        inputs |= together([pictures[place] for place in first])
         labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
         rows = torch.tensor(equal_to, device=ids.device)
         with self.accelerator.autocast():

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from emor3.data import LABELS, MANIFEST, describe_splits, load_samples, manifest_lines, parse_row, resolve_folder
+from emor3.data import (
+    LABELS,
+    MANIFEST,
+    describe_splits,
+    file_names,
+    load_samples,
+    manifest_lines,
+    parse_row,
+    resolve_folder,
+    row_id,
+)
 from emor3.errors import UserError
 from emor3.manifest import copy_file, link, new_folder, write_lines
 from emor3.records import write_json
@@ -148,9 +158,9 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
     lines, images = [], list[str]()
     for where, line in manifest_lines(source):
         row = parse_row(line, where)
-        if str(row.get("id", row["file_name"])) in ids:
+        if row_id(row) in ids:
             lines.append(line.rstrip(b"\n") + b"\n")
-            images.append(row["file_name"])
+            images += file_names(row)
     with new_folder(out, source) as folder:
         _place(source, folder, images, copy)
         if (source / LABELS).is_file():

@@ -82,7 +82,7 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     label = match(written, labels) if isinstance(written, str) else None
     if label is None:
         raise UserError(f"'label' must be one of {', '.join(labels.labels)}, found {reprlib.repr(written)}")
-    return Sample(id=str(row["id"]), image="", label=label, labels=labels)
+    return Sample(id=str(row["id"]), images=("",), label=label, labels=labels)
 
 
 def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:
@@ -112,7 +112,7 @@ def _reflect(sample: Sample, thought: EmotionalThought, replies: Mapping[Aspect,
     """The reflection that the saved replies hold. A question without a saved reply was never asked of the judge."""
     if replies is None:
         return Reflection()
-    asked = ask(sample.image, thought, sample.labels, frozenset(Aspect))
+    asked = ask(sample, thought, frozenset(Aspect))
     ran = frozenset(aspect for aspect, entry in asked.items() if isinstance(entry, str) or replies[aspect] is not None)
 
     def saved_reply(question: Question) -> str:

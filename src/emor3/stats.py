@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from rich import box
@@ -91,14 +92,18 @@ def _drawn(found: Stats, label: str, number: int, seed: int) -> list[Sample]:
     return sorted(of_label, key=lambda sample: rank(seed, sample.id))[:number]
 
 
-def picture(sample: Sample) -> dict[str, str]:
-    """A small JPEG as a data address, or the fault of a picture that cannot be opened."""
+def picture(sample: Sample) -> dict[str, Any]:
+    """Text and small JPEGs as data addresses of a sample, or the fault of a picture that cannot be opened."""
+    shown = {"id": sample.id, "split": sample.split, "text": sample.text}
     try:
-        image = open_image(sample.image)
+        return {**shown, "addresses": [_address(path) for path in sample.images]}
     except UserError as error:
-        return {"id": sample.id, "split": sample.split, "fault": str(error)}
+        return {**shown, "fault": str(error)}
+
+
+def _address(path: str) -> str:
+    image = open_image(path)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     file = BytesIO()
     image.save(file, "JPEG", quality=80)
-    data = base64.b64encode(file.getvalue()).decode()
-    return {"id": sample.id, "split": sample.split, "address": f"data:image/jpeg;base64,{data}"}
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
 from emor3.taxonomy import LabelSet, without_invisible
-from emor3.types import EmotionalThought, Problem
+from emor3.types import EmotionalThought, Problem, Sample
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 Thinking = Literal["steps", "free", "direct"]
 """How a completion thinks before its answer; also the name of the shipped template that asks for it."""
+
+_PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
 
 TAGS: dict[Thinking, tuple[str, ...]] = {"steps": ("step1", "step2", "step3"), "free": ("think",), "direct": ()}
 """The tag pairs that each way of thinking needs, in order."""
@@ -42,7 +44,7 @@ def load_template(name: str) -> str:
         ) from None
 
 
-def render(template: str, **values: str) -> str:
+def render(template: str, **values: str | None) -> str:
     """Fill a template. Values are inserted as data: braces inside them are never evaluated.
 
     Raises UserError where the template has an error of its own or asks for a value that is not there.
@@ -65,9 +67,40 @@ def _compile(template: str) -> "Template":
     return SandboxedEnvironment(undefined=StrictUndefined).from_string(template)
 
 
-def build_prompt(labels: LabelSet, template: str = "steps") -> str:
-    """User turn that goes with the image: the instruction, with the K labels of the sample's own label set."""
-    return render(load_template(template), labels=", ".join(labels.labels))
+def escape(text: str) -> str:
+    """Model or data text that may stand in a prompt: `<image>`, `<|image_pad|>`, `[IMG]` and the like become inert.
+
+    Blanks inside the brackets keep them readable while no tokenizer or chat template takes them for its own. Orders
+    to the judge are left as they are: they are just text.
+    """
+    return _PLACEHOLDER.sub(_with_blanks, text)
+
+
+def _with_blanks(placeholder: re.Match[str]) -> str:
+    return f"{placeholder[0][0]} {placeholder[0][1:-1]} {placeholder[0][-1]}"
+
+
+def name_content(images: int, text: str | None) -> str:
+    """What a prompt calls what a sample shows: "image", "images and the text", "text"."""
+    pictures = ("image",) if images == 1 else ("images",) if images else ()
+    return " and the ".join([*pictures, *(() if text is None else ("text",))])
+
+
+def build_prompt(labels: LabelSet, template: str = "steps", images: int = 1, text: str | None = None) -> str:
+    """User turn that goes with the images: the instruction, with the K labels of the sample's own label set.
+
+    A text of the sample stands before the instruction, whatever the template. Beside `labels`, a template may use
+    `content` (what the sample shows: "image", "images", "text", …) and `it` ("it" or "they").
+    """
+    content = name_content(images, text)
+    it = "it" if content in ("image", "text") else "they"
+    instruction = render(load_template(template), labels=", ".join(labels.labels), content=content, it=it)
+    return instruction if text is None else f"Text: {escape(text)}\n{instruction}"
+
+
+def sample_prompt(sample: Sample, template: str) -> str:
+    """User turn of a sample."""
+    return build_prompt(sample.labels, template, len(sample.images), sample.text)
 
 
 def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:

@@ -43,7 +43,7 @@ from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
 from emor3.resumable import LastStep, told
-from emor3.thinking import build_prompt
+from emor3.thinking import sample_prompt
 from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge
 
@@ -69,7 +69,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     resolve_checkpoint(recipe.model.path)
     if recipe.model.quantize is not None:
         four_bit_config()
-    build_prompt(samples[0].labels, recipe.prompt_template)
+    sample_prompt(samples[0], recipe.prompt_template)
+    check_rows(samples, recipe, state.num_processes)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     if state.is_main_process:
         records.prepare_run(recipe, resume=resume, overwrite=overwrite)
@@ -107,6 +108,22 @@ def chosen_samples(recipe: Recipe) -> list[Sample]:
     if data.limit is not None and data.limit < len(samples):
         samples = Random(recipe.seed).sample(samples, data.limit)
     return samples
+
+
+def check_rows(samples: Sequence[Sample], recipe: Recipe, num_processes: int) -> None:
+    """Raises UserError where rows without images cannot be trained on as the recipe asks."""
+    without = next((sample.id for sample in samples if not sample.images), None)
+    if without is None:
+        return
+    if num_processes > 1:
+        raise UserError(
+            f"sample {without!r} has no image: ranks of which one sees no image would wait for each other forever; "
+            "train on one process, or on rows with images"
+        )
+    if recipe.dynamic_sampling and any(sample.images for sample in samples):
+        raise UserError(
+            f"sample {without!r} has no image and others have: dynamic_sampling cannot exchange such rows; set it to 0"
+        )
 
 
 def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
@@ -215,11 +232,11 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
 
 
 def prompt_dataset(samples: Sequence[Sample], template: str, order: Sequence[int]) -> Dataset:
-    """Rows of prompt, image and sample id in the order of training; images are opened when a batch is made."""
+    """Rows of prompt, images and sample id in the order of training; images are opened when a batch is made."""
     rows = [
         {
-            "prompt": [{"role": "user", "content": build_prompt(sample.labels, template)}],
-            "image": sample.image,
+            "prompt": [{"role": "user", "content": sample_prompt(sample, template)}],
+            "images": list(sample.images),
             "sample_id": sample.id,
         }
         for sample in samples

@@ -17,11 +17,11 @@ Attribute: TypeAlias = str | float | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image. `label` is always spelt as in `labels`."""
+    """What one viewer would see or read, with its label. `label` is always spelt as in `labels`."""
 
     id: str
-    image: str
-    """Path of the image file."""
+    images: tuple[str, ...]
+    """Paths of the image files: one as a rule, several, or none where there is a text."""
     label: str
     labels: LabelSet
     split: str = "train"
@@ -35,6 +35,19 @@ class Sample:
     """What is known of the picture; an attribute that is absent is unknown. Never part of a prompt."""
     reasoning: str | None = None
     """A completion to learn from, where the data has one; never shown to a judge."""
+    text: str | None = None
+    """What accompanies the images or stands in their place, and in the prompt."""
+
+    @property
+    def image(self) -> str:
+        """The only image, for what handles no other samples. Raises ValueError where there are several or none."""
+        (image,) = self.images
+        return image
+
+    @property
+    def content(self) -> tuple[tuple[str, ...], str | None]:
+        """Images and text: equal for samples that show the same."""
+        return self.images, self.text
 
 
 class Problem(StrEnum):
@@ -82,8 +95,8 @@ class Question:
     """The whole user turn, placeholders in model text already escaped."""
     candidates: tuple[str, ...]
     """The replies the judge may choose from: ("Yes", "No") or the label set."""
-    image: str | None = None
-    """Path of the image that belongs to the question; None for text-only questions."""
+    images: tuple[str, ...] = ()
+    """Paths of the images that belong to the question."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,7 @@ class Finding:
     reason: str | None = None
     """Why the question could not be asked, or was not answered."""
     distractors: tuple[Reply, ...] = ()
-    """What the judge said of the same description on other images of the batch."""
+    """What the judge said of the same description on other samples of the batch."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ class Prediction:
     """The label of the set that the answer names; None is the outcome "unparsed"."""
     reflection: Reflection = field(default_factory=Reflection)
     swapped: Finding | None = None
-    """A control: the judge on this image and another image's step 1, which must not be supported."""
+    """A control: the judge on this sample and another one's step 1, which must not be supported."""
     sampled: tuple[str | None, ...] | None = None
     """Labels that M more completions answered, sampled at temperature 1; None where none were sampled."""
     weights: tuple[float, ...] | None = None

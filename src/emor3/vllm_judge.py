@@ -24,9 +24,9 @@ class VllmJudge:
         self.generation = generation
         self.processor = processor
 
-    def work(self, question: Question) -> tuple[bool, int]:
-        """Whether an image must be encoded, and the number of candidates: each set of candidates is one call."""
-        return question.image is not None, len(question.candidates)
+    def work(self, question: Question) -> tuple[int, int]:
+        """Images to encode, and the number of candidates: each set of candidates is one call."""
+        return len(question.images), len(question.candidates)
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question, in order, without probabilities."""
@@ -37,10 +37,10 @@ class VllmJudge:
         return [replies[question] for question in questions]
 
     def _choose(self, asked: Sequence[Question], candidates: Sequence[str]) -> list[Reply]:
-        inputs = encode(self.processor, [(question.image, question.text) for question in asked])
+        inputs = encode(self.processor, [(question.images, question.text) for question in asked])
         rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
-        opened = {path: open_image(path) for path in {question.image for question in asked} if path is not None}
-        images = [None if question.image is None else [opened[question.image]] for question in asked]
+        opened = {path: open_image(path) for path in {path for question in asked for path in question.images}}
+        images = [[opened[path] for path in question.images] or None for question in asked]
         tokenizer = self.processor.tokenizer
         longest = max(len(tokenizer(candidate, add_special_tokens=False).input_ids) for candidate in candidates)
         choice = {

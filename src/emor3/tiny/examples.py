@@ -125,7 +125,7 @@ def consistency_example(rng: Random) -> Example:
     text = partial_text(told, rng) if rng.random() < 0.15 else trigger_text(told, rng)
     words = set(re.findall(r"\w+", text.casefold()))
     true = all(words & set(values) <= {getattr(scene, factor)} for factor, values in FACTORS.items())
-    question = consistency_question("", text).text
+    question = consistency_question(("",), text).text
     return Example(question, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng), scene)
 
 

@@ -58,14 +58,15 @@ function cardOf(card, title, outcome) {
 
 function itemOf(item, shown) {
   const made = byId("item").content.cloneNode(true);
-  const image = made.querySelector("img"), uri = cards.pictures[item.picture];
-  if (uri) {
-    image.src = uri;
+  made.querySelector(".pictures").append(...item.pictures.map((key) => {
+    const image = document.createElement("img");
+    image.src = cards.pictures[key];
     image.alt = `image labelled ${item.label}`;
-    image.classList.toggle("small", uri.startsWith("data:image/png"));
-  }
-  image.hidden = !uri;
-  made.querySelector(".none").hidden = Boolean(uri);
+    image.classList.toggle("small", image.src.startsWith("data:image/png"));
+    return image;
+  }));
+  made.querySelector(".text").textContent = item.text ?? "";
+  made.querySelector(".none").hidden = item.pictures.length > 0 || item.text !== null;
   made.querySelector(".id").textContent = item.id;
   made.querySelector(".truth").textContent = `true label: ${item.label}`;
   bars(made.querySelector(".votes"), "Votes of viewers", item.votes);

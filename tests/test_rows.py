@@ -1,0 +1,267 @@
+"""Rows with one image, several or none go through every command that takes data, beside each other."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from trl import GRPOConfig
+
+from emor3.check import check, describe
+from emor3.cli import app
+from emor3.config import load_recipe
+from emor3.data import load_samples
+from emor3.errors import UserError
+from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
+from emor3.exchange import left_out, write_exchange
+from emor3.generation import encode, vision_token_ids
+from emor3.modeling import load
+from emor3.predictions import PREDICTIONS, read_evaluation
+from emor3.prefixes import next_token_logits, pictures_of_rows
+from emor3.processing import load_processor
+from emor3.records import read_jsonl
+from emor3.report import render
+from emor3.report_data import read_records
+from emor3.rollouts import SharedPromptTrainer
+from emor3.sampling import pick_data
+from emor3.stats import stats, write_page
+from emor3.train import check_rows, prompt_dataset, train
+from emor3.types import Aspect
+
+FINAL_WEIGHTS = "final/model.safetensors"
+
+CONTENTS = (
+    {"file_name": "{}-red.png", "label": "joy"},
+    {"file_names": ["{}-red.png", "{}-blue.png"], "label": "fear"},
+    {"text": "The <b>fog</b> <image> lifts. ({})", "label": "joy"},
+    {"file_name": "{}-blue.png", "text": "At last. ({})", "label": "fear"},
+)
+
+
+def write_rows(folder, rows):
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Folder with four rows in each split: one image, two, none but a text, one with a text."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rows = []
+    for shade, split in enumerate(("train", "test")):
+        Image.new("RGB", (64, 64), (200, 0, shade)).save(folder / f"{split}-red.png")
+        Image.new("RGB", (64, 64), (0, shade, 200)).save(folder / f"{split}-blue.png")
+        filled = (json.loads(json.dumps(content).replace("{}", split)) for content in CONTENTS)
+        rows += [{**row, "id": f"{split}-{number}", "split": split} for number, row in enumerate(filled)]
+    return write_rows(folder, rows)
+
+
+@pytest.fixture(scope="module")
+def recipe(mixed, random_checkpoint, tmp_path_factory):
+    """Two steps after a cold start, each on two completions of all four rows; every row is a forward of its own."""
+    folder = tmp_path_factory.mktemp("rows")
+    content = {
+        "output_dir": str(folder / "run"),
+        "model": {"path": random_checkpoint},
+        "data": {"train": mixed},
+        "cold_start": {"steps": 1, "samples": 4, "batch_size": 4},
+        "judge": {"calibration": 4},
+        "grpo": {
+            "max_steps": 2,
+            "num_generations": 2,
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 8,
+            "beta": 0.1,
+            "max_completion_length": 6,
+            "learning_rate": 1e-3,
+            "save_steps": 1,
+            "gradient_checkpointing": True,
+        },
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def run(recipe):
+    return train(recipe)
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, mixed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    evaluate(load_candidate(str(run)), [mixed], EvaluationSettings(max_new_tokens=6), folder)
+    return folder
+
+
+def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they_show(run, mixed):
+    rows = list(read_jsonl(run / "rollouts.jsonl"))
+    assert [len({row["sample"] for row in rows if row["step"] == step}) for step in (1, 2)] == [4, 4]
+    samples = {sample.id: sample for sample in load_samples(mixed, split="train")}
+    for row in rows:
+        assert (tuple(row["images"]), row["text"]) == samples[row["sample"]].content
+
+
+def test_such_a_run_resumes_to_the_same_completions_and_weights(run, recipe):
+    before, weights = [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")], load_file(run / FINAL_WEIGHTS)
+    (run / "checkpoints/checkpoint-2/complete").unlink()
+    train(recipe, resume=True)
+    assert [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")] == before
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(run / FINAL_WEIGHTS).items())
+
+
+def test_an_evaluation_of_such_rows_is_read_again_as_it_was(evaluated, mixed):
+    (predictions,) = read_evaluation(evaluated).predictions.values()
+    assert [prediction.sample.content for prediction in predictions] == [
+        sample.content for sample in load_samples(mixed, split="test")
+    ]
+
+
+def test_an_evaluation_with_one_image_a_row_as_older_versions_wrote_it_is_still_read(evaluated, tmp_path):
+    for file in evaluated.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    rows = [json.loads(line) for line in (tmp_path / PREDICTIONS).read_text().splitlines()]
+    for row in rows:
+        row["image"] = "old.png"
+        del row["images"], row["text"]
+    (tmp_path / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (predictions,) = read_evaluation(tmp_path).predictions.values()
+    assert {prediction.sample.content for prediction in predictions} == {(("old.png",), None)}
+
+
+def test_the_report_shows_all_images_and_texts_and_escapes_them(run, evaluated):
+    page, faults = render(read_records([run, evaluated]))
+    assert faults == []
+    cards = json.loads(page.split('<script type="application/json" id="cards">')[1].split("</script>")[0])
+    items = {item["id"]: item for item in cards["sets"][0]["items"]}
+    assert [len(items[f"test-{number}"]["pictures"]) for number in range(4)] == [1, 2, 0, 1]
+    assert items["test-2"]["text"] == "The <b>fog</b> <image> lifts. (test)"
+    assert "<b>fog" not in page
+
+
+def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated, tmp_path):
+    saved = read_evaluation(evaluated)
+    write_exchange(saved, tmp_path / "out")
+    lines = (tmp_path / "out/data.tsv").read_text().splitlines()
+    assert len(lines) == 3  # the head and two of the four rows
+    assert "hint" in lines[0]
+    assert [line.partition(": ")[2] for line in left_out(saved)] == [
+        "2 rows with several images or none are left out of the TSV files"
+    ]
+
+
+def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, random_checkpoint):
+    report = check(mixed, recipe, load_processor(random_checkpoint))
+    assert not report.breaks_training()
+    assert report.tokens == {18: 8}  # each split: 1 + 2 + 0 + 1 images of 16 tokens and two marks
+    assert report.most_images == 2
+    assert sum(report.lengths.values()) == 8
+    assert describe(report).title.endswith("8 rows")
+
+
+def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
+    rows = [{"id": f"{place}", "text": "Fog.", "label": "joy", "split": split} for place, split in enumerate("ab")]
+    write_rows(tmp_path, rows)
+    (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
+    report = check(str(tmp_path), recipe, load_processor(random_checkpoint))
+    assert report.duplicates.count == 1
+
+
+def test_a_subset_takes_all_images_of_its_rows(mixed, tmp_path):
+    pick_data(mixed, tmp_path / "subset", ["train-1", "train-2"], copy=True)
+    two, none = load_samples(str(tmp_path / "subset"), labels="joy,fear")
+    assert (len(two.images), none.images) == (2, ())
+    assert sorted(path.name for path in (tmp_path / "subset").glob("*.png")) == ["train-blue.png", "train-red.png"]
+
+
+def test_the_page_of_a_data_set_shows_all_images_and_escapes_texts(mixed, tmp_path):
+    write_page(stats(mixed), tmp_path / "page.html", 12, 0)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img ") == 8  # each split: 1 + 2 + 0 + 1
+    assert "The &lt;b&gt;fog" in page
+
+
+def test_scores_of_mixed_questions_equal_those_of_each_alone(mixed, random_checkpoint):
+    model, processor = load(random_checkpoint)
+    asked = [(sample.images, f"What is felt, {sample.id}?") for sample in load_samples(mixed, split="test")] * 2
+    asked = [(images, f"{text} {place}") for place, (images, text) in enumerate(asked)]
+    with torch.no_grad():
+        together = next_token_logits(model, encode(processor, asked), [images for images, _ in asked])
+        alone = torch.cat([model(**encode(processor, [one]), logits_to_keep=1).logits[:, -1] for one in asked])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_log_probabilities_of_a_mixed_batch_equal_those_of_each_row_alone(mixed, random_checkpoint, tmp_path):
+    model, processor = load(random_checkpoint)
+    samples = load_samples(mixed, split="train")
+    trainer = SharedPromptTrainer(
+        model=model,
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            num_generations=2,
+            per_device_train_batch_size=4,
+            steps_per_generation=2,
+            max_completion_length=5,
+            beta=0.1,
+            gradient_checkpointing=False,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            generation_kwargs={"suppress_tokens": vision_token_ids(processor)},
+            remove_unused_columns=False,
+        ),
+        reward_funcs=[lambda completions, **_: [1.0] * len(completions)],
+        train_dataset=prompt_dataset(samples, "steps", range(4)),
+        processing_class=processor,
+    )
+    batch = trainer._generate_and_score_completions([trainer.train_dataset[place // 2] for place in range(8)])
+    assert batch["num_images"] == [1, 1, 2, 2, 0, 0, 1, 1]
+    for row, pictures in enumerate(pictures_of_rows(batch)):
+        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+        completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
+        ids = torch.cat([prompt, completion])[None]
+        kinds = {"mm_token_type_ids": (ids == model.config.image_token_id).long()}
+        with torch.no_grad():
+            logits = model(input_ids=ids, **kinds, **pictures, logits_to_keep=len(completion) + 1).logits[0, :-1]
+        alone = logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
+        torch.testing.assert_close(batch["ref_per_token_logps"][row][: len(completion)], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_checkpoint, monkeypatch):
+    told = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{joy}"
+    monkeypatch.setattr("emor3.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests))
+    samples = load_samples(mixed, split="test")
+    made = predict_samples(load_candidate(random_checkpoint), samples, EvaluationSettings())
+    asked = [prediction.reflection.consistency.question for prediction in made]
+    assert [question.images for question in asked] == [sample.images for sample in samples]
+    assert {question.aspect for question in asked} == {Aspect.CONSISTENCY}
+    assert [prediction.reflection.consistency.reply is None for prediction in made] == [False] * 4
+
+
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed, recipe):
+    samples = load_samples(mixed, split="train")
+    with pytest.raises(UserError, match=r"'train-2' has no image: .* train on one process"):
+        check_rows(samples, recipe, 2)
+    dynamic = recipe.model_copy(update={"dynamic_sampling": 3})
+    with pytest.raises(UserError, match=r"'train-2' has no image and others have: dynamic_sampling"):
+        check_rows(samples, dynamic, 1)
+    check_rows([sample for sample in samples if sample.images], dynamic, 2)
+    check_rows([sample for sample in samples if not sample.images], dynamic, 1)
+
+
+def test_texts_alone_are_trained_on(tmp_path, random_checkpoint):
+    rows = [{"id": str(place), "text": f"Fog {place}.", "label": label} for place, label in enumerate(("joy", "fear"))]
+    write_rows(tmp_path, rows)
+    recipe = tmp_path / "recipe.yaml"
+    grpo = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4}
+    content = {
+        "model": {"path": random_checkpoint},
+        "data": {"train": str(tmp_path)},
+        "grpo": {**grpo, "save_steps": 1},
+    }
+    recipe.write_text(yaml.safe_dump({**content, "output_dir": str(tmp_path / "run")}))
+    assert app(["train", str(recipe)], standalone_mode=False) in (None, 0)
+    assert {row["text"] for row in read_jsonl(tmp_path / "run/rollouts.jsonl")} == {"Fog 0.", "Fog 1."}
