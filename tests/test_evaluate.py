@@ -44,7 +44,7 @@ def evaluated(scenes, other, tmp_path_factory):
 
 
 def test_prompt_parser_and_reflection_are_the_functions_of_training():
-    assert evaluate.build_prompt is train.build_prompt
+    assert evaluate.sample_prompt is train.sample_prompt
     assert evaluate.parse is grpo.parse
     assert evaluate.reflect is grpo.reflect
 
@@ -129,7 +129,7 @@ def test_the_control_of_consistency_asks_about_another_image_s_text():
     judge = ScriptedJudge(lambda question: "No")
     found = reflect_on_swapped(judge, samples, thoughts)
     asked = [(finding.question.images, "A cat." in finding.question.text) for finding in found]
-    assert asked == [("0.png", True), ("1.png", True), ("2.png", False)]  # the third gets a dog's text
+    assert asked == [(("0.png",), True), (("1.png",), True), (("2.png",), False)]  # the third gets a dog's text
     assert all(finding.question.aspect is Aspect.CONSISTENCY for finding in found)
     assert reflect_on_swapped(judge, samples[:1], thoughts[:1]) == [None]
 

@@ -20,7 +20,7 @@ def shared(tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (4, 4), "teal").save(picture)
     items = [prediction("joy", "joy", id="a"), prediction("fear", None, id="b")]
-    items = [replace(p, sample=replace(p.sample, image=str(picture))) for p in items]
+    items = [replace(p, sample=replace(p.sample, images=(str(picture),))) for p in items]
     folder = save_evaluation(tmp_path / "e", {"d": items}, model="runs/mine/final")
     return picture, write_exchange(read_evaluation(folder), tmp_path / "out")
 

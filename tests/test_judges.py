@@ -72,10 +72,10 @@ def test_whole_candidates_decide_where_first_tokens_are_shared(loaded, images, l
 def test_a_question_on_an_image_may_need_the_second_pass_too(loaded, images):
     asked = [
         Question(
-            "consistency", "Does it fit? A dog in a long, long street.", ("Yes, it does", "Yes, partly"), images[0]
+            "consistency", "Does it fit? A dog in a long, long street.", ("Yes, it does", "Yes, partly"), (images[0],)
         ),
-        Question("consistency", "Does it fit?", ("Yes, it does", "No"), images[1]),
-        Question("consistency", "Does it fit? A cat.", ("No way", "No", "No dog"), images[1]),
+        Question("consistency", "Does it fit?", ("Yes, it does", "No"), (images[1],)),
+        Question("consistency", "Does it fit? A cat.", ("No way", "No", "No dog"), (images[1],)),
     ]
     judge = ScoreJudge(*loaded)
     assert [judge.work(question) for question in asked] == [(True, 2), (True, 0), (True, 3)]
