@@ -14,9 +14,10 @@ def recipe(content, *overrides):
     return build_recipe(content, overrides, "r.yaml")
 
 
-def test_what_is_left_out_is_the_paper_s_reward_judged_by_scores():
+def test_what_is_left_out_is_the_paper_s_reward_against_two_other_images_judged_by_scores():
     built = recipe(minimal())
     assert (built.reward.reflective, built.reward.format, built.reward.formula) == (0.1, 0.1, "paper")
+    assert built.reward.contrastive == 2
     assert (built.judge.backend, built.thinking, built.prompt_template) == ("score", "steps", "steps")
 
 

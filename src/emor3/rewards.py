@@ -31,7 +31,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class RewardSettings(Block):
-    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. SET + RER: the defaults.
+    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. The paper: contrastive 0.
 
     Raises UserError for weights that are negative, not a number or above 1 in sum.
     """
@@ -47,8 +47,11 @@ class RewardSettings(Block):
     formula: Formula = "paper"
     soft: bool = False
     """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
-    contrastive: int = 0
-    """Other images of the batch that a description must not fit; what it earns is counted against the best of them."""
+    contrastive: int = 2
+    """Other images of the batch that a description must not fit; what it earns is counted against the best of them.
+
+    The paper asks about none (0), which pays descriptions that fit every image (docs/results.md, attacks).
+    """
     masked: bool = False
     """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""
     agreement: float = 0.0
