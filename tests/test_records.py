@@ -145,3 +145,11 @@ def test_rows_that_are_kept_are_kept_as_they_are(tmp_path):
     records.keep_steps(path, 2)
     assert path.read_text(encoding="utf-8").splitlines() == before[:3]
     records.keep_steps(tmp_path / "none.jsonl", 2)  # a run killed before its first row
+
+
+def test_a_run_of_another_version_is_one_line_that_says_what_to_do(tmp_path):
+    records.write_json(
+        tmp_path / records.CONFIG, {"output_dir": "run", "model": {"path": "embedded", "freeze_vision": False}}
+    )
+    with pytest.raises(UserError, match=r"another version of emor3 .*freeze_vision.* copy .*final elsewhere"):
+        records.read_recipe(tmp_path)

@@ -180,7 +180,9 @@ def test_a_description_that_fits_other_images_too_earns_nothing():
     assert consistency_value(seen(0.9, 0.1, 0.2), soft) == pytest.approx(0.7)  # against the best of the others
     assert consistency_value(seen(0.1, 0.9), hard) == 0
     assert consistency_value(seen(0.9), hard) == 1  # a batch of one image has no others
-    assert consistency_value(seen(0.9, 0.8), RewardSettings(contrastive=0)) == 1  # the canary's question is not paid for
+    assert (
+        consistency_value(seen(0.9, 0.8), RewardSettings(contrastive=0)) == 1
+    )  # the canary's question is not paid for
 
 
 def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1():

@@ -19,7 +19,7 @@ from emor3.judges import ScoreJudge
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.progress import evaluation_bar
-from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_json, write_json
+from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
 from emor3.reflection import reflect
 from emor3.reflective import weigh
 from emor3.rewards import predicted_label
@@ -79,7 +79,7 @@ def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
     outside a run the checkpoint itself. Raises UserError where either cannot be loaded.
     """
     run = _run_of(Path(path))
-    recipe = None if run is None else Recipe.model_validate(read_json(run / CONFIG))
+    recipe = None if run is None else read_recipe(run)
     source = str(run / FINAL) if run is not None and run.samefile(path) else path
     model, processor = load(source)
     judge_path = judge_path or (recipe.model.path if recipe else source)

@@ -31,7 +31,17 @@ from emor3.generation import Request, encode
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
-from emor3.records import COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, checkpoint_step, read_json, read_jsonl
+from emor3.records import (
+    COLD_START,
+    CONFIG,
+    ENVIRONMENT,
+    FINAL,
+    METRICS,
+    checkpoint_step,
+    read_json,
+    read_jsonl,
+    read_recipe,
+)
 from emor3.thinking import build_prompt
 from emor3.tiny.drawing import draw_scene
 from emor3.train import chosen_samples
@@ -52,7 +62,7 @@ def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None
         raise UserError(f"{output} already holds something: choose another folder")
     if evaluation is not None and Path(evaluation.model).resolve() != checkpoint.resolve():
         raise UserError(f"{evaluation.folder} is an evaluation of {evaluation.model}, not of {checkpoint}")
-    recipe = Recipe.model_validate(read_json(run / CONFIG))
+    recipe = read_recipe(run)
     model, processor = load_trained(run, checkpoint, recipe)
     save(model, processor, output)
     difference = verify(model, processor, output)

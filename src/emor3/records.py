@@ -17,7 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from emor3 import __version__
+from emor3.blocks import describe_fault
 from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.types import Finding, Rollout, Sample
@@ -80,6 +83,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     return content
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The resolved recipe of a run. Raises UserError where it is of a version with other settings."""
+    try:
+        return Recipe.model_validate(read_json(run / CONFIG))
+    except ValidationError as error:
+        raise UserError(
+            f"{run / CONFIG} was written by another version of emor3 ({describe_fault(error, Recipe)}): copy "
+            f"{run / FINAL} elsewhere to use it as a plain checkpoint"
+        ) from None
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
