@@ -36,6 +36,14 @@ GRPO = {
 TWO_STEPS_A_CYCLE = {"max_steps": 4, "save_steps": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
 
 
+@pytest.fixture(autouse=True)
+def listening_to_ctrl_c():
+    """Also where the tests themselves were put in the background, by a shell that lets their jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def recipe_of(output, data, checkpoint, changes):
     return {
         "output_dir": str(output),

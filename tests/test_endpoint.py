@@ -419,7 +419,7 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     monkeypatch.setattr("emor3.grpo.parse", parse_made_up)
     endpoint = {"base_url": serve(fail_on_the_first_cat).url, "model": "judge", "concurrency": 1}
     judge = {"model": "endpoint", "endpoint": endpoint}
-    run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, grpo={"max_steps": 1})
+    run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [row["reflection"]["consistency"]["verdict"] for row in rows] == ["refuted", "error", "refuted", "supported"]
     assert [row["parts"]["consistency"] for row in rows] == [0, None, 0, 1]
