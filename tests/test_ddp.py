@@ -44,6 +44,7 @@ def launch_training(folder, scenes, processes, *resume):
         "model": {"path": "embedded"},
         "data": {"train": scenes, "limit": 3},  # 2 prompts a step: the second step takes the rest and begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
+        "reward": {"contrastive": 0},  # other images are those of a process's own batch, here none
         "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
         | {"per_device_train_batch_size": 8 // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"},
     }
