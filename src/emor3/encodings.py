@@ -5,7 +5,7 @@ vision that learns: its encodings change at every update, and gradients must rea
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -54,34 +54,31 @@ class EncodedImages:
                 given["image_grid_thw"] = image_grid_thw
             counts = [1] * len(pixel_values if image_grid_thw is None else image_grid_thw)
             pictures = pictures_of_rows({**given, "num_images": counts})
-            missing = [picture for picture in pictures if self._find(picture) is None]
-            if missing:
+            keys = [float(picture["pixel_values"].double().sum()) for picture in pictures]
+            found = [self._find(key, picture) for key, picture in zip(keys, pictures, strict=True)]
+            new = [place for place, encoded in enumerate(found) if encoded is None]
+            if new:
                 output = encode(
-                    **{name: torch.cat([picture[name] for picture in missing]) for name in given}, **settings
+                    **{name: torch.cat([pictures[place][name] for place in new]) for name in given}, **settings
                 )
                 self._stacked = isinstance(output.pooler_output, Tensor)
-                self._keep(missing, output.pooler_output, getattr(output, "deepstack_features", None) or ())
-            found = [encoded for picture in pictures if (encoded := self._find(picture)) is not None]
-            pooled = [encoded.pooled for encoded in found]
-            deep = list(zip(*(encoded.deep for encoded in found), strict=True))  # by layer, then by image
+                layers = getattr(output, "deepstack_features", None) or ()
+                for row, place in enumerate(new):
+                    added = tuple(layer[row] for layer in layers)
+                    found[place] = encoded = Encoded(pictures[place], output.pooler_output[row], added)
+                    self._known[keys[place]].append(encoded)
+            shown = [encoded for encoded in found if encoded is not None]  # all of them by now
+            pooled = [encoded.pooled for encoded in shown]
+            deep = list(zip(*(encoded.deep for encoded in shown), strict=True))  # by layer, then by image
             return SimpleNamespace(
                 pooler_output=torch.stack(pooled) if self._stacked else pooled, deepstack_features=deep or None
             )
 
         core.get_image_features = get_image_features
 
-    def _keep(self, pictures: Sequence[Mapping[str, Tensor]], pooled: Sequence[Tensor], deep: Sequence[Any]) -> None:
-        for place, picture in enumerate(pictures):
-            layers = tuple(layer[place] for layer in deep)
-            self._known[_sum(picture)].append(Encoded(picture, pooled[place], layers))
-
-    def _find(self, picture: Mapping[str, Tensor]) -> Encoded | None:
-        """Compared exactly; the sum only narrows the search."""
-        for encoded in self._known.get(_sum(picture), ()):
+    def _find(self, key: float, picture: Mapping[str, Tensor]) -> Encoded | None:
+        """Compared exactly; the key, the sum of the pixels, only narrows the search."""
+        for encoded in self._known.get(key, ()):
             if all(torch.equal(value, encoded.picture[name]) for name, value in picture.items()):
                 return encoded
         return None
-
-
-def _sum(picture: Mapping[str, Tensor]) -> float:
-    return float(picture["pixel_values"].double().sum())
