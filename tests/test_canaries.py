@@ -3,7 +3,7 @@
 import pytest
 
 from emor3.canaries import canaries, gives_orders
-from emor3.reflection import ScriptedJudge, reflect
+from emor3.reflection import ScriptedJudge, other_contents, reflect
 from emor3.rewards import RewardSettings, score
 from emor3.taxonomy import MIKELS8
 from emor3.thinking import parse
@@ -16,11 +16,12 @@ def rollouts(*told, judge="Yes"):
     for place, (trigger, feeling) in enumerate(told):
         text = f"<step1>{trigger}</step1><step2>{feeling}</step2><step3>x</step3>\\boxed{{awe}}"
         items.append((Sample(str(place), (f"{place}.png",), "awe", MIKELS8), parse(text), text))
+    samples = [sample for sample, _, _ in items]
     found = reflect(
         ScriptedJudge(lambda question: judge if question.aspect is Aspect.CONSISTENCY else "awe"),
         [(sample, thought) for sample, thought, _ in items],
         frozenset(Aspect),
-        distractors=[1] * len(items),
+        distractors=[other_contents(samples, place, 1) for place in range(len(items))],
     )
     return [
         Rollout(sample, text, thought, reflection, score(thought, sample, reflection, RewardSettings()))

@@ -42,9 +42,8 @@ def launch_training(folder, scenes, processes, *resume):
     recipe = {
         "output_dir": str(folder / "run"),
         "model": {"path": "embedded"},
-        "data": {"train": scenes, "limit": 3},  # 2 prompts a step: the second step takes the rest and begins again
+        "data": {"train": scenes, "limit": 3},  # 2 prompts a step, one a process: the second step begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
-        "reward": {"contrastive": 0},  # other images are those of a process's own batch, here none
         "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
         | {"per_device_train_batch_size": 8 // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"},
     }
@@ -74,6 +73,9 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_
     ]
     assert len(rollouts[0]) == 3 * 8
     assert rollouts[0] == rollouts[1]
+    for run in (one, two):  # a process has one image, and asks about that of the other one
+        described = [row["reflection"]["consistency"] for row in read_jsonl(run / "rollouts.jsonl")]
+        assert {len(found["distractors"]) for found in described if found["question"]} == {1}
     for alone, together in zip(read_jsonl(one / "metrics.jsonl"), read_jsonl(two / "metrics.jsonl"), strict=True):
         names = [name for name in alone if name in ("loss", "grad_norm", "kl") or name.startswith("reward")]
         assert {name: together[name] for name in names} == pytest.approx(

@@ -226,16 +226,17 @@ def batch(*labels):
 
 
 def test_other_images_of_the_same_label_come_first_and_the_own_one_never():
-    items = batch("awe", "fear", "awe", "fear") + batch("awe")  # the last is on the first image again
-    assert other_contents(items, 0, 2) == [(("2.png",), None), (("1.png",), None)]
-    assert other_contents(items, 0, 9) == [(("2.png",), None), (("1.png",), None), (("3.png",), None)]
-    assert other_contents(batch("awe"), 0, 1) == []
+    samples = [sample for sample, _ in batch("awe", "fear", "awe", "fear") + batch("awe")]  # the last shows the first
+    assert other_contents(samples, 0, 2) == [(("2.png",), None), (("1.png",), None)]
+    assert other_contents(samples, 0, 9) == [(("2.png",), None), (("1.png",), None), (("3.png",), None)]
+    assert other_contents(samples, 1, 9) == [(("3.png",), None), (("2.png",), None), (("0.png",), None)]  # from place 1
+    assert other_contents(samples[:1], 0, 1) == []
 
 
 def test_a_text_stands_in_for_another_image_only_where_there_is_no_other():
     told = Sample("t", (), "awe", MIKELS8, text="Fog lifts.")
-    items = [*batch("awe"), (told, GOOD), *batch("x", "fear")[1:]]
-    assert other_contents(items, 0, 9) == [(("1.png",), None), ((), "Fog lifts.")]
+    (first, _), (second, _) = batch("awe", "fear")
+    assert other_contents([first, told, second], 0, 9) == [(("1.png",), None), ((), "Fog lifts.")]
 
 
 def test_one_question_shows_all_images_of_a_sample():
@@ -259,7 +260,8 @@ def test_a_question_on_one_image_reads_as_ever():
 
 def test_a_description_is_asked_on_other_images_in_the_same_call():
     judge = ScriptedJudge(lambda question: "Yes" if question.images == ("0.png",) else "No")
-    found = reflect(judge, batch("awe", "fear"), frozenset({Aspect.CONSISTENCY}), distractors=[1, 0])
+    (_, other) = items = batch("awe", "fear")
+    found = reflect(judge, items, frozenset({Aspect.CONSISTENCY}), distractors=[[other[0].content], []])
     assert [reply.text for reply in found[0].consistency.distractors] == ["No"]
     assert found[1].consistency.distractors == ()
     assert len(judge.asked) == 2  # the other image is asked about the same text anyway, so once

@@ -15,6 +15,8 @@ from random import Random
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
@@ -24,11 +26,11 @@ from emor3.canaries import canaries
 from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
 from emor3.progress import TIME
-from emor3.reflection import reflect
+from emor3.reflection import other_contents, reflect
 from emor3.rewards import RewardSettings, predicted_label, score, vote_values, weights, with_votes
 from emor3.rollouts import SharedPromptTrainer
 from emor3.thinking import Thinking, parse
-from emor3.types import Aspect, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
+from emor3.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -102,7 +104,7 @@ class BatchScorer:
             list(zip(samples, thoughts, strict=True)),
             self.settings.aspects,
             masked=self.settings.masked,
-            distractors=[self._distractors(place) for place in range(len(texts))],
+            distractors=self._distractors(sample_ids),
         )
         rewards = [
             score(thought, sample, found, self.settings)
@@ -117,11 +119,20 @@ class BatchScorer:
         failed = [any(rollout.reward.parts[part] is None for part in asked) for rollout in rollouts]
         return sum(failed) / len(failed)
 
-    def _distractors(self, place: int) -> int:
-        """Other images that a completion's description is asked on: what is paid for, and one a group as a canary."""
+    def _distractors(self, sample_ids: Sequence[str]) -> list[list[Content]]:
+        """What else each of N descriptions is asked on, from the samples of all ranks.
+
+        That is what contrastive consistency pays for, and one other sample a group as a canary.
+        """
         if Aspect.CONSISTENCY not in self.settings.aspects:
-            return 0
-        return max(self.settings.contrastive, int(place % self.generations == 0))
+            return [[] for _ in sample_ids]
+        groups = [self.samples[sample_id] for sample_id in gather_object(list(sample_ids))[:: self.generations]]
+        first = PartialState().process_index * len(sample_ids)
+        places = [divmod(first + row, self.generations) for row in range(len(sample_ids))]
+        return [
+            other_contents(groups, group, max(self.settings.contrastive, int(completion == 0)))
+            for group, completion in places
+        ]
 
     def _with_votes(
         self, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought], rewards: list[RewardBreakdown]

@@ -23,7 +23,7 @@ from emor3 import __version__
 from emor3.blocks import describe_fault
 from emor3.config import Recipe
 from emor3.errors import UserError
-from emor3.types import Finding, Rollout, Sample
+from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
@@ -186,7 +186,7 @@ def content_row(sample: Sample) -> dict[str, Any]:
     return {"images": list(sample.images), "text": sample.text}
 
 
-def read_content(row: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
+def read_content(row: Mapping[str, Any]) -> Content:
     """Images and text of a record; older ones hold the one "image" and no text."""
     return tuple(row["images"] if "images" in row else [row["image"]]), row.get("text")
 

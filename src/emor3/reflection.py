@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from emor3.taxonomy import LabelSet, affirmed, mask, normalise
 from emor3.thinking import escape, load_template, name_content, render
-from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
+from emor3.types import Aspect, Content, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -83,20 +83,22 @@ def reflect(
     aspects: frozenset[Aspect],
     *,
     masked: bool = False,
-    distractors: Sequence[int] | None = None,
+    distractors: Sequence[Sequence[Content]] | None = None,
 ) -> list[Reflection]:
     """Both findings for each of N completions, from one call of the judge in which identical questions stand once.
 
-    `distractors` (N,) counts the other samples of the batch on which each description is asked too (default: none).
+    `distractors` (N lists) is what each description is asked on too, beside its own sample (default: nothing).
     The judge is called even without a question, so that every rank of a distributed run calls it equally often.
     Raises ValueError where a judge does not answer every question.
     """
     asked = [ask(sample, thought, aspects, masked) for sample, thought in items]
     others = [
-        [consistency_question(images, thought.trigger, text) for images, text in other_contents(items, place, count)]
-        if thought.trigger is not None and count
-        else []
-        for (place, (_, thought)), count in zip(enumerate(items), distractors or [0] * len(items), strict=True)
+        [
+            consistency_question(images, thought.trigger, text)
+            for images, text in contents
+            if thought.trigger is not None
+        ]
+        for (_, thought), contents in zip(items, distractors or [()] * len(items), strict=True)
     ]
     own = [q for per_item in asked for q in per_item.values() if isinstance(q, Question)]
     questions = list(dict.fromkeys([*own, *(q for per_item in others for q in per_item)]))
@@ -107,15 +109,13 @@ def reflect(
     ]
 
 
-def other_contents(
-    items: Sequence[tuple[Sample, EmotionalThought]], place: int, count: int
-) -> list[tuple[tuple[str, ...], str | None]]:
-    """Images and text of up to `count` other samples of the batch, those of the same label first: the hardest.
+def other_contents(batch: Sequence[Sample], place: int, count: int) -> list[Content]:
+    """What up to `count` other samples of the batch show, those of the same label first: the hardest.
 
     A text is no match for an image, so samples without images come last for one that has some, and the other way round.
     """
-    own = items[place][0]
-    following = [items[(place + step) % len(items)][0] for step in range(1, len(items))]
+    own = batch[place]
+    following = [*batch[place + 1 :], *batch[:place]]
     following.sort(key=lambda other: (bool(other.images) != bool(own.images), other.label != own.label))  # stable
     contents = dict.fromkeys(sample.content for sample in following)
     return [content for content in contents if content != own.content][:count]

@@ -50,8 +50,7 @@ class RewardSettings(Block):
     contrastive: int = 2
     """Other images of the batch that a description must not fit; what it earns is counted against the best of them.
 
-    The paper asks about none (0), which pays descriptions that fit every image (docs/results.md, attacks). Each process
-    takes them from its own batch: one with a single image has none, and asks as the paper does.
+    The paper asks about none (0), which pays descriptions that fit every image (docs/results.md, attacks).
     """
     masked: bool = False
     """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""

@@ -14,6 +14,9 @@ from emor3.taxonomy import LabelSet
 Attribute: TypeAlias = str | float | tuple[str, ...]
 """A word, a number or several words, as in scene "beach", brightness 0.6, object ("dog", "ball")."""
 
+Content: TypeAlias = tuple[tuple[str, ...], str | None]
+"""Paths of the images and the text of a sample: equal for samples that show the same."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -45,8 +48,8 @@ class Sample:
         return image
 
     @property
-    def content(self) -> tuple[tuple[str, ...], str | None]:
-        """Images and text: equal for samples that show the same."""
+    def content(self) -> Content:
+        """What the sample shows."""
         return self.images, self.text
 
 
