@@ -37,7 +37,7 @@ ORDER = (
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),
-    *("cli_common", "cli_data", "cli_tools", "cli"),
+    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
 )
 PURE = ORDER[: ORDER.index("processing")]
 

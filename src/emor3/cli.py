@@ -1,4 +1,6 @@
-"""The `emor3` command. Heavy imports stand inside the commands, so that `--help` answers at once.
+"""The `emor3` command: training and evaluation here, the other commands beside it (`cli_*`).
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
 
 Bad input ends with one line on standard error and exit status 2, a signal with one line and 130 (Ctrl-C) or 143; a
 command that finds faults in data it was asked to go through (`score`, `data check`, `predict`) still goes through all
@@ -8,10 +10,8 @@ of it and ends with 1.
 import json
 import os
 import sys
-from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -33,12 +33,10 @@ from emor3.cli_common import (
     show,
 )
 from emor3.cli_data import data_app
-from emor3.cli_tools import bench_app, tiny_app
+from emor3.cli_results import compare, export, report, score, share
+from emor3.cli_tools import bench_app, doctor, plan, tiny_app
 from emor3.errors import UserError
 from emor3.signals import Stopped, received_by, stop_at_once, tell
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
@@ -52,21 +50,6 @@ app = typer.Typer(
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
-
-
-class Formula(StrEnum):
-    """How parts become a reward: as in the paper, or as the authors' released code pays it."""
-
-    PAPER = "paper"
-    RELEASED = "released"
-
-
-class Sharding(StrEnum):
-    """How a model is spread over GPUs."""
-
-    NONE = "none"
-    FSDP2 = "fsdp2"
-    ZERO3 = "zero3"
 
 
 def main() -> None:
@@ -98,25 +81,6 @@ def root(
     """Options that stand before any command."""
 
 
-@app.command()
-def score(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines with id, response, label, judge, …")],
-    formula: Annotated[Formula, typer.Option(help="How the parts become one reward.")] = Formula.PAPER,
-) -> None:
-    """Compute the rewards of saved completions.
-
-    Prints one JSON line for every line of the file, in order; ends with status 1 if any could not be scored.
-    """
-    from emor3.scoring import score_file
-
-    failed = False
-    for row in score_file(file, formula.value):
-        failed = failed or "error" in row
-        print(json.dumps(row))
-    raise typer.Exit(int(failed))
-
-
-@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/.")],
     overrides: Overrides = None,
@@ -138,7 +102,6 @@ def train(
     print(f"run directory: {run}")
 
 
-@app.command()
 def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
@@ -220,98 +183,6 @@ def _evaluate_again(path: Path) -> None:
     print(f"written to: {evaluation.folder / RESULTS}")
 
 
-@app.command()
-def compare(
-    evaluations: Annotated[list[Path], typer.Argument(metavar="A B", help="Folders that `emor3 evaluate` wrote.")],
-) -> None:
-    """Compare saved evaluations with the first by paired tests.
-
-    Ends with status 1 if any had to be left out.
-    """
-    from emor3.compare import compare_evaluations, comparison_tables
-    from emor3.predictions import read_evaluation
-
-    rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
-    for line in left_out:
-        print(f"left out: {line}", file=sys.stderr)
-    for table in comparison_tables(rows):
-        show(table)
-    raise typer.Exit(int(bool(left_out)))
-
-
-@app.command()
-def report(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
-    ] = False,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
-) -> None:
-    """Put runs and evaluations on one self-contained page.
-
-    Ends with status 1 if anything had to be left out.
-    """
-    from emor3 import report as page
-
-    written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
-    left_out: Sequence[str] = ()
-    try:
-        for left_out in written:
-            for line in left_out:
-                print(f"left out: {' '.join(line.split())}", file=sys.stderr)
-            print(f"written to: {output}", flush=True)
-    except Stopped:
-        pass
-    raise typer.Exit(int(bool(left_out)))
-
-
-@app.command()
-def share(
-    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="Folder that `emor3 evaluate` wrote.")],
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
-) -> None:
-    """Write a saved evaluation in the formats of other tools.
-
-    These are TSV files for VLMEvalKit and a block for a model card.
-    """
-    from emor3.exchange import left_out, write_exchange
-    from emor3.predictions import read_evaluation
-
-    saved = read_evaluation(evaluation)
-    for path in write_exchange(saved, output):
-        print(path)
-    for line in left_out(saved):
-        print(line)
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Run directory, or one of its checkpoints.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
-    evaluation: Annotated[
-        Path | None, typer.Option(help="Evaluation of this policy, whose figures the model card states.")
-    ] = None,
-    repo: Annotated[
-        str | None, typer.Option("--push", metavar="REPO", help="Upload to this private hub repository.")
-    ] = None,
-) -> None:
-    """Write a trained policy with its model card.
-
-    A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
-    """
-    from emor3 import export as exporting
-    from emor3.predictions import read_evaluation
-
-    folder = exporting.export(run, output, None if evaluation is None else read_evaluation(evaluation))
-    print(f"written to: {folder}; loaded again, it gives the same logits")
-    if repo is not None:
-        print(f"uploaded to: {exporting.push(folder, repo)}")
-
-
-@app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
     model: Model,
@@ -366,60 +237,6 @@ def predict(
     raise typer.Exit(int(failed))
 
 
-@app.command()
-def doctor(
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
-    hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
-) -> None:
-    """Look whether this machine can run emor3.
-
-    Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
-    """
-    from emor3.doctor import checks_table, examine
-
-    checks = list(examine(model, hub))
-    show(checks_table(checks))
-    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
-
-
-@app.command()
-def plan(
-    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
-    overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs, over all machines.")] = 1,
-    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU in GB.")] = 80,
-    sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
-    config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
-) -> None:
-    """Say what a recipe needs of each GPU.
-
-    Nothing is loaded; status 1, and what to change, where it cannot fit.
-    """
-    from emor3 import needs as planning
-    from emor3.config import load_recipe
-
-    settings = load_recipe(recipe, overrides or [])
-    machine = planning.Machine(gpus, memory * 1e9, sharding.value)
-    model = planning.model_config(settings.model.path, config)
-    needs = planning.needs_of(settings, model, machine)
-    show(planning.needs_table(settings, needs, machine))
-    if probe and needs.steps:
-        seconds = planning.probe(settings)
-        print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
-    if needs.fits(machine):
-        return
-    print("It does not fit. What makes it smaller, one on top of the other:")
-    fits = False
-    for change, then, other in planning.ways_to_fit(settings, model, machine):
-        fits = then.fits(other)
-        print(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
-    if not fits:
-        print("None of it is enough: take more or larger GPUs, or a smaller model.")
-    raise typer.Exit(1)
-
-
-@app.command()
 def reproduce(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, as recipes/table1_tiny.yaml.")],
     quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
@@ -455,7 +272,6 @@ def reproduce(
     raise typer.Exit(int(bool(failed)))
 
 
-@app.command()
 def quickstart(
     seed: Seed = 0,
     output: Output = None,
@@ -471,6 +287,14 @@ def quickstart(
 
     hide_loading_bars()
     run_quickstart(seed, output, limit, overrides or [])
+
+
+for command in (
+    *(quickstart, train, evaluate, predict),
+    *(compare, report, reproduce, export, share, score),
+    *(plan, doctor),
+):
+    app.command()(command)
 
 
 if __name__ == "__main__":

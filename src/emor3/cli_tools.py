@@ -1,12 +1,13 @@
-"""`emor3 bench …` and `emor3 tiny …`: measure the method, rebuild the embedded base."""
+"""`emor3 bench …` and `emor3 tiny …`, and whether a machine will do: `emor3 plan` and `emor3 doctor`."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Seed, show
+from emor3.cli_common import Overrides, Seed, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
@@ -81,3 +82,62 @@ def build_tiny(
 
         build(folder, seed, show)
     print(f"written to: {folder}")
+
+
+class Sharding(StrEnum):
+    """How a model is spread over GPUs."""
+
+    NONE = "none"
+    FSDP2 = "fsdp2"
+    ZERO3 = "zero3"
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs, over all machines.")] = 1,
+    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU in GB.")] = 80,
+    sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
+    config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
+) -> None:
+    """Say what a recipe needs of each GPU.
+
+    Nothing is loaded; status 1, and what to change, where it cannot fit.
+    """
+    from emor3 import needs as planning
+    from emor3.config import load_recipe
+
+    settings = load_recipe(recipe, overrides or [])
+    machine = planning.Machine(gpus, memory * 1e9, sharding.value)
+    model = planning.model_config(settings.model.path, config)
+    needs = planning.needs_of(settings, model, machine)
+    show(planning.needs_table(settings, needs, machine))
+    if probe and needs.steps:
+        seconds = planning.probe(settings)
+        print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
+    if needs.fits(machine):
+        return
+    print("It does not fit. What makes it smaller, one on top of the other:")
+    fits = False
+    for change, then, other in planning.ways_to_fit(settings, model, machine):
+        fits = then.fits(other)
+        print(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+    if not fits:
+        print("None of it is enough: take more or larger GPUs, or a smaller model.")
+    raise typer.Exit(1)
+
+
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
+) -> None:
+    """Look whether this machine can run emor3.
+
+    Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
+    """
+    from emor3.doctor import checks_table, examine
+
+    checks = list(examine(model, hub))
+    show(checks_table(checks))
+    raise typer.Exit(int(any(check.status == "fail" for check in checks)))

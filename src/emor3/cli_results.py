@@ -1,0 +1,124 @@
+"""Commands on what was saved: scores, comparisons, the report, other tools' formats and the checkpoint itself."""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emor3.cli_common import show
+from emor3.signals import Stopped
+
+
+class Formula(StrEnum):
+    """How parts become a reward: as in the paper, or as the authors' released code pays it."""
+
+    PAPER = "paper"
+    RELEASED = "released"
+
+
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines with id, response, label, judge, …")],
+    formula: Annotated[Formula, typer.Option(help="How the parts become one reward.")] = Formula.PAPER,
+) -> None:
+    """Compute the rewards of saved completions.
+
+    Prints one JSON line for every line of the file, in order; ends with status 1 if any could not be scored.
+    """
+    from emor3.scoring import score_file
+
+    failed = False
+    for row in score_file(file, formula.value):
+        failed = failed or "error" in row
+        print(json.dumps(row))
+    raise typer.Exit(int(failed))
+
+
+def compare(
+    evaluations: Annotated[list[Path], typer.Argument(metavar="A B", help="Folders that `emor3 evaluate` wrote.")],
+) -> None:
+    """Compare saved evaluations with the first by paired tests.
+
+    Ends with status 1 if any had to be left out.
+    """
+    from emor3.compare import compare_evaluations, comparison_tables
+    from emor3.predictions import read_evaluation
+
+    rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    for table in comparison_tables(rows):
+        show(table)
+    raise typer.Exit(int(bool(left_out)))
+
+
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
+) -> None:
+    """Put runs and evaluations on one self-contained page.
+
+    Ends with status 1 if anything had to be left out.
+    """
+    from emor3 import report as page
+
+    written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
+    left_out: Sequence[str] = ()
+    try:
+        for left_out in written:
+            for line in left_out:
+                print(f"left out: {' '.join(line.split())}", file=sys.stderr)
+            print(f"written to: {output}", flush=True)
+    except Stopped:
+        pass
+    raise typer.Exit(int(bool(left_out)))
+
+
+def share(
+    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION", help="Folder that `emor3 evaluate` wrote.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
+) -> None:
+    """Write a saved evaluation in the formats of other tools.
+
+    These are TSV files for VLMEvalKit and a block for a model card.
+    """
+    from emor3.exchange import left_out, write_exchange
+    from emor3.predictions import read_evaluation
+
+    saved = read_evaluation(evaluation)
+    for path in write_exchange(saved, output):
+        print(path)
+    for line in left_out(saved):
+        print(line)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory, or one of its checkpoints.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")],
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Evaluation of this policy, whose figures the model card states.")
+    ] = None,
+    repo: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Upload to this private hub repository.")
+    ] = None,
+) -> None:
+    """Write a trained policy with its model card.
+
+    A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
+    """
+    from emor3 import export as exporting
+    from emor3.predictions import read_evaluation
+
+    folder = exporting.export(run, output, None if evaluation is None else read_evaluation(evaluation))
+    print(f"written to: {folder}; loaded again, it gives the same logits")
+    if repo is not None:
+        print(f"uploaded to: {exporting.push(folder, repo)}")
