@@ -10,6 +10,7 @@ of it and ends with 1.
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,8 @@ app.add_typer(tiny_app, name="tiny")
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
+    # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     try:
         with received_by(stop_at_once):
             app()

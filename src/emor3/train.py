@@ -3,7 +3,6 @@
 import difflib
 import math
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,8 +59,6 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> P
 
 
 def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
-    # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
