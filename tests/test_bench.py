@@ -28,7 +28,7 @@ def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs
     assert costs[TRL].encoded == 3 * 2 * 3
     assert costs[OURS_BARE].encoded == 3 * 2
     assert costs[TRL].processed == 2 * 2 * 3  # rollouts, and again for log-probabilities
-    assert costs[OURS_BARE].processed == 2 * 2
+    assert costs[OURS_BARE].processed == costs[OURS].processed == 2  # once a step, also for the judge
 
 
 def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(costs):

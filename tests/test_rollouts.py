@@ -151,7 +151,7 @@ def test_distinct_rows_are_found_in_any_order_and_by_every_part():
     assert distinct([]) == ([], [])
 
 
-def test_an_image_given_several_times_is_prepared_once_and_leaves_no_trace(scenes):
+def test_an_image_given_several_times_or_again_is_prepared_once_and_leaves_no_trace(scenes):
     _, processor = load(EMBEDDED)
     one, other = (open_image(sample.image) for sample in load_samples(scenes, split="test")[:2])
     images, text = [[one], [other], [one]], ["<|vision_start|><|image_pad|><|vision_end|>"] * 3
@@ -167,6 +167,8 @@ def test_an_image_given_several_times_is_prepared_once_and_leaves_no_trace(scene
             ),
         )
         found = processor(images=images, text=text, return_tensors="pt")
+        again = processor(images=images[:2], text=text[:2], return_tensors="pt")
     assert prepared == [2]
+    assert torch.equal(again["pixel_values"], wanted["pixel_values"][: len(again["pixel_values"])])
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert "preprocess" not in vars(processor.image_processor)

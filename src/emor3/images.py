@@ -15,6 +15,9 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_ASPECT_RATIO = 200
 """Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
 
+SOURCE = "emor3_source"
+"""Where the `info` of an opened image, which its copies share, has the path of its file."""
+
 FAULTS = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error)
 """What Pillow raises for damaged files, beside the bombs that it refuses itself."""
 
@@ -35,11 +38,13 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
                 raise UserError(f"image {path} holds floating-point values of no known range: save it with 8 bits")
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
-            return _to_rgb(ImageOps.exif_transpose(image))
+            opened = _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist: check its path") from None
     except (*FAULTS, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair or remove it") from None
+    opened.info[SOURCE] = str(path)
+    return opened
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, Cache, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
+
+from emor3.images import SOURCE
 
 PICTURES = {"pixel_values", "image_grid_thw"}
 UNDERSTOOD = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | PICTURES
@@ -134,23 +136,24 @@ def together(pictures: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 @contextmanager
 def images_once(processor: ProcessorMixin) -> Iterator[None]:
-    """Inside, an image that is given several times in one call of the processor (the same object) is prepared once."""
+    """Inside, an image (the same file or object) is prepared once, in however many calls the processor is given it."""
     own = vars(processor.image_processor)
     replaced = own.get("preprocess")  # None as a rule: what stands here would be saved with the processor
     whole = processor.image_processor.preprocess
+    known: dict[tuple[Any, str], tuple[Any, dict[str, Tensor]]] = {}  # with the image, lest another get its id
 
     def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
-        flat = make_flat_list_of_images(images)
-        different = {id(image): image for image in flat}
-        if len(different) == len(flat):
-            return whole(images, *args, **kwargs)
-        prepared = whole(list(different.values()), *args, **kwargs)
-        if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
-            return whole(images, *args, **kwargs)
-        pictures = dict(zip(different, pictures_of_rows({**prepared, "num_images": [1] * len(different)}), strict=True))
-        for name in prepared:
-            prepared[name] = torch.cat([pictures[id(image)][name] for image in flat])
-        return prepared
+        kwargs["return_tensors"] = "pt"  # TRL asks once for tensors and once for whatever there is
+        flat, settings = make_flat_list_of_images(images), repr((args, kwargs))
+        keys = [(image.info.get(SOURCE, id(image)), settings) for image in flat]
+        new = {key: image for key, image in zip(keys, flat, strict=True) if key not in known}
+        if new:
+            prepared = whole(list(new.values()), *args, **kwargs)
+            if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
+                return prepared if len(new) == len(flat) else whole(images, *args, **kwargs)
+            pictures = pictures_of_rows({**prepared, "num_images": [1] * len(new)})
+            known.update((key, (new[key], picture)) for key, picture in zip(new, pictures, strict=True))
+        return BatchFeature(together([known[key][1] for key in keys]))
 
     processor.image_processor.preprocess = preprocess
     try:
