@@ -336,14 +336,14 @@ def report(settings: BenchSettings, costs: dict[str, list[StepCost]]) -> dict[st
 def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
     """Medians over the rounds, and the medians and ranges of the ratios within rounds."""
     rounds = len(costs[TRL])
-    step = Table(box=box.SIMPLE, title=f"One training step, medians of {rounds} interleaved rounds")
-    for heading in ("", "seconds", "CPU s", "positions", "forwards", "images encoded", "images processed", "peak MiB"):
+    step = Table(box=box.SIMPLE_HEAD, padding=0, title=f"One training step, medians of {rounds} interleaved rounds")
+    for heading in ("", "seconds", "CPU s", "positions", "forwards", "images\nencoded", "images\nprocessed", "peak\nMiB"):
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
         counts = (f"{middle[name]:,.0f}" for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
         step.add_row(way, f"{middle['seconds']:.3f}", f"{middle['cpu_seconds']:.3f}", *counts)
-    ratio = Table(box=box.SIMPLE, title="Ratios within rounds: median (lowest to highest)")
+    ratio = Table(box=box.SIMPLE_HEAD, padding=0, title="Ratios within rounds: median (lowest to highest)")
     for heading in ("", "seconds", "CPU seconds"):
         ratio.add_column(heading, justify="right" if heading else "left")
     by_clock = [ratios(costs, clock) for clock in CLOCKS]
