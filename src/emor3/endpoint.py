@@ -62,8 +62,6 @@ class EndpointJudge:
                 "use https or a tunnel to localhost, or unset the key"
             )
         self.settings = settings
-        self.cached = 0
-        """Questions answered without asking the server."""
         self._key = key
         self._cache = _open_cache(settings.cache)
         self._recent: deque[bool] = deque(maxlen=WINDOW)
@@ -90,7 +88,6 @@ class EndpointJudge:
         keys = [self._cache_key(question, digests) for question in questions]
         replies = {key: reply for key in set(keys) if (reply := self._recall(key)) is not None}
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
-        self.cached += len(questions) - len(missing)
         images = {path for question in missing.values() for path in question.images}
         self._stop.clear()
         with ThreadPoolExecutor(self.settings.concurrency) as pool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from emor3.errors import UserError
@@ -51,17 +51,6 @@ def mean(values: Sequence[float], items: Sequence[Hashable], seed: int = 0) -> E
         raise UserError("there is nothing to average")
     low, high = bootstrap(_ratio, _with_count(np.asarray(values, dtype=np.float64)), items, seed)
     return Estimate(float(np.mean(values)), low, high, len(values))
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean over runs that differ in their seed only, with Student's t interval; n counts the runs.
-
-    One run has no spread: its interval is the whole line.
-    """
-    if len(values) < 2:
-        return Estimate(float(np.mean(values)), -np.inf, np.inf, len(values))
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Estimate(float(np.mean(values)), float(np.mean(values)) - half, float(np.mean(values)) + half, len(values))
 
 
 def _with_count(values: Floats) -> Floats:
