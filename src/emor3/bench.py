@@ -337,7 +337,8 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
     """Medians over the rounds, and the medians and ranges of the ratios within rounds."""
     rounds = len(costs[TRL])
     step = Table(box=box.SIMPLE_HEAD, padding=0, title=f"One training step, medians of {rounds} interleaved rounds")
-    for heading in ("", "seconds", "CPU s", "positions", "forwards", "images\nencoded", "images\nprocessed", "peak\nMiB"):
+    images = ("images\nencoded", "images\nprocessed")
+    for heading in ("", "seconds", "CPU s", "positions", "forwards", *images, "peak\nMiB"):
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
