@@ -98,9 +98,20 @@ def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(c
 def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_exports(
     tmp_path, scenes, checkpoint, lora, paid_by_chance
 ):
+    go_the_whole_way(tmp_path, scenes, checkpoint, lora=lora)
+
+
+@pytest.mark.slow
+def test_adapters_on_four_bits_go_the_same_way(tmp_path, scenes, random_checkpoint, paid_by_chance, monkeypatch):
+    monkeypatch.setattr("emor3.train.check_quantizable", lambda: None)  # asks for a GPU, because of the next line:
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)  # packed weights give no gradients
+    go_the_whole_way(tmp_path, scenes, random_checkpoint, lora={"r": 2, "alpha": 4}, quantize="4bit")
+
+
+def go_the_whole_way(tmp_path, scenes, checkpoint, **tuned):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
-    run = train(recipe_of(whole, scenes, checkpoint, lora=lora))
+    run = train(recipe_of(whole, scenes, checkpoint, **tuned))
     final = weights_of(run / "final")
     assert not same(final, weights_of(run / "cold_start"))
     assert next(row for row in read_jsonl(run / "metrics.jsonl") if row["step"] == 2)["kl"] > 0  # against the start
@@ -110,7 +121,7 @@ def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_expo
     shutil.copytree(run, killed / "run")
     for folder in ("final", "checkpoints/checkpoint-2"):
         shutil.rmtree(killed / "run" / folder)
-    resumed = train(recipe_of(killed, scenes, checkpoint, lora=lora), resume=True)
+    resumed = train(recipe_of(killed, scenes, checkpoint, **tuned), resume=True)
     assert same(weights_of(resumed / "final"), final)
 
     settings = EvaluationSettings(limit=2, max_new_tokens=4)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -12,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 from emor3 import modeling
 from emor3.config import ModelBlock
 from emor3.errors import UserError
-from emor3.modeling import load, merge, part_parameters, resolve_checkpoint, save
+from emor3.modeling import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
 from emor3.processing import limit_pixels
 
 
@@ -89,33 +90,25 @@ def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpo
             part_parameters(torch.nn.Linear(2, 2), part)
 
 
-def test_four_bits_need_the_package_and_a_gpu_and_adapters(random_checkpoint, monkeypatch):
+def test_four_bits_need_the_package_and_a_gpu_and_adapters(monkeypatch):
     monkeypatch.setattr(modeling, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs bitsandbytes: pip install 'emor3\[qlora\]'"):
-        load(random_checkpoint, four_bit=True)
+        check_quantizable()
     monkeypatch.setattr(modeling, "find_spec", lambda name: name)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="needs a CUDA GPU"):
-        load(random_checkpoint, four_bit=True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    with pytest.raises(UserError, match="needs a GPU"):
+        check_quantizable()
     with pytest.raises(UserError, match=r"add model\.lora"):
-        ModelBlock(path=random_checkpoint, quantize="4bit")
+        ModelBlock(path="x", quantize="4bit")
 
 
-def test_four_bits_are_nf4_computed_in_bfloat16(random_checkpoint, monkeypatch):
-    asked = {}
-    own = AutoModelForImageTextToText.from_pretrained
-
-    def from_pretrained(source, quantization_config, **settings):
-        asked.update(quantization_config.to_dict())
-        return own(source, **settings)
-
-    monkeypatch.setattr(modeling, "find_spec", lambda name: name)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
-    load(random_checkpoint, four_bit=True)
-    assert asked["load_in_4bit"]
-    assert asked["bnb_4bit_quant_type"] == "nf4"
-    assert asked["bnb_4bit_compute_dtype"] == "bfloat16"
+def test_all_linear_layers_but_the_last_are_held_in_nf4_and_computed_in_bfloat16(random_checkpoint):
+    model = load(random_checkpoint, quantize="4bit")[0]
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert [name for name, module in linear.items() if not isinstance(module, bnb.nn.Linear4bit)] == ["lm_head"]
+    layer = linear["model.language_model.layers.0.self_attn.q_proj"]
+    assert (layer.weight.quant_type, layer.compute_dtype) == ("nf4", torch.bfloat16)
+    assert layer.weight.numel() == 128 * 128 / 2  # two weights a byte
 
 
 def test_adapters_learnt_on_rounded_weights_are_merged_into_the_unrounded_ones(random_checkpoint):
@@ -123,7 +116,7 @@ def test_adapters_learnt_on_rounded_weights_are_merged_into_the_unrounded_ones(r
     rounded = load(random_checkpoint)[0]
     with torch.no_grad():
         for layer in (module for module in rounded.modules() if isinstance(module, torch.nn.Linear)):
-            layer.weight.copy_((layer.weight * 16).round() / 16)  # stands for nf4, which needs a GPU
+            layer.weight.copy_((layer.weight * 16).round() / 16)  # stands for nf4, which has no exact values
     settings = ModelBlock(path=random_checkpoint, quantize="4bit", lora={"r": 2, "alpha": 4})
     policy = get_peft_model(rounded, LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], init_lora_weights=False))
     learnt = {name: m.get_delta_weight("default") for name, m in policy.named_modules() if name.endswith("q_proj")}

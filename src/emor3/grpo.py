@@ -214,9 +214,16 @@ class EmoTrainer(SharedPromptTrainer):
         super().__init__(*args, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
-        if isinstance(self.model, PeftModel):
-            super()._load_from_checkpoint(*args, **kwargs)
+        """Adapters only, in their own precision, which peft raises in loading (QLoRA's are bfloat16).
+
+        Full weights were loaded before, and the Trainer, which finds none of them, warns of each.
+        """
+        if not isinstance(self.model, PeftModel):
+            return
+        own = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
+        super()._load_from_checkpoint(*args, **kwargs)
+        for name, parameter in self.model.named_parameters():
+            parameter.data = parameter.data.to(own[name])
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""

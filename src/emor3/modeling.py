@@ -6,6 +6,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -50,17 +51,19 @@ def _ask_hub(name: str) -> None:
         raise UserError(f"no folder {name}, and the hub gives no such model: {reason}") from None
 
 
-def load(path: str, dtype: str = "auto", *, four_bit: bool = False) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(
+    path: str, dtype: str = "auto", quantize: Literal["4bit"] | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model (in eval mode, on the accelerator if there is one) and processor of a checkpoint.
 
-    `four_bit` quantizes its linear layers, for adapters to be trained on (QLoRA; needs CUDA and bitsandbytes).
+    `quantize` holds its linear layers in 4 bits, for adapters to be trained on (QLoRA; see `check_quantizable`).
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
     processor = load_processor(source)
-    model = _read(path, source, dtype, four_bit_config() if four_bit else None)
-    if four_bit:
-        return model.eval(), processor  # quantized on this process's GPU, where it has to stay
+    model = _read(path, source, dtype, four_bit_config() if quantize else None)
+    if quantize:
+        return model.eval(), processor  # quantized where it is, on this process's accelerator, and has to stay there
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor
 
@@ -74,12 +77,19 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
         raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
 
 
-def four_bit_config() -> BitsAndBytesConfig:
-    """How QLoRA quantizes (Dettmers et al. 2023). Raises UserError without CUDA or bitsandbytes."""
+def check_quantizable() -> None:
+    """Raise UserError where QLoRA cannot run: without bitsandbytes, or a GPU.
+
+    On CPUs with AVX-512 bitsandbytes 0.50 packs weights for inference, and gives no gradients from then on.
+    """
     if find_spec("bitsandbytes") is None:
         raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
-    if not torch.cuda.is_available():
-        raise UserError("model.quantize 4bit needs a CUDA GPU, and there is none: leave model.quantize out")
+    if not torch.accelerator.is_available():
+        raise UserError("model.quantize 4bit needs a GPU, and there is none: leave model.quantize out")
+
+
+def four_bit_config() -> BitsAndBytesConfig:
+    """How QLoRA quantizes (Dettmers et al. 2023)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -29,7 +29,7 @@ from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
 from emor3.modeling import (
-    four_bit_config,
+    check_quantizable,
     freeze,
     frozen_modules,
     load,
@@ -65,7 +65,7 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     # Whatever a person may have mistyped is found before anything is written.
     resolve_checkpoint(recipe.model.path)
     if recipe.model.quantize is not None:
-        four_bit_config()
+        check_quantizable()
     sample_prompt(samples[0], recipe.prompt_template)
     check_rows(samples, recipe, state.num_processes)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
@@ -190,7 +190,7 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
-    model, processor = load(resumed or start, recipe.model.dtype, four_bit=recipe.model.quantize == "4bit")
+    model, processor = load(resumed or start, recipe.model.dtype, recipe.model.quantize)
     if resumed:
         model.config._name_or_path = resolve_checkpoint(start)
     if recipe.model.max_pixels is not None:
@@ -319,8 +319,8 @@ def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoin
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
     """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
     if recipe.judge.model == "reference":
-        start, four_bit = trainer.model.config._name_or_path, recipe.model.quantize == "4bit"
-        return trainer.ref_model or load(start, recipe.model.dtype, four_bit=four_bit)[0]
+        start = trainer.model.config._name_or_path
+        return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0]
     return trainer.model if average is None else average.model
 
 
