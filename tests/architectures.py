@@ -9,10 +9,13 @@ from transformers import (
     Gemma3Processor,
     LlavaConfig,
     LlavaImageProcessorPil,
+    LlavaOnevisionConfig,
+    LlavaOnevisionProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
     Qwen3VLConfig,
 )
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
@@ -80,6 +83,26 @@ def of_llava(tokenizer):
     return AutoModelForImageTextToText.from_config(config), processor
 
 
+def of_llava_onevision(tokenizer):
+    tokenizer = with_tokens(tokenizer, image_token="<image>", video_token="<video>")
+    tiles = [[64, 64], [64, 128], [128, 64]]
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2"} | TEXT | special_ids(tokenizer),
+        vision_config={"model_type": "siglip_vision_model"} | VISION | {"vision_use_head": False},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=tiles,
+    )
+    processor = LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessorPil(size={"height": 64, "width": 64}, image_grid_pinpoints=tiles),
+        tokenizer=tokenizer,
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>\n"),
+    )
+    return AutoModelForImageTextToText.from_config(config), processor
+
+
 def of_gemma3(tokenizer):
     tokenizer = with_tokens(
         tokenizer, image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
@@ -131,4 +154,5 @@ def special_ids(tokenizer):
     return {"vocab_size": len(tokenizer)} | ids
 
 
-BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "llava": of_llava, "gemma3": of_gemma3}
+BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "gemma3": of_gemma3}
+BUILDERS |= {"llava": of_llava, "llava_onevision": of_llava_onevision}

@@ -7,6 +7,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data import load_samples
+from emor3.errors import UserError
 from emor3.generation import vision_token_ids
 from emor3.images import open_image
 from emor3.modeling import EMBEDDED, load, sees_unchanged
@@ -134,6 +135,12 @@ def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_mo
     assert any(grad.abs().max() > 1e-3 for grad in found[0][1].values())
     for name, grad in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-3)
+
+
+def test_several_images_in_a_row_are_refused_where_trl_would_lose_count_of_their_tiles():
+    counts = {"batch_num_images": torch.tensor([1, 2])}  # LLaVA-OneVision's
+    with pytest.raises(UserError, match="rows with several images: keep one in each row"):
+        SharedPromptTrainer._get_per_token_logps_and_entropies(None, None, None, None, 1, **counts)
 
 
 def test_vision_changes_where_its_weights_or_adapters_on_it_learn():

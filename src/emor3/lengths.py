@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from emor3.generation import chat
-from emor3.processing import VIDEO_PROCESSORS
+from emor3.processing import QWEN_VL
 
 PROMPT_TOKENS = 2048
 """Length of prompts in the paper."""
@@ -41,7 +41,7 @@ def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) ->
     None for processors that size images otherwise, and where the text alone is too long.
     """
     left = (PROMPT_TOKENS - text) // images - 2  # 2: the marks before and after an image
-    if type(processor) not in VIDEO_PROCESSORS or left <= 0:
+    if not isinstance(processor, QWEN_VL) or left <= 0:
         return None
     side = processor.image_processor.patch_size * processor.image_processor.merge_size
     return int(left * side * side)

@@ -1,8 +1,8 @@
 """Load and save a checkpoint's processor, also on machines without torchvision.
 
-transformers needs torchvision for the video part of the Qwen-VL processors only. Where it is missing, importing this
-module takes that part off those classes, so that they, `AutoProcessor` and TRL work for images; what we save still
-describes the video part, for machines that have it.
+transformers needs torchvision for the video part of the Qwen-VL and LLaVA-OneVision processors only. Where it is
+missing, importing this module takes that part off those classes, so that they, `AutoProcessor` and TRL work for images;
+what we save still describes the video part, for machines that have it.
 """
 
 import json
@@ -10,16 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import AutoProcessor, ProcessorMixin
+from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from emor3.errors import UserError
 
+QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
 VIDEO_PROCESSORS = {
     Qwen2VLProcessor: "Qwen2VLVideoProcessor",
     Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
     Qwen3VLProcessor: "Qwen3VLVideoProcessor",
+    LlavaOnevisionProcessor: "LlavaOnevisionVideoProcessor",
 }
 """Processor classes whose video part needs torchvision, and the class of that part."""
 
@@ -56,7 +59,8 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     video_class = VIDEO_PROCESSORS.get(type(processor))
     if video_class is None or "video_processor" in config:
         return
-    patches = {name: config["image_processor"][name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
+    shared = ("patch_size", "merge_size", "temporal_patch_size")  # of Qwen-VL; LLaVA-OneVision's are the class's own
+    patches = {name: config["image_processor"][name] for name in shared if name in config["image_processor"]}
     config["video_processor"] = {"video_processor_type": video_class, **patches}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -66,7 +70,7 @@ def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
 
     Raises UserError for processors that size images otherwise.
     """
-    if type(processor) not in VIDEO_PROCESSORS:
+    if not isinstance(processor, QWEN_VL):
         raise UserError(f"model.max_pixels is for Qwen-VL processors, not {type(processor).__name__}: leave it out")
     size = processor.image_processor.size
     size["longest_edge"] = max_pixels  # Qwen-VL's names for what are areas in pixels

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from emor3.encodings import EncodedImages
+from emor3.errors import UserError
 from emor3.prefixes import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
 
 
@@ -68,6 +69,9 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **images: Any,
     ) -> Any:
+        counts = images.pop("batch_num_images", None)  # of LLaVA-OneVision, and unknown to TRL 1.16: 1 if absent
+        if counts is not None and counts.max() > 1:
+            raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
         if not sum(images.get("num_images") or ()):  # no row of this part of the batch has an image
             images = {name: value for name, value in images.items() if name not in PICTURES}
         given = {name: value for name, value in images.items() if value is not None}
