@@ -282,7 +282,7 @@ def mend(photos):
 
 
 FAILURES = {  # step in which it happens; what; and the advice. Images are read a step ahead.
-    "vanished image folder": (1, vanish, "does not exist: check its path"),
+    "vanished image folder": (1, vanish, "check its path"),
     "unreadable image": (1, spoil, "cannot be read"),
     "gradients that are not finite": (2, not_a_number, "lower grpo.learning_rate"),
     "memory of the GPU": (2, full_gpu, "smaller grpo.per_device_train_batch_size"),

@@ -48,8 +48,8 @@ def paid_by_chance(monkeypatch):
     """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
     earned = BatchScorer._score
 
-    def paid(self, texts, sample_ids):
-        rollouts = earned(self, texts, sample_ids)
+    def paid(self, texts, samples):
+        rollouts = earned(self, texts, samples)
         chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
         return [
             replace(rollout, reward=replace(rollout.reward, parts={**rollout.reward.parts, "accuracy": chance}))

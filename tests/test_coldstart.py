@@ -68,7 +68,7 @@ def test_the_whole_reasoning_is_learnt_where_it_is_the_target(random_checkpoint,
 
 def test_the_prompt_goes_with_the_target_unless_the_recipe_names_one(samples):
     def prompt(**changes):
-        return supervised_dataset(samples[:1], settings(**changes), "steps")[0]["prompt"][0]["content"]
+        return supervised_dataset(samples, [0], settings(**changes), "steps")[0]["prompt"][0]["content"]
 
     assert prompt() == prompt(template="direct")
     assert prompt(targets="reasoning") == prompt(template="steps") != prompt()
@@ -89,4 +89,4 @@ def test_samples_are_drawn_with_the_seed_and_none_is_drawn_twice(random_checkpoi
 def test_a_sample_without_reasoning_cannot_be_learnt_from_and_says_so(random_checkpoint, samples):
     bare = [replace(sample, reasoning=None) for sample in samples]
     with pytest.raises(UserError, match="has no 'reasoning' to learn from"):
-        supervised_dataset(bare, settings(targets="reasoning"), "steps")
+        supervised_dataset(bare, range(len(bare)), settings(targets="reasoning"), "steps")

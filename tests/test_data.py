@@ -1,14 +1,17 @@
 """Manifests become samples, and each kind of bad row is refused with its place in the file."""
 
 import json
+import pickle
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from emor3 import taxonomy
+from emor3 import data, taxonomy
 from emor3.data import label_set_for, load_samples
 from emor3.errors import UserError
 from emor3.thinking import build_prompt
+from emor3.train import prompt_dataset
 
 
 def write_folder(folder, rows):
@@ -186,3 +189,50 @@ def test_a_folder_can_name_the_label_set_of_its_rows(tmp_path):
     (tmp_path / "labels.yaml").write_text("mikels8\n", encoding="utf-8")
     assert load_samples(folder)[0].labels == taxonomy.MIKELS8
     assert load_samples(folder, labels="fear,awe")[0].labels.labels == ("fear", "awe")  # asked for, so it comes first
+
+
+@pytest.fixture
+def long_texts(tmp_path):
+    """500 rows of 1,000 characters each, of two labels."""
+    rows = [
+        {"id": str(place), "text": f"{place} fog " * 100, "label": ("joy", "fear")[place % 2]} for place in range(500)
+    ]
+    return write_folder(tmp_path, rows)
+
+
+def test_what_is_kept_of_a_row_does_not_grow_with_what_it_holds(long_texts):
+    samples = load_samples(long_texts)
+    assert len(pickle.dumps(samples)) < 50 * len(samples)  # 32 bytes, and what is kept of the set
+    dataset = prompt_dataset(samples, "steps", range(500))
+    assert len(pickle.dumps(dataset)) < 70 * len(samples)  # 8 more for the order
+    assert dataset[499]["prompt"][0]["content"].startswith("Text: 499 fog")
+
+
+def test_other_processes_read_the_same_rows(long_texts):
+    dataset = prompt_dataset(load_samples(long_texts), "steps", [3, 499, 3, 0])
+    loaded = [row for batch in DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=list) for row in batch]
+    assert loaded == [dataset[place] for place in range(4)]
+    assert [row["sample"].id for row in loaded] == ["3", "499", "3", "0"]
+
+
+def test_a_row_that_is_no_longer_what_was_loaded_is_refused_and_rows_added_later_do_no_harm(tmp_path):
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
+    samples, lines = load_samples(folder), (tmp_path / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metadata.jsonl").write_text("".join([*lines, "{}\n"]))
+    assert [sample.label for sample in samples] == ["joy", "fear"]
+    (tmp_path / "metadata.jsonl").write_text("".join([lines[0].replace("joy", "awe"), lines[1]]))
+    assert samples[1].label == "fear"
+    with pytest.raises(UserError, match=r"metadata.jsonl has changed since it was loaded: start again"):
+        samples[0]
+    (tmp_path / "metadata.jsonl").unlink()
+    with pytest.raises(UserError, match=r"metadata.jsonl cannot be read any more"):
+        samples[1]
+
+
+def test_an_id_is_repeated_only_where_it_is_equal_whatever_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "hash", lambda name: 7, raising=False)
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear"), row("c")])
+    assert len(load_samples(folder)) == 3
+    folder = write_folder(tmp_path, [row("a"), row("b", "fear"), row("c"), row("b"), row("a")])
+    with pytest.raises(UserError, match=r"line 4: the id 'images/b.png' is used by an earlier row"):
+        load_samples(folder)

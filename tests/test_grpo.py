@@ -18,11 +18,11 @@ TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\
 
 @pytest.fixture(scope="module")
 def samples(scenes):
-    return {sample.id: sample for sample in load_samples(scenes, split="train")}
+    return load_samples(scenes, split="train")
 
 
-def scorer_for(samples, settings, seen=None):
-    scorer = BatchScorer(samples, "steps", settings, 2, lambda step, rollouts: (seen or []).append((step, rollouts)))
+def scorer_for(settings, seen=None):
+    scorer = BatchScorer("steps", settings, 2, lambda step, rollouts: (seen or []).append((step, rollouts)))
     scorer.judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
     return scorer
 
@@ -31,36 +31,36 @@ class State:
     global_step = 4
 
 
-def call(function, completions, ids, logged=None):
+def call(function, completions, samples, logged=None):
     """One call as TRL makes it."""
     logged = {} if logged is None else logged
     return function(
-        completions=completions, sample_id=ids, trainer_state=State, log_metric=lambda k, v: logged.update({k: v})
+        completions=completions, sample=samples, trainer_state=State, log_metric=lambda k, v: logged.update({k: v})
     )
 
 
-def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula(samples):
+def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula():
     settings = RewardSettings()
-    functions, part_weights = part_rewards(scorer_for(samples, settings))
+    functions, part_weights = part_rewards(scorer_for(settings))
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency", "coherence"]
     assert dict(zip([f.__name__ for f in functions], part_weights, strict=True)) == weights(settings)
 
 
 def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(samples):
-    scorer = scorer_for(samples, RewardSettings(coherence=False))
+    scorer = scorer_for(RewardSettings(coherence=False))
     functions, _ = part_rewards(scorer)
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency"]
-    call(functions[0], [[{"role": "assistant", "content": TEXT}]], [next(iter(samples))])
+    call(functions[0], [[{"role": "assistant", "content": TEXT}]], [samples[0]])
     assert {question.aspect for question in scorer.judge.asked} == {Aspect.CONSISTENCY}
 
 
 def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(samples):
     seen = [None]
-    scorer = scorer_for(samples, RewardSettings(), seen)
+    scorer = scorer_for(RewardSettings(), seen)
     functions, part_weights = part_rewards(scorer)
-    sample = next(sample for sample in samples.values() if sample.label == "awe")
+    sample = next(sample for sample in samples if sample.label == "awe")
     completions = [[{"role": "assistant", "content": TEXT}], [{"role": "assistant", "content": "nothing"}]]
-    values = [call(f, completions, [sample.id] * 2) for f in functions]
+    values = [call(f, completions, [sample] * 2) for f in functions]
     assert values == [[1.0, 0.0]] * 4
     assert len(scorer.judge.asked) == 2
     assert [step for step, _ in seen[1:]] == [5]
@@ -69,37 +69,37 @@ def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(sam
 
 
 def test_the_next_step_is_scored_anew(samples):
-    scorer = scorer_for(samples, RewardSettings())
+    scorer = scorer_for(RewardSettings())
     functions, _ = part_rewards(scorer)
     for _ in range(2):
-        call(functions[0], [[{"role": "assistant", "content": TEXT}]], [next(iter(samples))])
+        call(functions[0], [[{"role": "assistant", "content": TEXT}]], [samples[0]])
     assert len(scorer.judge.asked) == 4
 
 
 def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_group(samples):
-    scorer = scorer_for(samples, RewardSettings())
+    scorer = scorer_for(RewardSettings())
     functions, _ = part_rewards(scorer)
-    ids = [name for name in list(samples)[:2] for _ in range(2)]
+    shown = [sample for sample in samples[:2] for _ in range(2)]
     completions, logged = [[{"role": "assistant", "content": TEXT}]] * 4, {}
-    call(functions[0], completions, ids, logged)
+    call(functions[0], completions, shown, logged)
     assert logged["canary/yes_own"] == logged["canary/yes_swapped"] == 1
     assert logged["canary/duplicates"] == 1  # one description on two images
     again = {}
-    call(functions[1], completions, ids, again)
+    call(functions[1], completions, shown, again)
     assert again == {}
 
 
 def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
-    name, sample = next((name, sample) for name, sample in samples.items() if sample.label == "awe")
-    scorer = scorer_for(samples, RewardSettings(votes=0.2))
+    sample = next(sample for sample in samples if sample.label == "awe")
+    scorer = scorer_for(RewardSettings(votes=0.2))
     functions, part_weights = part_rewards(scorer)
     by_name = {f.__name__: f for f in functions}
     completions = [[{"role": "assistant", "content": TEXT}]] * 2
-    values = {part: call(function, completions, [name] * 2)[0] for part, function in by_name.items()}
+    values = {part: call(function, completions, [sample] * 2)[0] for part, function in by_name.items()}
     # both answer awe: q of the other one is 1
     assert values["votes"] == pytest.approx((1 + sample.distribution["awe"] - 1) / 2)
     total = sum(weight * values[f.__name__] for f, weight in zip(functions, part_weights, strict=True))
-    rollouts = scorer.rollouts(completions, [name] * 2, 5, lambda k, v: None)
+    rollouts = scorer.rollouts(completions, [sample] * 2, 5, lambda k, v: None)
     assert rollouts[0].reward.total == pytest.approx(total)
 
 
@@ -122,12 +122,12 @@ class HalfBlindJudge:
 
 
 def test_the_reward_function_of_a_part_gives_trl_none_where_the_judge_failed_and_counts_it(samples):
-    scorer = scorer_for(samples, RewardSettings())
+    scorer = scorer_for(RewardSettings())
     scorer.judge = HalfBlindJudge()
     functions, _ = part_rewards(scorer)
     completions = [[{"role": "assistant", "content": text}] for text in (TEXT, "nothing")]
-    name, logged = next(name for name, sample in samples.items() if sample.label == "awe"), {}
-    values = [call(function, completions, [name] * 2, logged) for function in functions]
+    sample, logged = next(sample for sample in samples if sample.label == "awe"), {}
+    values = [call(function, completions, [sample] * 2, logged) for function in functions]
     assert values == [[1.0, 0.0], [1.0, 0.0], [None, 0.0], [1.0, 0.0]]
     assert logged["judge/errors"] == 0.5
     assert "canary/yes_own" not in logged

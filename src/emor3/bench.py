@@ -161,24 +161,22 @@ class StraightforwardReflection:
 
     __name__ = "reflection"
 
-    def __init__(self, samples: dict[str, Sample], processor: ProcessorMixin) -> None:
-        self.samples = samples
+    def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
         self.model: PreTrainedModel | None = None
 
-    def __call__(self, completions: Sequence[Any], sample_id: Sequence[str], **_: Any) -> list[float]:
+    def __call__(self, completions: Sequence[Any], sample: Sequence[Sample], **_: Any) -> list[float]:
         earned = [0.0] * len(completions)
         asked: list[tuple[int, Question]] = []
-        for place, (completion, name) in enumerate(zip(completions, sample_id, strict=True)):
-            sample = self.samples[name]
-            questions = ask(sample, parse(completion[0]["content"]), frozenset(Aspect))
+        for place, (completion, shown) in enumerate(zip(completions, sample, strict=True)):
+            questions = ask(shown, parse(completion[0]["content"]), frozenset(Aspect))
             asked += [(place, question) for question in questions.values() if isinstance(question, Question)]
         for aspect in Aspect:
             mine = [(place, question) for place, question in asked if question.aspect is aspect]
             replies = self._sample([(question.images, question.text) for _, question in mine])
             for (place, question), reply in zip(mine, replies, strict=True):
-                sample = self.samples[sample_id[place]]
-                earned[place] += verdict_value(read(question, Reply(reply), sample.label, sample.labels)) / 2
+                label, labels = sample[place].label, sample[place].labels
+                earned[place] += verdict_value(read(question, Reply(reply), label, labels)) / 2
         return earned
 
     def _sample(self, requests: list[Request]) -> list[str]:
@@ -280,15 +278,14 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     if settings.pixels is not None:
         processor.image_processor.size = {"shortest_edge": settings.pixels, "longest_edge": settings.pixels}
     chosen = chosen_samples(recipe)
-    samples = {sample.id: sample for sample in chosen}
     config = grpo_config(recipe, Path(folder), len(chosen))
     config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(samples, recipe.thinking, recipe.reward, settings.completions, lambda *_: None)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda *_: None)
     scorer.judge = ScoreJudge(model, processor)
     parts, config.reward_weights = part_rewards(scorer)
     functions: list[Any] = list(parts)
-    straight = StraightforwardReflection(samples, processor)
+    straight = StraightforwardReflection(processor)
     if way == STRAIGHT:
         functions.append(straight)
         config.reward_weights.append(0.1)

@@ -13,7 +13,16 @@ from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.config import Recipe
-from emor3.data import label_set_for, label_spec, manifest_lines, named_labels, parse_row, resolve_folder, to_sample
+from emor3.data import (
+    Repetitions,
+    label_set_for,
+    label_spec,
+    manifest_lines,
+    named_labels,
+    parse_row,
+    resolve_folder,
+    to_sample,
+)
 from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
 from emor3.images import open_image
@@ -96,15 +105,17 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None) -> Report
     labels = label_spec(folder, recipe.data.labels, label_field)
     report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
     look = None if processor is None else _Look(report, processor, recipe.prompt_template)
-    seen = Seen()
-    for where, line in manifest_lines(folder):
+    repetitions, groups = Repetitions(folder), dict[str, str]()
+    for where, line, *_ in manifest_lines(folder):
         report.rows += 1
         try:
             sample = to_sample(parse_row(line, where), folder, report.labels, label_field, where)
         except UserError as error:
             report.bad_rows.add(str(error))
             continue
-        _compare(report, seen, sample, where)
+        if repetitions.has(sample.id):
+            report.bad_rows.add(f"{where}: the id {sample.id!r} is used by an earlier row")
+        _compare(report, groups, sample, where)
         if look is None or look.at(sample, where):
             report.counts[sample.split, sample.label] += 1
     if look is not None:
@@ -182,23 +193,12 @@ class _Look:
             self.report.max_pixels = suggest_max_pixels(self.processor, text, images)
 
 
-@dataclass
-class Seen:
-    """What the rows so far held, to find repetitions."""
-
-    ids: set[str] = field(default_factory=set)
-    split_of_group: dict[str, str] = field(default_factory=dict)
-
-
-def _compare(report: Report, seen: Seen, sample: Sample, where: str) -> None:
-    """Note a repeated id, a group that an earlier row has in another split, and votes against the label."""
-    if sample.id in seen.ids:
-        report.bad_rows.add(f"{where}: the id {sample.id!r} is used by an earlier row")
-    seen.ids.add(sample.id)
+def _compare(report: Report, split_of_group: dict[str, str], sample: Sample, where: str) -> None:
+    """Note a group that an earlier row has in another split, and votes against the label."""
     if sample.distribution:
         _compare_votes(report, sample, sample.distribution)
     if sample.group is not None:
-        first_split = seen.split_of_group.setdefault(sample.group, sample.split)
+        first_split = split_of_group.setdefault(sample.group, sample.split)
         if first_split != sample.split:
             report.torn_groups.add(f"{where}: group {sample.group!r} in {sample.split!r} is also in {first_split!r}")
 
@@ -217,7 +217,7 @@ def _compare_votes(report: Report, sample: Sample, shares: Mapping[str, float]) 
 
 
 def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
-    for where, line in manifest_lines(folder):
+    for where, line, *_ in manifest_lines(folder):
         try:
             yield from named_labels(parse_row(line, where), label_field, where)
         except UserError:

@@ -4,7 +4,8 @@ It is short on purpose: label-only supervision run too long collapses out of dom
 Run long it is the supervised baseline, on labels alone or on reasoning texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,7 +36,7 @@ def cold_start(
 
     `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none.
     """
-    chosen = Random(seed).sample(list(samples), min(settings.samples or len(samples), len(samples)))
+    chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))
     with TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=model,
@@ -55,7 +56,7 @@ def cold_start(
                 disable_tqdm=True,
                 seed=seed,
             ),
-            train_dataset=supervised_dataset(chosen, settings, template),
+            train_dataset=supervised_dataset(samples, chosen, settings, template),
             processing_class=processor,
             peft_config=lora,
         )
@@ -64,19 +65,23 @@ def cold_start(
     return trainer.accelerator.unwrap_model(trainer.model)
 
 
-def supervised_dataset(samples: Sequence[Sample], settings: ColdStartBlock, template: str) -> Dataset:
-    """Rows of prompt, images and completion (boxed label or reasoning); images are opened when a batch is made."""
+def supervised_dataset(
+    samples: Sequence[Sample], order: Sequence[int], settings: ColdStartBlock, template: str
+) -> Dataset:
+    """Rows of prompt, images and completion (boxed label or reasoning)."""
     with_reasoning = settings.targets == "reasoning"
+    if with_reasoning:
+        for place in order:
+            _target(samples[place], with_reasoning)  # says what is missing before a step is made
     prompt_template = settings.template or (template if with_reasoning else "direct")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": sample_prompt(sample, prompt_template)}],
-            "completion": [{"role": "assistant", "content": _target(sample, with_reasoning)}],
-            "images": list(sample.images),
-        }
-        for sample in samples
-    ]
-    return Dataset.from_list(rows).with_transform(with_images)
+    return lazy_dataset(samples, order, partial(_supervised_row, prompt_template, with_reasoning))
+
+
+def _supervised_row(template: str, with_reasoning: bool, sample: Sample) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": sample_prompt(sample, template)}],
+        "completion": [{"role": "assistant", "content": _target(sample, with_reasoning)}],
+    }
 
 
 def _target(sample: Sample, with_reasoning: bool) -> str:
@@ -87,7 +92,17 @@ def _target(sample: Sample, with_reasoning: bool) -> str:
     return sample.reasoning
 
 
-def with_images(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """A batch of rows with the paths of their images replaced by the pictures; equal paths are opened once."""
-    opened = {path: open_image(path) for path in {path for paths in batch["images"] for path in paths}}
-    return {**batch, "images": [[opened[path] for path in paths] for paths in batch["images"]]}
+def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]) -> Dataset:
+    """`row` of the samples at the places of `order`, and their `images`; nothing is read before a batch is made."""
+    return Dataset.from_dict({"place": order}).with_transform(partial(_batch, samples, row))
+
+
+def _batch(
+    samples: Sequence[Sample], row: Callable[[Sample], dict[str, Any]], batch: dict[str, list[int]]
+) -> dict[str, list[Any]]:
+    """Rows of a batch as columns; a sample that stands there several times is read once, and so is a picture."""
+    read = {place: samples[place] for place in dict.fromkeys(batch["place"])}
+    opened = {path: open_image(path) for path in {path for sample in read.values() for path in sample.images}}
+    shown = [read[place] for place in batch["place"]]
+    rows = [row(sample) | {"images": [opened[path] for path in sample.images]} for sample in shown]
+    return {name: [made[name] for made in rows] for name in rows[0]}

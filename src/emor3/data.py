@@ -12,12 +12,18 @@ import json
 import math
 import os
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emor3 import taxonomy
 from emor3.errors import UserError
@@ -34,10 +40,65 @@ LabelSpec: TypeAlias = LabelSet | str | Sequence[str] | None
 """A label set, a built-in one's name, a YAML file, labels (a list or `a,b`), or None for the labels in the data."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """A manifest whose rows were found good, and how they are read."""
+
+    folder: Path
+    labels: LabelSet
+    label_field: str
+    prefix: str = ""
+    """What ids and groups begin with."""
+
+    def read(self, number: int, start: int, checksum: int) -> Sample:
+        """The row in a line that begins at a byte. Raises UserError where it is no longer what was loaded."""
+        manifest = self.folder / MANIFEST
+        try:
+            with manifest.open("rb") as file:  # each time, so that processes share no position
+                file.seek(start)
+                line = file.readline()
+        except OSError as error:
+            raise UserError(f"{manifest} cannot be read any more ({error}): put it back and start again") from None
+        if crc32(line) != checksum:
+            raise UserError(f"{manifest} has changed since it was loaded: start again")
+        where = _line_name(self.folder, number)
+        sample = to_sample(parse_row(line, where), self.folder, self.labels, self.label_field, where)
+        return replace(sample, id=self.prefix + sample.id, group=sample.group and self.prefix + sample.group)
+
+
+class LazySamples(Sequence[Sample]):
+    """Samples that stay in their manifests until each is asked for; 32 bytes a row are kept."""
+
+    def __init__(self, sources: Sequence[Source], rows: NDArray[np.int64]) -> None:
+        """`rows` (N, 4): place in `sources`; number, first byte and checksum of the manifest's line."""
+        self.sources = sources
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "LazySamples": ...
+
+    def __getitem__(self, place: int | slice) -> "Sample | LazySamples":
+        if isinstance(place, slice):
+            return LazySamples(self.sources, self.rows[place])
+        source, *line = self.rows[place].tolist()
+        sample: Sample = self.sources[source].read(*line)
+        return sample
+
+    def pick(self, places: Sequence[int]) -> "LazySamples":
+        """The samples at these places, in their order."""
+        return LazySamples(self.sources, self.rows[np.asarray(places)])
+
+
 def load_samples(
     path: str, *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
-) -> list[Sample]:
-    """Samples of one split (None: all of them) in the manifest's order.
+) -> LazySamples:
+    """Samples of one split (None: all of them) in the manifest's order; all are checked here, and read again on use.
 
     Every row of the manifest decides which labels are found in the data, so all splits share one label set.
     Raises UserError for a missing folder or image, a malformed row, a label outside the set, a repeated id and a split
@@ -45,24 +106,48 @@ def load_samples(
     """
     folder = resolve_folder(path)
     label_set = label_set_for(label_spec(folder, labels, label_field), found_labels(folder, label_field))
-    samples: dict[str, Sample] = {}
-    for where, line in manifest_lines(folder):
+    rows, repetitions = array("q"), Repetitions(folder)
+    for where, line, number, start in manifest_lines(folder):
         row = parse_row(line, where)
         if split is not None and split_of(row) != split:
             continue
         sample = to_sample(row, folder, label_set, label_field, where)
-        if sample.id in samples:
+        if repetitions.has(sample.id):
             raise UserError(f"{where}: the id {sample.id!r} is used by an earlier row: ids must be unique")
-        samples[sample.id] = sample
-    if not samples:
-        found = describe_splits(parse_row(line, where) for where, line in manifest_lines(folder))
+        rows.extend((0, number, start, crc32(line)))
+    if not rows:
+        found = describe_splits(parse_row(line, where) for where, line, *_ in manifest_lines(folder))
         raise UserError(f"{path}: no rows{in_split(split)}; {found}")
-    return list(samples.values())
+    return LazySamples([Source(folder, label_set, label_field)], np.frombuffer(rows, np.int64).reshape(-1, 4))
+
+
+class Repetitions:
+    """Finds the ids that a manifest repeats.
+
+    It is first gone through for the hashes that come twice; of the ids only those with such a hash are then kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        hashes = array("q")
+        for where, line, *_ in manifest_lines(folder):
+            with suppress(UserError, LookupError, TypeError):  # a bad row, which its reader reports
+                hashes.append(hash(row_id(parse_row(line, where))))
+        found, counts = np.unique(np.array(hashes, np.int64), return_counts=True)
+        self._suspects = set(found[counts > 1].tolist())
+        self._seen = set[str]()
+
+    def has(self, name: str) -> bool:
+        """Whether this was asked of the id before."""
+        if hash(name) not in self._suspects:
+            return False
+        seen = name in self._seen
+        self._seen.add(name)
+        return seen
 
 
 def load_mixture(
     paths: Sequence[str], *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
-) -> list[Sample]:
+) -> LazySamples:
     """Samples of several folders, each with the label set of its own where `labels` is None.
 
     Ids and groups then begin with their folder's path, so that two sets never share one; those of a single folder stay
@@ -70,14 +155,11 @@ def load_mixture(
     """
     if len(set(paths)) < len(paths):
         raise UserError(f"data.train names a folder twice: {', '.join(paths)}")
-    loaded = {path: load_samples(path, split=split, labels=labels, label_field=label_field) for path in paths}
+    loaded = [load_samples(path, split=split, labels=labels, label_field=label_field) for path in paths]
     if len(paths) == 1:
-        return loaded[paths[0]]
-    return [
-        replace(sample, id=f"{path}:{sample.id}", group=sample.group and f"{path}:{sample.group}")
-        for path, samples in loaded.items()
-        for sample in samples
-    ]
+        return loaded[0]
+    sources = [replace(samples.sources[0], prefix=f"{path}:") for path, samples in zip(paths, loaded, strict=True)]
+    return LazySamples(sources, np.concatenate([s.rows + np.array([place, 0, 0, 0]) for place, s in enumerate(loaded)]))
 
 
 def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> LabelSpec:
@@ -89,7 +171,7 @@ def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> L
 
 def found_labels(folder: Path, label_field: str) -> list[str]:
     """Labels that the rows name, each once. Raises UserError for a malformed row or one without a label."""
-    rows = ((where, parse_row(line, where)) for where, line in manifest_lines(folder))
+    rows = ((where, parse_row(line, where)) for where, line, *_ in manifest_lines(folder))
     return list(dict.fromkeys(name for where, row in rows for name in named_labels(row, label_field, where)))
 
 
@@ -107,13 +189,18 @@ def resolve_folder(path: str) -> Path:
     return folder
 
 
-def manifest_lines(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Each non-blank line of a folder's manifest with the words that name its place in messages."""
-    manifest = folder / MANIFEST
+def manifest_lines(folder: Path) -> Iterator[tuple[str, bytes, int, int]]:
+    """Each non-blank line of a folder's manifest: its name in messages, its bytes, its number and its first byte."""
+    manifest, start = folder / MANIFEST, 0
     with manifest.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield f"{manifest} line {number}", line
+                yield _line_name(folder, number), line, number, start
+            start += len(line)
+
+
+def _line_name(folder: Path, number: int) -> str:
+    return f"{folder / MANIFEST} line {number}"
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
@@ -215,7 +302,7 @@ def _image_path(name: object, field: str, folder: Path, where: str) -> str:
         raise UserError(f"{where}: {field!r} leads out of the folder: {name!r}")
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
-        raise UserError(f"{where}: image {name!r} does not exist in {folder}")
+        raise UserError(f"{where}: image {name!r} does not exist in {folder}: check its path")
     return path
 
 

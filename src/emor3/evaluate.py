@@ -133,7 +133,7 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     """Samples of a data set that the settings ask for, in the manifest's order. Raises UserError as load_samples."""
     samples = load_samples(data, split=settings.split, labels=settings.labels, label_field=settings.label_field)
     if settings.limit is None or settings.limit >= len(samples):
-        return samples
+        return list(samples)
     kept = sorted(Random(0).sample(range(len(samples)), settings.limit))
     return [samples[index] for index in kept]
 

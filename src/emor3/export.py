@@ -183,7 +183,7 @@ def data_facts(recipe: Recipe) -> Mapping[str, Any] | None:
         manifests = {public_name(folder): resolve_folder(folder) / MANIFEST for folder in recipe.data.folders}
     except UserError:
         return None
-    label_sets = {sample.labels.labels: sample.labels for sample in samples}.values()
+    label_sets = {source.labels.labels: source.labels for source in samples.sources}.values()
     return {
         "split": recipe.data.split or "all",
         "manifests": {name: sha256(manifest.read_bytes()).hexdigest() for name, manifest in manifests.items()},

@@ -9,7 +9,7 @@ rewards, the time split, and a stop before a non-finite gradient reaches the wei
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -65,13 +65,11 @@ class BatchScorer:
 
     def __init__(
         self,
-        samples: Mapping[str, Sample],
         thinking: Thinking,
         settings: RewardSettings,
         generations: int,
         on_rollouts: Callable[[int, list[Rollout]], None],
     ) -> None:
-        self.samples = samples
         self.thinking = thinking
         self.settings = settings
         self.generations = generations
@@ -82,29 +80,28 @@ class BatchScorer:
     def rollouts(
         self,
         completions: Sequence[Any],
-        sample_ids: Sequence[str],
+        samples: Sequence[Sample],
         step: int,
         log_metric: Callable[[str, float], None],
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            self._scored = (completions, self._score([_text(c) for c in completions], sample_ids))
+            self._scored = (completions, self._score([_text(c) for c in completions], samples))
             self.on_rollouts(step, self._scored[1])
             for name, value in canaries(self._scored[1]).items():
                 log_metric(name, value)
             log_metric("judge/errors", self._error_share(self._scored[1]))
         return self._scored[1]
 
-    def _score(self, texts: list[str], sample_ids: Sequence[str]) -> list[Rollout]:
+    def _score(self, texts: list[str], samples: Sequence[Sample]) -> list[Rollout]:
         assert self.judge is not None, "bind a judge before training"
-        samples = [self.samples[sample_id] for sample_id in sample_ids]
         thoughts = [parse(text, self.thinking) for text in texts]
         reflections = reflect(
             self.judge,
             list(zip(samples, thoughts, strict=True)),
             self.settings.aspects,
             masked=self.settings.masked,
-            distractors=self._distractors(sample_ids),
+            distractors=self._distractors(samples),
         )
         rewards = [
             score(thought, sample, found, self.settings)
@@ -119,16 +116,16 @@ class BatchScorer:
         failed = [any(rollout.reward.parts[part] is None for part in asked) for rollout in rollouts]
         return sum(failed) / len(failed)
 
-    def _distractors(self, sample_ids: Sequence[str]) -> list[list[Content]]:
+    def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
         """What else each of N descriptions is asked on, from the samples of all ranks.
 
         That is what contrastive consistency pays for, and one other sample a group as a canary.
         """
         if Aspect.CONSISTENCY not in self.settings.aspects:
-            return [[] for _ in sample_ids]
-        groups = [self.samples[sample_id] for sample_id in gather_object(list(sample_ids))[:: self.generations]]
-        first = PartialState().process_index * len(sample_ids)
-        places = [divmod(first + row, self.generations) for row in range(len(sample_ids))]
+            return [[] for _ in samples]
+        groups = gather_object(list(samples))[:: self.generations]
+        first = PartialState().process_index * len(samples)
+        places = [divmod(first + row, self.generations) for row in range(len(samples))]
         return [
             other_contents(groups, group, max(self.settings.contrastive, int(completion == 0)))
             for group, completion in places
@@ -171,12 +168,12 @@ class PartReward:
     def __call__(
         self,
         completions: Sequence[Any],
-        sample_id: Sequence[str],
+        sample: Sequence[Sample],
         trainer_state: TrainerState,
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
-        rollouts = self.scorer.rollouts(completions, sample_id, trainer_state.global_step + 1, log_metric)
+        rollouts = self.scorer.rollouts(completions, sample, trainer_state.global_step + 1, log_metric)
         return [rollout.reward.parts[self.part] for rollout in rollouts]
 
 

@@ -32,7 +32,7 @@ def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
     data = candidate.recipe.data
     try:
         samples = load_mixture(data.folders, labels=data.labels, label_field=data.label_field)
-        if len({sample.labels for sample in samples}) > 1:
+        if len({source.labels for source in samples.sources}) > 1:
             raise UserError("it was trained on several")
         return samples[0].labels
     except UserError as error:

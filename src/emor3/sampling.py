@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,6 +36,17 @@ def rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
+def ranked(samples: Sequence[Sample], seed: int) -> list[tuple[int, str]]:
+    """Place and label of every sample, in the random order of a seed."""
+    order = sorted((rank(seed, sample.id), place, sample.label) for place, sample in enumerate(samples))
+    return [(place, label) for _, place, label in order]
+
+
+def first_of(label: str, order: Iterable[tuple[int, str]], number: int) -> list[int]:
+    """Places of the first samples with a label, from the order that `ranked` gives."""
+    return list(islice((place for place, name in order if name == label), number))
+
+
 def hold_out(units: Iterable[tuple[str, str]], share: float, seed: int) -> set[str]:
     """Names of the units, given as (name, label), that become the test split: this share of each label, rounded."""
     by_label: dict[str, list[str]] = defaultdict(list)
@@ -54,25 +66,17 @@ def draw(samples: Sequence[Sample], size: int, seed: int, balanced: bool) -> lis
     """
     if size > len(samples):
         raise UserError(f"there are only {len(samples)} samples to draw {size} from")
-    ordered = sorted(samples, key=lambda sample: rank(seed, sample.id))
+    order = ranked(samples, seed)
     if balanced:
-        quota = _quota(samples, size, seed)
-        taken = Counter[str]()
-        chosen = []
-        for sample in ordered:
-            if taken[sample.label] < quota[sample.label]:
-                taken[sample.label] += 1
-                chosen.append(sample)
+        quota = _quota(samples[0].labels.labels, Counter(label for _, label in order), size, seed)
+        chosen = [place for label, number in quota.items() for place in first_of(label, order, number)]
     else:
-        chosen = ordered[:size]
-    ids = {sample.id for sample in chosen}
-    return [sample for sample in samples if sample.id in ids]
+        chosen = [place for place, _ in order[:size]]
+    return [samples[place] for place in sorted(chosen)]
 
 
-def _quota(samples: Sequence[Sample], size: int, seed: int) -> dict[str, int]:
+def _quota(labels: Sequence[str], counts: Mapping[str, int], size: int, seed: int) -> dict[str, int]:
     """Samples to draw of each label."""
-    labels = samples[0].labels.labels
-    counts = Counter(sample.label for sample in samples)
     with_one_more = sorted(labels, key=lambda label: rank(seed, label))[: size % len(labels)]
     quota = {label: size // len(labels) + (label in with_one_more) for label in labels}
     rarest = min(labels, key=lambda label: counts[label])
@@ -104,20 +108,23 @@ def sample_data(
     Raises UserError where the data cannot be loaded or a draw is not possible.
     """
     samples = load_samples(path)
+    splits = defaultdict[str, list[int]](list)
+    for place, sample in enumerate(samples):
+        splits[sample.split].append(place)
     chosen: list[Sample] = []
     for split, size in sizes.items():
-        of_split = [sample for sample in samples if sample.split == split]
-        if not of_split:
+        if split not in splits:
             found = describe_splits({"split": sample.split} for sample in samples)
             raise UserError(f"{path}: no rows in split {split!r}; {found}")
-        chosen += draw(of_split, size, seed, balanced)
+        chosen += draw(samples.pick(splits[split]), size, seed, balanced)
     settings = {"sizes": dict(sizes), "seed": seed, "balanced": balanced}
     return _write(path, out, chosen, settings, copy)
 
 
 def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -> Drawn:
     """Write the folder that an id list describes. Raises UserError where the source lacks one of the ids."""
-    by_id = {sample.id: sample for sample in load_samples(path)}
+    wanted = set(ids)
+    by_id = {sample.id: sample for sample in load_samples(path) if sample.id in wanted}
     if missing := [name for name in ids if name not in by_id]:
         raise UserError(f"{path}: {len(missing)} of {len(ids)} ids are not in this data, the first is {missing[0]!r}")
     return _write(path, out, [by_id[name] for name in ids], {"ids": len(ids)}, copy)
@@ -156,7 +163,7 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
     source = resolve_folder(path)
     ids = {sample.id for sample in chosen}
     lines, images = [], list[str]()
-    for where, line in manifest_lines(source):
+    for where, line, *_ in manifest_lines(source):
         row = parse_row(line, where)
         if row_id(row) in ids:
             lines.append(line.rstrip(b"\n") + b"\n")

@@ -15,7 +15,7 @@ from rich.table import Table
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.images import open_image
-from emor3.sampling import rank
+from emor3.sampling import first_of, ranked
 from emor3.taxonomy import LabelSet
 from emor3.types import Sample
 
@@ -29,25 +29,24 @@ class Stats:
     path: str
     labels: LabelSet
     samples: Sequence[Sample]
+    counts: Counter[tuple[str, str]]
+    """(split, label) -> samples."""
 
     @property
     def splits(self) -> list[str]:
-        return sorted({sample.split for sample in self.samples})
-
-    def counts(self) -> Counter[tuple[str, str]]:
-        """(split, label) -> samples."""
-        return Counter((sample.split, sample.label) for sample in self.samples)
+        return sorted({split for split, _ in self.counts})
 
 
 def stats(path: str) -> Stats:
     """Class balance of a data folder. Raises UserError where it cannot be loaded."""
     samples = load_samples(path)
-    return Stats(path, samples[0].labels, samples)
+    counts = Counter((sample.split, sample.label) for sample in samples)
+    return Stats(path, samples[0].labels, samples, counts)
 
 
 def describe(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
-    counts, splits = found.counts(), found.splits
+    counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
     for label in found.labels.labels:
         table.add_row(label, *(_cell(counts[split, label], _total(found, split)) for split in splits))
@@ -58,7 +57,7 @@ def describe(found: Stats) -> Table:
 
 
 def _total(found: Stats, split: str) -> int:
-    return sum(sample.split == split for sample in found.samples)
+    return sum(count for (name, _), count in found.counts.items() if name == split)
 
 
 def _cell(count: int, total: int) -> str:
@@ -72,12 +71,12 @@ def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
     """
     if path.exists():
         raise UserError(f"{path} exists: choose another name, or delete it")
-    counts = found.counts()
+    order = ranked(found.samples, seed)
     rows = [
         {
             "label": label,
-            "counts": [counts[split, label] for split in found.splits],
-            "pictures": [picture(sample) for sample in _drawn(found, label, per_label, seed)],
+            "counts": [found.counts[split, label] for split in found.splits],
+            "pictures": [picture(found.samples[place]) for place in first_of(label, order, per_label)],
         }
         for label in found.labels.labels
     ]
@@ -85,11 +84,6 @@ def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
     text = page.render(path=found.path, n=len(found.samples), splits=found.splits, rows=rows, seed=seed, side=THUMBNAIL)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def _drawn(found: Stats, label: str, number: int, seed: int) -> list[Sample]:
-    of_label = (sample for sample in found.samples if sample.label == label)
-    return sorted(of_label, key=lambda sample: rank(seed, sample.id))[:number]
 
 
 def picture(sample: Sample) -> dict[str, Any]:

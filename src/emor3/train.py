@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, get_type_hints
@@ -19,9 +20,9 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import GRPOConfig
 
 from emor3 import records
-from emor3.coldstart import cold_start, with_images
+from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
-from emor3.data import load_mixture
+from emor3.data import LazySamples, load_mixture
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError
 from emor3.generation import vision_token_ids
@@ -98,17 +99,19 @@ def _save_final(
     draft.rename(run / FINAL)
 
 
-def chosen_samples(recipe: Recipe) -> list[Sample]:
+def chosen_samples(recipe: Recipe) -> LazySamples:
     """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed."""
     data = recipe.data
     samples = load_mixture(data.folders, split=data.split, labels=data.labels, label_field=data.label_field)
     if data.limit is not None and data.limit < len(samples):
-        samples = Random(recipe.seed).sample(samples, data.limit)
+        samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), data.limit))
     return samples
 
 
 def check_rows(samples: Sequence[Sample], recipe: Recipe, num_processes: int) -> None:
     """Raises UserError where rows without images cannot be trained on as the recipe asks."""
+    if num_processes == 1 and not recipe.dynamic_sampling:
+        return  # any rows will do, which need not be read
     without = next((sample.id for sample in samples if not sample.images), None)
     if without is None:
         return
@@ -229,16 +232,12 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
 
 
 def prompt_dataset(samples: Sequence[Sample], template: str, order: Sequence[int]) -> Dataset:
-    """Rows of prompt, images and sample id in the order of training; images are opened when a batch is made."""
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": sample_prompt(sample, template)}],
-            "images": list(sample.images),
-            "sample_id": sample.id,
-        }
-        for sample in samples
-    ]
-    return Dataset.from_list(rows).select(order).with_transform(with_images)
+    """Rows of prompt, images and sample in the order of training."""
+    return lazy_dataset(samples, order, partial(_prompt_row, template))
+
+
+def _prompt_row(template: str, sample: Sample) -> dict[str, Any]:
+    return {"prompt": [{"role": "user", "content": sample_prompt(sample, template)}], "sample": sample}
 
 
 def training_order(num_samples: int, count: int, seed: int) -> list[int]:
@@ -265,13 +264,8 @@ def _reinforce(
     config.generation_kwargs = (
         {"logit_bias": dict.fromkeys(placeholders, -100.0)} if config.use_vllm else {"suppress_tokens": placeholders}
     )
-    scorer = BatchScorer(
-        {sample.id: sample for sample in samples},
-        recipe.thinking,
-        recipe.reward,
-        config.num_generations,
-        _recorder(run, config.num_generations),
-    )
+    record = _recorder(run, config.num_generations)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, config.num_generations, record)
     functions, config.reward_weights = part_rewards(scorer)
     callback = RunCallback(run, processor, config.save_total_limit)
     config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
@@ -343,7 +337,8 @@ def _calibrate(
     samples: Sequence[Sample],
 ) -> None:
     """Try the judge on some training images and say how well it sees; recorded in `judge.json`."""
-    chosen = Random(recipe.seed).sample(list(samples), min(recipe.judge.calibration, len(samples)))
+    places = Random(recipe.seed).sample(range(len(samples)), min(recipe.judge.calibration, len(samples)))
+    chosen = [samples[place] for place in places]
     length = trainer.args.max_completion_length
     found = calibrate(judge, trainer.model, processor, chosen, recipe.prompt_template, recipe.thinking, length)
     if found is not None and trainer.accelerator.is_main_process:
