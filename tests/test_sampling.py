@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from emor3 import taxonomy
+from emor3 import sampling, taxonomy
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.images import open_image
-from emor3.sampling import draw, pick_data, read_ids, read_sizes, sample_data
+from emor3.sampling import pick_data, ranked, read_ids, read_sizes, sample_data
 from emor3.types import Sample
 
 
@@ -23,6 +23,11 @@ def made_up(counts):
         for label, count in counts.items()
         for index in range(count)
     ]
+
+
+def draw(samples, size, seed, balanced):
+    order = ranked(samples, seed)
+    return [samples[place] for place in sampling.draw(order, samples[0].labels.labels, size, seed, balanced)]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
@@ -94,7 +95,7 @@ def _target(sample: Sample, with_reasoning: bool) -> str:
 
 def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]) -> Dataset:
     """`row` of the samples at the places of `order`, and their `images`; nothing is read before a batch is made."""
-    return Dataset.from_dict({"place": order}).with_transform(partial(_batch, samples, row))
+    return Dataset.from_dict({"place": np.asarray(order)}).with_transform(partial(_batch, samples, row))
 
 
 def _batch(

@@ -36,15 +36,15 @@ def rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
-def ranked(samples: Sequence[Sample], seed: int) -> list[tuple[int, str]]:
-    """Place and label of every sample, in the random order of a seed."""
-    order = sorted((rank(seed, sample.id), place, sample.label) for place, sample in enumerate(samples))
-    return [(place, label) for _, place, label in order]
+def ranked(samples: Iterable[Sample], seed: int) -> list[tuple[int, str, str]]:
+    """Place, split and label of every sample, in the random order of a seed. Samples are gone through once."""
+    order = sorted((rank(seed, sample.id), place, sample.split, sample.label) for place, sample in enumerate(samples))
+    return [(place, split, label) for _, place, split, label in order]
 
 
-def first_of(label: str, order: Iterable[tuple[int, str]], number: int) -> list[int]:
+def first_of(label: str, order: Iterable[tuple[int, str, str]], number: int) -> list[int]:
     """Places of the first samples with a label, from the order that `ranked` gives."""
-    return list(islice((place for place, name in order if name == label), number))
+    return list(islice((place for place, _, name in order if name == label), number))
 
 
 def hold_out(units: Iterable[tuple[str, str]], share: float, seed: int) -> set[str]:
@@ -59,20 +59,19 @@ def hold_out(units: Iterable[tuple[str, str]], share: float, seed: int) -> set[s
     }
 
 
-def draw(samples: Sequence[Sample], size: int, seed: int, balanced: bool) -> list[Sample]:
-    """`size` samples in their given order; balanced: label counts differ by one at most.
+def draw(
+    order: Sequence[tuple[int, str, str]], labels: Sequence[str], size: int, seed: int, balanced: bool
+) -> list[int]:
+    """Places of the first `size` samples of the order, ascending; balanced: label counts differ by one at most.
 
     Which labels get one more is drawn too. Raises UserError where there are too few samples.
     """
-    if size > len(samples):
-        raise UserError(f"there are only {len(samples)} samples to draw {size} from")
-    order = ranked(samples, seed)
-    if balanced:
-        quota = _quota(samples[0].labels.labels, Counter(label for _, label in order), size, seed)
-        chosen = [place for label, number in quota.items() for place in first_of(label, order, number)]
-    else:
-        chosen = [place for place, _ in order[:size]]
-    return [samples[place] for place in sorted(chosen)]
+    if size > len(order):
+        raise UserError(f"there are only {len(order)} samples to draw {size} from")
+    if not balanced:
+        return sorted(place for place, *_ in order[:size])
+    quota = _quota(labels, Counter(label for *_, label in order), size, seed)
+    return sorted(place for label, number in quota.items() for place in first_of(label, order, number))
 
 
 def _quota(labels: Sequence[str], counts: Mapping[str, int], size: int, seed: int) -> dict[str, int]:
@@ -108,15 +107,14 @@ def sample_data(
     Raises UserError where the data cannot be loaded or a draw is not possible.
     """
     samples = load_samples(path)
-    splits = defaultdict[str, list[int]](list)
-    for place, sample in enumerate(samples):
-        splits[sample.split].append(place)
+    order, labels = ranked(samples, seed), samples[0].labels.labels
     chosen: list[Sample] = []
     for split, size in sizes.items():
-        if split not in splits:
-            found = describe_splits({"split": sample.split} for sample in samples)
+        of_split = [entry for entry in order if entry[1] == split]
+        if not of_split:
+            found = describe_splits({"split": name} for _, name, _ in order)
             raise UserError(f"{path}: no rows in split {split!r}; {found}")
-        chosen += draw(samples.pick(splits[split]), size, seed, balanced)
+        chosen += samples.pick(draw(of_split, labels, size, seed, balanced))
     settings = {"sizes": dict(sizes), "seed": seed, "balanced": balanced}
     return _write(path, out, chosen, settings, copy)
 

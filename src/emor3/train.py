@@ -3,6 +3,7 @@
 import difflib
 import math
 import shutil
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -240,11 +241,11 @@ def _prompt_row(template: str, sample: Sample) -> dict[str, Any]:
     return {"prompt": [{"role": "user", "content": sample_prompt(sample, template)}], "sample": sample}
 
 
-def training_order(num_samples: int, count: int, seed: int) -> list[int]:
+def training_order(num_samples: int, count: int, seed: int) -> "array[int]":
     """`count` sample indices: a new permutation for every pass. Fixed beforehand, so that a resumed run just skips."""
-    rng, order = Random(seed), list[int]()
+    rng, order = Random(seed), array("q")
     while len(order) < count:
-        order += rng.sample(range(num_samples), num_samples)
+        order.extend(rng.sample(range(num_samples), num_samples))
     return order[:count]
 
 
