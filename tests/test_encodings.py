@@ -9,8 +9,10 @@ from emor3.encodings import EncodedImages
 from emor3.generation import encode
 from emor3.modeling import load
 
+TILED = "llava_onevision"
 
-@pytest.fixture(scope="module", params=BUILDERS)
+
+@pytest.fixture(scope="module", params=[name for name in BUILDERS if name != TILED])
 def loaded(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
@@ -75,3 +77,14 @@ def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fr
     weights, same = plain.get_output_embeddings().weight, sharing.get_output_embeddings().weight
     assert weights.grad.abs().max() > 0
     torch.testing.assert_close(same.grad, weights.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_a_model_that_cuts_images_into_tiles_encodes_them_each_time(tmp_path, scenes):
+    write_checkpoint(TILED, tmp_path)
+    model, processor = load(str(tmp_path))
+    EncodedImages().share(model)
+    counts = encoded_by(model)
+    with torch.no_grad():
+        for _ in range(2):
+            model(**inputs_of(processor, scenes, [0]))
+    assert counts == [2, 2]  # the whole picture and one tile

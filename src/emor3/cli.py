@@ -8,6 +8,7 @@ of it and ends with 1.
 """
 
 import json
+import logging
 import os
 import sys
 import warnings
@@ -56,8 +57,10 @@ app.add_typer(tiny_app, name="tiny")
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
-    # TRL 1.16 sets what transformers 5 has renamed; a person can do nothing about it.
+    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, and bitsandbytes misses a
+    # kernel that only inference on CPUs would use.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
     try:
         with received_by(stop_at_once):
             app()

@@ -40,8 +40,10 @@ class EncodedImages:
         self._known.clear()
 
     def share(self, model: PreTrainedModel) -> None:
-        """Have a model look here before it encodes an image; what has tiles or crops beside its pixels it encodes."""
+        """Have a model look here before it encodes an image, unless it cuts images into tiles or crops."""
         core = model.base_model
+        if getattr(core.config, "image_grid_pinpoints", None) is not None:  # tiles, as in LLaVA-OneVision
+            return
         encode = core.get_image_features
 
         def get_image_features(
