@@ -17,7 +17,7 @@ from architectures import BUILDERS, write_checkpoint
 from emor3.config import ModelBlock, load_recipe
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
-from emor3.generation import chat, encode
+from emor3.generation import chat, encode, unexpanded
 from emor3.grpo import BatchScorer
 from emor3.modeling import PARTS, load, part_parameters
 from emor3.predictions import read_evaluation
@@ -91,6 +91,18 @@ def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(c
     ids, mask = asked["input_ids"][0], asked["attention_mask"][0]
     assert ids[mask.bool()].tolist() == trained["input_ids"][0]
     assert asked["pixel_values"].shape[1:] == np.array(trained["pixel_values"]).shape[1:]
+
+
+def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_image(checkpoint, tmp_path):
+    _, processor = load(checkpoint)
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "teal").save(picture)
+    whole = encode(processor, [((str(picture),), "What is felt?")])["input_ids"][0].tolist()
+    (short,) = unexpanded(processor, [chat("What is felt?", 1)])
+    mark = processor.tokenizer.convert_tokens_to_ids(getattr(processor, "boi_token", processor.image_token))
+    (place,) = (place for place, token in enumerate(short) if token == mark)
+    before, after = short[:place], short[place + 1 :]
+    assert (whole[: len(before)], whole[-len(after) :]) == (before, after)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,17 @@ from typer.testing import CliRunner
 
 from emor3 import doctor
 from emor3.cli import app
-from emor3.doctor import TESTED, Check, check_disk, check_hub, check_model, check_packages, check_version, self_test
+from emor3.doctor import (
+    TESTED,
+    Check,
+    check_disk,
+    check_hub,
+    check_model,
+    check_packages,
+    check_version,
+    check_vllm,
+    self_test,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +42,15 @@ def test_every_package_that_is_looked_at_is_one_we_require():
 )
 def test_a_version_is_in_range_and_tested_or_not(found, status):
     assert check_version("trl", found, "1.16.0", Requirement("trl>=1.16,<2")).status == status
+
+
+def test_vllm_is_named_by_the_module_since_its_cpu_builds_are_another_distribution(tmp_path, monkeypatch):
+    (tmp_path / "vllm.py").write_text('__version__ = "0.31.0"')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert check_vllm() == Check("vLLM", "ok", "0.31.0")
+    monkeypatch.delitem(sys.modules, "vllm")
+    (tmp_path / "vllm.py").write_text('raise ImportError("no libcuda")')
+    assert check_vllm().status == "fail"
 
 
 def test_the_embedded_model_passes(random_checkpoint):

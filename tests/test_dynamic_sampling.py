@@ -40,6 +40,15 @@ def test_a_replaced_row_brings_its_prompt_completion_and_image_along():
     assert merged["num_items_in_batch"] == 5
 
 
+def test_one_column_for_all_tokens_of_a_completion_stays_one():
+    # TRL's importance ratios under vLLM: a factor of the loss that broadcasts over the tokens.
+    batch = {**scored([[1], [3]], [[5, 5], [6, 6]]), "importance_sampling_ratio": torch.tensor([[0.1], [0.2]])}
+    fresh = {**scored([[1], [2]], [[7] * 3, [8] * 3]), "importance_sampling_ratio": torch.tensor([[0.3], [0.4]])}
+    merged = replace_rows(batch, fresh, [0], [1], PAD)
+    torch.testing.assert_close(merged["importance_sampling_ratio"], torch.tensor([[0.4], [0.2]]))
+    assert merged["completion_ids"].tolist() == [[8, 8, 8], [6, 6, PAD]]
+
+
 def test_dry_groups_are_replaced_until_none_is_left_and_no_further():
     batch = scored([[1], [1], [2], [2]], [[5], [5], [5], [5]])
     dry = torch.tensor([True, True, True, True])

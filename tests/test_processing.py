@@ -7,13 +7,15 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
+from emor3.images import open_image
 from emor3.modeling import load
-from emor3.processing import limit_pixels, load_processor, save_processor
+from emor3.processing import limit_pixels, load_processor, save_processor, scaled
 
 
 def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random_checkpoint, scenes, tmp_path):
@@ -28,6 +30,23 @@ def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random
     save_processor(processor, tmp_path)
     again = encode(load_processor(str(tmp_path)), [((image,), "What?")])
     assert again["image_grid_thw"].tolist() == [[1, 4, 4]]
+
+
+def test_a_picture_scaled_to_our_limit_is_seen_alike_by_a_processor_without_it(random_checkpoint, scenes):
+    # What vLLM does: it prepares images with the checkpoint's own processor.
+    path = load_samples(scenes, split="test")[0].image
+    ours, theirs = (load_processor(random_checkpoint) for _ in range(2))
+    for processor in (ours, theirs):
+        processor.image_processor.size = {"shortest_edge": 256, "longest_edge": 65_536}
+    limit_pixels(ours, 1024)
+    image = open_image(path)
+    wanted = ours.image_processor(image)
+    seen = theirs.image_processor(scaled(image, ours))
+    assert theirs.image_processor(image)["image_grid_thw"].tolist() == [[1, 8, 8]]
+    assert seen["image_grid_thw"].tolist() == wanted["image_grid_thw"].tolist() == [[1, 4, 4]]
+    # One grey level is 1 / 255 over a deviation of 0.26 or more: 0.015.
+    torch.testing.assert_close(seen["pixel_values"], wanted["pixel_values"], atol=0.016, rtol=0)
+    assert scaled(image, SimpleNamespace()) is image
 
 
 def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint):

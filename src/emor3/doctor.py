@@ -100,10 +100,10 @@ def check_vllm() -> Check:
     if find_spec("vllm") is None:
         return Check("vLLM", "warn", "not installed: transformers makes the completions; pip install 'emor3[vllm]'")
     try:
-        importlib.import_module("vllm")
+        found = importlib.import_module("vllm").__version__  # its CPU builds have another distribution name
     except (ImportError, OSError, RuntimeError) as error:
         return Check("vLLM", "fail", f"installed but does not load: {_first_line(error)}")
-    return Check("vLLM", "ok", version("vllm"))
+    return Check("vLLM", "ok", found)
 
 
 def check_disk(free: float) -> Check:

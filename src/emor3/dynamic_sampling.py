@@ -57,12 +57,14 @@ def _padded(batch: Batch, prompt: int, completion: int, pad_id: int) -> Batch:
     """Prompts padded on the left, completions on the right, and what spans both on both sides."""
     left = prompt - batch["prompt_ids"].shape[1]
     right = completion - batch["completion_ids"].shape[1]
-    width = batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]
+    width = batch["completion_ids"].shape[1]
     padded = dict(batch)
     for key, rows in batch.items():
         if not isinstance(rows, Tensor) or rows.ndim != 2 or key in ("pixel_values", "image_grid_thw"):
             continue
-        spans_both = rows.shape[1] == width and key.endswith("token_type_ids")
+        spans_both = key.endswith("token_type_ids") and rows.shape[1] == batch["prompt_ids"].shape[1] + width
+        if not (spans_both or key in PROMPT_KEYS or rows.shape[1] == width):
+            continue  # vLLM's ratios have one column for all tokens
         sides = (left, right) if spans_both else (left, 0) if key in PROMPT_KEYS else (0, right)
         padded[key] = torch.nn.functional.pad(
             rows, sides, value=pad_id if key.endswith("_ids") and not spans_both else 0

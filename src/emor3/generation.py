@@ -19,25 +19,37 @@ def chat(text: str, images: int) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
+def rendered(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> dict[str, Any]:
+    """Arguments of a processor or tokenizer for N conversations: their texts, and whether these lack a BOS token."""
+    texts = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True, **template)
+    bos = processor.tokenizer.bos_token
+    # Gemma's template has it, LLaVA's has not.
+    return {"text": texts, "add_special_tokens": bos is None or not texts[0].startswith(bos)}
+
+
+def unexpanded(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> list[list[int]]:
+    """Token ids of N conversations with one placeholder an image, as vLLM takes them.
+
+    vLLM replaces each by the tokens of its image. Where a processor has done so before, vLLM does it again with the
+    first of them, and the model reads prompts it has never seen (TRL issue 6294).
+    """
+    ids: list[list[int]] = processor.tokenizer(**rendered(processor, chats, **template)).input_ids
+    return ids
+
+
 def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
     """Model inputs of N requests, padded on the left; rows with any number of images may be mixed.
 
     An image that several requests share is opened and prepared once.
     """
-    texts = [
-        processor.apply_chat_template(chat(text, len(paths)), tokenize=False, add_generation_prompt=True)
-        for paths, text in requests
-    ]
     opened = {path: open_image(path) for path in {path for paths, _ in requests for path in paths}}
     images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as Gemma 3 asks
-    bos = processor.tokenizer.bos_token
     with images_once(processor):
         return processor(
-            text=texts,
+            **rendered(processor, [chat(text, len(paths)) for paths, text in requests]),
             images=images if opened else None,
             padding=True,
             padding_side="left",
-            add_special_tokens=bos is None or not texts[0].startswith(bos),  # Gemma's template has it, LLaVA's has not
             return_tensors="pt",
         )
 

@@ -15,8 +15,8 @@ from emor3.prefixes import next_token_logits, read
 from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
-Work = tuple[int, int]
-"""What one question costs: images to encode, and rows of a second pass."""
+Work = tuple[int, Any]
+"""The kind of work that one question is: images to encode, and what of a second pass decides its forwards."""
 
 
 @contextmanager

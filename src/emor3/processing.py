@@ -9,9 +9,11 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
@@ -75,3 +77,16 @@ def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
     size = processor.image_processor.size
     size["longest_edge"] = max_pixels  # Qwen-VL's names for what are areas in pixels
     size["shortest_edge"] = min(size["shortest_edge"], max_pixels)
+
+
+def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
+    """The picture in the size that this processor works on, for an engine that has one of its own, without our limit.
+
+    As it is for processors that cannot be limited here.
+    """
+    if type(processor) not in VIDEO_PROCESSORS:
+        return image
+    ours = processor.image_processor
+    least, most = ours.size["shortest_edge"], ours.size["longest_edge"]
+    height, width = smart_resize(image.height, image.width, ours.patch_size * ours.merge_size, least, most)
+    return image.resize((width, height), ours.resample)

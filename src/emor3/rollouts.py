@@ -1,7 +1,8 @@
 """GRPO in which the G completions of a prompt share it: one processor call, one image encoding and one prefill.
 
 TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here the
-copies are computed once (`emor3.prefixes`). vLLM does so by itself; its path is TRL's.
+copies are computed once (`emor3.prefixes`). vLLM does so by itself: its path is TRL's, with images as the engine takes
+them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,13 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
 from emor3.encodings import EncodedImages
 from emor3.errors import UserError
+from emor3.generation import unexpanded
 from emor3.prefixes import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
+from emor3.processing import scaled
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -27,6 +31,8 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _runs: tuple[list[int], list[int]]
     """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
+    _unexpanded: list[list[int]]
+    """Of the distinct ones under vLLM: their tokens with one for each image."""
     encoded: EncodedImages | None = None
     """The encodings of a round, where vision does not learn."""
 
@@ -44,17 +50,28 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         self._runs = first, rows = _runs(prompts)
-        ids, images, fields = super()._tokenize_prompts([prompts[place] for place in first])
+        different = [prompts[place] for place in first]
+        ids, images, fields = super()._tokenize_prompts(different)
+        if self.use_vllm:
+            images = images and [[scaled(image, self.processing_class) for image in row or ()] for row in images]
+            self._unexpanded = unexpanded(
+                self.processing_class,
+                list(map(prepare_multimodal_messages, different)),
+                chat_template=self.chat_template,
+                **self.chat_template_kwargs,
+            )
         # Processors take no None for a row without images, as TRL 1.16 hands them beside rows that have some.
         return [ids[row] for row in rows], images and [images[row] or [] for row in rows], fields
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
+        first, rows = self._runs
         if self.use_vllm or self.use_transformers_continuous_batching:
+            if self.use_vllm and self.vllm_mode == "colocate":
+                prompt_ids = [self._unexpanded[row] for row in rows]
             shown = images and [row or None for row in images]
             return super()._generate_single_turn(prompt_ids, shown, fields, *args, **kwargs)
-        first, rows = self._runs
         with continuing(_plain(self.model), torch.tensor(rows, device=self.accelerator.device)):
             return super()._generate_single_turn([prompt_ids[place] for place in first], None, fields, *args, **kwargs)
 

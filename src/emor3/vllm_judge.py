@@ -1,6 +1,7 @@
 """The policy as a judge in the vLLM engine that samples the rollouts: no second engine, no second weight sync.
 
-Written against TRL 1.16's generation object and tested on a stand-in that speaks its API. Not yet run on a GPU.
+Run with TRL 1.16 and vLLM 0.31 on a CPU (docs/performance.md), tested on a stand-in that speaks TRL's API. Not yet run
+on a GPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import ProcessorMixin
 
-from emor3.generation import encode
+from emor3.generation import chat, encode, unexpanded
 from emor3.images import open_image
+from emor3.judges import Work
+from emor3.processing import scaled
 from emor3.types import Question, Reply
 
 if TYPE_CHECKING:
@@ -18,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class VllmJudge:
-    """The most probable reply among the candidates of each question, decoded under their constraint."""
+    """A candidate for each question, decoded greedily under the constraint that it is one of the question's."""
 
     def __init__(self, generation: "VLLMGeneration", processor: ProcessorMixin) -> None:
         self.generation = generation
         self.processor = processor
 
-    def work(self, question: Question) -> tuple[int, int]:
-        """Images to encode, and the number of candidates: each set of candidates is one call."""
-        return len(question.images), len(question.candidates)
+    def work(self, question: Question) -> Work:
+        """Images to encode, and the candidates: each set of them is one call, in which a server waits for all ranks."""
+        return len(question.images), question.candidates
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question, in order, without probabilities."""
@@ -37,24 +40,32 @@ class VllmJudge:
         return [replies[question] for question in questions]
 
     def _choose(self, asked: Sequence[Question], candidates: Sequence[str]) -> list[Reply]:
-        inputs = encode(self.processor, [(question.images, question.text) for question in asked])
-        rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         opened = {path: open_image(path) for path in {path for question in asked for path in question.images}}
-        images = [[opened[path] for path in question.images] or None for question in asked]
-        tokenizer = self.processor.tokenizer
-        longest = max(len(tokenizer(candidate, add_special_tokens=False).input_ids) for candidate in candidates)
+        pictures = {path: scaled(image, self.processor) for path, image in opened.items()}
         choice = {
             "temperature": 0.0,
-            "max_completion_length": longest + 1,  # and the end of turn
+            "repetition_penalty": 1.0,
+            "max_completion_length": max(len(candidate.encode()) for candidate in candidates)
+            + 1,  # spelt in bytes, ends
+            "structured_outputs_regex": None,  # one of the rollouts would go before the choice
             "generation_kwargs": {"structured_outputs": {"choice": list(candidates)}},
         }
         with settings_of(self.generation, choice):
             _, completions, _, _ = self.generation.generate(
-                prompts=[ids[real].tolist() for ids, real in rows],
-                images=images if opened else None,
-                num_generations=1,  # the questions are all distinct
+                prompts=self._prompts(asked),
+                images=[[pictures[path] for path in q.images] or None for q in asked] if pictures else None,
+                num_generations=1,  # each question is a prompt of its own
             )
-        return [Reply(text.strip()) for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
+        texts = self.processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        return [Reply(text.strip()) for text in texts]
+
+    def _prompts(self, asked: Sequence[Question]) -> list[list[int]]:
+        """Token ids; TRL's client of a server finds an image's place by all of its tokens."""
+        if self.generation.mode == "colocate":
+            return unexpanded(self.processor, [chat(question.text, len(question.images)) for question in asked])
+        inputs = encode(self.processor, [(question.images, question.text) for question in asked])
+        rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        return [ids[real].tolist() for ids, real in rows]
 
 
 @contextmanager

