@@ -48,3 +48,10 @@ def test_placeholders_are_never_sampled_even_by_a_model_that_wants_nothing_else(
     generate(model, processor, requests, max_new_tokens=6, temperature=1.0)
     prompt = encode(processor, requests)["input_ids"].shape[1]
     assert not torch.isin(seen[0][:, prompt:], torch.tensor(placeholders)).any()
+
+
+def test_a_penalty_that_a_checkpoint_brings_does_not_count_as_it_does_not_in_rollouts(random_checkpoint, requests):
+    model, processor = load(random_checkpoint)
+    plain = generate(model, processor, requests, max_new_tokens=8)
+    model.generation_config.repetition_penalty = 50.0
+    assert generate(model, processor, requests, max_new_tokens=8) == plain

@@ -84,6 +84,7 @@ def generate(
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    sampling["repetition_penalty"] = 1.0  # as in rollouts; checkpoints such as Qwen2.5-VL's bring another
     suppressed = vision_token_ids(processor)
     completions: list[str] = []
     with torch.random.fork_rng(), torch.no_grad():  # a sharded model refuses inference mode

@@ -84,7 +84,7 @@ def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
 
     As it is for processors that cannot be limited here.
     """
-    if type(processor) not in VIDEO_PROCESSORS:
+    if not isinstance(processor, QWEN_VL):
         return image
     ours = processor.image_processor
     least, most = ours.size["shortest_edge"], ours.size["longest_edge"]

@@ -42,11 +42,11 @@ class VllmJudge:
     def _choose(self, asked: Sequence[Question], candidates: Sequence[str]) -> list[Reply]:
         opened = {path: open_image(path) for path in {path for question in asked for path in question.images}}
         pictures = {path: scaled(image, self.processor) for path, image in opened.items()}
+        longest = max(len(candidate.encode()) for candidate in candidates)
         choice = {
             "temperature": 0.0,
             "repetition_penalty": 1.0,
-            "max_completion_length": max(len(candidate.encode()) for candidate in candidates)
-            + 1,  # spelt in bytes, ends
+            "max_completion_length": longest + 1,  # spelt byte by byte, and the end of turn
             "structured_outputs_regex": None,  # one of the rollouts would go before the choice
             "generation_kwargs": {"structured_outputs": {"choice": list(candidates)}},
         }
