@@ -7,7 +7,7 @@ from emor3.reflection import ScriptedJudge, reflect
 from emor3.rewards import predicted_label
 from emor3.taxonomy import EKMAN6
 from emor3.thinking import parse
-from emor3.types import Aspect, Prediction, Sample
+from emor3.types import Aspect, Prediction, Reply, Sample
 
 
 def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):
@@ -20,6 +20,23 @@ def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, vo
     return Prediction(
         sample, text, thought, predicted_label(thought, labels), reflection, reflection.consistency, sampled
     )
+
+
+class SeesDogs:
+    """Believes descriptions with a dog by `sure`, others by 0.1; reads the same probabilities from all reasoning."""
+
+    def __init__(self, sure, **reads):
+        self.sure = sure
+        self.reads = reads
+
+    def answer(self, questions):
+        return [self.reply(question) for question in questions]
+
+    def reply(self, question):
+        if question.aspect is Aspect.COHERENCE:
+            return Reply(max(self.reads, key=self.reads.get), dict.fromkeys(question.candidates, 0.0) | self.reads)
+        yes = self.sure if "dog" in question.text else 0.1
+        return Reply("Yes" if yes > 0.5 else "No", {"Yes": yes, "No": 1 - yes})
 
 
 def save_evaluation(folder, by_data, *, model="model", judge="judge", thinking="steps", version=VERSION):

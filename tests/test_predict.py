@@ -14,7 +14,8 @@ from emor3.predict import against_own_answer, choose_labels, describe
 from emor3.reflection import ScriptedJudge, reflect
 from emor3.taxonomy import MIKELS8, SENTIMENT3
 from emor3.thinking import parse
-from emor3.types import Aspect, Prediction, Reply, Sample, Verdict
+from emor3.types import Aspect, Prediction, Sample, Verdict
+from made_up import SeesDogs
 
 WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>\\boxed{{{}}}"
 
@@ -123,27 +124,13 @@ def test_batches_do_not_change_what_is_read_from_which_image(scenes):
     assert len(set(by_size[0])) > 1
 
 
-class SeesDogs:
-    """Believes descriptions with a dog, and reads awe from every reasoning."""
-
-    def answer(self, questions):
-        replies = []
-        for question in questions:
-            if question.aspect is Aspect.CONSISTENCY:
-                yes = 0.9 if "dog" in question.text else 0.1
-                replies.append(Reply("Yes" if yes > 0.5 else "No", {"Yes": yes, "No": 1 - yes}))
-            else:
-                replies.append(Reply("awe", {label: float(label == "awe") for label in question.candidates}))
-        return replies
-
-
 def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without_one(monkeypatch, scenes):
     image = load_samples(scenes, split="test")[0].image
     drawn = {
         "mixed": ["<step1>cat</step1><step2>a</step2>\\boxed{fear}", "<step1>dog</step1><step2>a</step2>\\boxed{awe}"],
         "unsupported": ["no idea", "\\boxed{fear}"],
     }
-    candidate = Candidate("m", None, None, "j", SeesDogs(), None)
+    candidate = Candidate("m", None, None, "j", SeesDogs(0.9, awe=1.0), None)
     settings = EvaluationSettings(samples=2, reflective=True)
     found = {}
     for name, completions in drawn.items():

@@ -8,8 +8,8 @@ from emor3.reflection import ScriptedJudge
 from emor3.reflective import decide, weigh
 from emor3.taxonomy import LabelSet
 from emor3.thinking import parse
-from emor3.types import Aspect, Reply, Sample
-from made_up import prediction
+from emor3.types import Aspect, Sample
+from made_up import SeesDogs, prediction
 
 TWO = LabelSet("two", ("joy", "fear"))
 
@@ -18,27 +18,15 @@ def thought(answer, trigger="A dog."):
     return parse(f"<step1>{trigger}</step1><step2>a</step2><step3>b</step3>\\boxed{{{answer}}}")
 
 
-class Graded:
-    """Sees a dog with 0.8 and anything else with 0.1; reads joy from every reasoning with 0.9."""
-
-    def answer(self, questions):
-        replies = []
-        for question in questions:
-            if question.aspect is Aspect.CONSISTENCY:
-                yes = 0.8 if "dog" in question.text else 0.1
-                replies.append(Reply("Yes", {"Yes": yes, "No": 1 - yes}))
-            else:
-                replies.append(Reply("joy", {"joy": 0.9, "fear": 0.1}))
-        return replies
-
-
 def weights_of(judge, *thoughts):
     found = weigh(judge, [Sample("s", ("x.png",), "", TWO)] * len(thoughts), list(thoughts))
     return [weight for weight, _ in found]
 
 
 def test_a_weight_is_the_chance_of_the_description_times_that_of_the_own_answer():
-    found = weights_of(Graded(), thought("joy"), thought("fear"), thought("joy", "A cat."), thought("nothing"))
+    found = weights_of(
+        SeesDogs(0.8, joy=0.9, fear=0.1), thought("joy"), thought("fear"), thought("joy", "A cat."), thought("nothing")
+    )
     assert found == pytest.approx([0.8 * 0.9, 0.8 * 0.1, 0.1 * 0.9, 0])
 
 
@@ -48,7 +36,7 @@ def test_free_text_verdicts_weigh_all_or_nothing():
 
 
 def test_what_cannot_be_asked_weighs_nothing():
-    assert weights_of(Graded(), parse("\\boxed{joy}")) == [0]
+    assert weights_of(SeesDogs(0.8, joy=0.9, fear=0.1), parse("\\boxed{joy}")) == [0]
 
 
 def test_two_unsupported_answers_lose_against_a_supported_one():
