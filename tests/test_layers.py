@@ -23,6 +23,7 @@ ORDER = (
         "metrics",
         "distributions",
         "config",
+        "changes",
     ),
     *("records", "predictions", "figures", "compare", "exchange"),
     *("report_data", "report_plots", "report_cards", "report"),

@@ -107,11 +107,21 @@ def test_a_run_resumes_under_its_own_recipe_in_whatever_folder_it_now_lies(tmp_p
     records.prepare_run(recipe(run), resume=False, overwrite=False)
     os.rename(run, moved)
     assert records.prepare_run(recipe(moved), resume=True, overwrite=False) == moved
-    with pytest.raises(UserError, match="the recipe differs in seed, grpo"):
+    refusal = r"cannot resume .*moved with seed 0 -> 1, grpo.beta unset -> 0.5: that would change what is learnt"
+    with pytest.raises(UserError, match=refusal):
         records.prepare_run(recipe(moved, seed=1, grpo={"beta": 0.5}), resume=True, overwrite=False)
     (moved / "config.json").unlink()
     with pytest.raises(UserError, match="nothing to resume"):
         records.prepare_run(recipe(moved), resume=True, overwrite=False)
+
+
+def test_a_harmless_change_is_said_on_one_line_and_recorded(tmp_path, capsys):
+    records.prepare_run(recipe(tmp_path, grpo={"save_steps": 50}), resume=False, overwrite=False)
+    assert capsys.readouterr().out == ""
+    changed = recipe(tmp_path, grpo={"save_steps": 10, "report_to": "wandb"})
+    records.prepare_run(changed, resume=True, overwrite=False)
+    assert capsys.readouterr().out == "resumed with grpo.save_steps 50 -> 10, grpo.report_to unset -> wandb\n"
+    assert records.read_recipe(tmp_path) == changed
 
 
 def test_resuming_what_never_started_starts_it(tmp_path):

@@ -168,7 +168,7 @@ def test_another_runs_folder_is_refused_and_a_changed_recipe_is_not_resumed(run,
     recipe = load_recipe(write_recipe(run.parent, scenes, "embedded", grpo=LEARNING))
     with pytest.raises(UserError, match="already holds files"):
         train(recipe)
-    with pytest.raises(UserError, match="differs in seed"):
+    with pytest.raises(UserError, match=r"cannot resume .* with seed 0 -> 5"):
         train(recipe.model_copy(update={"seed": 5}), resume=True)
     with pytest.raises(UserError, match="does not look like a run"):
         train(recipe.model_copy(update={"output_dir": scenes}), overwrite=True)
@@ -179,6 +179,31 @@ def test_a_finished_run_resumes_to_nothing_new(run, scenes):
     train(load_recipe(write_recipe(run.parent, scenes, "embedded", grpo=LEARNING)), resume=True)
     assert same(weights_of(run / "final"), before)
     assert metrics_of(run) == rows
+
+
+@pytest.mark.slow
+def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(tmp_path, scenes):
+    constant = LEARNING | {"lr_scheduler_type": "constant", "save_steps": 2}
+    for name in ("whole", "prolonged"):
+        (tmp_path / name).mkdir()
+    whole = run_of(tmp_path / "whole", scenes, "embedded", grpo=constant | {"max_steps": 4})
+    run_of(tmp_path / "prolonged", scenes, "embedded", grpo=constant)
+    changed = constant | {"max_steps": 4, "save_steps": 1}
+    prolonged = train(load_recipe(write_recipe(tmp_path / "prolonged", scenes, "embedded", grpo=changed)), resume=True)
+    assert same(weights_of(prolonged / "final"), weights_of(whole / "final"))
+    assert completions_of(prolonged) == completions_of(whole)
+    assert [records.checkpoint_step(folder) for folder in records.complete_checkpoints(prolonged)] == [2, 3, 4]
+
+
+def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_rounding(run, tmp_path, scenes):
+    shutil.copytree(run, tmp_path / "run")
+    for folder in ("final", "checkpoints/checkpoint-2"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    assert GRPO.get("gradient_checkpointing", True)  # TRL's default
+    frugal = {"grpo": LEARNING | {"gradient_checkpointing": False}, "judge": {"batch_size": 1}}
+    resumed = train(load_recipe(write_recipe(tmp_path, scenes, "embedded", **frugal)), resume=True)
+    assert completions_of(resumed) == completions_of(run)
+    torch.testing.assert_close(weights_of(resumed / "final"), weights_of(run / "final"), atol=1e-5, rtol=0)
 
 
 # --- settings reach what they set -------------------------------------------------------------------------------------

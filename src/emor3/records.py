@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from emor3 import __version__
 from emor3.blocks import describe_fault
+from emor3.changes import MAX_STEPS, changes
 from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.types import Content, Finding, Rollout, Sample
@@ -37,7 +38,8 @@ DRAFT = ".tmp"
 def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     """The run directory, ready to be written to.
 
-    Raises UserError where it holds another run and neither flag is given, or where a run to resume had other settings.
+    A resumed run may change what leaves learning as it is (emor3.changes), which is said and recorded. Raises UserError
+    for other changes, and where the folder holds another run and neither flag is given.
     """
     run = Path(recipe.output_dir)
     config = recipe.model_dump()
@@ -53,20 +55,26 @@ def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
             f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
         )
     elif occupied and resume:
-        _check_same_recipe(run, config)
+        _check_changes(run, config)
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / CONFIG, config)
     write_json(run / ENVIRONMENT, environment_stamp())
     return run
 
 
-def _check_same_recipe(run: Path, config: dict[str, Any]) -> None:
+def _check_changes(run: Path, config: dict[str, Any]) -> None:
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
-    before = read_json(run / CONFIG)
-    changed = [key for key in config if key != "output_dir" and before.get(key) != config[key]]
-    if changed:
-        raise UserError(f"cannot resume {run}: the recipe differs in {', '.join(changed)}; use another --output")
+    found = changes(read_json(run / CONFIG), config)
+    refused = [change for change in found if not change.harmless]
+    if refused:
+        hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
+        raise UserError(
+            f"cannot resume {run} with {', '.join(map(str, refused))}{hint}: that would change what is learnt; "
+            "use another --output"
+        )
+    if found:
+        print(f"resumed with {', '.join(map(str, found))}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -23,9 +23,9 @@ from emor3.records import way_on
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
 
 NO_MEMORY = (
-    "out of memory: free some and go on, or start a new run with a smaller grpo.per_device_train_batch_size, "
-    "grpo.num_generations or model.max_pixels, with grpo.gradient_checkpointing or with model.lora (`emor3 plan` tells "
-    "what fits)"
+    "out of memory: free some, set grpo.gradient_checkpointing or a smaller judge.batch_size, and go on, or start a "
+    "new run with a smaller grpo.per_device_train_batch_size, grpo.num_generations or model.max_pixels or with "
+    "model.lora (`emor3 plan` tells what fits)"
 )
 CPU_ALLOCATOR = "DefaultCPUAllocator"
 """Torch has no exception of its own for the memory of the CPU, only this word in a RuntimeError."""
@@ -45,6 +45,10 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
         """Signal on which all ranks stop."""
         self._saved = 0
         self._next: tuple[int, Any] = (0, None)  # a step, and the random numbers after it
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save as often as the recipe says now: the Trainer takes that from the checkpoint it resumes from."""
+        state.save_steps = args.save_steps
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """After the last step of a cycle: keep the random state, and stop if any rank was asked to."""

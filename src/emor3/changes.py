@@ -1,0 +1,54 @@
+"""What a resumed run may change: settings that leave what is learnt as it is. Any other change is refused."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HARMLESS = {
+    "output_dir",
+    *("grpo.save_steps", "grpo.save_total_limit"),
+    *("grpo.report_to", "grpo.run_name", "grpo.log_completions"),
+    *("judge.endpoint.base_url", "judge.endpoint.timeout", "judge.endpoint.retries", "judge.endpoint.concurrency"),
+    *("grpo.vllm_server_base_url", "grpo.vllm_server_host", "grpo.vllm_server_port", "grpo.vllm_group_port"),
+    "grpo.vllm_server_timeout",
+    # The same sums in another order, for a run that lacks memory: equal up to rounding, and to masks of LoRA dropout.
+    *("grpo.gradient_checkpointing", "judge.batch_size"),
+}
+MAX_STEPS = "grpo.max_steps"
+"""May be raised where the learning rate does not depend on it."""
+UNSET = "unset"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting, by its name in `--set`, before and after."""
+
+    setting: str
+    before: Any
+    after: Any
+    harmless: bool
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.before} -> {self.after}"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """What differs between two resolved recipes."""
+    found = []
+    for setting, old, new in _differences(before, after):
+        longer = isinstance(old, int) and isinstance(new, int) and new > old
+        schedules = {(recipe.get("grpo") or {}).get("lr_scheduler_type") for recipe in (before, after)}
+        prolonged = setting == MAX_STEPS and longer and schedules == {"constant"}
+        found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
+    return found
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], place: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new = before.get(key, UNSET), after.get(key, UNSET)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{place}{key}.")
+        elif old != new:
+            yield f"{place}{key}", old, new

@@ -1,0 +1,54 @@
+"""What a resumed run may change, and what it may not."""
+
+from typing import get_type_hints
+
+import pytest
+from trl import GRPOConfig
+
+from emor3.changes import HARMLESS, MAX_STEPS, changes
+from emor3.config import OWNED, EndpointBlock, JudgeBlock, Recipe
+
+
+def resolved(**blocks):
+    return Recipe.model_validate(
+        {"output_dir": "x", "model": {"path": "y"}, "data": {"train": "z"}} | blocks
+    ).model_dump()
+
+
+def test_every_harmless_setting_exists():
+    known = {f"grpo.{name}" for name in get_type_hints(GRPOConfig).keys() - OWNED.keys()}
+    known |= {f"judge.{name}" for name in JudgeBlock.model_fields}
+    known |= {f"judge.endpoint.{name}" for name in EndpointBlock.model_fields} | {"output_dir"}
+    assert HARMLESS | {MAX_STEPS} <= known
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {"seed": 1}, "seed 0 -> 1"),
+        ({}, {"judge": {"backend": "generate"}}, "judge.backend score -> generate"),
+        ({"grpo": {"beta": 0.1}}, {"grpo": {}}, "grpo.beta 0.1 -> unset"),
+        ({}, {"grpo": None}, "grpo {} -> None"),
+        ({"grpo": {"per_device_train_batch_size": 8}}, {"grpo": {"per_device_train_batch_size": 4}}, "8 -> 4"),
+        ({"model": {"path": "y", "lora": {"r": 2}}}, {"model": {"path": "y", "lora": {"r": 4}}}, "model.lora.r 2 -> 4"),
+    ],
+)
+def test_what_could_alter_learning_is_not_harmless_and_tells_both_values(before, after, told):
+    (change,) = changes(resolved(**before), resolved(**after))
+    assert told in str(change)
+    assert not change.harmless
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "harmless"),
+    [
+        ({"lr_scheduler_type": "constant", "max_steps": 4}, {"max_steps": 6}, True),
+        ({"lr_scheduler_type": "constant", "max_steps": 4}, {"max_steps": 3}, False),
+        ({"lr_scheduler_type": "constant"}, {"max_steps": 6}, False),  # how long it was follows from the data
+        ({"lr_scheduler_type": "linear", "max_steps": 4}, {"max_steps": 6}, False),
+        ({"max_steps": 4}, {"max_steps": 6}, False),  # linear is the Trainer's default
+    ],
+)
+def test_a_run_may_only_become_longer_and_only_at_a_constant_learning_rate(before, after, harmless):
+    (change,) = changes(resolved(grpo=before), resolved(grpo=before | after))
+    assert change.harmless == harmless
