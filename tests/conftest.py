@@ -7,6 +7,7 @@ from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.folders import write_domain
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
 from emor3.tiny.world import DOMAINS
+from rows import write_mixed
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,9 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "scenes"
     write_domain(folder, DOMAINS["scenes8"], seed=0, sizes={"train": 24, "test": 8})
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """Folder with four rows in each split: one image, two, none but a text, one with a text."""
+    return write_mixed(tmp_path_factory.mktemp("mixed"))

@@ -12,17 +12,23 @@ import yaml
 from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
+from trl import GRPOConfig
 
 from architectures import BUILDERS, write_checkpoint
+from emor3.blank import always_see
 from emor3.config import ModelBlock, load_recipe
+from emor3.data import load_samples
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
-from emor3.generation import chat, encode, unexpanded
+from emor3.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.grpo import BatchScorer
 from emor3.modeling import PARTS, load, part_parameters
 from emor3.predictions import read_evaluation
+from emor3.prefixes import PICTURES, UNDERSTOOD, next_token_logits
 from emor3.records import read_jsonl
-from emor3.train import lora_config, train
+from emor3.rollouts import SharedPromptTrainer
+from emor3.thinking import sample_prompt
+from emor3.train import lora_config, prompt_dataset, train
 
 GRPO = {
     "max_steps": 2,
@@ -103,6 +109,84 @@ def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_ima
     (place,) = (place for place, token in enumerate(short) if token == mark)
     before, after = short[:place], short[place + 1 :]
     assert (whole[: len(before)], whole[-len(after) :]) == (before, after)
+
+
+def test_mixed_questions_read_once_score_as_each_alone(checkpoint, mixed):
+    model, processor = load(checkpoint)
+    asked = [(sample.images, f"What is felt, {sample.id}?") for sample in load_samples(mixed, split="test")] * 2
+    asked += [((), "What is felt? " * 12), (asked[1][0], "Joy?")]  # very unlike lengths, longer than Gemma's window
+    with torch.no_grad():
+        together = next_token_logits(model, encode(processor, asked), [images for images, _ in asked])
+        alone = torch.cat([model(**encode(processor, [one]), logits_to_keep=1).logits[:, -1] for one in asked])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_is_what_it_was(checkpoint, mixed):
+    model, processor = load(checkpoint)
+    image = load_samples(mixed)[0].images
+    model(**encode(processor, [(image, "What is felt?")])).logits.sum().backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    texts = encode(processor, [((), "What is felt?"), ((), "Joy or fear?")])
+    before = model(**texts).logits
+    always_see(model, processor)
+    after = model(**texts).logits
+    assert torch.equal(before, after)
+    after.sum().backward()
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == trained
+    seeing = [parameter for part in PARTS for parameter in part_parameters(model, part)]
+    assert not any(parameter.grad.any() for parameter in seeing if parameter.grad is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["shared", "checkpointed"])
+def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(checkpoint, mixed, tmp_path, checkpointing):
+    model, processor = load(checkpoint)
+    samples = load_samples(mixed, split="train")
+    trainer = SharedPromptTrainer(
+        model=model,
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            num_generations=2,
+            per_device_train_batch_size=8,
+            max_completion_length=5,
+            beta=0.1,
+            gradient_checkpointing=checkpointing,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            generation_kwargs={"suppress_tokens": vision_token_ids(processor)},
+            remove_unused_columns=False,
+        ),
+        reward_funcs=[lambda completions, **_: [1.0] * len(completions)],
+        train_dataset=prompt_dataset(samples, "steps", range(4)),
+        processing_class=processor,
+    )
+    batch = trainer._generate_and_score_completions([trainer.train_dataset[place // 2] for place in range(8)])
+    assert batch["num_images"] == [1, 1, 2, 2, 0, 0, 1, 1]
+    ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    length = batch["completion_ids"].shape[1]
+    shown = {name: value for name, value in batch.items() if name in UNDERSTOOD | {"num_images"}}
+    together = trainer._get_per_token_logps_and_entropies(model, ids, mask, length, 8, **shown)[0]
+    (together * batch["completion_mask"]).sum().backward()
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
+    gradient = {name: parameter.grad.clone() for name, parameter in learnt.items()}
+    model.zero_grad()
+    for row, sample in enumerate(sample for sample in samples for _ in range(2)):
+        prompt = encode(processor, [(sample.images, sample_prompt(sample, "steps"))])
+        completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
+        rest = {"input_ids": completion[None], "attention_mask": torch.ones_like(completion)[None]}
+        inputs = {
+            name: value if name in PICTURES else torch.cat([value, rest.get(name, 0 * completion[None])], 1)
+            for name, value in prompt.items()
+        }
+        logits = model(**inputs, logits_to_keep=len(completion) + 1).logits[0, :-1]
+        alone = logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
+        torch.testing.assert_close(together[row][: len(completion)], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(batch["ref_per_token_logps"][row][: len(completion)], alone, atol=1e-5, rtol=1e-5)
+        alone.sum().backward()
+    assert max(float((parameter.grad - gradient[name]).abs().max()) for name, parameter in learnt.items()) < 1e-4
+    assert max(float(value.abs().max()) for value in gradient.values()) > 0.1
 
 
 @pytest.mark.slow

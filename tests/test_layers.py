@@ -32,7 +32,7 @@ ORDER = (
     *("data", "manifest", "sampling"),
     *("importers.items", "importers.class_folders", "importers.lists", "importers.faces", "importers.tables"),
     "importers.catalogue",
-    *("modeling", "prefixes", "encodings", "generation", "judges", "endpoint", "vllm_judge", "judging"),
+    *("modeling", "prefixes", "encodings", "blank", "generation", "judges", "endpoint", "vllm_judge", "judging"),
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),

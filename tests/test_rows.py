@@ -5,9 +5,7 @@ import json
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
-from trl import GRPOConfig
 
 from emor3.check import check, describe
 from emor3.cli import app
@@ -16,46 +14,18 @@ from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
 from emor3.exchange import left_out, write_exchange
-from emor3.generation import encode, vision_token_ids
-from emor3.modeling import load
 from emor3.predictions import PREDICTIONS, read_evaluation
-from emor3.prefixes import next_token_logits, pictures_of_rows
 from emor3.processing import load_processor
 from emor3.records import read_jsonl
 from emor3.report import render
 from emor3.report_data import read_records
-from emor3.rollouts import SharedPromptTrainer
 from emor3.sampling import pick_data
 from emor3.stats import stats, write_page
-from emor3.train import check_rows, prompt_dataset, train
+from emor3.train import check_rows, train
 from emor3.types import Aspect
+from rows import write_rows
 
 FINAL_WEIGHTS = "final/model.safetensors"
-
-CONTENTS = (
-    {"file_name": "{}-red.png", "label": "joy"},
-    {"file_names": ["{}-red.png", "{}-blue.png"], "label": "fear"},
-    {"text": "The <b>fog</b> <image> lifts. ({})", "label": "joy"},
-    {"file_name": "{}-blue.png", "text": "At last. ({})", "label": "fear"},
-)
-
-
-def write_rows(folder, rows):
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """Folder with four rows in each split: one image, two, none but a text, one with a text."""
-    folder = tmp_path_factory.mktemp("mixed")
-    rows = []
-    for shade, split in enumerate(("train", "test")):
-        Image.new("RGB", (64, 64), (200, 0, shade)).save(folder / f"{split}-red.png")
-        Image.new("RGB", (64, 64), (0, shade, 200)).save(folder / f"{split}-blue.png")
-        filled = (json.loads(json.dumps(content).replace("{}", split)) for content in CONTENTS)
-        rows += [{**row, "id": f"{split}-{number}", "split": split} for number, row in enumerate(filled)]
-    return write_rows(folder, rows)
 
 
 @pytest.fixture(scope="module")
@@ -184,52 +154,6 @@ def test_the_page_of_a_data_set_shows_all_images_and_escapes_texts(mixed, tmp_pa
     assert "The &lt;b&gt;fog" in page
 
 
-def test_scores_of_mixed_questions_equal_those_of_each_alone(mixed, random_checkpoint):
-    model, processor = load(random_checkpoint)
-    asked = [(sample.images, f"What is felt, {sample.id}?") for sample in load_samples(mixed, split="test")] * 2
-    asked = [(images, f"{text} {place}") for place, (images, text) in enumerate(asked)]
-    with torch.no_grad():
-        together = next_token_logits(model, encode(processor, asked), [images for images, _ in asked])
-        alone = torch.cat([model(**encode(processor, [one]), logits_to_keep=1).logits[:, -1] for one in asked])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-
-
-def test_log_probabilities_of_a_mixed_batch_equal_those_of_each_row_alone(mixed, random_checkpoint, tmp_path):
-    model, processor = load(random_checkpoint)
-    samples = load_samples(mixed, split="train")
-    trainer = SharedPromptTrainer(
-        model=model,
-        args=GRPOConfig(
-            output_dir=str(tmp_path),
-            num_generations=2,
-            per_device_train_batch_size=4,
-            steps_per_generation=2,
-            max_completion_length=5,
-            beta=0.1,
-            gradient_checkpointing=False,
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            generation_kwargs={"suppress_tokens": vision_token_ids(processor)},
-            remove_unused_columns=False,
-        ),
-        reward_funcs=[lambda completions, **_: [1.0] * len(completions)],
-        train_dataset=prompt_dataset(samples, "steps", range(4)),
-        processing_class=processor,
-    )
-    batch = trainer._generate_and_score_completions([trainer.train_dataset[place // 2] for place in range(8)])
-    assert batch["num_images"] == [1, 1, 2, 2, 0, 0, 1, 1]
-    for row, pictures in enumerate(pictures_of_rows(batch)):
-        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
-        completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
-        ids = torch.cat([prompt, completion])[None]
-        kinds = {"mm_token_type_ids": (ids == model.config.image_token_id).long()}
-        with torch.no_grad():
-            logits = model(input_ids=ids, **kinds, **pictures, logits_to_keep=len(completion) + 1).logits[0, :-1]
-        alone = logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
-        torch.testing.assert_close(batch["ref_per_token_logps"][row][: len(completion)], alone, atol=1e-4, rtol=1e-4)
-
-
 def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_checkpoint, monkeypatch):
     told = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{joy}"
     monkeypatch.setattr("emor3.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests))
@@ -243,13 +167,11 @@ def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_chec
 
 def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed, recipe):
     samples = load_samples(mixed, split="train")
-    with pytest.raises(UserError, match=r"'train-2' has no image: .* train on one process"):
-        check_rows(samples, recipe, 2)
     dynamic = recipe.model_copy(update={"dynamic_sampling": 3})
     with pytest.raises(UserError, match=r"'train-2' has no image and others have: dynamic_sampling"):
-        check_rows(samples, dynamic, 1)
-    check_rows([sample for sample in samples if sample.images], dynamic, 2)
-    check_rows([sample for sample in samples if not sample.images], dynamic, 1)
+        check_rows(samples, dynamic)
+    check_rows([sample for sample in samples if sample.images], dynamic)
+    check_rows([sample for sample in samples if not sample.images], dynamic)
 
 
 def test_texts_alone_are_trained_on(tmp_path, random_checkpoint):

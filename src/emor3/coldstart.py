@@ -4,7 +4,7 @@ It is short on purpose: label-only supervision run too long collapses out of dom
 Run long it is the supervised baseline, on labels alone or on reasoning texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError
 from emor3.images import open_image
+from emor3.modeling import check_mergeable, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Sample
 
@@ -32,10 +33,11 @@ def cold_start(
     template: str,
     seed: int,
     lora: LoraConfig | None,
-) -> PreTrainedModel:
-    """The model after a few steps on some of the samples, all weights or adapters (not merged).
+) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor] | None]:
+    """The model after a few steps on some of the samples, and its weights, None where adapters learnt (not merged).
 
-    `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none.
+    `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none, and
+    for adapters on shards.
     """
     chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))
     with TemporaryDirectory() as scratch:
@@ -61,9 +63,10 @@ def cold_start(
             processing_class=processor,
             peft_config=lora,
         )
+        check_mergeable(trainer)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         trainer.train()
-    return trainer.accelerator.unwrap_model(trainer.model)
+        return trainer.accelerator.unwrap_model(trainer.model), whole_weights(trainer)
 
 
 def supervised_dataset(

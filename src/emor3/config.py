@@ -21,6 +21,7 @@ OWNED = {
     "shuffle_dataset": "seed: the order of prompts is drawn from it, so that a resumed run sees the same",
     "remove_unused_columns": "nothing: the judge needs the sample ids",
     "disable_tqdm": "nothing: emor3 shows its own progress",
+    "log_multimodal": "nothing: `emor3 report` shows images, and ranks without any would miss the call that logs them",
     "trust_remote_code": "nothing: code from checkpoints is never run",
     "model_init_kwargs": "model",
     "save_strategy": "grpo.save_steps",

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin, Trainer
 
 from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
@@ -62,6 +62,8 @@ def load(
     source = resolve_checkpoint(path)
     processor = load_processor(source)
     model = _read(path, source, dtype, four_bit_config() if quantize else None)
+    # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
+    model._no_split_modules &= {type(module).__name__ for module in model.modules()}
     if quantize:
         return model.eval(), processor  # quantized where it is, on this process's accelerator, and has to stay there
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -124,6 +126,23 @@ def save(
         weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
+
+
+def check_mergeable(trainer: Trainer) -> None:
+    """Raises UserError where a trainer is about to train adapters on shards, from which they cannot be merged."""
+    if isinstance(trainer.model, PeftModel) and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise UserError("model.lora cannot be merged from shards: start it with recipes/accelerate/ddp.yaml instead")
+
+
+def whole_weights(trainer: Trainer) -> Mapping[str, torch.Tensor] | None:
+    """What a trainer learnt, whole also where it is sharded (FSDP2, ZeRO-3), which every rank has to take part in.
+
+    None for adapters, which are merged from the model itself.
+    """
+    if isinstance(trainer.model, PeftModel):
+        return None
+    weights: Mapping[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
 
 
 def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:

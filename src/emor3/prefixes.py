@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, Cache, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 
@@ -94,10 +95,26 @@ def next_token_logits(
     beginnings |= together([pictures[place] for place in first])
     ends = [own[shared[row] :] for row, own in zip(rows, ids, strict=True)]
     prefix = read(model, model, beginnings)
-    mask = _padded([torch.ones_like(own) for own in ends])
-    continued = prefix.continued(torch.tensor(rows, device=mask.device), _padded(ends), mask)
-    last: Tensor = model(**continued, logits_to_keep=1).logits[:, -1]
+    # Padded at their ends, where the other rows are longer: in the middle, padding would use up a sliding window.
+    mask = pad_sequence([torch.ones_like(own) for own in ends], batch_first=True)
+    continued = prefix.continued(torch.tensor(rows, device=mask.device), pad_sequence(ends, batch_first=True), mask)
+    with _of_last_tokens(model, mask):
+        last: Tensor = model(**continued).logits[:, -1]
     return last
+
+
+@contextmanager
+def _of_last_tokens(model: PreTrainedModel, mask: Tensor) -> Iterator[None]:
+    """Inside, a model gives logits (N, 1, V) of the last real token of each row; those of all would not fit."""
+
+    def select(module: torch.nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        return (args[0][torch.arange(len(mask)), mask.sum(1) - 1][:, None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _alike(one: Tensor, other: Tensor) -> int:
@@ -108,7 +125,7 @@ def _alike(one: Tensor, other: Tensor) -> int:
 
 
 def _padded(rows: list[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+    return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def pictures_of_rows(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:

@@ -89,12 +89,14 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         counts = images.pop("batch_num_images", None)  # of LLaVA-OneVision, and unknown to TRL 1.16: 1 if absent
         if counts is not None and counts.max() > 1:
             raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
-        if not sum(images.get("num_images") or ()):  # no row of this part of the batch has an image
+        images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none where no row has images
+        if not sum(images["num_images"]):
             images = {name: value for name, value in images.items() if name not in PICTURES}
         given = {name: value for name, value in images.items() if value is not None}
-        checkpointed = torch.is_grad_enabled() and self.args.gradient_checkpointing  # keeps no keys and values
-        understood = "num_images" in given and given.keys() <= UNDERSTOOD | {"num_images"}
-        if checkpointed or compute_aux_loss or not understood:
+        # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
+        uncached = self.args.gradient_checkpointing or self.is_fsdp_enabled or self.is_deepspeed_enabled
+        understood = given.keys() <= UNDERSTOOD | {"num_images"}
+        if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,

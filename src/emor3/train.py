@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import GRPOConfig
 
 from emor3 import records
+from emor3.blank import see_in_step
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
 from emor3.data import LazySamples, load_mixture
@@ -31,6 +32,7 @@ from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
 from emor3.modeling import (
+    check_mergeable,
     check_quantizable,
     freeze,
     frozen_modules,
@@ -39,6 +41,7 @@ from emor3.modeling import (
     resolve_checkpoint,
     save,
     sees_unchanged,
+    whole_weights,
 )
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
@@ -69,7 +72,7 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     if recipe.model.quantize is not None:
         check_quantizable()
     sample_prompt(samples[0], recipe.prompt_template)
-    check_rows(samples, recipe, state.num_processes)
+    check_rows(samples, recipe)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     if state.is_main_process:
         records.prepare_run(recipe, resume=resume, overwrite=overwrite)
@@ -109,19 +112,12 @@ def chosen_samples(recipe: Recipe) -> LazySamples:
     return samples
 
 
-def check_rows(samples: Sequence[Sample], recipe: Recipe, num_processes: int) -> None:
+def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:
     """Raises UserError where rows without images cannot be trained on as the recipe asks."""
-    if num_processes == 1 and not recipe.dynamic_sampling:
+    if not recipe.dynamic_sampling:
         return  # any rows will do, which need not be read
     without = next((sample.id for sample in samples if not sample.images), None)
-    if without is None:
-        return
-    if num_processes > 1:
-        raise UserError(
-            f"sample {without!r} has no image: ranks of which one sees no image would wait for each other forever; "
-            "train on one process, or on rows with images"
-        )
-    if recipe.dynamic_sampling and any(sample.images for sample in samples):
+    if without is not None and any(sample.images for sample in samples):
         raise UserError(
             f"sample {without!r} has no image and others have: dynamic_sampling cannot exchange such rows; set it to 0"
         )
@@ -143,6 +139,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
         "shuffle_dataset": False,
         "remove_unused_columns": False,
         "disable_tqdm": True,
+        "log_multimodal": False,
     }
     if "logging_dir" not in known:
         del settings["logging_dir"]
@@ -223,10 +220,13 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
     folder = run / COLD_START
     if not (folder / COMPLETE).is_file():
         model, processor = load_policy(recipe, recipe.model.path, None)
+        see_in_step(samples, processor, model)
         lora = lora_config(recipe.model)
-        tuned = cold_start(model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora)
+        tuned, weights = cold_start(
+            model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora
+        )
         if PartialState().is_main_process:
-            save(merge(tuned, recipe.model.path, recipe.model), processor, folder)
+            save(merge(tuned, recipe.model.path, recipe.model), processor, folder, weights)
             (folder / COMPLETE).touch()
         PartialState().wait_for_everyone()
     return str(folder)
@@ -282,9 +282,9 @@ def _reinforce(
         peft_config=lora_config(recipe.model),
         dynamic_sampling=recipe.dynamic_sampling,
     )
-    if recipe.model.lora and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        raise UserError("model.lora cannot be merged from shards: start it with recipes/accelerate/ddp.yaml instead")
+    check_mergeable(trainer)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
+    see_in_step(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
     scorer.judge = _judge(recipe, trainer, processor, judge_model)
     if sees_unchanged(trainer.model) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
@@ -293,8 +293,7 @@ def _reinforce(
         _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress, last_step.kept(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    # Whole weights also where they are sharded (FSDP2, ZeRO-3), which every rank has to take part in.
-    weights = None if recipe.model.lora else trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
             print(callback.time_split())

@@ -1,9 +1,9 @@
-"""`emor3` on one CPU process, or on two under FSDP2, with completions that are scripted by their place in the batch.
+"""`emor3` on one CPU process, or on two by DDP or FSDP2, with completions scripted by their place in the batch.
 
 Accelerate shards on accelerators only and quietly turns FSDP2 on CPU into DDP; here its state is told otherwise, and
 everything after that is accelerate's, TRL's and our own code. Completions are sampled as ever, then replaced, so that
 they differ inside a group and are the same however many processes draw them.
-Usage: fsdp2_training.py train RECIPE [--resume]
+Usage: launched_training.py train RECIPE [--resume]
 """
 
 import os
@@ -35,7 +35,7 @@ def build_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
 
 def scripted(self, prompt_ids, *args, **kwargs):
     state = PartialState()
-    assert isinstance(self.model, FSDPModule) == (state.num_processes == 2)
+    assert isinstance(self.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
     sample(self, prompt_ids, *args, **kwargs)
     tokenizer = self.processing_class.tokenizer
     first = state.process_index * len(prompt_ids) + 3 * self.state.global_step  # other texts for each at each step
@@ -45,6 +45,6 @@ def scripted(self, prompt_ids, *args, **kwargs):
 
 AcceleratorState.__init__ = build_with_fsdp
 EmoTrainer._generate_single_turn = scripted
-if "FSDP_VERSION" in os.environ:
+if "WORLD_SIZE" in os.environ:
     assert PartialState(cpu=True).num_processes == 2, "real processes, not one that was silently started alone"
 main()
