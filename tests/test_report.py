@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -17,7 +18,7 @@ from emor3.report_cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report_data import read_records
 from emor3.report_plots import curve_sections, group_runs
 from emor3.rewards import RewardSettings, score
-from emor3.types import Rollout
+from emor3.types import Reply, Rollout
 from made_up import prediction, save_evaluation
 
 
@@ -38,7 +39,9 @@ def save_run(folder, seed=0, steps=8, accuracy=0.5, **settings):
 def rollout(step, place, answer):
     made = prediction("joy", answer, id=f"{step}-{place}")
     reward = score(made.thought, made.sample, made.reflection, RewardSettings())
-    return rollout_row(step, 0, Rollout(made.sample, made.completion, made.thought, made.reflection, reward))
+    others = (Reply("No", {"Yes": 0.3, "No": 0.7}), Reply("", error="no answer"))
+    asked = replace(made.reflection, consistency=replace(made.reflection.consistency, distractors=others))
+    return rollout_row(step, 0, Rollout(made.sample, made.completion, made.thought, asked, reward))
 
 
 def page_of(*paths):

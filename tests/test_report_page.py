@@ -124,6 +124,8 @@ def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_si
     browser.open(page)
     assert browser.complaints() == []
     assert texts(browser, "#gallery-items article:first-child h4") == ["base", "trained"]
+    button = "document.getElementById('gallery-more')"  # there is no more to show
+    assert browser.run(f"getComputedStyle({button}).display") == "none"
     for outcome, images in (
         ("unparsed", "3"),
         ("wrong", "25"),
@@ -135,7 +137,7 @@ def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_si
         assert shown_images(browser) == images
     choose(browser, "gallery-label", "sadness")
     assert texts(browser, "#gallery-items .truth") == ["true label: sadness"]
-    assert texts(browser, "#gallery-count") == ["Showing 1 of 1 images that fit. The page holds 6 of 6."]
+    assert texts(browser, "#gallery-count") == ["Showing 1 of 1 that fit. The page holds 6 of 6."]
     choose(browser, "gallery-right", "none")
     assert texts(browser, "#gallery-items h4") == ["base"]
     (bars,) = texts(browser, "#gallery-items .votes")
@@ -152,6 +154,8 @@ def test_rollouts_of_a_run_are_shown_by_step(browser, page):
     assert (
         texts(browser, "#rollouts-items h4")[0] == "best: reward 1 (accuracy 1, format 1, consistency 1, coherence 1)"
     )
+    findings = texts(browser, "#rollouts-items .findings")[0]
+    assert "Does it describe other samples, too?No 70.0%, Yes 30.0%Which emotion" in findings.replace("\n", "")
 
 
 def test_the_page_is_used_with_the_keyboard_alone(browser, page):

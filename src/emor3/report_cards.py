@@ -190,13 +190,17 @@ def _reasoning(row: Mapping[str, Any]) -> dict[str, Any]:
 def _finding(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    likely = sorted((_shares(row["probabilities"]) or {}).items(), key=lambda item: -item[1])[:3]
     return {
         "verdict": _clip(row["verdict"]),
-        "reply": _clip(row["reply"]),
         "reason": _clip(row["reason"]),
-        "likely": dict(likely),
+        **_reply(row),
+        "others": [_reply(other) for other in row.get("distractors", ())],
     }
+
+
+def _reply(row: Mapping[str, Any]) -> dict[str, Any]:
+    likely = sorted((_shares(row["probabilities"]) or {}).items(), key=lambda item: -item[1])[:3]
+    return {"reply": _clip(row["reply"]), "likely": dict(likely)}
 
 
 def _shares(values: object) -> dict[str, float] | None:

@@ -15,6 +15,7 @@ from statistics import fmean
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from emor3.report_data import Run
 
@@ -124,6 +125,7 @@ def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
             if len(groups[place].runs) > 1:
                 axes.fill_between(steps, lows, highs, color=_colour(place), alpha=0.2, linewidth=0)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if key.startswith(("rewards/", "canary/")) or key in ("reward", "frac_reward_zero_std"):
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, 0), max(high, 1.02))

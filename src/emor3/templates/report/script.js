@@ -31,11 +31,15 @@ function bars(place, title, shares) {
 }
 
 const VERDICTS = { supported: "supported", refuted: "not supported", unreadable: "reply unreadable", not_asked: "not asked" };
+function said(found) {
+  return Object.entries(found.likely).map(([name, share]) => `${name} ${(100 * share).toFixed(1)}%`).join(", ") || found.reply;
+}
 function finding(list, title, found) {
   if (!found) return;
-  const likely = Object.entries(found.likely).map(([name, share]) => `${name} ${(100 * share).toFixed(1)}%`).join(", ");
-  const said = found.reply === null ? found.reason : likely || found.reply;
-  list.append(element("dt", title), element("dd", `${VERDICTS[found.verdict] || found.verdict}: ${said}`));
+  const reply = found.reply === null ? found.reason : said(found);
+  list.append(element("dt", title), element("dd", `${VERDICTS[found.verdict] || found.verdict}: ${reply}`));
+  const others = found.others.filter((other) => other.reply !== null).map(said);
+  if (others.length) list.append(element("dt", "Does it describe other samples, too?"), element("dd", others.join("; ")));
 }
 
 function cardOf(card, title, outcome) {
@@ -50,7 +54,7 @@ function cardOf(card, title, outcome) {
     raw.hidden = false;
   }
   const findings = made.querySelector(".findings");
-  finding(findings, "Does step 1 describe the image?", card.consistency);
+  finding(findings, "Does step 1 describe what is shown?", card.consistency);
   finding(findings, "Which emotion do steps 1 and 2 convey?", card.coherence);
   bars(made.querySelector(".sampled"), "Sampled answers", card.sampled);
   return made;
@@ -98,7 +102,7 @@ function setUpGallery() {
       [left.value, right.value].filter((place) => place !== "" && item.cards[place])
         .map((place) => cardOf(item.cards[place], cards.evaluations[place], item.cards[place].outcomes)))));
     const shown = Math.min(limit, items.length);
-    byId("gallery-count").textContent = `Showing ${shown} of ${items.length} images that fit. The page holds ${found.items.length} of ${found.total}.`;
+    byId("gallery-count").textContent = `Showing ${shown} of ${items.length} that fit. The page holds ${found.items.length} of ${found.total}.`;
     byId("gallery-more").hidden = shown === items.length;
   }
 
