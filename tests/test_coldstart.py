@@ -44,7 +44,7 @@ def settings(**changes):
 def test_only_the_boxed_label_carries_a_loss_and_the_image_is_shown(random_checkpoint, samples, batches):
     model, processor = load(random_checkpoint)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    tuned = cold_start(model, processor, samples, settings(), "steps", 0, None)
+    tuned, _ = cold_start(model, processor, samples, settings(), "steps", 0, None)
     assert len(batches) == 2  # steps
     possible = {f"\\boxed{{{label}}}" for label in samples[0].labels.labels}
     for inputs, trainer in batches:

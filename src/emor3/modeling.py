@@ -63,7 +63,8 @@ def load(
     processor = load_processor(source)
     model = _read(path, source, dtype, four_bit_config() if quantize else None)
     # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
-    model._no_split_modules &= {type(module).__name__ for module in model.modules()}
+    present = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = present.intersection(model._no_split_modules or ())
     if quantize:
         return model.eval(), processor  # quantized where it is, on this process's accelerator, and has to stay there
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

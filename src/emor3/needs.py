@@ -16,14 +16,16 @@ from typing import Any, Literal
 import torch
 from peft import get_peft_model
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, ProcessorMixin
 from trl import GRPOConfig
 
 from emor3.config import Recipe
 from emor3.errors import UserError
+from emor3.lengths import text_tokens
 from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import METRICS, read_jsonl
+from emor3.thinking import sample_prompt
 from emor3.train import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]
@@ -32,13 +34,13 @@ QWEN = ("qwen2_5_vl", "qwen3_vl")
 QWEN_PIXELS = 12_845_056
 """Largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
 TEXT_TOKENS = 200
-"""Length of the prompt without its image, for a set of about eight labels."""
+"""Length of the prompt without its image, for about eight labels, where data or tokenizer are not at hand."""
 FORWARD_HIDDEN, FORWARD_INTERMEDIATE = 4, 3
 """Tensors of a layer alive at once in a forward pass, in widths of the residual stream and of the feed-forward."""
 SAVED_HIDDEN, SAVED_INTERMEDIATE = 11, 4
 """Tensors of a layer kept for the backward pass: norms, queries, keys, values, attention, gate, up, product."""
-LOGIT_BYTES = 16
-"""Per token and word of the vocabulary in an update: logits, scaled logits, log-softmax and their gradients."""
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+"""Logits that TRL's head holds at once: it goes through completion tokens and vocabulary by tiles."""
 FOUR_BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in nf4: 4 bits, a byte of scale for 64 of them, and four bytes for 256 scales."""
 HEADROOM = 0.9
@@ -83,10 +85,17 @@ class Stack:
         """Bytes alive in a forward pass over so many tokens; `width` is the bytes of a number."""
         return tokens * width * (FORWARD_HIDDEN * self.hidden + FORWARD_INTERMEDIATE * self.intermediate)
 
-    def update(self, tokens: int, width: int, checkpointing: bool) -> int:
-        """Bytes kept for the backward pass: all of every layer, or each layer's input and all of one."""
-        layer = tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
-        return layer + self.layers * tokens * width * self.hidden if checkpointing else self.layers * layer
+    def layer(self, tokens: int, width: int) -> int:
+        """Bytes that the backward pass needs of a layer."""
+        return tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
+
+    def kept(self, tokens: int, width: int, checkpointing: bool) -> int:
+        """Bytes kept of all layers: what the backward pass needs, or under checkpointing the input of each."""
+        return self.layers * (tokens * width * self.hidden if checkpointing else self.layer(tokens, width))
+
+    def recomputed(self, tokens: int, width: int) -> int:
+        """Bytes of a layer that was recomputed, in its backward pass: with gradients inside the feed-forward."""
+        return self.layer(tokens, width) + tokens * width * FORWARD_INTERMEDIATE * self.intermediate
 
 
 @dataclass(frozen=True)
@@ -182,12 +191,32 @@ def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
         patches = (vision.image_size // vision.patch_size) ** 2
         return (config.mm_tokens_per_image if config.model_type == "gemma3" else config.image_seq_length), patches
     pixels = recipe.model.max_pixels or QWEN_PIXELS
-    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
-        source = resolve_checkpoint(recipe.model.path)
-        own = load_processor(source).image_processor.size["longest_edge"]
+    processor = processor_at_hand(recipe)
+    if processor is not None:
+        own = processor.image_processor.size["longest_edge"]
         pixels = min(own, recipe.model.max_pixels or own)
     patches = pixels // vision.patch_size**2
     return patches // vision.spatial_merge_size**2, patches
+
+
+def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
+    """The model's processor; None where the hub would be asked for it."""
+    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
+        return load_processor(resolve_checkpoint(recipe.model.path))
+    return None
+
+
+def longest_prompt(recipe: Recipe) -> tuple[int, int]:
+    """Most images of a prompt, and tokens of its text, counted on the longest where data and tokenizer are at hand."""
+    try:
+        samples = chosen_samples(recipe)
+    except UserError:
+        return 1, TEXT_TOKENS
+    processor = processor_at_hand(recipe)
+    images = max(len(sample.images) for sample in samples)
+    wordy = max(samples, key=lambda sample: len(sample.text or ""))
+    prompt = sample_prompt(wordy, recipe.prompt_template)
+    return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 
 
 def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Needs:
@@ -196,29 +225,41 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
         raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
     size, settings = size_of(recipe, config), grpo_config(recipe, Path(recipe.output_dir), 1)
     batch, completion = settings.per_device_train_batch_size, settings.max_completion_length
-    prompt = size.image_tokens + TEXT_TOKENS
+    images, text = longest_prompt(recipe)
+    prompt, patches = images * size.image_tokens + text, images * size.patches
     width = 2 if settings.bf16 or settings.fp16 else size.weight_bytes
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
-    read = size.text.forward(prompt, width) + size.vision.forward(size.patches, width)
-    logits = batch * completion * size.vocabulary * LOGIT_BYTES
-    # The completions of a prompt share it (emor3.rollouts); in an update not under checkpointing, which keeps no cache.
+    read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
+    # The completions of a prompt share it (emor3.rollouts), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
-    read_in_update = batch if checkpointing else math.ceil(batch / settings.num_generations)
-    copied_cache = 0 if checkpointing else batch * prompt * size.cache_numbers * width
-    tokens = read_in_update * prompt + batch * completion
-    update = size.text.update(tokens, width, checkpointing) + copied_cache + logits
+    shared = not checkpointing and machine.sharding == "none"
+    read_in_update = math.ceil(batch / settings.num_generations) if shared else batch
+    # Attention keeps the shared keys and values for each completion, as wide as its queries.
+    copied = 2 * size.text.layers * batch * prompt * size.text.hidden * width if shared else 0
+    learning = [(size.text, read_in_update * prompt + batch * completion)]
     if "vision" not in recipe.model.freeze:
-        update += size.vision.update(read_in_update * size.patches, width, checkpointing)
+        learning.append((size.vision, read_in_update * patches))
+    # The head comes first in the backward pass; under checkpointing one layer after another follows, recomputed.
+    largest = head_bytes(recipe, size, batch * completion, width)
+    if checkpointing:
+        largest = max(largest, *(stack.recomputed(tokens, width) for stack, tokens in learning))
+    kept = sum(stack.kept(tokens, width, checkpointing) for stack, tokens in learning)
     cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
         "rollout": 0 if settings.use_vllm else distinct * read + cache,
         "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
-        "update": update,
+        "update": kept + copied + largest,
     }
     return Needs(
         size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
     )
+
+
+def head_bytes(recipe: Recipe, size: Size, tokens: int, width: int) -> int:
+    """Bytes of TRL's head in the backward pass: a tile of logits, and float32 gradients of its input and weights."""
+    tile = min(tokens, TILE_TOKENS) * TILE_WORDS * width
+    return tile + 4 * size.text.hidden * (tokens + (size.vocabulary if recipe.model.lora is None else 0))
 
 
 def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machine) -> dict[str, float]:
