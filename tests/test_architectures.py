@@ -113,7 +113,9 @@ def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_ima
 
 def test_mixed_questions_read_once_score_as_each_alone(checkpoint, mixed):
     model, processor = load(checkpoint)
-    asked = [(sample.images, f"What is felt, {sample.id}?") for sample in load_samples(mixed, split="test")] * 2
+    most = 1 if "onevision" in checkpoint else 2  # it cuts an image into tiles where that stands alone in a batch
+    samples = [sample for sample in load_samples(mixed, split="test") if len(sample.images) <= most]
+    asked = [(sample.images, f"What is felt, {sample.id}?") for sample in samples] * 2
     asked += [((), "What is felt? " * 12), (asked[1][0], "Joy?")]  # very unlike lengths, longer than Gemma's window
     with torch.no_grad():
         together = next_token_logits(model, encode(processor, asked), [images for images, _ in asked])
@@ -141,6 +143,8 @@ def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_i
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["shared", "checkpointed"])
 def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(checkpoint, mixed, tmp_path, checkpointing):
+    if "onevision" in checkpoint:
+        pytest.skip("TRL cannot train it on rows with several images, which is refused")
     model, processor = load(checkpoint)
     samples = load_samples(mixed, split="train")
     trainer = SharedPromptTrainer(
