@@ -6,7 +6,7 @@ from emor3.cli import app
 from emor3.compare import compare_evaluations
 from emor3.errors import UserError
 from emor3.predictions import read_evaluation
-from emor3.uncertainty import mcnemar
+from emor3.uncertainty import holm, mcnemar
 from made_up import prediction, save_evaluation
 
 
@@ -78,3 +78,10 @@ def test_the_command_prints_a_table_and_ends_with_1_where_something_was_left_out
 def test_one_evaluation_is_nothing_to_compare(tmp_path):
     with pytest.raises(UserError, match="at least two"):
         compare_evaluations([folder_of(tmp_path / "a", BEFORE)])
+
+
+def test_holm_multiplies_each_p_value_by_the_tests_left_and_never_falls():
+    # in order 0.01 * 3 = 0.03, 0.03 * 2 = 0.06, 0.04 * 1 = 0.04, which may not fall below 0.06
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}  # 0.6 * 2 is no probability
+    assert holm({}) == {}

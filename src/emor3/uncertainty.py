@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
 
 from emor3.errors import UserError
 from emor3.types import Estimate
@@ -157,7 +156,8 @@ def sign_flip(changes: Floats, seed: int) -> float:
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """p-values of several tests, adjusted so that the chance of any false alarm among them holds (Holm 1979)."""
-    if not p_values:
-        return {}
-    adjusted = multipletests(list(p_values.values()), method="holm")[1]
-    return dict(zip(p_values, map(float, adjusted), strict=True))
+    adjusted, largest = dict(p_values), 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - place)))
+        adjusted[name] = largest
+    return adjusted
