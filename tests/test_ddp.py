@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,5 @@ def test_rows_without_images_train_where_in_each_step_only_the_other_process_has
     one = launch_training(tmp_path, data, "alone")
     assert_trained_alike(one, launch_training(tmp_path, data, "ddp"))
     assert_trained_alike(one, launch_training(tmp_path, data, "fsdp2", gradient_checkpointing=False))
+    if find_spec("deepspeed"):
+        assert_trained_alike(one, launch_training(tmp_path, data, "zero3"))
