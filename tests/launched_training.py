@@ -1,8 +1,8 @@
-"""`emor3` on one CPU process, or on two by DDP or FSDP2, with completions scripted by their place in the batch.
+"""`emor3` on one CPU process, or on two by DDP, FSDP2 or ZeRO-3, with completions scripted by their place in the batch.
 
-Accelerate shards on accelerators only and quietly turns FSDP2 on CPU into DDP; here its state is told otherwise, and
-everything after that is accelerate's, TRL's and our own code. Completions are sampled as ever, then replaced, so that
-they differ inside a group and are the same however many processes draw them.
+Accelerate shards on accelerators only and quietly turns the last two on CPU into DDP; here its state is told otherwise,
+and everything after that is accelerate's, DeepSpeed's, TRL's and our own code. Completions are sampled as ever, then
+replaced, so that they differ inside a group and are the same however many processes draw them.
 Usage: launched_training.py train RECIPE [--resume]
 """
 
@@ -23,6 +23,7 @@ TEXTS = [
     # The second half, which is the other process's: nothing that could be asked, and very unlike lengths.
     *(r"\boxed{awe}", "<step1></step1>" * 6, "", r"<step3>Calm.</step3>\boxed{contentment}"),
 ]
+ZERO3 = "ACCELERATE_USE_DEEPSPEED" in os.environ
 build, sample = AcceleratorState.__init__, EmoTrainer._generate_single_turn
 
 
@@ -33,9 +34,19 @@ def build_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
+def build_with_deepspeed(self, mixed_precision=None, cpu=False, deepspeed_plugin=None, **kwargs):
+    if deepspeed_plugin is not None:
+        PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+        deepspeed.comm.init_distributed("gloo", auto_mpi_discovery=False)
+        zero = deepspeed_plugin.deepspeed_config["zero_optimization"]
+        zero["stage3_param_persistence_threshold"] = 0  # shard small weights, too: the model has no others
+    build(self, mixed_precision, False, deepspeed_plugin=deepspeed_plugin, **kwargs)
+
+
 def scripted(self, prompt_ids, *args, **kwargs):
     state = PartialState()
     assert isinstance(self.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
+    assert all(weight.numel() == 0 for weight in self.model.parameters()) == ZERO3
     sample(self, prompt_ids, *args, **kwargs)
     tokenizer = self.processing_class.tokenizer
     first = state.process_index * len(prompt_ids) + 3 * self.state.global_step  # other texts for each at each step
@@ -43,7 +54,9 @@ def scripted(self, prompt_ids, *args, **kwargs):
     return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts], None
 
 
-AcceleratorState.__init__ = build_with_fsdp
+if ZERO3:
+    import deepspeed
+AcceleratorState.__init__ = build_with_deepspeed if ZERO3 else build_with_fsdp
 EmoTrainer._generate_single_turn = scripted
 if "WORLD_SIZE" in os.environ:
     assert PartialState(cpu=True).num_processes == 2, "real processes, not one that was silently started alone"

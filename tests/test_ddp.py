@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
 
 
 def launch_training(folder, data, layout, *flags, **changes):
-    """Train by `launched_training.py` alone, or on two processes by DDP or FSDP2; returns the run directory."""
+    """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
     processes = 1 if layout == "alone" else 2
     recipe = {
         "output_dir": str(folder / layout),
@@ -57,13 +58,13 @@ def launch_training(folder, data, layout, *flags, **changes):
     launcher = []
     if layout == "ddp":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    if layout == "fsdp2":
-        shipped = yaml.safe_load((Path(__file__).parents[1] / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
-        shipped |= {"use_cpu": True, "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
+    if layout in ("fsdp2", "zero3"):
+        shipped = yaml.safe_load((Path(__file__).parents[1] / f"recipes/accelerate/{layout}.yaml").read_text())
+        shipped |= {"use_cpu": layout == "fsdp2", "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
         (folder / "accelerate.yaml").write_text(yaml.safe_dump(shipped))
         launcher = ["-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml")]
     script = [str(Path(__file__).with_name("launched_training.py")), "train", str(path), *flags]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"ACCELERATE_USE_CPU": str(layout != "zero3"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, *script]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
@@ -92,9 +93,17 @@ def assert_trained_alike(one, two):
     assert apart**0.5 < moved**0.5 / 50
 
 
+@pytest.fixture(scope="module")
+def trained_alone(tmp_path_factory, scenes):
+    return launch_training(tmp_path_factory.mktemp("one"), scenes, "alone")
+
+
 @pytest.mark.slow
-def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes):
-    one, two = (launch_training(tmp_path, scenes, layout) for layout in ("alone", "fsdp2"))
+@pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
+def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes, trained_alone, layout):
+    if layout == "zero3":
+        pytest.importorskip("deepspeed")
+    one, two = trained_alone, launch_training(tmp_path, scenes, layout)
     assert_trained_alike(one, two)
     for run in (one, two):  # a process has one image, and asks about that of the other one
         described = [row["reflection"]["consistency"] for row in read_jsonl(run / "rollouts.jsonl")]
@@ -104,7 +113,7 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_
     before = list(read_jsonl(two / "metrics.jsonl"))[-1]
     for folder in ("final", "checkpoints/checkpoint-3"):
         shutil.rmtree(two / folder)
-    launch_training(tmp_path, scenes, "fsdp2", "--resume")
+    launch_training(tmp_path, scenes, layout, "--resume")
     again = load_file(two / "final" / "model.safetensors")
     assert all(torch.equal(again[name], together[name]) for name in together)
     assert list(read_jsonl(two / "metrics.jsonl"))[-1]["grad_norm"] == before["grad_norm"]
@@ -118,3 +127,5 @@ def test_rows_without_images_train_where_in_each_step_only_the_other_process_has
     one = launch_training(tmp_path, data, "alone")
     assert_trained_alike(one, launch_training(tmp_path, data, "ddp"))
     assert_trained_alike(one, launch_training(tmp_path, data, "fsdp2", gradient_checkpointing=False))
+    if find_spec("deepspeed"):
+        assert_trained_alike(one, launch_training(tmp_path, data, "zero3"))

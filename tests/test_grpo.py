@@ -1,6 +1,7 @@
 """Rewards on their way through TRL: one function for each part, scored once a step, and a stop before NaN."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,7 +156,10 @@ def test_the_time_split_names_mean_seconds_and_shares():
 def test_a_non_finite_gradient_stops_before_the_update():
     model = torch.nn.Linear(2, 1)
     model(torch.ones(1, 2)).sum().backward()
-    StopOnNonFinite().on_pre_optimizer_step(None, State, None, model)
+    done, skipped = (SimpleNamespace(step_was_skipped=skipped) for skipped in (False, True))
+    StopOnNonFinite().on_pre_optimizer_step(None, State, None, model, done)
+    with pytest.raises(UserError, match="not finite at step 5"):  # under DeepSpeed, which shows no gradient
+        StopOnNonFinite().on_pre_optimizer_step(None, State, None, torch.nn.Identity(), skipped)
     model.weight.grad[0, 0] = float("nan")
     with pytest.raises(UserError, match="not finite at step 5"):
-        StopOnNonFinite().on_pre_optimizer_step(None, State, None, model)
+        StopOnNonFinite().on_pre_optimizer_step(None, State, None, model, done)

@@ -47,8 +47,9 @@ def always_see(model: PreTrainedModel, processor: ProcessorMixin) -> None:
         return args, inputs
 
     core.register_forward_pre_hook(notice, with_kwargs=True)
-    # Where images would join the texts, so that shards are gathered in the same order, also for the gradients.
-    core.language_model.register_forward_pre_hook(look, with_kwargs=True)
+    # Where images would join the texts, so that shards are gathered in the same order, also for the gradients;
+    # and before DeepSpeed's own hook there, which notes that the language model has begun.
+    core.language_model.register_forward_pre_hook(look, prepend=True, with_kwargs=True)
 
 
 def _tensors(nested: Tensor | Sequence[Any]) -> Iterator[Tensor]:

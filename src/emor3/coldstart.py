@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
@@ -20,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError
 from emor3.images import open_image
-from emor3.modeling import check_mergeable, whole_weights
+from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Sample
 
@@ -63,10 +64,12 @@ def cold_start(
             processing_class=processor,
             peft_config=lora,
         )
-        check_mergeable(trainer)
+        check_shardable(trainer)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         trainer.train()
-        return trainer.accelerator.unwrap_model(trainer.model), whole_weights(trainer)
+        weights = whole_weights(trainer)
+    AcceleratorState._reset_state()  # DeepSpeed's settings name batch sizes, and reinforcement has others
+    return trainer.accelerator.unwrap_model(trainer.model), weights
 
 
 def supervised_dataset(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
@@ -295,11 +296,21 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
     """Stops before an update that would destroy the weights: raises with the last good weights in place."""
 
     def on_pre_optimizer_step(
-        self, args: GRPOConfig, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
+        self,
+        args: GRPOConfig,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        optimizer: AcceleratedOptimizer,
+        **_: Any,
     ) -> None:
-        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not."""
+        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not.
+
+        DeepSpeed shows none: it has made its step by now, or skipped it for the same reason and would go on.
+        """
         norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
-        if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+        finite = not norms or bool(torch.isfinite(torch.stack(norms)).all())
+        if not finite or optimizer.step_was_skipped:
             raise NonFiniteError(
                 f"the loss is not finite at step {state.global_step + 1}: training stopped before the update; "
                 "lower grpo.learning_rate or grpo.max_grad_norm in a new run"

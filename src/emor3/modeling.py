@@ -12,11 +12,12 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin, Trainer
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
 from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
 from emor3.processing import load_processor, save_processor
+from emor3.sharding import loading_whole
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
@@ -73,9 +74,10 @@ def load(
 
 def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:
     try:
-        return AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, quantization_config=quantization
-        )
+        with loading_whole():
+            return AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, quantization_config=quantization
+            )
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
 
@@ -83,7 +85,7 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
 def check_quantizable() -> None:
     """Raise UserError where QLoRA cannot run: without bitsandbytes, or a GPU.
 
-    On CPUs with AVX-512 bitsandbytes 0.50 packs weights for inference, and gives no gradients from then on.
+    On CPUs with AVX-512 BF16 bitsandbytes 0.50 packs weights for inference, and gives no gradients from then on.
     """
     if find_spec("bitsandbytes") is None:
         raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
@@ -127,23 +129,6 @@ def save(
         weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
-
-
-def check_mergeable(trainer: Trainer) -> None:
-    """Raises UserError where a trainer is about to train adapters on shards, from which they cannot be merged."""
-    if isinstance(trainer.model, PeftModel) and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        raise UserError("model.lora cannot be merged from shards: start it with recipes/accelerate/ddp.yaml instead")
-
-
-def whole_weights(trainer: Trainer) -> Mapping[str, torch.Tensor] | None:
-    """What a trainer learnt, whole also where it is sharded (FSDP2, ZeRO-3), which every rank has to take part in.
-
-    None for adapters, which are merged from the model itself.
-    """
-    if isinstance(trainer.model, PeftModel):
-        return None
-    weights: Mapping[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return weights
 
 
 def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:

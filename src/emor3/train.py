@@ -32,7 +32,6 @@ from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
 from emor3.modeling import (
-    check_mergeable,
     check_quantizable,
     freeze,
     frozen_modules,
@@ -41,12 +40,12 @@ from emor3.modeling import (
     resolve_checkpoint,
     save,
     sees_unchanged,
-    whole_weights,
 )
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
 from emor3.resumable import LastStep, told
+from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge
@@ -282,12 +281,14 @@ def _reinforce(
         peft_config=lora_config(recipe.model),
         dynamic_sampling=recipe.dynamic_sampling,
     )
-    check_mergeable(trainer)
+    check_shardable(trainer, ema=average is not None)
+    if checkpoint:
+        check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     see_in_step(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
     scorer.judge = _judge(recipe, trainer, processor, judge_model)
-    if sees_unchanged(trainer.model) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    if sees_unchanged(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
         _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
