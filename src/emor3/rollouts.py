@@ -21,6 +21,7 @@ from emor3.errors import UserError
 from emor3.generation import unexpanded
 from emor3.prefixes import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
 from emor3.processing import scaled
+from emor3.sharding import sharded
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -94,7 +95,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             images = {name: value for name, value in images.items() if name not in PICTURES}
         given = {name: value for name, value in images.items() if value is not None}
         # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
-        uncached = self.args.gradient_checkpointing or self.is_fsdp_enabled or self.is_deepspeed_enabled
+        uncached = self.args.gradient_checkpointing or sharded(self)
         understood = given.keys() <= UNDERSTOOD | {"num_images"}
         if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
             return super()._get_per_token_logps_and_entropies(
