@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from emor3 import metrics, uncertainty
@@ -204,6 +205,12 @@ def test_mcnemar_equals_that_of_statsmodels():
     after = [True] * 30 + [True] * 12 + [False] * 3 + [False] * 5
     expected = statsmodels_mcnemar([[30, 3], [12, 5]], exact=True).pvalue
     assert uncertainty.mcnemar(before, after) == pytest.approx(expected)
+
+
+def test_holm_equals_that_of_statsmodels():
+    p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5, "e": 0.04, "f": 0.9}
+    expected = multipletests(list(p_values.values()), method="holm")[1]
+    assert list(uncertainty.holm(p_values).values()) == pytest.approx(list(expected))
 
 
 def test_mcnemar_of_equal_models_is_1():
