@@ -97,6 +97,7 @@ class ColdStartBlock(Block):
     """How many samples to learn from, drawn with the seed; None takes all."""
     steps: int = Field(20, ge=1)
     batch_size: int = Field(8, ge=1)
+    """Samples of a step on each process."""
     learning_rate: float = Field(1e-5, gt=0)
     targets: Literal["label", "reasoning"] = "label"
     """Learn the boxed label alone, or the whole `reasoning` text of each sample."""
