@@ -43,8 +43,8 @@ def test_the_figures_are_those_that_follow_from_the_saved_predictions(done):
     assert len(summary["outcomes"]) == sum(len(data) for _, data in DECODINGS.values())
     for outcome in summary["outcomes"]:
         right = {}
-        for when in ("before", "after"):
-            found = rows(folder / when / outcome["decoding"], outcome["data"])
+        for when, whose in (("before", "base"), ("after", "trained")):
+            found = rows(folder / whose / outcome["decoding"], outcome["data"])
             assert len(found) == outcome["n"] == N
             figures = {name: estimate["value"] for name, estimate in outcome[when].items()}
             right[when] = [row["predicted"] == row["label"] for row in found]
@@ -59,7 +59,7 @@ def test_the_figures_are_those_that_follow_from_the_saved_predictions(done):
 
 def test_both_evaluations_are_of_the_same_samples_under_the_same_judge(done):
     folder, _ = done
-    heads = [json.loads((folder / when / "greedy/results.json").read_text()) for when in ("before", "after")]
+    heads = [json.loads((folder / whose / "greedy/results.json").read_text()) for whose in ("base", "trained")]
     assert heads[0]["judge"] == heads[1]["judge"] == "embedded"
     assert heads[0]["model"] != heads[1]["model"]
     assert [part["sample_ids"] for part in heads[0]["data"]] == [part["sample_ids"] for part in heads[1]["data"]]

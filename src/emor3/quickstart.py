@@ -65,12 +65,12 @@ def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides:
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
     settings = replace(SETTINGS, seed=seed, limit=limit)
     print(f"1/3  evaluating the base ({recipe.model.path})")
-    before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "before")
+    before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
     print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
     train(recipe)
     print("3/3  evaluating again")
     trained = load_candidate(str(run))
-    after = evaluate_all(trained, settings, folder / "after")
+    after = evaluate_all(trained, settings, folder / "trained")
     outcomes = [compare(key[0], before[key], after[key]) for key in before]
     outcomes.sort(key=lambda outcome: outcome.before.data != TRAINED_ON)
     seconds = time.perf_counter() - start
