@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError
-from emor3.images import open_image
+from emor3.images import open_images
 from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Sample
@@ -109,7 +109,7 @@ def _batch(
 ) -> dict[str, list[Any]]:
     """Rows of a batch as columns; a sample that stands there several times is read once, and so is a picture."""
     read = {place: samples[place] for place in dict.fromkeys(batch["place"])}
-    opened = {path: open_image(path) for path in {path for sample in read.values() for path in sample.images}}
+    opened = open_images(path for sample in read.values() for path in sample.images)
     shown = [read[place] for place in batch["place"]]
     rows = [row(sample) | {"images": [opened[path] for path in sample.images]} for sample in shown]
     return {name: [made[name] for made in rows] for name in rows[0]}

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair or remove it") from None
     opened.info[SOURCE] = str(path)
     return opened
+
+
+def open_images(paths: Iterable[str]) -> dict[str, Image.Image]:
+    """The pictures by path; a path that comes several times is opened once. Raises UserError as `open_image`."""
+    return {path: open_image(path) for path in set(paths)}
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

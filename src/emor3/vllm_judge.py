@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import ProcessorMixin
 
 from emor3.generation import chat, encode, unexpanded
-from emor3.images import open_image
+from emor3.images import open_images
 from emor3.judges import Work
 from emor3.processing import scaled
 from emor3.types import Question, Reply
@@ -40,7 +40,7 @@ class VllmJudge:
         return [replies[question] for question in questions]
 
     def _choose(self, asked: Sequence[Question], candidates: Sequence[str]) -> list[Reply]:
-        opened = {path: open_image(path) for path in {path for question in asked for path in question.images}}
+        opened = open_images(path for question in asked for path in question.images)
         pictures = {path: scaled(image, self.processor) for path, image in opened.items()}
         longest = max(len(candidate.encode()) for candidate in candidates)
         choice = {
