@@ -213,8 +213,10 @@ def longest_prompt(recipe: Recipe) -> tuple[int, int]:
     except UserError:
         return 1, TEXT_TOKENS
     processor = processor_at_hand(recipe)
-    images = max(len(sample.images) for sample in samples)
-    wordy = max(samples, key=lambda sample: len(sample.text or ""))
+    images, wordy = 0, samples[0]
+    for sample in samples:  # each is read from disk, so they are gone through once
+        images = max(images, len(sample.images))
+        wordy = max(wordy, sample, key=lambda one: len(one.text or ""))
     prompt = sample_prompt(wordy, recipe.prompt_template)
     return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 

@@ -33,7 +33,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
     _runs: tuple[list[int], list[int]]
     """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
     _unexpanded: list[list[int]]
-    """Of the distinct ones under vLLM: their tokens with one for each image."""
+    """Of the distinct ones where vLLM runs in this process: their tokens with one for each image."""
     encoded: EncodedImages | None = None
     """The encodings of a round, where vision does not learn."""
 
@@ -55,6 +55,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         ids, images, fields = super()._tokenize_prompts(different)
         if self.use_vllm:
             images = images and [[scaled(image, self.processing_class) for image in row or ()] for row in images]
+        if self.use_vllm and self.vllm_mode == "colocate":
             self._unexpanded = unexpanded(
                 self.processing_class,
                 list(map(prepare_multimodal_messages, different)),
