@@ -97,7 +97,7 @@ class EndpointJudge:
                 for future in as_completed(futures):
                     reply = replies[futures[future]] = future.result()
                     self._keep(futures[future], reply)
-            except BaseException:
+            except BaseException:  # whatever ends it, a signal included: the threads stop too, and it goes on its way
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
