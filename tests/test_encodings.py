@@ -88,3 +88,10 @@ def test_a_model_that_cuts_images_into_tiles_encodes_them_each_time(tmp_path, sc
         for _ in range(2):
             model(**inputs_of(processor, scenes, [0]))
     assert counts == [2, 2]  # the whole picture and one tile
+
+
+def test_tiles_are_cut_as_the_rows_say_which_images_belong_together(tmp_path, scenes):
+    write_checkpoint(TILED, tmp_path)
+    samples = load_samples(scenes, split="train")
+    together = (*samples[0].images, *samples[1].images)
+    assert encode(load(str(tmp_path))[1], [(together, "What is it?")])["batch_num_images"].tolist() == [2]

@@ -165,7 +165,8 @@ def images_once(processor: ProcessorMixin) -> Iterator[None]:
         keys = [(image.info.get(SOURCE, id(image)), settings) for image in flat]
         new = {key: image for key, image in zip(keys, flat, strict=True) if key not in known}
         if new:
-            prepared = whole(list(new.values()), *args, **kwargs)
+            # As they are given where all are new: which images a row has tells some models how to cut them.
+            prepared = whole(images if len(new) == len(flat) else list(new.values()), *args, **kwargs)
             if not prepared.keys() <= PICTURES or not isinstance(prepared["pixel_values"], Tensor):
                 return prepared if len(new) == len(flat) else whole(images, *args, **kwargs)
             pictures = pictures_of_rows({**prepared, "num_images": [1] * len(new)})
