@@ -43,6 +43,7 @@ ORDER = (
         "endpoint",
         "vllm_judge",
         "judging",
+        "start",
     ),
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),

@@ -55,6 +55,10 @@ class ModelBlock(Block):
 
     path: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of weights that do not learn: the base under adapters and the KL reference. `auto` is the checkpoint's.
+
+    Weights that learn are float32 in any case; `grpo.bf16` computes with them in bfloat16.
+    """
     freeze: list[Part] = Field(default_factory=list)
     """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)

@@ -28,6 +28,8 @@ from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
+START = "start.json"
+"""What the start model could do: completions that keep the format, and that name a label of the set."""
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """Empty file that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
