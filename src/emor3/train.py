@@ -41,6 +41,7 @@ from emor3.modeling import (
     save,
     sees_unchanged,
 )
+from emor3.printing import say
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -297,7 +298,7 @@ def _reinforce(
     weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
-            print(callback.time_split())
+            say(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
         start = policy.config._name_or_path
         _save_final(run, merge(policy, start, recipe.model), processor, weights)
@@ -343,7 +344,7 @@ def _calibrate(
     length = trainer.args.max_completion_length
     found = calibrate(judge, trainer.model, processor, chosen, recipe.prompt_template, recipe.thinking, length)
     if found is not None and trainer.accelerator.is_main_process:
-        print(found.line())
+        say(found.line())
         records.write_json(run / JUDGE, asdict(found))
 
 
