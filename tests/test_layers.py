@@ -13,6 +13,7 @@ PACKAGE = Path(emor3.__file__).parent
 ORDER = (
     *("errors", "printing", "signals", "images", "yaml_text", "blocks", "taxonomy", "types"),
     *(
+        "templating",
         "thinking",
         "reflection",
         "rewards",
