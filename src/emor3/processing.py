@@ -55,10 +55,10 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         template = str(kwargs.get("chat_template", *args[:1]))
-        with within_limits(template):
+        with within_limits(template, kind="chat template"):
             made = function(*args, **kwargs)
         for text in made[0] if isinstance(made, tuple) else ():
-            check_length(template, text)
+            check_length(template, text, "chat template")
         return made
 
     return run

@@ -34,7 +34,7 @@ class _TooLongError(BaseException):  # which no template, nor what runs it, take
 
 
 @contextmanager
-def within_limits(template: str, hint: str = "") -> Iterator[None]:
+def within_limits(template: str, *, kind: str = "template", hint: str = "") -> Iterator[None]:
     """Inside, code of a template runs in bounded time and memory.
 
     Raises TemplateFaultError for whatever it does wrong; where that is no lack of either, with the hint.
@@ -43,23 +43,23 @@ def within_limits(template: str, hint: str = "") -> Iterator[None]:
         with _memory(), _time():
             yield
     except _TooLongError:
-        raise _fault(template, f"it takes more than {SECONDS:g} seconds, as a loop that does not end") from None
+        raise _fault(kind, template, f"it takes more than {SECONDS:g} seconds, as a loop that does not end") from None
     except MemoryError:
-        raise _fault(template, f"it takes more than {MEGABYTES} MB of memory") from None
+        raise _fault(kind, template, f"it takes more than {MEGABYTES} MB of memory") from None
     except TemplateFaultError:  # from within these limits within others
         raise
     except FAULTS as error:
-        raise _fault(template, f"{one_line(str(error)) or type(error).__name__}{hint}") from None
+        raise _fault(kind, template, f"{one_line(str(error)) or type(error).__name__}{hint}") from None
 
 
-def check_length(template: str, filled: str) -> None:
+def check_length(template: str, filled: str, kind: str = "template") -> None:
     """Raise TemplateFaultError where a template made more than any model reads."""
     if len(filled) > LONGEST:
-        raise _fault(template, f"it makes {len(filled):,} characters, of at most {LONGEST:,}")
+        raise _fault(kind, template, f"it makes {len(filled):,} characters, of at most {LONGEST:,}")
 
 
-def _fault(template: str, reason: str) -> TemplateFaultError:
-    return TemplateFaultError(f"template {template[:40]!r}… cannot be filled: {reason}")
+def _fault(kind: str, template: str, reason: str) -> TemplateFaultError:
+    return TemplateFaultError(f"{kind} {template[:40]!r}… cannot be filled: {reason}")
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def render(template: str, **values: str | None) -> str:
     """
     from emor3.templating import check_length, within_limits  # here, so that parsing alone does not pay for Jinja
 
-    with within_limits(template, f"; it may use {', '.join(values)}"):
+    with within_limits(template, hint=f"; it may use {', '.join(values)}"):
         filled = _compile(template).render(**values)
     check_length(template, filled)
     return filled
