@@ -16,6 +16,7 @@ from emor3 import cli
 from emor3.errors import one_line, printable
 from emor3.printing import console, say, show
 from emor3.progress import DESCRIPTION
+from emor3.signals import tell
 
 PACKAGE = Path(emor3.__file__).parent
 CLEAR, RIGHT_TO_LEFT = "\x1b[2J", "\u202e"
@@ -38,6 +39,11 @@ def test_a_text_is_said_escaped_on_either_stream(capsys):
     say(HOSTILE, error=True)
     told = capsys.readouterr()
     assert told.out == told.err == printable(HOSTILE) + "\n"
+
+
+def test_the_line_that_a_signal_leaves_is_escaped(capfd):
+    tell(f"resume with {HOSTILE}")
+    assert capfd.readouterr().err == f"resume with {printable(HOSTILE)}\n"
 
 
 def test_titles_headings_and_cells_of_a_table_are_only_texts(capsys):
