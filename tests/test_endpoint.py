@@ -261,6 +261,19 @@ def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path):
             judge_at("http://127.0.0.1:9/v1", cache=str(folder))
 
 
+@pytest.mark.parametrize(
+    "harm",
+    ["DROP TABLE replies", "UPDATE replies SET probabilities = '{'", "PRAGMA query_only = 1"],
+    ids=["damaged", "a row that is no JSON", "not to be written"],
+)
+def test_a_cache_that_fails_in_a_run_is_a_users_error(serve, tmp_path, harm):
+    judge = judge_at(serve(always(200, completion("joy"))).url, cache=str(tmp_path))
+    judge.answer(texts(1))
+    judge._cache.execute(harm)
+    with pytest.raises(UserError, match=r"judge\.endpoint\.cache: cannot use .*replies\.sqlite"):
+        judge.answer(texts(2))
+
+
 # --- a server that fails ---------------------------------------------------------------------------------------------
 
 

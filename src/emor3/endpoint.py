@@ -15,8 +15,9 @@ import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,6 +42,7 @@ MOST_SHOWN = 300
 """Characters of a refusal that are quoted."""
 ROUNDING = 1e-3
 """A log-probability this far above 0 is a rounded one of certainty; one further is none."""
+CACHE = "replies.sqlite"
 WINDOW = 100
 """The share of errors is that among so many questions in a row, so that small batches do not stop a run."""
 
@@ -213,15 +215,17 @@ class EndpointJudge:
         ).hexdigest()
 
     def _recall(self, key: str) -> Reply | None:
-        row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Reply(row[0], json.loads(row[1]))
+        with _usable(self.settings.cache):
+            row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Reply(row[0], json.loads(row[1]))
 
     def _keep(self, key: str, reply: Reply) -> None:
         """Cache a reply or count an error. Raises UserError once errors pass their share."""
         self._recent.append(reply.error is not None)
         if reply.error is None:
             row = (key, reply.text, json.dumps(reply.probabilities))
-            self._cache.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
+            with _usable(self.settings.cache):
+                self._cache.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
         elif (errors := sum(self._recent)) > self.settings.max_error_share * WINDOW:
             raise UserError(
                 f"the judge at {self.settings.base_url} failed on {errors} of the last {len(self._recent)} questions "
@@ -271,15 +275,23 @@ def _is_loopback(host: str) -> bool:
 
 def _open_cache(folder: str | None) -> sqlite3.Connection:
     """The table of replies, which several processes may share; in memory without a folder."""
-    path = ":memory:" if folder is None else Path(folder) / "replies.sqlite"
-    try:
+    with _usable(folder):
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
+        path = ":memory:" if folder is None else Path(folder) / CACHE
         cache = sqlite3.connect(path, timeout=60, isolation_level=None)
         cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT, probabilities TEXT)")
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(f"judge.endpoint.cache: cannot use {path} ({error}): name a folder to write to") from None
     return cache
+
+
+@contextmanager
+def _usable(folder: str | None) -> Iterator[None]:
+    """Raise UserError where the cache is damaged, its disk is full or it cannot be written."""
+    try:
+        yield
+    except (OSError, ValueError, sqlite3.Error) as error:
+        path = Path(folder or ".") / CACHE
+        raise UserError(f"judge.endpoint.cache: cannot use {path} ({error}): name a folder to write to") from None
 
 
 def _digest(path: str) -> str:
