@@ -11,8 +11,9 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "signals", "images", "yaml_text", "blocks", "taxonomy", "types"),
+    *("errors", "cells", "printing", "signals", "images", "yaml_text", "blocks", "taxonomy", "types"),
     *(
+        "templating",
         "thinking",
         "reflection",
         "rewards",

@@ -124,7 +124,7 @@ class EndpointBlock(Block):
     model: str
     """The model's name on the server."""
     timeout: float = Field(60.0, gt=0)
-    """Seconds for one try."""
+    """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""
     retries: int = Field(4, ge=0)
     """Further tries after a time-out, a lost connection, a rate limit or a server's error, each after a longer wait."""
     concurrency: int = Field(8, ge=1)

@@ -24,6 +24,7 @@ from emor3.blocks import describe_fault
 from emor3.changes import MAX_STEPS, changes
 from emor3.config import Recipe
 from emor3.errors import UserError
+from emor3.printing import say
 from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
@@ -76,7 +77,7 @@ def _check_changes(run: Path, config: dict[str, Any]) -> None:
             "use another --output"
         )
     if found:
-        print(f"resumed with {', '.join(map(str, found))}")
+        say(f"resumed with {', '.join(map(str, found))}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

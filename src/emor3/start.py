@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
+from emor3.printing import say
 from emor3.rewards import predicted_label
 from emor3.types import EmotionalThought, Sample
 
@@ -110,7 +111,7 @@ class MovingWeights(TrainerCallback):  # type: ignore[misc]
         self.unmoved = same / sum(sizes[name] for name in self._start)
         self._start.clear()
         if self.unmoved > 0.5 and state.is_world_process_zero:
-            print(
+            say(
                 f"warning: {self.unmoved:.0%} of the trained weights did not change in {self._updates} updates: "
                 f"raise grpo.learning_rate ({args.learning_rate:g}), updates this small are lost in rounding"
             )

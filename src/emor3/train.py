@@ -41,6 +41,7 @@ from emor3.modeling import (
     save,
     sees_unchanged,
 )
+from emor3.printing import say
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS, START
@@ -307,7 +308,7 @@ def _reinforce(
     weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
-            print(callback.time_split())
+            say(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
         start = policy.config._name_or_path
         _save_final(run, merge(policy, start, recipe.model), processor, weights)
@@ -365,12 +366,12 @@ def _try_before_start(
     found = calibrate(judge, chosen, thoughts) if asks else None
     if not trainer.accelerator.is_main_process:
         return
-    print(figures.line())
+    say(figures.line())
     if found is not None:
-        print(found.line())
+        say(found.line())
         records.write_json(run / JUDGE, asdict(found))
     elif asks:
-        print("judge: not tried, the start model gave no two different descriptions that it could judge")
+        say("judge: not tried, the start model gave no two different descriptions that it could judge")
     records.write_json(run / START, asdict(figures))
 
 
