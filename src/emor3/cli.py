@@ -32,6 +32,7 @@ from emor3.cli_common import (
     Template,
     hide_loading_bars,
     print_error,
+    refuse_idle,
     show,
 )
 from emor3.cli_data import data_app
@@ -99,6 +100,8 @@ def train(
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.config import load_recipe
 
+    if resume and overwrite:
+        raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
     settings = [*(overrides or []), *([f"output_dir={json.dumps(str(output))}"] if output else [])]
     loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
@@ -109,6 +112,7 @@ def train(
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
     ] = None,
@@ -141,10 +145,12 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on labelled images.
 
-    Prints a table and writes predictions.jsonl and results.json to the output folder.
+    Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. With --from,
+    figures are written over those of the saved evaluation, or beside a copy of it in --output.
     """
     if saved is not None:
-        _evaluate_again(saved)
+        refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
+        _evaluate_again(saved, output)
         return
     if reflect and samples == 0:
         raise UserError("--reflect weighs sampled answers: say how many with --samples")
@@ -175,21 +181,26 @@ def evaluate(
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
-def _evaluate_again(path: Path) -> None:
+def _evaluate_again(path: Path, output: Path | None) -> None:
+    from emor3.evaluate import fresh_folder
     from emor3.figures import results, results_table, summarise
-    from emor3.predictions import RESULTS, read_evaluation
+    from emor3.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.records import write_json
 
     evaluation = read_evaluation(path)
+    folder = evaluation.folder
+    if output is not None:
+        folder = copy_evaluation(folder, fresh_folder(output, "evaluation"))
     evaluations = [
         summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
     ]
-    write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
+    write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
-    print(f"written to: {evaluation.folder / RESULTS}")
+    print(f"written to: {folder / RESULTS}")
 
 
 def predict(
+    context: typer.Context,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
     model: Model,
     labels: Labels = None,
@@ -213,6 +224,10 @@ def predict(
     For every image, in order: the label, the three steps, and what the reflection says of them, with probabilities. An
     image that cannot be read fails alone; the status then is 1.
     """
+    if reflect:
+        refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
+    else:
+        refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
     from emor3 import predict as prediction
     from emor3.evaluate import EvaluationSettings, load_candidate
 
@@ -289,6 +304,9 @@ def quickstart(
     Evaluates the embedded base, trains it on drawn scenes (a few minutes on two cores), evaluates it again in and out
     of domain, and tells what changed, with intervals and paired tests.
     """
+    for option, key in (("--seed", "seed"), ("--output", "output_dir")):
+        if any(override.startswith(f"{key}=") for override in overrides or []):
+            raise UserError(f"--set {key}=… does nothing here: give {option}")
     from emor3.quickstart import run_quickstart
 
     hide_loading_bars()

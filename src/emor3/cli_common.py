@@ -1,6 +1,7 @@
 """What the commands share: options of one meaning and name, tables, and one line for a person's mistake."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,14 @@ def show(table: "Table") -> None:
     from rich.console import Console
 
     Console(markup=False, highlight=False).print(table)
+
+
+def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:
+    """Raise UserError if an option was given that does nothing here: a person who gave it expects that it counts."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if parameter.name in idle and given is not None and given.name == "COMMANDLINE":
+            raise UserError(f"{parameter.opts[0]} does nothing {circumstance}: leave it out")
 
 
 def print_error(error: UserError) -> None:

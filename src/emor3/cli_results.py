@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import show
+from emor3.cli_common import refuse_idle, show
 from emor3.signals import Stopped
 
 
@@ -56,6 +56,7 @@ def compare(
 
 
 def report(
+    context: typer.Context,
     paths: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
     ],
@@ -69,6 +70,8 @@ def report(
 
     Ends with status 1 if anything had to be left out.
     """
+    if not watch:
+        refuse_idle(context, "without --watch", ["every"])
     from emor3 import report as page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
