@@ -122,6 +122,7 @@ def evaluation_head(
     return {
         "version": VERSION,
         "model": candidate.path,
+        "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
         "settings": asdict(settings),
         "environment": environment_stamp(),
