@@ -35,6 +35,7 @@ ORDER = (
     *(
         "sharding",
         "modeling",
+        "adapters",
         "prefixes",
         "encodings",
         "blank",

@@ -157,6 +157,10 @@ def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
     assert not (run / "cold_start").exists()  # the recipe has none
 
 
+def test_no_model_card_of_another_library_lies_in_a_run(run):
+    assert list(run.rglob("README.md")) == []
+
+
 def test_settings_and_environment_are_stamped(run):
     config = json.loads((run / "config.json").read_text())
     assert config["grpo"]["beta"] == 0.1
@@ -365,6 +369,7 @@ def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes,
     run = run_of(tmp_path, scenes, "embedded", model=model, grpo=LEARNING | {"learning_rate": 1e-2})
     checkpoint = run / "checkpoints" / "checkpoint-2"
     base, processor = load("embedded")
+    assert list(run.rglob("README.md")) == []  # peft's beside its adapters
     before, after = base.state_dict(), load(str(run / "final"))[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed

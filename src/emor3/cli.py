@@ -30,7 +30,6 @@ from emor3.cli_common import (
     Seed,
     Temperature,
     Template,
-    hide_loading_bars,
     print_error,
     refuse_idle,
     show,
@@ -106,7 +105,6 @@ def train(
     loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
 
-    hide_loading_bars()
     run = run_training(loaded, resume=resume, overwrite=overwrite)
     print(f"run directory: {run}")
 
@@ -160,7 +158,6 @@ def evaluate(
     from emor3.figures import results_table
 
     folder = evaluation.fresh_folder(output, "evaluation")
-    hide_loading_bars()
     candidate = evaluation.load_candidate(model, judge)
     settings = evaluation.EvaluationSettings(
         split=None if split == "all" else split,
@@ -201,7 +198,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 
 def predict(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; of a folder all images in it.")],
     model: Model,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
@@ -231,7 +228,7 @@ def predict(
     from emor3 import predict as prediction
     from emor3.evaluate import EvaluationSettings, load_candidate
 
-    hide_loading_bars()
+    pictures = prediction.pictures_of(images)
     candidate = load_candidate(model, judge)
     settings = EvaluationSettings(
         temperature=temperature,
@@ -245,10 +242,10 @@ def predict(
     )
     label_set = prediction.choose_labels(candidate, labels)
     failed = False
-    for image, outcome in prediction.predict(candidate, images, label_set, settings, abstain_below):
+    for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
         if as_json:
-            print(json.dumps(prediction.outcome_row(image, outcome)))
+            print(json.dumps(prediction.outcome_row(str(image), outcome)))
         elif isinstance(outcome, UserError):
             print_error(outcome)
         else:
@@ -309,7 +306,6 @@ def quickstart(
             raise UserError(f"--set {key}=… does nothing here: give {option}")
     from emor3.quickstart import run_quickstart
 
-    hide_loading_bars()
     run_quickstart(seed, output, limit, overrides or [])
 
 

@@ -59,12 +59,3 @@ def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]
 
 def print_error(error: UserError) -> None:
     print("error: " + one_line(str(error)), file=sys.stderr)
-
-
-def hide_loading_bars() -> None:
-    """Keep the bars that transformers draws while it loads weights off the output; downloads still show theirs."""
-    import huggingface_hub.utils
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
