@@ -18,6 +18,7 @@ ORDER = (
         "rewards",
         "canaries",
         "reflective",
+        "score_format",
         "scoring",
         "uncertainty",
         "metrics",
