@@ -19,7 +19,8 @@ from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Refl
 def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None = None) -> Iterator[dict[str, Any]]:
     """One result for every line of the file, in order, in the keys that `score_format` tells.
 
-    {"id", "error"} for a row that cannot be scored. The judge is asked about rows without saved replies. Raises UserError where the file cannot be read.
+    {"id", "error"} for a row that cannot be scored. The judge is asked about rows without saved replies.
+    Raises UserError where the file cannot be read.
     """
     try:
         with open(path, "rb") as lines:
