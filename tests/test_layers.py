@@ -50,7 +50,7 @@ ORDER = (
     *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
-    *("export", "doctor", "needs"),
+    *("export", "doctor", "needs", "reference"),
     *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
 )
 PURE = ORDER[: ORDER.index("processing")]
