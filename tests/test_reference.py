@@ -1,7 +1,7 @@
 """Every setting and every key of a written file is told on the reference page, and the page is up to date."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -9,11 +9,22 @@ import pytest
 from emor3 import metrics
 from emor3.config import Recipe
 from emor3.figures import DISTANCES, FIGURES
+from emor3.importers.catalogue import Imported
 from emor3.judging import Calibration
 from emor3.plan import Plan
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
+from emor3.quickstart import summary
 from emor3.records import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
-from emor3.reference import ENVIRONMENT_KEYS, EVALUATION_FILES, RUN_FILES, TABLE_KEYS, page, undescribed
+from emor3.reference import (
+    ENVIRONMENT_KEYS,
+    EVALUATION_FILES,
+    IMPORT_KEYS,
+    QUICKSTART_KEYS,
+    RUN_FILES,
+    TABLE_KEYS,
+    page,
+    undescribed,
+)
 from made_up import prediction, save_evaluation
 from test_report import TABLE_HEAD, rollout
 
@@ -49,6 +60,8 @@ def test_the_records_of_a_run_hold_what_the_page_tells():
     assert list(rollout(1, 0, "joy")) == list(RUN_FILES[ROLLOUTS])
     assert list(environment_stamp()) == list(ENVIRONMENT_KEYS) == list(RUN_FILES[ENVIRONMENT])
     assert list(asdict(Calibration(0.5, 0.5, 0.5, 1))) == list(RUN_FILES[JUDGE])
+    assert list(summary(0, "judge", 1.0, [])) == list(QUICKSTART_KEYS)
+    assert [field.name for field in fields(Imported)] == list(IMPORT_KEYS)
     assert TABLE_HEAD.split(",") == list(TABLE_KEYS)
 
 

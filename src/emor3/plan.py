@@ -35,7 +35,7 @@ class EvaluationBlock(Block):
 class QuickBlock(Block):
     """What `--quick` leaves of the plan."""
 
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
     """Seeds that are left."""
     methods: list[str]
     """Methods that are left."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from emor3.config import Recipe
 from emor3.figures import DISTANCES, FIGURES, markdown_table
+from emor3.importers.catalogue import RECORD
 from emor3.plan import Plan
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS
@@ -43,7 +44,7 @@ REASONING_KEYS = {
 RUN_FILES: Mapping[str, Mapping[str, str]] = {
     ENVIRONMENT: ENVIRONMENT_KEYS,
     JUDGE: {
-        "auc": "0.5 to 1: how well the judge tells an image's own description from another one's, before step 1",
+        "auc": "0 to 1, by chance 0.5: how well the judge tells an image's own description from another one's",
         "yes_own": "mean share of yes on own descriptions, 0 to 1",
         "yes_swapped": "the same on descriptions of other images",
         "n": "images that it was tried on",
@@ -132,10 +133,17 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
 
 FOLDERS = {
     CONFIG: "the recipe with every setting as it was used (settings of a recipe, above)",
-    f"{CHECKPOINTS}/": "`checkpoint-N` after step N: the policy (LoRA: adapters) and what a resumed run needs",
+    f"{CHECKPOINTS}/": "`checkpoint-N` after step N: the policy (LoRA: adapters) and what a resumed run needs; "
+    "`judge_ema.safetensors` is the moving average that judges",
     f"{COLD_START}/": "the policy after the cold start, in Hugging Face format; only if the recipe has one",
     f"{FINAL}/": "the trained policy, in Hugging Face format, adapters merged",
 }
+
+UNANSWERED = (
+    "A sample of which no sampled answer can be read is wrong in `leading_accuracy`, counted in `unanswered`, has "
+    "confidence 0 in `expected_calibration_error` and `risk_coverage_area`, 1 in `brier`, and no part in distances to "
+    "votes (their `n` tells how many have)."
+)
 
 TABLE_KEYS = {
     "figure": "accuracy, or a figure of the reasoning",
@@ -152,6 +160,26 @@ TABLE_KEYS = {
 }
 
 
+QUICKSTART_KEYS = {
+    "seed": "of the run",
+    "judge": "checkpoint that judged both evaluations",
+    "seconds": "from start to table",
+    "environment": f"as `{ENVIRONMENT}`",
+    "outcomes": f"for each data set and decoding: figures `before` and `after` training ({ESTIMATE}), and paired tests",
+}
+IMPORT_KEYS = {
+    "set": "name of the data set",
+    "source": "where it lay",
+    "policy": "label policy",
+    "labels": "name of the label set, or `from the data`",
+    "split": "whose split it is",
+    "rows": "number of rows by split and label",
+    "dropped": "each entry that became no row, and why",
+    "manifest_sha256": "of metadata.jsonl",
+    "emor3": "version of emor3",
+}
+
+
 def page() -> str:
     """The reference page as Markdown."""
     parts = [
@@ -165,10 +193,14 @@ def page() -> str:
         *_files(RUN_FILES),
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
-        f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n",
+        f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
         markdown_table(("figure", "as tables call it"), _figures()),
-        f"## `{TABLE}` of a reproduction\n",
+        f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
         _keys(TABLE_KEYS),
+        f"## `{RESULTS}` of `emor3 quickstart`\n",
+        _keys(QUICKSTART_KEYS),
+        f"## `{RECORD}` of `emor3 data import`\n",
+        _keys(IMPORT_KEYS),
         "## `emor3 score`\n\nA line of its file:\n",
         _keys(ROW),
         "A line that it prints:\n",
