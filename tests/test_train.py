@@ -38,6 +38,7 @@ from emor3.judges import InStepJudge
 from emor3.modeling import load, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import latest_checkpoint, read_jsonl
+from emor3.reference import RUN_FILES, undescribed
 from emor3.rewards import RewardSettings, score
 from emor3.taxonomy import MIKELS8
 from emor3.thinking import parse
@@ -155,6 +156,15 @@ def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
         assert type(load_processor(str(folder))).__name__ == "Qwen2_5_VLProcessor"
     assert not same(weights_of(run / "final"), weights_of(run / "checkpoints" / "checkpoint-1"))
     assert not (run / "cold_start").exists()  # the recipe has none
+
+
+def test_every_figure_of_a_step_is_on_the_reference_page(run):
+    rows = list(read_jsonl(run / "metrics.jsonl"))
+    assert [undescribed(row, RUN_FILES["metrics.jsonl"]) for row in rows] == [[], []]
+
+
+def test_no_model_card_of_another_library_lies_in_a_run(run):
+    assert list(run.rglob("README.md")) == []
 
 
 def test_settings_and_environment_are_stamped(run):
@@ -367,6 +377,7 @@ def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes,
     run = run_of(tmp_path, scenes, "embedded", model=model, grpo=LEARNING | {"learning_rate": 1e-2})
     checkpoint = run / "checkpoints" / "checkpoint-2"
     base, processor = load("embedded")
+    assert list(run.rglob("README.md")) == []  # peft's beside its adapters
     before, after = base.state_dict(), load(str(run / "final"))[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed

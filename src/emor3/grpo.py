@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -212,6 +213,14 @@ class EmoTrainer(SharedPromptTrainer):
         self._equal_groups = torch.empty(0)
         super().__init__(*args, **kwargs)
         learn_in_float32(self.model)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint without the blank card that peft puts beside adapters."""
+        super()._save(output_dir, *args, **kwargs)
+        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""

@@ -45,6 +45,7 @@ class RewardSettings(Block):
     coherence: bool = True
     """Whether R_RER holds emotional coherence."""
     formula: Formula = "paper"
+    """How parts become one reward: as in the paper, or as the authors' released code pays it."""
     soft: bool = False
     """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
     contrastive: int = 2
