@@ -45,11 +45,11 @@ ORDER = (
         "judging",
     ),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
+    *("groups", "dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),
-    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
+    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )
 PURE = ORDER[: ORDER.index("processing")]
 
