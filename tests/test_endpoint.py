@@ -421,11 +421,18 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [row["reflection"]["consistency"]["verdict"] for row in rows] == ["refuted", "error", "refuted", "supported"]
-    assert [row["parts"]["consistency"] for row in rows] == [0, None, 0, 1]
+    assert [row["parts"]["consistency"] for row in rows] == [None, None, 0, 1]  # what trained
+    accuracy = [row["parts"]["accuracy"] for row in rows]
+    assert sum(accuracy) == 0
+    # nothing for format, and 0.05 for each reflection that supports
+    supported = [row["reflection"]["coherence"]["verdict"] == "supported" for row in rows]
+    rewards = [0.05 * read for read in supported[:3]] + [0.05 * supported[3] + 0.05]
+    assert [row["reward"] for row in rows] == pytest.approx(rewards)
     metrics = next(iter(read_jsonl(run / "metrics.jsonl")))
     assert metrics["judge/errors"] == 0.25  # 1 of 4 completions
     # (0 + 1) / 2 in the second group; with the first group's dog it would be (0 + 0 + 1) / 3
     assert metrics["rewards/consistency/mean"] == 0.5
+    assert metrics["reward"] == pytest.approx(sum(rewards) / 4)
 
 
 @pytest.mark.parametrize("judge", [{"model": "endpoint"}, {"endpoint": {"base_url": "http://localhost", "model": "m"}}])
