@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,17 +39,20 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
             assert (together_text == "") == (rank == 0)  # rank 0 was made to stop at once, rank 1 never
 
 
-def launch_training(folder, data, layout, *flags, **changes):
+def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes):
     """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
+    if layout == "zero3":
+        pytest.importorskip("deepspeed")
     processes = 1 if layout == "alone" else 2
     recipe = {
         "output_dir": str(folder / layout),
         "model": {"path": "embedded"},
         "data": {"train": data, "limit": 3},  # 2 prompts a step, one a process: the second step begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
+        "reward": reward or {},
         "cold_start": {"samples": 2, "steps": 2, "batch_size": 2 // processes, "learning_rate": 1e-5},
         "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
-        | {"per_device_train_batch_size": 8 // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}
+        | {"per_device_train_batch_size": rows // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}
         | changes,
     }
     path = folder / f"{layout}.yaml"
@@ -71,13 +73,13 @@ def launch_training(folder, data, layout, *flags, **changes):
     return folder / layout
 
 
-def assert_trained_alike(one, two):
+def assert_trained_alike(one, two, rows=8):
     """The same rollouts, figures and weights, up to the rounding of sums in another order."""
     rollouts = [
         [[row[key] for key in ("step", "group", "sample", "completion", "parts", "reward")] for row in read_jsonl(path)]
         for path in (one / "rollouts.jsonl", two / "rollouts.jsonl")
     ]
-    assert len(rollouts[0]) == 3 * 8
+    assert len(rollouts[0]) == 3 * rows
     assert rollouts[0] == rollouts[1]
     for alone, together in zip(read_jsonl(one / "metrics.jsonl"), read_jsonl(two / "metrics.jsonl"), strict=True):
         names = [name for name in alone if name in ("loss", "grad_norm", "kl") or name.startswith("reward")]
@@ -101,8 +103,6 @@ def trained_alone(tmp_path_factory, scenes):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
 def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes, trained_alone, layout):
-    if layout == "zero3":
-        pytest.importorskip("deepspeed")
     one, two = trained_alone, launch_training(tmp_path, scenes, layout)
     assert_trained_alike(one, two)
     for run in (one, two):  # a process has one image, and asks about that of the other one
@@ -120,12 +120,29 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_
 
 
 @pytest.mark.slow
-def test_rows_without_images_train_where_in_each_step_only_the_other_process_has_one(tmp_path):
-    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+def test_groups_that_straddle_two_processes_train_as_on_one(tmp_path, scenes):
+    # Two processes with six rows each and groups of four: the second of three groups lies on both.
+    one, two = (launch_training(tmp_path, scenes, name, rows=12, reward={"votes": 0.2}) for name in ("alone", "ddp"))
+    assert_trained_alike(one, two, rows=12)
+    assert len({row["parts"]["votes"] for row in read_jsonl(one / "rollouts.jsonl")}) > 3
+
+
+@pytest.fixture(scope="module")
+def text_and_image(tmp_path_factory):
+    """A folder with a row without an image and one with one, which stand in each step, and a run on it alone."""
+    folder = tmp_path_factory.mktemp("text_and_image")
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
     rows = [{"id": "fog", "text": "Fog over the town.", "label": "joy"}, {"file_name": "a.png", "label": "fear"}]
-    data = write_rows(tmp_path, rows)  # both in each step
-    one = launch_training(tmp_path, data, "alone")
-    assert_trained_alike(one, launch_training(tmp_path, data, "ddp"))
-    assert_trained_alike(one, launch_training(tmp_path, data, "fsdp2", gradient_checkpointing=False))
-    if find_spec("deepspeed"):
-        assert_trained_alike(one, launch_training(tmp_path, data, "zero3"))
+    data = write_rows(folder, rows)
+    return data, launch_training(folder, data, "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "changes"), [("ddp", {}), ("fsdp2", {"gradient_checkpointing": False}), ("zero3", {})]
+)
+def test_rows_without_images_train_where_in_each_step_only_the_other_process_has_one(
+    tmp_path, text_and_image, layout, changes
+):
+    data, alone = text_and_image
+    assert_trained_alike(alone, launch_training(tmp_path, data, layout, **changes))
