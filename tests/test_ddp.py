@@ -17,6 +17,7 @@ from emor3.data import load_samples
 from emor3.modeling import resolve_checkpoint
 from emor3.records import read_jsonl
 from rows import write_rows
+from waiting import HANGS
 
 
 @pytest.mark.slow
@@ -25,7 +26,7 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(Path(__file__).with_name("sharded_judges.py")), random_checkpoint, image, str(tmp_path)]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=100, check=False)
+    done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     for rank, counts in enumerate([[1, 4, 0], [3, 0, 0]]):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
@@ -68,7 +69,7 @@ def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes
     script = [str(Path(__file__).with_name("launched_training.py")), "train", str(path), *flags]
     env = os.environ | {"ACCELERATE_USE_CPU": str(layout != "zero3"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, *script]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     return folder / layout
 

@@ -59,8 +59,8 @@ def test_the_start_model_judges_in_training(tmp_path, scenes, random_checkpoint)
 def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp_path, scenes):
     judge = {"model": "ema", "ema_decay": 0.75}
     run = run_of(tmp_path, scenes, "embedded", judge=judge, grpo=LEARNING)
-    start = dict(load("embedded")[0].named_parameters())
-    first, second = (weights_of(run / "checkpoints" / f"checkpoint-{step}") for step in (1, 2))
+    checkpoints = [str(run / "checkpoints" / f"checkpoint-{step}") for step in (1, 2)]
+    start, first, second = (dict(load(path)[0].named_parameters()) for path in ("embedded", *checkpoints))
     average = load_file(run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors")
     for name, value in average.items():
         expected = 0.75 * (0.75 * start[name] + 0.25 * first[name]) + 0.25 * second[name]

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +52,7 @@ from emor3.train import (
     training_order,
 )
 from emor3.types import Finding, Reflection, Verdict
+from waiting import HANGS, wait_until
 
 GRPO = {
     "max_steps": 2,
@@ -206,7 +206,11 @@ def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_r
     frugal = {"grpo": LEARNING | {"gradient_checkpointing": False}, "judge": {"batch_size": 1}}
     resumed = train(load_recipe(write_recipe(tmp_path, scenes, "embedded", **frugal)), resume=True)
     assert completions_of(resumed) == completions_of(run)
-    torch.testing.assert_close(weights_of(resumed / "final"), weights_of(run / "final"), atol=1e-5, rtol=0)
+    # By their norms: single weights whose gradient is rounding alone move as far as others, thanks to Adam.
+    start = weights_of(run / "checkpoints" / "checkpoint-1")
+    wanted, found = weights_of(run / "final"), weights_of(resumed / "final")
+    moved, apart = (sum(float((wanted[n] - other[n]).square().sum()) for n in wanted) for other in (start, found))
+    assert apart**0.5 < moved**0.5 / 50
 
 
 # --- settings reach what they set -------------------------------------------------------------------------------------
@@ -436,9 +440,11 @@ def test_placeholders_are_never_sampled_in_training_even_by_a_policy_that_wants_
 def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothing(
     tmp_path, scenes, random_checkpoint, monkeypatch
 ):
-    # 0.8 + 0.1 + 0.05 in float32: TRL alone leaves a rest in the mean of eight of them.
-    constant = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 0.0}
-    monkeypatch.setattr(PartReward, "__call__", lambda self, completions, **_: [constant[self.part]] * len(completions))
+    # Equal but for the last digits of one, as sums of equal parts may be: TRL alone makes an advantage of the rest.
+    def pay(self, completions, **_):
+        return [1.0 + 2.0**-21, *[1.0] * (len(completions) - 1)]
+
+    monkeypatch.setattr(PartReward, "__call__", pay)
     batches = batches_of(monkeypatch)
     for name, threshold in (("ours", EQUAL), ("trl", -1.0)):
         folder = tmp_path / name
@@ -674,14 +680,12 @@ def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path, scenes):
     train(load_recipe(whole / "recipe.yaml"))
     step = random.SystemRandom().randint(1, 3)
     process = start(killed / "recipe.yaml")
-    deadline = time.monotonic() + 120
     metrics = killed / "run" / "metrics.jsonl"
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") >= step):
-        time.sleep(0.02)
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= step, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "run" / "final").exists()
-    out, err = start(killed / "recipe.yaml", "--resume").communicate(timeout=200)
+    out, err = start(killed / "recipe.yaml", "--resume").communicate(timeout=HANGS)
     assert "time per step: " in out, err
     assert "FutureWarning" not in err
     assert same(weights_of(whole / "run" / "final"), weights_of(killed / "run" / "final")), f"killed at step {step}"
@@ -705,7 +709,7 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
             command = [sys.executable, *launcher, "emor3.cli", "train", str(recipe)]
             env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
             assert done.returncode == 0, done.stderr
         rows[name] = list(read_jsonl(folder / "run" / "rollouts.jsonl"))
         metrics = next(read_jsonl(folder / "run" / "metrics.jsonl"))
