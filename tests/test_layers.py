@@ -49,11 +49,11 @@ ORDER = (
         "start",
     ),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
+    *("groups", "dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs", "reference"),
-    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
+    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )
 PURE = ORDER[: ORDER.index("processing")]
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +19,7 @@ from emor3.records import METRICS, append_jsonl
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
+from waiting import HANGS, wait_until
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
@@ -257,14 +257,12 @@ def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_st
     plan = tiny_plan(tmp_path, scenes, random_checkpoint)
     process = call(plan)
     first = tmp_path / "out" / "vanilla" / "evaluation" / RESULTS
-    deadline = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(first.exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = first.stat().st_mtime_ns
     again = call(plan)
-    out, err = again.communicate(timeout=240)
+    out, err = again.communicate(timeout=HANGS)
     assert again.returncode == 1
     assert first.stat().st_mtime_ns == before  # not repeated
     assert "failed" in err

@@ -252,6 +252,20 @@ def vote_values(answers: Sequence[str | None], votes: Mapping[str, float]) -> li
     ]
 
 
+def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: RewardSettings) -> list[RewardBreakdown]:
+    """A group's rewards, without the parts that failed for one of its completions for all of them.
+
+    Completions are compared inside their group, so a part that only some have would count against the others.
+    """
+    paid = {name: weight for name, weight in weights(settings).items() if weight > 0}
+    failed = {name for name in paid if any(breakdown.parts[name] is None for breakdown in breakdowns)}
+    left = {name: weight for name, weight in paid.items() if name not in failed}
+    return [
+        RewardBreakdown(_total(parts, left), parts)
+        for parts in ({**breakdown.parts, **dict.fromkeys(failed)} for breakdown in breakdowns)
+    ]
+
+
 def with_votes(breakdowns: Sequence[RewardBreakdown], values: Sequence[float], weight: float) -> list[RewardBreakdown]:
     """The group's rewards with the part for human votes."""
     return [
