@@ -105,12 +105,12 @@ def _set_aside(run: Path) -> None:
     If the run is itself one that replaces another and got nowhere yet, it is removed, and the other stays aside. The
     recipe goes first into the folder aside and last when removed: so a kill in between can be told.
     """
-    aside = run / REPLACED
-    if latest_checkpoint(run) or (run / FINAL).is_dir():
+    aside, begun = run / REPLACED, (run / CONFIG).is_file()
+    if begun and (latest_checkpoint(run) or (run / FINAL).is_dir()):
         drop_replaced(run)
     found = [path for path in run.iterdir() if path.name not in (LOCK, REPLACED)]
     found.sort(key=lambda path: path.name != CONFIG)
-    if aside.is_dir() and (run / CONFIG).is_file():
+    if begun and aside.is_dir():
         for path in reversed(found):
             _remove(path)
         return
