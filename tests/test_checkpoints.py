@@ -201,10 +201,11 @@ def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
     assert {path.name for path in (made / REPLACED).iterdir()} == {"config.json", "metrics.jsonl", "checkpoints"}
 
 
-def test_a_config_that_is_no_object_is_one_line(tmp_path):
-    (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(UserError, match=r"config\.json holds no JSON object"):
-        records.prepare_run(recipe_of(tmp_path), resume=True, overwrite=False)
+@pytest.mark.parametrize("content", [b"[1]", b"{}", b"\xff", b"", b'{"grpo": [1]}', b'{"model": null}', b"null"])
+def test_whatever_a_runs_config_holds_resume_tells_it_on_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json|cannot resume"):
+        records.prepare_run(recipe_of(tmp_path, grpo={"max_steps": 1}), resume=True, overwrite=False)
 
 
 # --- trained ----------------------------------------------------------------------------------------------------------

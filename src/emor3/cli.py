@@ -95,7 +95,10 @@ def train(
         int | None,
         typer.Option(min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the run in the output folder, once the new one has a checkpoint."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
     ] = None,
