@@ -66,9 +66,11 @@ def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path, monkeypat
 
 def test_a_folder_in_which_nothing_was_written_is_gone_again_and_one_that_was_there_stays(tmp_path):
     (tmp_path / "there").mkdir()
-    for name in ("there", "new"):
+    for name in ("there", "new", "above/new"):
         with held(tmp_path / name):
             assert (tmp_path / name).is_dir()
+    with name_held(tmp_path / "above" / "new"):
+        assert not (tmp_path / "above" / "new").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 

@@ -22,34 +22,39 @@ def held(folder: Path, patience: float | None = None) -> Iterator[None]:
 
     Raises UserError where another process holds it for longer than `patience`, or it cannot be written to.
     """
-    made = not folder.exists()
-    try:
-        with _locked(folder / LOCK, folder, patience):
-            yield
-    finally:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
+    with _locked(folder / LOCK, folder, PATIENCE if patience is None else patience):
+        yield
 
 
 @contextmanager
 def name_held(folder: Path) -> Iterator[None]:
     """As `held`, for a folder that appears under its name only when it is whole: the lock lies beside it."""
     place = folder.expanduser().resolve()
-    with _locked(place.with_name(f".{place.name}{LOCK}"), folder):
+    with _locked(place.with_name(f".{place.name}{LOCK}"), folder, PATIENCE):
         yield
 
 
 @contextmanager
-def _locked(file: Path, folder: Path, patience: float | None = None) -> Iterator[None]:
-    descriptor = _take(file, folder, PATIENCE if patience is None else patience)
+def _locked(file: Path, folder: Path, patience: float) -> Iterator[None]:
+    missing = [place for place in (file.parent, *file.parent.parents) if not place.exists()]
+    descriptor = None
     try:
+        descriptor = _take(file, folder, patience)
         yield
     finally:
-        with suppress(OSError):
-            if _is_open_at(descriptor, file):  # no longer where a person moved the folder and another run began there
-                file.unlink()
-        os.close(descriptor)
+        if descriptor is not None:
+            _release(descriptor, file)
+        for place in missing:
+            with suppress(OSError):  # something was written there
+                place.rmdir()
+
+
+def _release(descriptor: int, file: Path) -> None:
+    """Remove the lock and let it go, unless a person moved the folder meanwhile and another run began in its place."""
+    with suppress(OSError):
+        if _is_open_at(descriptor, file):
+            file.unlink()
+    os.close(descriptor)
 
 
 def _take(file: Path, folder: Path, patience: float) -> int:
