@@ -85,7 +85,8 @@ def _fault(path: Path, name: str, written: FileSum) -> str:
 def _faults_without_sums(folder: Path) -> Iterator[str]:
     """Without sums, what is missing or cut short can still be seen."""
     if (folder / STATE).is_file() or folder.name.startswith("checkpoint-"):
-        yield from (f"{name} is missing" for name in (STATE, SCHEDULE) if not (folder / name).is_file())
+        needed = (STATE,) if any(folder.glob("global_step*")) else (STATE, SCHEDULE)  # DeepSpeed may keep its schedule
+        yield from (f"{name} is missing" for name in needed if not (folder / name).is_file())
         if not any(folder.glob(RANDOM_STATES)):
             yield f"{RANDOM_STATES} is missing"
     for path in sorted(folder.rglob("*")):
