@@ -1,10 +1,12 @@
 """The endpoint judge against a stand-in server on this machine, in the ways servers fail, and against a real one."""
 
 import base64
+import contextlib
 import io
 import itertools
 import json
 import math
+import socket
 import subprocess
 import sys
 import threading
@@ -259,6 +261,19 @@ def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path):
             judge_at("http://127.0.0.1:9/v1", cache=str(folder))
 
 
+@pytest.mark.parametrize(
+    "harm",
+    ["DROP TABLE replies", "UPDATE replies SET probabilities = '{'", "PRAGMA query_only = 1"],
+    ids=["damaged", "a row that is no JSON", "not to be written"],
+)
+def test_a_cache_that_fails_in_a_run_is_a_users_error(serve, tmp_path, harm):
+    judge = judge_at(serve(always(200, completion("joy"))).url, cache=str(tmp_path))
+    judge.answer(texts(1))
+    judge._cache.execute(harm)
+    with pytest.raises(UserError, match=r"judge\.endpoint\.cache: cannot use .*replies\.sqlite"):
+        judge.answer(texts(2))
+
+
 # --- a server that fails ---------------------------------------------------------------------------------------------
 
 
@@ -302,11 +317,56 @@ def test_a_refusal_is_not_tried_again_and_its_message_never_repeats_the_key(serv
     assert (len(server.requests), waits) == (1, [])
 
 
+KEY = 'sk-s"e/cret'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (401, {}, f"{'x' * 295} Bearer {KEY}"),
+        (401, {}, json.dumps({"error": f"Bearer {KEY}"})),
+        (401, {}, json.dumps({"error": KEY}).replace("/", "\\/").replace("s", "\\u0073")),
+        (401, {}, "key=sk-s%22e%2fcret"),
+        (200, {}, completion(f"your header was Bearer {KEY}")),
+        (200, {}, completion(f"a {KEY}").replace("sk", "\\u0073\\u006B").replace("/", "\\/")),
+        (200, {"X-Echo\n ": KEY}, completion("joy")),
+        (200, {"Content-Encoding": "gzip"}, KEY),
+    ],
+    ids=["cut", "quoted", "escaped", "in an address", "a reply", "an escaped reply", "a broken header", "broken gzip"],
+)
+def test_whatever_a_server_quotes_the_key_is_in_no_reply_and_in_no_cache(serve, tmp_path, reply):
+    server = serve(always(*reply))
+    (told,) = judge_at(server.url, key=KEY, retries=0, cache=str(tmp_path)).answer(texts(1))
+    kept = (tmp_path / "replies.sqlite").read_bytes()
+    assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
+    for spelling in ("cret", "sk-s", "s\\u0065"):
+        assert spelling not in repr(told)
+        assert spelling.encode() not in kept
+
+
+@pytest.mark.parametrize("key", ["sk-\nsecret", "sk-sécret", "sk-\x00secret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key):
+    with pytest.raises(UserError, match=KEY_VARIABLE) as refused:
+        judge_at("http://127.0.0.1:9/v1", key=key)
+    assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
+def test_a_reply_that_is_not_encoded_as_it_says_is_no_reply(serve, encoding):
+    server = serve(always(200, completion("joy"), {"Content-Encoding": encoding}))
+    (reply,) = judge_at(server.url).answer(texts(1))
+    assert reply.error.startswith("DecodingError: ")
+    assert len(server.requests) == 3
+
+
 def test_a_redirect_is_not_followed_because_the_key_would_go_with_it(serve):
     elsewhere = serve(always(200, completion("joy")))
     server = serve(always(307, headers={"Location": elsewhere.url}))
     assert judge_at(server.url, key="sk-secret").answer(texts(1))[0].error == "HTTP 307: "
     assert elsewhere.requests == []
+
+
+NO_LOGARITHM = "the reply has log-probabilities that are none"
 
 
 @pytest.mark.parametrize(
@@ -320,8 +380,16 @@ def test_a_redirect_is_not_followed_because_the_key_would_go_with_it(serve):
         ('{"choices": ["joy"]}', "the reply is not a chat completion", 1),
         ('{"choices": [{"message": {"content": null}}]}', "the reply has no text", 1),
         ("x" * 4_000_001, "a reply of more than 4,000,000 bytes", 1),
+        (completion("joy\ud83d"), "the reply's text is broken: half a character", 1),
+        *(
+            (completion("Yes", [("Yes", 0.5)]).replace(str(math.log(0.5)), number), NO_LOGARITHM, 1)
+            for number in ("NaN", "Infinity", "-1e999", "0.7")
+        ),
     ],
-    ids=["html", "deep", "list", "no choice", "no message", "a string", "no text", "huge"],
+    ids=[
+        *("html", "deep", "list", "no choice", "no message", "a string", "no text", "huge", "half a character"),
+        *("NaN", "infinite", "infinitely low", "more than certain"),
+    ],
 )
 def test_malformed_replies_are_errors_and_only_what_may_be_cut_off_is_tried_again(serve, body, error, tries):
     server = serve(always(200, body))
@@ -353,15 +421,89 @@ def test_a_slow_server_is_timed_out_and_tried_again(serve):
     assert len(server.requests) == 2
 
 
-def test_a_server_that_drips_is_timed_out_too(monkeypatch):
-    def drip():
-        for _ in range(1000):
-            time.sleep(0.01)  # each byte in time, the whole never
-            yield b" "
+@pytest.fixture
+def serve_bytes():
+    """Start a server that reads a request and then sends what `send(write)` writes; returns its address."""
+    listening = []
 
-    judge = judge_at("http://127.0.0.1:9/v1", timeout=0.1, retries=0)
-    judge._client = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=drip())))
-    assert judge.answer(texts(1))[0].error == "no whole reply within 0.1 seconds"
+    def start(send):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listening.append(listener)
+
+        def accept():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # closed below
+                    return
+                connection.recv(1_000_000)
+                with contextlib.suppress(OSError), connection:  # the client may hang up, and may do so first
+                    send(connection.sendall)
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    yield start
+    for listener in listening:
+        listener.close()
+
+
+STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [(b"", b"H"), (STATUS_LINE, b"X-A: b\r\n"), (STATUS_LINE + b"Content-Length: 900\r\n\r\n", b" ")],
+    ids=["a line that does not end", "headers", "a body"],
+)
+def test_a_server_that_drips_is_timed_out_however_little_is_wanting(serve_bytes, begin, drop):
+    def drip(write):
+        write(begin)
+        for _ in range(500):
+            write(drop)  # each in time, the whole never
+            time.sleep(0.01)
+
+    started = time.monotonic()
+    judge = judge_at(serve_bytes(drip), timeout=0.2, retries=0)
+    assert judge.answer(texts(1))[0].error == "no whole reply within 0.2 seconds"
+    assert time.monotonic() - started < 2
+
+
+def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(serve, waits, capsys):
+    server = serve(always(429, headers={"Retry-After": "1e300"}))
+    replies = judge_at(server.url, timeout=5, retries=1).answer(texts(3))
+    assert [reply.error for reply in replies] == ["HTTP 429: "] * 3
+    assert waits == [5.0] * 3
+    assert capsys.readouterr().err == f"the judge at {server.url} asks to wait 1e+300 s: waiting 5 s\n"
+
+
+def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(serve, monkeypatch):
+    def slow_and_busy(request, nth):
+        time.sleep(0.1)
+        return 429, {"Retry-After": "60"}, ""
+
+    server = serve(slow_and_busy)
+    monkeypatch.setattr("emor3.endpoint.Event", threading.Event)  # this one waits
+    assert judge_at(server.url, timeout=0.2, retries=3).answer(texts(1))[0].error == "HTTP 429: "
+    # 0.8 seconds in all: the fourth try would begin after 3 x (0.1 + 0.2)
+    assert len(server.requests) <= 3
+
+
+def test_a_stopped_judge_does_not_wait_for_its_requests(serve, monkeypatch):
+    free = threading.Event()
+
+    def hang_but_for_the_first(request, nth):
+        if "Scene 0." not in text_of(request):
+            free.wait(20)
+        return 200, {}, completion("joy")
+
+    judge = judge_at(serve(hang_but_for_the_first).url, timeout=20)
+    monkeypatch.setattr(judge, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        judge.answer(texts(4))
+    free.set()
+    assert time.monotonic() - started < 10
 
 
 def test_one_failed_question_leaves_the_others_their_replies(serve):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from emor3.cells import from_cell
 from emor3.errors import UserError
 from emor3.exchange import write_exchange
 from emor3.predictions import read_evaluation
@@ -39,6 +40,22 @@ def test_an_unparsed_prediction_is_empty_and_no_option(shared):
     table = pd.read_csv(predictions, sep="\t", keep_default_na=False)
     assert list(table["prediction"]) == ["D", ""]
     assert "image" not in table
+
+
+def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_they_were(tmp_path):
+    Image.new("RGB", (4, 4), "teal").save(tmp_path / "a.png")
+    hostile = ("=HYPERLINK(A1)", "-joy\x1b[2J", "@fear")
+    labels = label_set_from(list(hostile), "hostile")
+    items = [prediction(label, label, labels=labels, id=label) for label in hostile]
+    items = [replace(p, sample=replace(p.sample, images=(str(tmp_path / "a.png"),), text="+1\u202e")) for p in items]
+    folder = save_evaluation(tmp_path / "e", {"=d\nx": items}, model="runs/mine/final")
+    data, predictions, card = write_exchange(read_evaluation(folder), tmp_path / "out")
+    for path in (data, predictions):
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        assert list(table.loc[0, ["A", "B", "C"]]) == ["'=HYPERLINK(A1)", r"'-joy\x1b[2J", "'@fear"]
+        assert [from_cell(cell) for cell in table.loc[0, ["A", "B", "C"]]] == list(hostile)
+        assert from_cell(table["hint"][0]) == "+1\u202e"
+    assert "| =d x | accuracy |" in card.read_text()
 
 
 def test_the_model_card_holds_metadata_and_a_table_with_intervals(shared):

@@ -12,6 +12,7 @@ from emor3.errors import UserError
 from emor3.judging import Calibration, MovingAverage, calibrate
 from emor3.modeling import load
 from emor3.reflection import ScriptedJudge
+from emor3.thinking import parse
 from emor3.train import train
 from emor3.types import Reply
 from test_train import same, weights_of, write_recipe
@@ -79,31 +80,27 @@ class SeeingJudge:
         return [Reply("Yes" if p > 0.5 else "No", {"Yes": p, "No": 1 - p}) for p in told]
 
 
-def described(monkeypatch, texts):
-    """Let the policy describe the images with these texts."""
-    completions = [f"<step1>{t}</step1><step2>a</step2><step3>b</step3>\\boxed{{c}}" for t in texts]
-    monkeypatch.setattr("emor3.judging.generate", lambda *args, **kwargs: completions)
+def described(texts):
+    """Completions that describe the images with these texts."""
+    return [parse(f"<step1>{t}</step1><step2>a</step2><step3>b</step3>\\boxed{{c}}") for t in texts]
 
 
-def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(monkeypatch, scenes, random_checkpoint):
+def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(scenes):
     samples = load_samples(scenes, split="test")[:4]
     texts = [f"Thing {place}." for place in range(4)]
-    described(monkeypatch, texts)
-    policy, processor = load(random_checkpoint)
     truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
-    seeing = calibrate(SeeingJudge(truth), policy, processor, samples, "steps", "steps", 8)
+    seeing = calibrate(SeeingJudge(truth), samples, described(texts))
     assert (seeing.auc, seeing.yes_own, seeing.yes_swapped, seeing.n) == (1, 1, 0, 4)
-    blind = calibrate(ScriptedJudge(lambda question: "Yes"), policy, processor, samples, "steps", "steps", 8)
+    blind = calibrate(ScriptedJudge(lambda question: "Yes"), samples, described(texts))
     assert (blind.auc, blind.yes_own, blind.yes_swapped) == (0.5, 1, 1)
     assert "warning" in blind.line()
     assert "warning" not in seeing.line()
 
 
-def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(monkeypatch, scenes, random_checkpoint):
+def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(scenes):
     samples = load_samples(scenes, split="test")[:3]
-    described(monkeypatch, ["A picture."] * 3)
     judge = ScriptedJudge(lambda question: "Yes")
-    assert calibrate(judge, *load(random_checkpoint), samples, "steps", "steps", 8) is None
+    assert calibrate(judge, samples, described(["A picture."] * 3)) is None
     assert judge.asked == []
 
 
@@ -118,14 +115,13 @@ class TiredJudge(SeeingJudge):
         return [Reply("", error="HTTP 500")] * self.count + super().answer(questions)[self.count :]
 
 
-def test_images_on_which_the_judge_failed_are_left_out(monkeypatch, scenes, random_checkpoint):
+def test_images_on_which_the_judge_failed_are_left_out(scenes):
     samples = load_samples(scenes, split="test")[:3]
     texts = [f"Thing {place}." for place in range(3)]
-    described(monkeypatch, texts)
     truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
-    found = calibrate(TiredJudge(truth, 1), *load(random_checkpoint), samples, "steps", "steps", 8)
+    found = calibrate(TiredJudge(truth, 1), samples, described(texts))
     assert (found.auc, found.yes_own, found.n) == (1, 1, 2)
-    assert calibrate(TiredJudge(truth, 6), *load(random_checkpoint), samples, "steps", "steps", 8) is None
+    assert calibrate(TiredJudge(truth, 6), samples, described(texts)) is None
 
 
 def test_the_finding_is_one_line():

@@ -11,8 +11,9 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "signals", "locks", "images", "yaml_text", "blocks", "taxonomy", "types"),
+    *("errors", "cells", "printing", "signals", "locks", "images", "yaml_text", "blocks", "taxonomy", "types"),
     *(
+        "templating",
         "thinking",
         "reflection",
         "rewards",
@@ -43,6 +44,7 @@ ORDER = (
         "endpoint",
         "vllm_judge",
         "judging",
+        "start",
     ),
     *("duplicates", "lengths", "stats"),
     *("dynamic_sampling", "checkpoints", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),

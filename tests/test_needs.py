@@ -52,10 +52,14 @@ def test_the_known_configurations_give_the_published_numbers_of_parameters():
 
 def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters():
     n = 3_754_622_976
-    # bfloat16 throughout: 2 bytes of weight, 2 of gradient, 4 of Adam's two moments, 2 of the reference.
+    # What learns is float32: 4 bytes of weight, 4 of gradient, 8 of Adam's two moments; the reference is bfloat16.
     fixed = needs(recipe_of(grpo={"beta": 0.01})).fixed
-    assert list(fixed.values()) == [2 * n, 2 * n, 2 * n, 4 * n, 0]
+    assert list(fixed.values()) == [4 * n, 2 * n, 4 * n, 8 * n, 0]
+    assert needs(recipe_of(grpo={"beta": 0.01}, model={"dtype": "auto"})).fixed["reference"] == 4 * n  # as the policy
     assert needs(recipe_of(grpo={"beta": 0.0})).fixed["reference"] == 0
+    assert needs(recipe_of(grpo={"optim": "adamw_8bit"})).fixed["optimizer"] == 2 * n
+    # ZeRO-3 learns in a float32 copy beside bfloat16 weights and gradients: 4 + 8 bytes.
+    assert needs(recipe_of(), Machine(1, 80e9, "zero3")).fixed["optimizer"] == 12 * n
     # FSDP2 keeps everything in float32, over 8 GPUs: (4 + 4 + 4 + 8) / 8 bytes each.
     sharded = needs(recipe_of(grpo={"beta": 0.01}), Machine(8, 80e9, "fsdp2"))
     assert sum(sharded.fixed.values()) == pytest.approx(20 * n / 8)
@@ -74,7 +78,7 @@ def test_four_bits_hold_all_linear_layers_but_the_last():
     assert 0.9 * (size.parameters - embeddings) < size.four_bit < size.parameters - embeddings
     # Four bits, a byte of scale for 64 weights and four bytes for 256 of these scales.
     held = size.four_bit * (1 / 2 + 1 / 64 + 1 / 4096) + (size.parameters - size.four_bit) * 2
-    assert found.fixed["weights"] == pytest.approx(held + 2 * size.trainable)  # bfloat16 adapters
+    assert found.fixed["weights"] == pytest.approx(held + 4 * size.trainable)  # float32 adapters
 
 
 def test_tokens_cache_and_steps_are_counted():

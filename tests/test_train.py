@@ -279,7 +279,9 @@ REACHED = {  # setting -> what a run makes of it
     "data.labels=mikels8": lambda recipe: samples_of(recipe)[0].labels == MIKELS8,
     "data.labels=[awe]": UserError,  # other labels are in the data
     "data.label_field=nothing": UserError,
-    "model.dtype=bfloat16": lambda recipe: policy_of(recipe)[0].dtype == torch.bfloat16,
+    "model={path: embedded, dtype: bfloat16, lora: {r: 2}}": lambda recipe: (
+        policy_of(recipe)[0].dtype == torch.bfloat16
+    ),
     "model.max_pixels=2048": lambda recipe: policy_of(recipe)[1].image_processor.size["longest_edge"] == 2048,
     "model.lora={r: 3, alpha: 5, dropout: 0.5, target_modules: q_proj}": lambda recipe: (
         (lora := lora_config(recipe.model))

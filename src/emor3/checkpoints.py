@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from emor3.errors import UserError
+from emor3.printing import say
 from emor3.records import COMPLETE, DRAFT, checkpoint_step, complete_checkpoints, write_json
 
 UNREAD = {COMPLETE, "README.md", "training_args.bin"}
@@ -133,7 +134,7 @@ def check_checkpoint(run: Path, chosen: Path) -> None:
         )
         raise UserError(f"{chosen} is not as it was written: {', '.join(wrong)}; {way}")
     if not has_sums(chosen):
-        print(f"{chosen} was written by an older emor3, without checksums: only missing and short files would show")
+        say(f"{chosen} was written by an older emor3, without checksums: only missing and short files would show")
 
 
 def check_cold_start(folder: Path) -> None:

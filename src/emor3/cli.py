@@ -31,13 +31,12 @@ from emor3.cli_common import (
     Temperature,
     Template,
     hide_loading_bars,
-    print_error,
-    show,
 )
 from emor3.cli_data import data_app
 from emor3.cli_results import compare, export, report, score, share
 from emor3.cli_tools import bench_app, doctor, plan, tiny_app
 from emor3.errors import UserError
+from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
 from emor3.signals import Stopped, received_by, stop_at_once, tell
 
 app = typer.Typer(
@@ -61,6 +60,7 @@ def main() -> None:
     # kernel that only inference on CPUs would use.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
+    escape_what_no_encoding_has()
     try:
         with received_by(stop_at_once):
             app()
@@ -74,7 +74,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"emor3 {__version__}")
+        say(f"emor3 {__version__}")
         raise typer.Exit
 
 
@@ -112,7 +112,7 @@ def train(
 
     hide_loading_bars()
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
-    print(f"run directory: {run}")
+    say(f"run directory: {run}")
 
 
 def evaluate(
@@ -179,7 +179,7 @@ def evaluate(
         )
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
-    print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+    say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
 def _evaluate_again(path: Path) -> None:
@@ -195,7 +195,7 @@ def _evaluate_again(path: Path) -> None:
     with held(evaluation.folder):
         write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
-    print(f"written to: {evaluation.folder / RESULTS}")
+    say(f"written to: {evaluation.folder / RESULTS}")
 
 
 def predict(
@@ -242,13 +242,13 @@ def predict(
     for image, outcome in prediction.predict(candidate, images, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
         if as_json:
-            print(json.dumps(prediction.outcome_row(image, outcome)))
+            say(json.dumps(prediction.outcome_row(image, outcome)))
         elif isinstance(outcome, UserError):
             print_error(outcome)
         else:
-            print(prediction.describe(outcome.prediction))
+            say(prediction.describe(outcome.prediction))
             if outcome.decision is not None:
-                print(prediction.describe_decision(outcome.decision))
+                say(prediction.describe_decision(outcome.decision))
     raise typer.Exit(int(failed))
 
 
@@ -264,8 +264,6 @@ def reproduce(
 
     Goes on where an earlier call stopped.
     """
-    from rich.console import Console
-
     from emor3 import reproduce as reproduction
     from emor3.locks import held
     from emor3.plan import cells_of, load_plan
@@ -282,10 +280,10 @@ def reproduce(
         show(reproduction.plan_table(settings, cells))
         failed = reproduction.run_plan(settings, plan, quick)
         results = Results(settings, cells)
-        with Console(stderr=True).status("intervals and paired tests"):
+        with console(error=True).status("intervals and paired tests"):
             paths = write_tables(results, cells, Path(settings.output_dir))
-    print(paths[0].read_text(encoding="utf-8"))
-    print("written to: " + ", ".join(map(str, paths)))
+    say(paths[0].read_text(encoding="utf-8"))
+    say("written to: " + ", ".join(map(str, paths)))
     raise typer.Exit(int(bool(failed)))
 
 

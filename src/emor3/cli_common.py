@@ -1,15 +1,9 @@
-"""What the commands share: options of one meaning and name, tables, and one line for a person's mistake."""
+"""What the commands share: options of one meaning and name, and quiet loading."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from emor3.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
@@ -40,16 +34,6 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most that ma
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
 ]
-
-
-def show(table: "Table") -> None:
-    from rich.console import Console
-
-    Console(markup=False, highlight=False).print(table)
-
-
-def print_error(error: UserError) -> None:
-    print("error: " + one_line(str(error)), file=sys.stderr)
 
 
 def hide_loading_bars() -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, show
+from emor3.cli_common import Overrides, Seed
 from emor3.errors import UserError
+from emor3.printing import say, show
 
 data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
 
@@ -80,7 +81,7 @@ def import_data(
         name, source, output, policy=policy, columns=columns, copy=copy, test_share=test_share, seed=seed
     )
     for line in catalogue.describe(imported, output):
-        print(line)
+        say(line)
 
 
 @data_app.command("sample")
@@ -115,7 +116,7 @@ def sample_data(
             folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
         )
     for line in sampling.describe(drawn):
-        print(line)
+        say(line)
 
 
 @data_app.command("stats")
@@ -132,7 +133,7 @@ def data_stats(
     show(stats.describe(found))
     if html is not None:
         stats.write_page(found, html, per_label, seed)
-        print(f"written to: {html}")
+        say(f"written to: {html}")
 
 
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """Commands on what was saved: scores, comparisons, the report, other tools' formats and the checkpoint itself."""
 
 import json
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import show
+from emor3.printing import say, show
 from emor3.signals import Stopped
 
 
@@ -33,7 +32,7 @@ def score(
     failed = False
     for row in score_file(file, formula.value):
         failed = failed or "error" in row
-        print(json.dumps(row))
+        say(json.dumps(row))
     raise typer.Exit(int(failed))
 
 
@@ -49,7 +48,7 @@ def compare(
 
     rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
     for line in left_out:
-        print(f"left out: {line}", file=sys.stderr)
+        say(f"left out: {line}", error=True)
     for table in comparison_tables(rows):
         show(table)
     raise typer.Exit(int(bool(left_out)))
@@ -76,8 +75,8 @@ def report(
     try:
         for left_out in written:
             for line in left_out:
-                print(f"left out: {' '.join(line.split())}", file=sys.stderr)
-            print(f"written to: {output}", flush=True)
+                say(f"left out: {' '.join(line.split())}", error=True)
+            say(f"written to: {output}", flush=True)
     except Stopped:
         pass
     raise typer.Exit(int(bool(left_out)))
@@ -96,9 +95,9 @@ def share(
 
     saved = read_evaluation(evaluation)
     for path in write_exchange(saved, output):
-        print(path)
+        say(path)
     for line in left_out(saved):
-        print(line)
+        say(line)
 
 
 def export(
@@ -122,6 +121,6 @@ def export(
     saved = None if evaluation is None else read_evaluation(evaluation)
     with name_held(output):
         folder = exporting.export(run, output, saved)
-    print(f"written to: {folder}; loaded again, it gives the same logits")
+    say(f"written to: {folder}; loaded again, it gives the same logits")
     if repo is not None:
-        print(f"uploaded to: {exporting.push(folder, repo)}")
+        say(f"uploaded to: {exporting.push(folder, repo)}")

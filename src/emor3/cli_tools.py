@@ -1,13 +1,13 @@
 """`emor3 bench …` and `emor3 tiny …`, and whether a machine will do: `emor3 plan` and `emor3 doctor`."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, show
+from emor3.cli_common import Overrides, Seed
+from emor3.printing import say, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
@@ -31,7 +31,7 @@ def bench_step(
     from emor3.records import write_json
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
-    costs = bench.bench_step(settings, lambda done: print(f"round {done} of {rounds}", file=sys.stderr))
+    costs = bench.bench_step(settings, lambda done: say(f"round {done} of {rounds}", error=True))
     for table in bench.tables(costs):
         show(table)
     if output is not None:
@@ -53,11 +53,11 @@ def bench_growth(
     def write(points: "list[growth.Point]") -> None:
         write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
         (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
-        print(f"{points[-1].axis} {points[-1].value:,}", file=sys.stderr)
+        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
 
     points = growth.grow(growth.BASE, write)
     growth.plot(points, output / "growth.png")
-    print(growth.to_markdown(points), end="")
+    say(growth.to_markdown(points).removesuffix("\n"))
 
 
 @tiny_app.command("build")
@@ -80,7 +80,7 @@ def build_tiny(
             bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
 
         build(folder, seed, show)
-    print(f"written to: {folder}")
+    say(f"written to: {folder}")
 
 
 class Sharding(StrEnum):
@@ -114,16 +114,16 @@ def plan(
     show(planning.needs_table(settings, needs, machine))
     if probe and needs.steps:
         seconds = planning.probe(settings)
-        print(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
+        say(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
     if needs.fits(machine):
         return
-    print("It does not fit. What makes it smaller, one on top of the other:")
+    say("It does not fit. What makes it smaller, one on top of the other:")
     fits = False
     for change, then, other in planning.ways_to_fit(settings, model, machine):
         fits = then.fits(other)
-        print(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+        say(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
     if not fits:
-        print("None of it is enough: take more or larger GPUs, or a smaller model.")
+        say("None of it is enough: take more or larger GPUs, or a smaller model.")
     raise typer.Exit(1)
 
 

@@ -21,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError, refused_by
 from emor3.images import open_images
+from emor3.modeling import learn_in_float32
 from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Sample
@@ -68,6 +69,7 @@ def cold_start(
                 peft_config=lora,
             )
         check_shardable(trainer)
+        learn_in_float32(trainer.model)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         on_start()
         trainer.train()

@@ -55,6 +55,10 @@ class ModelBlock(Block):
 
     path: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of weights that do not learn: the base under adapters and the KL reference. `auto` is the checkpoint's.
+
+    Weights that learn are float32 in any case; `grpo.bf16` computes with them in bfloat16.
+    """
     freeze: list[Part] = Field(default_factory=list)
     """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)
@@ -120,7 +124,7 @@ class EndpointBlock(Block):
     model: str
     """The model's name on the server."""
     timeout: float = Field(60.0, gt=0)
-    """Seconds for one try."""
+    """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""
     retries: int = Field(4, ge=0)
     """Further tries after a time-out, a lost connection, a rate limit or a server's error, each after a longer wait."""
     concurrency: int = Field(8, ge=1)

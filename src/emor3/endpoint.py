@@ -3,6 +3,7 @@
 A question that gets no reply is answered by a Reply with an error, which no reward counts against the policy.
 """
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -10,16 +11,18 @@ import json
 import math
 import os
 import random
+import re
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Event
-from typing import Any
+from threading import Event, Lock, Thread
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -27,17 +30,24 @@ import httpx2
 from emor3.config import KEY_VARIABLE, EndpointBlock
 from emor3.errors import UserError
 from emor3.images import open_image
+from emor3.printing import say
 from emor3.types import Question, Reply
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 LONGEST_WAIT = 60.0
-"""Seconds; a server that asks for more than this in Retry-After waits this long only."""
+"""Seconds; a server that asks for more than this, or than `timeout`, in Retry-After waits this long only."""
 MOST_BYTES = 4_000_000
 """A reply of a few tokens is far smaller."""
 MOST_SHOWN = 300
-"""Bytes of a refusal that are quoted."""
+"""Characters of a refusal that are quoted."""
+ROUNDING = 1e-3
+"""A log-probability this far above 0 is a rounded one of certainty; one further is none."""
+CACHE = "replies.sqlite"
 WINDOW = 100
 """The share of errors is that among so many questions in a row, so that small batches do not stop a run."""
+
+
+Answer = TypeVar("Answer")
 
 
 class NoReplyError(Exception):
@@ -53,7 +63,12 @@ class EndpointJudge:
     """Asks `POST {base_url}/chat/completions`, greedily; reads candidate probabilities where the server gives them."""
 
     def __init__(self, settings: EndpointBlock, key: str | None = None) -> None:
-        """Raises UserError where the key would cross a network in the clear, or the cache cannot be opened."""
+        """Raises UserError where the key would cross a network in the clear, or the cache cannot be opened.
+
+        And for a key that no header can hold.
+        """
+        if key and not (key.isascii() and key.isprintable()):
+            raise UserError(f"{KEY_VARIABLE} holds a character that no key has, such as a line break: set it again")
         url = urlsplit(settings.base_url)
         local = _is_loopback(url.hostname or "")
         if key and url.scheme == "http" and not local:
@@ -62,14 +77,17 @@ class EndpointJudge:
                 "use https or a tunnel to localhost, or unset the key"
             )
         self.settings = settings
-        self._key = key
+        self._key = _spellings(key) if key else None
         self._cache = _open_cache(settings.cache)
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._stop = Event()
+        self._lock = Lock()
         self._jitter = random.Random()  # its own: the global one belongs to the run, which must repeat
-        self._client = httpx2.Client(
+        self._requests = _Requests()
+        self._told_until = 0.0
+        self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else None,
-            timeout=settings.timeout,
+            timeout=None,  # what httpx times is each read, and a byte now and then is enough for it
             limits=httpx2.Limits(max_connections=settings.concurrency),
             trust_env=not local,  # a proxy must not see what is meant for this machine
         )
@@ -99,51 +117,72 @@ class EndpointJudge:
                     self._keep(futures[future], reply)
             except BaseException:  # whatever ends it, a signal included: the threads stop too, and it goes on its way
                 self._stop.set()
+                self._requests.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [replies[key] for key in keys]
 
     def _ask(self, question: Question, urls: Mapping[str, str]) -> Reply:
-        """The server's reply after as many tries as it takes, or one with the last try's error."""
+        """The server's reply after as many tries as it takes, or one with the last try's error.
+
+        The waits that a server asks for are part of the time of all tries.
+        """
+        deadline = time.monotonic() + self.settings.timeout * (self.settings.retries + 1)
         for retry in range(self.settings.retries + 1):
             try:
-                return self._try_once(question, urls)
+                return self._try_once(question, urls, min(self.settings.timeout, deadline - time.monotonic()))
             except NoReplyError as failed:
-                error, wait = str(failed), failed.wait
+                error, asked = str(failed), failed.wait
                 if not failed.again:
                     break
-            backoff = min(2.0**retry, LONGEST_WAIT) * self._jitter.uniform(0.5, 1)
-            if retry < self.settings.retries and self._stop.wait(backoff if wait is None else wait):
+            if asked is None:
+                wait = min(2.0**retry, LONGEST_WAIT) * self._jitter.uniform(0.5, 1)
+                deadline += wait
+            else:
+                wait = self._bound(asked)
+            if retry == self.settings.retries or time.monotonic() + wait > deadline or self._stop.wait(wait):
                 break
         return Reply("", error=error)
 
-    def _try_once(self, question: Question, urls: Mapping[str, str]) -> Reply:
-        body = self._request(question, urls)
-        try:
-            with self._client.stream("POST", f"{self.settings.base_url}/chat/completions", json=body) as response:
-                content = self._read(response)
-        except httpx2.TransportError as error:
-            raise NoReplyError(f"{type(error).__name__}: {error}", again=True) from None
-        if response.status_code != 200:
-            shown = " ".join(content[:MOST_SHOWN].decode("utf-8", "replace").split())
-            raise NoReplyError(
-                f"HTTP {response.status_code}: {shown.replace(self._key, '[key]') if self._key else shown}",
-                again=response.status_code in RETRIED,
-                wait=_seconds(response.headers.get("Retry-After")),
-            )
-        return _reply(question, content)
+    def _bound(self, asked: float) -> float:
+        """Seconds to wait where a server asks for some; said, unless questions under way wait already."""
+        wait = min(asked, LONGEST_WAIT, self.settings.timeout)
+        with self._lock:
+            known, self._told_until = time.monotonic() < self._told_until, time.monotonic() + wait
+        if wait and not known:
+            say(f"the judge at {self.settings.base_url} asks to wait {asked:g} s: waiting {wait:g} s", error=True)
+        return wait
 
-    def _read(self, response: httpx2.Response) -> bytes:
-        """The body within the time of one try, which a server that sends a byte now and then would never end."""
-        deadline = time.monotonic() + self.settings.timeout
-        content = b""
-        for chunk in response.iter_bytes():
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise NoReplyError(f"a reply of more than {MOST_BYTES:,} bytes", again=False)
-            if time.monotonic() > deadline:
-                raise NoReplyError(f"no whole reply within {self.settings.timeout:g} seconds", again=True)
-        return content
+    def _try_once(self, question: Question, urls: Mapping[str, str], seconds: float) -> Reply:
+        try:
+            status, headers, content = self._requests.run(self._exchange(self._request(question, urls), seconds))
+        except TimeoutError:
+            raise NoReplyError(f"no whole reply within {self.settings.timeout:g} seconds", again=True) from None
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise NoReplyError(self._masked(f"{type(error).__name__}: {error}"), again=True) from None
+        text = self._masked(content.decode("utf-8-sig", "backslashreplace"))  # broken bytes make no JSON
+        if status != 200:
+            raise NoReplyError(
+                f"HTTP {status}: {' '.join(text.split())[:MOST_SHOWN]}",
+                again=status in RETRIED,
+                wait=_seconds(headers.get("Retry-After")),
+            )
+        return _reply(question, text)
+
+    async def _exchange(self, body: Mapping[str, Any], seconds: float) -> tuple[int, httpx2.Headers, bytes]:
+        """Status, headers and body, all within the time of one try, however slowly any of them come."""
+        url = f"{self.settings.base_url}/chat/completions"
+        async with asyncio.timeout(seconds), self._client.stream("POST", url, json=body) as response:
+            content = b""
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MOST_BYTES:
+                    raise NoReplyError(f"a reply of more than {MOST_BYTES:,} bytes", again=False)
+        return response.status_code, response.headers, content
+
+    def _masked(self, text: str) -> str:
+        """What came from the server without the key, which a server may quote from our own headers."""
+        return self._key.sub("[key]", text) if self._key else text
 
     def _request(self, question: Question, urls: Mapping[str, str]) -> dict[str, Any]:
         pictures = [{"type": "image_url", "image_url": {"url": urls[path]}} for path in question.images]
@@ -176,21 +215,55 @@ class EndpointJudge:
         ).hexdigest()
 
     def _recall(self, key: str) -> Reply | None:
-        row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Reply(row[0], json.loads(row[1]))
+        with _usable(self.settings.cache):
+            row = self._cache.execute("SELECT text, probabilities FROM replies WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Reply(row[0], json.loads(row[1]))
 
     def _keep(self, key: str, reply: Reply) -> None:
         """Cache a reply or count an error. Raises UserError once errors pass their share."""
         self._recent.append(reply.error is not None)
         if reply.error is None:
             row = (key, reply.text, json.dumps(reply.probabilities))
-            self._cache.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
+            with _usable(self.settings.cache):
+                self._cache.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", row)
         elif (errors := sum(self._recent)) > self.settings.max_error_share * WINDOW:
             raise UserError(
                 f"the judge at {self.settings.base_url} failed on {errors} of the last {len(self._recent)} questions "
                 f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): mend it and run again; "
                 f"the last error: {reply.error}"
             )
+
+
+class _Requests:
+    """A thread in which requests of all threads run, since only there one deadline ends a whole request."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = Lock()
+
+    def run(self, request: Coroutine[Any, Any, Answer]) -> Answer:
+        """What a request returns or raises."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                Thread(target=self._loop.run_forever, daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(request, self._loop).result()
+
+    def cancel(self) -> None:
+        """End the requests under way, so that whoever waits for them goes on."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(_cancel_all, self._loop)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+def _spellings(key: str) -> re.Pattern[str]:
+    """The key as it is, or with characters escaped as JSON and web addresses may have them."""
+    ways = (rf"(?:{re.escape(c)}|\\{re.escape(c)}|(?i:\\u{ord(c):04x}|%{ord(c):02x}))" for c in key)
+    return re.compile("".join(ways))
 
 
 def _is_loopback(host: str) -> bool:
@@ -202,15 +275,23 @@ def _is_loopback(host: str) -> bool:
 
 def _open_cache(folder: str | None) -> sqlite3.Connection:
     """The table of replies, which several processes may share; in memory without a folder."""
-    path = ":memory:" if folder is None else Path(folder) / "replies.sqlite"
-    try:
+    with _usable(folder):
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
+        path = ":memory:" if folder is None else Path(folder) / CACHE
         cache = sqlite3.connect(path, timeout=60, isolation_level=None)
         cache.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT, probabilities TEXT)")
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(f"judge.endpoint.cache: cannot use {path} ({error}): name a folder to write to") from None
     return cache
+
+
+@contextmanager
+def _usable(folder: str | None) -> Iterator[None]:
+    """Raise UserError where the cache is damaged, its disk is full or it cannot be written."""
+    try:
+        yield
+    except (OSError, ValueError, sqlite3.Error) as error:
+        path = Path(folder or ".") / CACHE
+        raise UserError(f"judge.endpoint.cache: cannot use {path} ({error}): name a folder to write to") from None
 
 
 def _digest(path: str) -> str:
@@ -229,12 +310,12 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def _reply(question: Question, content: bytes) -> Reply:
+def _reply(question: Question, content: str) -> Reply:
     """The reply in a chat completion. Raises NoReplyError where there is none."""
     try:
         body = json.loads(content)
@@ -244,11 +325,16 @@ def _reply(question: Question, content: bytes) -> Reply:
         choice = body["choices"][0]
         text = choice["message"]["content"]
         first = choice["logprobs"]["content"][0]["top_logprobs"] if choice.get("logprobs") else []
-        shares = {str(entry["token"]): math.exp(entry["logprob"]) for entry in first}
+        logarithms = {str(entry["token"]): 0.0 + entry["logprob"] for entry in first}
     except (AttributeError, KeyError, IndexError, TypeError, OverflowError):
         raise NoReplyError("the reply is not a chat completion", again=False) from None
     if not isinstance(text, str):
         raise NoReplyError("the reply has no text", again=False)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise NoReplyError("the reply's text is broken: half a character", again=False)
+    if not all(-math.inf < logarithm < ROUNDING for logarithm in logarithms.values()):  # NaN is neither
+        raise NoReplyError("the reply has log-probabilities that are none", again=False)
+    shares = {token: math.exp(logarithm) for token, logarithm in logarithms.items()}
     probabilities = candidate_probabilities(question.candidates, shares)
     if probabilities is None:
         return Reply(text)

@@ -4,14 +4,27 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-UNSHOWN = {"Cc", "Cs"}
-"""Unicode categories of control characters, and of bytes in file names that are no text."""
+UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of controls, of invisible orders to a reader such as another direction, and of broken text."""
+JOINERS = "\u200c\u200d"
+"""Of category Cf, yet part of how Persian and some emoji are spelt."""
+
+
+def is_unshown(character: str) -> bool:
+    """Whether a terminal or a reader would obey a character instead of showing it."""
+    return unicodedata.category(character) in UNSHOWN and character not in JOINERS
+
+
+def printable(text: str) -> str:
+    """A text of data, a model or a server that a terminal shows and does not obey; its line breaks are kept."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if is_unshown(c) and c != "\n" else c for c in text)
 
 
 def one_line(text: str) -> str:
-    """A text from data or a model as one line that a terminal shows and does not obey: control characters escaped."""
-    folded = " ".join(text.split())
-    return "".join(c if unicodedata.category(c) not in UNSHOWN else ascii(c)[1:-1] for c in folded)
+    """As `printable`, with white space and line breaks folded."""
+    return printable(" ".join(text.split()))
 
 
 class UserError(Exception):

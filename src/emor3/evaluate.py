@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.config import Recipe
 from emor3.data import LabelSpec, load_samples
-from emor3.errors import UserError
+from emor3.errors import UserError, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
 from emor3.judges import ScoreJudge
@@ -109,7 +109,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     with evaluation_bar() as progress:
         for path, chosen in samples.items():
             total = len(chosen) * (1 + settings.samples)
-            advance = partial(progress.advance, progress.add_task(path, total=total))
+            advance = partial(progress.advance, progress.add_task(printable(path), total=total))
             predictions = predict_samples(candidate, chosen, settings, advance)
             write_predictions(output, path, predictions)
             evaluations.append(summarise(path, predictions, settings.thinking))

@@ -2,7 +2,7 @@
 
 `data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
 same rows without images and with the model's answer, `model_card.md` the figures with their intervals. A row of a TSV
-file has one image; its text, where it has one, becomes the hint.
+file has one image; its text, where it has one, becomes the hint. Texts are cells as `emor3.cells` makes them.
 """
 
 import base64
@@ -11,10 +11,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from emor3.errors import UserError
+from emor3.cells import write_table
+from emor3.errors import UserError, one_line
 from emor3.figures import FIGURES, percent, summarise
 from emor3.predictions import SavedEvaluation
 from emor3.types import Estimate, Prediction
@@ -37,7 +37,7 @@ def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
         answered = [{**row, "prediction": _letter(p, p.predicted)} for row, p in zip(rows, predictions, strict=True)]
         pictured = [{**row, "image": _base64(p.sample.image)} for row, p in zip(rows, predictions, strict=True)]
         for name, table in ((f"data{suffix}.tsv", pictured), (f"predictions{suffix}.tsv", answered)):
-            pd.DataFrame(table).to_csv(output / name, sep="\t", index=False)
+            write_table(table, output / name, "\t")
             written.append(output / name)
     card = output / "model_card.md"
     card.write_text(model_card_block(evaluation), encoding="utf-8")
@@ -95,7 +95,7 @@ def card_table(evaluation: SavedEvaluation) -> str:
     lines = []
     for data, name, estimate in _headline_figures(evaluation):
         cells = (data, FIGURES[name], percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append(f"| {' | '.join(one_line(cell).replace('|', '/') for cell in cells)} |")
     head = "| data | figure | % [95% interval] | n | samples (sha256) |\n|---|---|---|---|---|"
     judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
     return f"{head}\n" + "\n".join(lines) + f"\n\n{judge}\n"

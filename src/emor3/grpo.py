@@ -26,6 +26,7 @@ from trl import GRPOConfig
 from emor3.canaries import canaries
 from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
+from emor3.modeling import learn_in_float32
 from emor3.progress import TIME
 from emor3.reflection import other_contents, reflect
 from emor3.rewards import RewardSettings, predicted_label, score, vote_values, weights, with_votes
@@ -210,18 +211,12 @@ class EmoTrainer(SharedPromptTrainer):
         self.dynamic_sampling = dynamic_sampling
         self._equal_groups = torch.empty(0)
         super().__init__(*args, **kwargs)
+        learn_in_float32(self.model)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Adapters only, in their own precision, which peft raises in loading (QLoRA's are bfloat16).
-
-        Full weights were loaded before, and the Trainer, which finds none of them, warns of each.
-        """
-        if not isinstance(self.model, PeftModel):
-            return
-        own = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
-        super()._load_from_checkpoint(*args, **kwargs)
-        for name, parameter in self.model.named_parameters():
-            parameter.data = parameter.data.to(own[name])
+        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
@@ -238,7 +233,8 @@ class EmoTrainer(SharedPromptTrainer):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self.stopwatch.phase("reflect"):
+        # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
+        with self.stopwatch.phase("reflect"), self.accelerator.autocast():
             rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
         rewards = without_failed_parts(rewards, self.num_generations)
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)

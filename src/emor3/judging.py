@@ -13,14 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainerControl, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from emor3.generation import generate
-from emor3.judges import evaluating
 from emor3.reflection import consistency_question, says_yes
-from emor3.thinking import Thinking, parse, sample_prompt
-from emor3.types import Judge, Sample
+from emor3.types import EmotionalThought, Judge, Sample
 
 EMA = "judge_ema.safetensors"
 """The moving average, saved beside each checkpoint so that a resumed run judges as if it had never stopped."""
@@ -73,29 +70,14 @@ class Calibration:
         return f"{text}\nwarning: this judge hardly sees, its consistency reward is noise: try another judge.model"
 
 
-def calibrate(
-    judge: Judge,
-    policy: PreTrainedModel,
-    processor: ProcessorMixin,
-    samples: Sequence[Sample],
-    template: str,
-    thinking: Thinking,
-    max_new_tokens: int,
-) -> Calibration | None:
-    """Try a judge on the policy's greedy descriptions.
+def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought]) -> Calibration | None:
+    """Try a judge on the policy's descriptions of n samples, one parsed completion for each.
 
-    None where fewer than two samples have usable, unlike ones, and where the judge fails on all of them.
+    None if fewer than two samples have usable, unlike ones, and if the judge fails on all of them.
     """
-    with evaluating(policy):
-        texts = generate(
-            policy,
-            processor,
-            [(sample.images, sample_prompt(sample, template)) for sample in samples],
-            max_new_tokens=max_new_tokens,
-        )
     described = [
         (sample, thought.trigger)
-        for sample, thought in zip(samples, (parse(text, thinking) for text in texts), strict=True)
+        for sample, thought in zip(samples, thoughts, strict=True)
         if thought.trigger is not None
     ]
     pairs = [

@@ -66,10 +66,22 @@ def load(
     # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = present.intersection(model._no_split_modules or ())
+    _teach_padding_token(model)
     if quantize:
         return model.eval(), processor  # quantized where it is, on this process's accelerator, and has to stay there
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return model.to(device).eval(), processor
+
+
+def _teach_padding_token(model: PreTrainedModel) -> None:
+    """Let the padding token learn: torch gives it no gradient, and often it is also the token that ends a turn.
+
+    Padding is masked, so it has no gradient anyway. A row of zeros was never trained; its gradients would explode in
+    the first norm, so it stays as it is.
+    """
+    embeddings = model.get_input_embeddings()
+    if embeddings.padding_idx is not None and embeddings.weight[embeddings.padding_idx].any():
+        embeddings.padding_idx = None
 
 
 def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:
@@ -129,6 +141,16 @@ def save(
         weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
     save_processor(processor, folder)
+
+
+def learn_in_float32(model: torch.nn.Module) -> None:
+    """Hold the weights that learn in float32: an update of 1e-6 is lost in bfloat16, which keeps 8 bits of a weight.
+
+    Autocast still computes in bfloat16. Adapters on 4-bit weights are bfloat16 otherwise, as TRL makes them.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:

@@ -268,14 +268,16 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
     """Bytes on each GPU that are there all the time."""
     lora = recipe.model.lora is not None
     parts = machine.gpus if machine.sharding != "none" else 1
-    # FSDP2 keeps float32 weights under mixed precision, ZeRO-3 a float32 copy beside them; adapters are float32,
-    # but on 4-bit weights TRL makes them bfloat16.
+    # Weights that learn are float32 (emor3.modeling.learn_in_float32), with FSDP2 all weights; ZeRO-3 holds a float32
+    # copy beside weights of the run's precision.
     weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
-    adapter = 4 if recipe.model.quantize is None else 2
-    trained = {"none": adapter if lora else size.weight_bytes, "fsdp2": 4, "zero3": size.weight_bytes}[machine.sharding]
-    optimizer = {"none": 2 * trained, "fsdp2": 8, "zero3": 12}[machine.sharding]
-    frozen_copy = 0 if lora or settings.beta == 0 else size.parameters * weight
-    base = (size.parameters - size.four_bit) * weight + size.four_bit * FOUR_BIT
+    trained = size.weight_bytes if machine.sharding == "zero3" else 4
+    moments = 2 * (1 if "8bit" in settings.optim else 4)  # Adam's two
+    optimizer = moments + (4 if machine.sharding == "zero3" else 0)
+    reference = 4 if recipe.model.dtype == "auto" else weight  # as the policy, if the recipe does not say
+    frozen_copy = 0 if lora or settings.beta == 0 else size.parameters * reference
+    whole = size.parameters - size.four_bit
+    base = whole * (weight if lora else max(weight, trained)) + size.four_bit * FOUR_BIT
     colocated = settings.use_vllm and settings.vllm_mode == "colocate"
     return {
         "weights": (base + (size.trainable * trained if lora else 0)) / parts,

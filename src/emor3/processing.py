@@ -5,19 +5,24 @@ missing, importing this module takes that part off those classes, so that they, 
 what we save still describes the video part, for machines that have it.
 """
 
+import functools
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin, processing_utils, tokenization_utils_base
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
+from emor3.templating import check_length, within_limits
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
 VIDEO_PROCESSORS = {
@@ -28,6 +33,12 @@ VIDEO_PROCESSORS = {
 }
 """Processor classes whose video part needs torchvision, and the class of that part."""
 
+RUN_TEMPLATES = (
+    *("_compile_jinja_template", "render_jinja_template"),
+    *("_get_template_variables", "_get_template_literal_text"),  # Jinja computes constants while it looks for these
+)
+"""Functions of transformers that run code of a chat template."""
+
 
 def _image_attributes(cls: type[ProcessorMixin]) -> list[str]:
     return [name for name in ProcessorMixin.get_attributes.__func__(cls) if name != "video_processor"]
@@ -36,6 +47,28 @@ def _image_attributes(cls: type[ProcessorMixin]) -> list[str]:
 if find_spec("torchvision") is None:
     for _processor_class in VIDEO_PROCESSORS:
         _processor_class.get_attributes = classmethod(_image_attributes)
+
+
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One of transformers' functions that run a chat template, within limits."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        template = str(kwargs.get("chat_template", *args[:1]))
+        with within_limits(template, kind="chat template"):
+            made = function(*args, **kwargs)
+        for text in made[0] if isinstance(made, tuple) else ():
+            check_length(template, text, "chat template")
+        return made
+
+    return run
+
+
+# Chat templates come with checkpoints: wherever one is compiled or filled, by TRL too, it fails in one line.
+for _module in (chat_template_utils, processing_utils, tokenization_utils_base):
+    for _name in RUN_TEMPLATES:
+        if hasattr(_module, _name):
+            setattr(_module, _name, _bounded(getattr(_module, _name)))
 
 
 def load_processor(path: str) -> ProcessorMixin:

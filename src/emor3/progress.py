@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from emor3.checkpoints import mark_complete
+from emor3.printing import console
 from emor3.processing import save_processor
 from emor3.records import CHECKPOINTS, METRICS, append_jsonl, complete_checkpoints, drop_replaced, remove_checkpoint
 
+DESCRIPTION = TextColumn("{task.description}", markup=False)
+"""What a bar is of: a name that a person gave, in which brackets are only brackets."""
 TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
 
@@ -21,13 +23,15 @@ TIME = "time/"
 def training_bar() -> Progress:
     """A bar that stays when it is done, with its last description; where there is no terminal it is printed once."""
     columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), BarColumn(), *columns)
+    return Progress(DESCRIPTION, BarColumn(), *columns)
 
 
 def evaluation_bar() -> Progress:
     """A bar with ETA on standard error that goes away when it is done; none where there is no terminal."""
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
+    shown = console(error=True)
+    return Progress(
+        DESCRIPTION, *Progress.get_default_columns()[1:], console=shown, transient=True, disable=not shown.is_terminal
+    )
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]

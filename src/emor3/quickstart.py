@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from emor3 import metrics
@@ -24,6 +23,7 @@ from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output
 from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
 from emor3.predictions import RESULTS
+from emor3.printing import say, show
 from emor3.records import METRICS, environment_stamp, read_jsonl, write_json
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
@@ -68,11 +68,11 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
     settings = replace(SETTINGS, seed=seed, limit=limit)
-    print(f"1/3  evaluating the base ({recipe.model.path})")
+    say(f"1/3  evaluating the base ({recipe.model.path})")
     before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
-    print(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+    say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
     train(recipe)
-    print("3/3  evaluating again")
+    say("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "trained")
     outcomes = [compare(key[0], before[key], after[key]) for key in before]
@@ -80,13 +80,13 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
     plot_rewards(run / METRICS, folder / "rewards.png")
-    Console(width=max(Console().width, TABLE_WIDTH)).print(outcome_table(outcomes))
-    print("Completions of the trained model on the first test scenes, greedy:\n")
+    show(outcome_table(outcomes), at_least=TABLE_WIDTH)
+    say("Completions of the trained model on the first test scenes, greedy:\n")
     for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
-        print(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
-    print(f"judge of consistency and coherence: {trained.judge_path}")
-    print(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    print(f"took {seconds / 60:.1f} minutes")
+        say(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+    say(f"judge of consistency and coherence: {trained.judge_path}")
+    say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
+    say(f"took {seconds / 60:.1f} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:

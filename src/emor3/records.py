@@ -28,10 +28,13 @@ from emor3.changes import MAX_STEPS, Change, changes
 from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.locks import LOCK
+from emor3.printing import say
 from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
+START = "start.json"
+"""What the start model could do: completions that keep the format, and that name a label of the set."""
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """File that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
@@ -77,7 +80,7 @@ def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> 
     if resume and _occupied(run):
         changed = _harmless_changes(run, config)
         if changed:
-            print(f"resumed with {', '.join(map(str, changed))}")
+            say(f"resumed with {', '.join(map(str, changed))}")
     elif _occupied(run):
         _set_aside(run)
     write_json(run / CONFIG, config)
@@ -115,7 +118,7 @@ def _set_aside(run: Path) -> None:
             _remove(path)
         return
     aside.mkdir(exist_ok=True)
-    print(f"{run}: the run that was there is kept in {aside} until the new one has its first checkpoint")
+    say(f"{run}: the run that was there is kept in {aside} until the new one has its first checkpoint")
     for path in found:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from emor3.cells import from_cell
 from emor3.errors import UserError
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS, read_json
@@ -161,7 +162,8 @@ def _read_table(path: Path, name: str, faults: list[str]) -> list[Reproduced]:
                 deviation = float(row["seed_deviation"]) if row["seed_deviation"] else None
                 estimate = Estimate(value, low, high, int(row["n"]))
                 cell = TableCell(estimate, int(row["seeds"]), deviation, row["bold"] == "True")
-                parts.setdefault(row["figure"], {}).setdefault(row["method"], {})[row["column"]] = cell
+                figure, method, column = (from_cell(row[key]) for key in ("figure", "method", "column"))
+                parts.setdefault(figure, {}).setdefault(method, {})[column] = cell
     except UNREADABLE as error:
         faults.append(f"{name}: {TABLE} cannot be read ({type(error).__name__}): run `emor3 reproduce` again")
         return []

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emor3.changes import MAX_STEPS, changes
-from emor3.errors import UserError
+from emor3.errors import UserError, printable
 from emor3.locks import held
 from emor3.modeling import resolve_checkpoint
 from emor3.plan import Cell, Plan, cells_of
 from emor3.predictions import RESULTS
+from emor3.printing import console
+from emor3.progress import DESCRIPTION
 from emor3.records import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
 
 POLL_SECONDS = 0.5
@@ -76,7 +77,7 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
     running: dict[subprocess.Popen[bytes], Cell] = {}
     failed: list[Cell] = []
     columns = (MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)) as progress:
+    with Progress(DESCRIPTION, BarColumn(), *columns, console=console(error=True)) as progress:
         task = progress.add_task("", total=sum(cell.steps for cell in waiting) or None)
         finished_steps = 0
         try:
@@ -90,10 +91,10 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
                     finished_steps += cell.steps
                     if process.returncode != 0:
                         failed.append(cell)
-                        progress.console.print(f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}", markup=False)
+                        progress.console.print(f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}")
                 names = ", ".join(f"{cell.method} {cell.domain or ''} {cell.seed}" for cell in running.values())
                 done = finished_steps + sum(_steps_done(cell) for cell in running.values())
-                progress.update(task, completed=done, description=names)
+                progress.update(task, completed=done, description=printable(names))
         finally:
             for process in running:
                 process.terminate()

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from emor3.errors import printable
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STANDARD_ERROR = 2
 
@@ -65,7 +67,7 @@ def received_by(receive: Callable[[int, object], None]) -> Iterator[None]:
 def tell(line: str) -> None:
     """Write a line to standard error, once for all ranks, past Python's buffer, which a handler must not enter."""
     if os.environ.get("RANK", "0") == "0":
-        os.write(STANDARD_ERROR, f"{line}\n".encode())
+        os.write(STANDARD_ERROR, f"{printable(line)}\n".encode())
 
 
 def name_of(number: int) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from emor3 import metrics, training_table
+from emor3.cells import write_table
 from emor3.errors import UserError
 from emor3.figures import FIGURES, markdown_table
 from emor3.plan import Cell, Plan
@@ -277,5 +277,5 @@ def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[
     ]
     markdown, csv = folder / "table.md", folder / TABLE
     markdown.write_text(to_markdown(results, cells, accuracy, reasoning), encoding="utf-8")
-    pd.DataFrame(rows).to_csv(csv, index=False)
+    write_table(rows, csv)
     return [markdown, csv]

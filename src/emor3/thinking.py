@@ -23,6 +23,9 @@ Thinking = Literal["steps", "free", "direct"]
 
 _PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
 
+LONGEST_TEMPLATE = 100_000
+"""Characters."""
+
 TAGS: dict[Thinking, tuple[str, ...]] = {"steps": ("step1", "step2", "step3"), "free": ("think",), "direct": ()}
 """The tag pairs that each way of thinking needs, in order."""
 
@@ -37,31 +40,33 @@ def load_template(name: str) -> str:
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
     try:
-        return Path(name).read_text(encoding="utf-8").strip()
+        with Path(name).open(encoding="utf-8") as file:
+            text = file.read(LONGEST_TEMPLATE + 1).strip()
     except (OSError, ValueError):
         raise UserError(
             f"template {name!r} is neither a shipped template nor a file: give the path of a text file"
         ) from None
+    if len(text) > LONGEST_TEMPLATE:
+        raise UserError(f"template {name!r} has more than {LONGEST_TEMPLATE:,} characters")
+    return text
 
 
 def render(template: str, **values: str | None) -> str:
     """Fill a template. Values are inserted as data: braces inside them are never evaluated.
 
-    Raises UserError where the template has an error of its own or asks for a value that is not there.
+    Raises UserError where the template has an error of its own, asks for a value that is not there, or wants too much.
     """
-    from jinja2 import TemplateError
+    from emor3.templating import check_length, within_limits  # here, so that parsing alone does not pay for Jinja
 
-    try:
-        return _compile(template).render(**values)
-    except TemplateError as error:
-        raise UserError(
-            f"template {template[:40]!r}… cannot be filled: {error}; it may use {', '.join(values)}"
-        ) from None
+    with within_limits(template, hint=f"; it may use {', '.join(values)}"):
+        filled = _compile(template).render(**values)
+    check_length(template, filled)
+    return filled
 
 
 @cache
 def _compile(template: str) -> "Template":
-    from jinja2 import StrictUndefined  # here, so that parsing alone does not pay for the import
+    from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     return SandboxedEnvironment(undefined=StrictUndefined).from_string(template)

@@ -29,9 +29,9 @@ from emor3.config import ModelBlock, Recipe
 from emor3.data import LazySamples, load_mixture
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
-from emor3.generation import vision_token_ids
+from emor3.generation import generate, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
-from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
+from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judging import MovingAverage, calibrate
 from emor3.locks import held
 from emor3.modeling import (
@@ -44,12 +44,14 @@ from emor3.modeling import (
     save,
     sees_unchanged,
 )
+from emor3.printing import say
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
-from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS
+from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.resumable import LastStep, told
 from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
-from emor3.thinking import sample_prompt
+from emor3.start import MovingWeights, start_figures
+from emor3.thinking import parse, sample_prompt
 from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge
 
@@ -229,7 +231,8 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
-    model, processor = load(resumed or start, recipe.model.dtype, recipe.model.quantize)
+    dtype = "float32" if recipe.model.lora is None else recipe.model.dtype  # those that learn, see learn_in_float32
+    model, processor = load(resumed or start, dtype, recipe.model.quantize)
     if resumed:
         model.config._name_or_path = resolve_checkpoint(start)
     if recipe.model.max_pixels is not None:
@@ -319,11 +322,13 @@ def _reinforce(
             train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
             processing_class=processor,
             # The average saves first.
-            callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite()],
+            callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite(), MovingWeights()],
             peft_config=lora_config(recipe.model),
             dynamic_sampling=recipe.dynamic_sampling,
         )
     check_shardable(trainer, ema=average is not None)
+    if trainer.ref_model is not None and recipe.model.dtype != "auto" and not sharded(trainer):
+        trainer.ref_model.to(getattr(torch, recipe.model.dtype))  # does not learn
     if checkpoint:
         check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
@@ -333,14 +338,14 @@ def _reinforce(
     if sees_unchanged(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
-    if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
-        _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
+    if recipe.judge.calibration and not (run / START).is_file():
+        _try_before_start(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress, last_step.kept(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
         if callback.seconds:
-            print(callback.time_split())
+            say(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
         start = policy.config._name_or_path
         _save_final(run, merge(policy, start, recipe.model), processor, weights)
@@ -372,7 +377,7 @@ def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, model
     return InStepJudge(backend(model, processor, recipe.judge.batch_size), gather_object)
 
 
-def _calibrate(
+def _try_before_start(
     recipe: Recipe,
     run: Path,
     judge: Judge,
@@ -380,14 +385,31 @@ def _calibrate(
     processor: ProcessorMixin,
     samples: Sequence[Sample],
 ) -> None:
-    """Try the judge on some training images and say how well it sees; recorded in `judge.json`."""
+    """Say what the start model does on some training images, and how well the judge sees; kept in the run."""
     places = Random(recipe.seed).sample(range(len(samples)), min(recipe.judge.calibration, len(samples)))
     chosen = [samples[place] for place in places]
-    length = trainer.args.max_completion_length
-    found = calibrate(judge, trainer.model, processor, chosen, recipe.prompt_template, recipe.thinking, length)
-    if found is not None and trainer.accelerator.is_main_process:
-        print(found.line())
+    with evaluating(trainer.model):
+        texts = generate(
+            trainer.model,
+            processor,
+            [(sample.images, sample_prompt(sample, recipe.prompt_template)) for sample in chosen],
+            max_new_tokens=trainer.args.max_completion_length,
+            temperature=trainer.args.temperature,
+            seed=recipe.seed,
+        )
+    thoughts = [parse(text, recipe.thinking) for text in texts]
+    figures = start_figures(chosen, thoughts, trainer.args.temperature)
+    asks = recipe.reward.consistency and recipe.reward.aspects
+    found = calibrate(judge, chosen, thoughts) if asks else None
+    if not trainer.accelerator.is_main_process:
+        return
+    say(figures.line())
+    if found is not None:
+        say(found.line())
         records.write_json(run / JUDGE, asdict(found))
+    elif asks:
+        say("judge: not tried, the start model gave no two different descriptions that it could judge")
+    records.write_json(run / START, asdict(figures))
 
 
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from emor3.cells import from_cell
 from emor3.data import parse_row
 from emor3.errors import UserError
 from emor3.importers.items import SPLITS, Dropped, Found, Item, Options, WrongLayoutError, number
@@ -144,7 +145,7 @@ def _csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
         for row in reader:
-            cells = {name: value for name, value in row.items() if isinstance(name, str)}
+            cells = {name: value and from_cell(value) for name, value in row.items() if isinstance(name, str)}
             yield f"{path.name} line {reader.line_num}", None, cells
 
 

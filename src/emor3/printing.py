@@ -1,0 +1,51 @@
+"""What commands print: every text goes through here, so that no label, completion or reply controls a terminal.
+
+Characters that a terminal would obey are shown escaped, and those that the output's encoding lacks, too.
+"""
+
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from emor3.errors import UserError, one_line, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def escape_what_no_encoding_has() -> None:
+    """Have standard output and error escape the characters that their encoding lacks, as under LC_ALL=C."""
+    for stream in (sys.stdout, sys.stderr):  # None where it is closed
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:
+    """Print a text and a line break; `error`: on standard error."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout, flush=flush)
+
+
+def print_error(error: UserError) -> None:
+    """A person's mistake in one line."""
+    say("error: " + one_line(str(error)), error=True)
+
+
+def console(*, error: bool = False, width: int | None = None) -> "Console":
+    """Console for tables and bars, in which texts are only texts: no markup, no :emoji:, nothing to obey."""
+    from rich.console import Console  # here, so that --help need not wait for it
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Text:  # of titles, headings and cells
+            return super().render_str(printable(text), **settings)
+
+    return Plain(stderr=error, width=width, markup=False, emoji=False, highlight=False)
+
+
+def show(table: "Table", at_least: int = 0) -> None:
+    """Print a table, no narrower than `at_least` characters."""
+    wide = console()
+    if wide.width < at_least:
+        wide = console(width=at_least)
+    wide.print(table)

@@ -1,0 +1,100 @@
+"""Templates are programs of others, a checkpoint's as a person's: they run within limits, and fail in one line.
+
+Jinja's sandbox keeps them from what they may not touch, and not from loops and texts without end.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from jinja2 import TemplateError
+
+from emor3.errors import UserError, one_line
+
+SECONDS = 5.0
+"""Of computing, for what takes well under a thousandth of that."""
+MEGABYTES = 256
+"""Of memory beside what the process has; prompts take a thousandth of that."""
+LONGEST = 1_000_000
+"""Characters that a template may make."""
+FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
+"""What the code of a template can raise, RecursionError and Python's own words for Jinja's mistakes included."""
+STATM = Path("/proc/self/statm")
+
+
+class TemplateFaultError(UserError, TemplateError):  # TRL tries some templates, and goes on where one refuses
+    """A template that is broken, fits no conversation of ours, or wants too much."""
+
+
+class _TooLongError(BaseException):  # which no template, nor what runs it, takes for a fault of its own
+    """The time is over."""
+
+
+@contextmanager
+def within_limits(template: str, *, kind: str = "template", hint: str = "") -> Iterator[None]:
+    """Inside, code of a template runs in bounded time and memory.
+
+    Raises TemplateFaultError for whatever it does wrong; where that is no lack of either, with the hint.
+    """
+    try:
+        with _memory(), _time():
+            yield
+    except _TooLongError:
+        raise _fault(kind, template, f"it takes more than {SECONDS:g} seconds, as a loop that does not end") from None
+    except MemoryError:
+        raise _fault(kind, template, f"it takes more than {MEGABYTES} MB of memory") from None
+    except TemplateFaultError:  # from within these limits within others
+        raise
+    except FAULTS as error:
+        raise _fault(kind, template, f"{one_line(str(error)) or type(error).__name__}{hint}") from None
+
+
+def check_length(template: str, filled: str, kind: str = "template") -> None:
+    """Raise TemplateFaultError where a template made more than any model reads."""
+    if len(filled) > LONGEST:
+        raise _fault(kind, template, f"it makes {len(filled):,} characters, of at most {LONGEST:,}")
+
+
+def _fault(kind: str, template: str, reason: str) -> TemplateFaultError:
+    return TemplateFaultError(f"{kind} {template[:40]!r}… cannot be filled: {reason}")
+
+
+@contextmanager
+def _time() -> Iterator[None]:
+    """Raise _TooLongError after the seconds of computing; in the main thread, which alone can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGPROF, _end)
+    timer = signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.1)  # again, where the first was lost in a destructor
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, *timer)
+        signal.signal(signal.SIGPROF, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise _TooLongError
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Have allocations fail beyond the megabytes, where the system can: those of all threads, for a moment."""
+    if not STATM.exists():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    most = used + MEGABYTES * 2**20
+    limits = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

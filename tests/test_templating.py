@@ -1,0 +1,92 @@
+"""Templates of a person and of a checkpoint: whatever they do wrong or want too much of ends in one line."""
+
+import resource
+import signal
+import time
+
+import pytest
+from jinja2 import TemplateError
+
+from emor3 import templating
+from emor3.errors import UserError
+from emor3.generation import chat, encode
+from emor3.processing import load_processor
+from emor3.thinking import LONGEST_TEMPLATE, load_template, render
+
+HOSTILE = {
+    "a text": ("{{ 'a' * 10**9 }}", "memory"),
+    "a text that doubles": (
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+        "memory",
+    ),
+    "a wide text": ("{{ 'a'.ljust(10**9) }}", "memory"),
+    "a format": ("{{ '%1000000000d' % 1 }}", "memory"),
+    "a list": ("{{ ([1] * 10**9)|length }}", "memory"),
+    "a power": ("{% set n = 9 ** (9 ** 9) %}{{ n > 1 }}", "takes more than"),
+    "loops": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "seconds"),
+    "a loop that writes": ("{% for a in range(99999) %}{{ 'b' * 9999 }}{% endfor %}", ""),
+    "a long prompt": ("{{ 'b' * 5000000 }}", "it makes 5,000,000 characters"),
+    "a file": ("{% include '/etc/passwd' %}", "no loader"),
+    "an import": ("{% import 'os' as os %}", "no loader"),
+    "a division": ("{{ 1/0 }}", "division by zero"),
+    "another type": ("{{ 1 + 'a' }}", "unsupported operand"),
+    "itself": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+    "many blocks": ("{% for a in [1] %}" * 30 + "{% endfor %}" * 30, "nested blocks"),
+    "an end": ("{% endfor %}", "endfor"),
+    "an attribute": ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    "a value": ("{{ [][3].x }}", ""),
+}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(templating, "SECONDS", 0.3)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_template_of_a_person_ends_in_one_line(case):
+    template, message = HOSTILE[case]
+    started, limits = time.process_time(), resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(UserError, match=f"template .* cannot be filled: .*{message}") as refused:
+        render(template, labels="joy")
+    assert "\n" not in str(refused.value)
+    assert time.process_time() - started < 5
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
+@pytest.mark.parametrize("case", [case for case in HOSTILE if case != "a value"])  # chat templates may lack values
+def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case, random_checkpoint):
+    template, message = HOSTILE[case]
+    processor = load_processor(random_checkpoint)
+    processor.chat_template = processor.tokenizer.chat_template = template
+    for ask in (
+        lambda: encode(processor, [((), "What is felt?")]),
+        lambda: processor.apply_chat_template(chat("What is felt?", 0), tokenize=True),  # as TRL does
+        lambda: processor.tokenizer.apply_chat_template([{"role": "user", "content": "What is felt?"}]),
+    ):
+        started = time.process_time()
+        with pytest.raises(UserError, match=f"chat template .* cannot be filled: .*{message}") as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+        assert time.process_time() - started < 3
+        assert isinstance(refused.value, TemplateError)  # TRL goes on where a template refuses a conversation
+
+
+def test_a_bomb_that_waits_for_a_certain_text_is_stopped_when_it_comes(random_checkpoint):
+    processor = load_processor(random_checkpoint)
+    processor.chat_template = "{% if 'now' in messages[0]|string %}{{ 'a' * 10**9 }}{% endif %}hello"
+    encode(processor, [((), "later")])
+    with pytest.raises(UserError, match="memory"):
+        encode(processor, [((), "now")])
+
+
+def test_limits_leave_what_is_within_them_and_other_errors_alone():
+    assert render("{{ 'a' * 3 }}{% for i in range(3) %}{{ i }}{% endfor %}", labels="joy") == "aaa012"
+    with pytest.raises(KeyboardInterrupt), templating.within_limits("x"):
+        raise KeyboardInterrupt
+
+
+def test_a_template_file_is_read_no_further_than_a_template_may_be_long():
+    with pytest.raises(UserError, match=f"more than {LONGEST_TEMPLATE:,} characters"):
+        load_template("/dev/zero")
