@@ -11,7 +11,7 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "cells", "printing", "signals", "images", "yaml_text", "blocks", "taxonomy", "types"),
+    *("errors", "cells", "printing", "signals", "locks", "images", "yaml_text", "blocks", "taxonomy", "types"),
     *(
         "templating",
         "thinking",
@@ -49,7 +49,7 @@ ORDER = (
         "start",
     ),
     *("duplicates", "lengths", "stats"),
-    *("groups", "dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
+    *("groups", "dynamic_sampling", "checkpoints", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs", "reference"),

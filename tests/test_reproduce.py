@@ -5,17 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from emor3 import reproduce, training_table
+from emor3 import records, reproduce, training_table
 from emor3.errors import UserError
 from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
-from emor3.records import METRICS, append_jsonl
+from emor3.records import CONFIG, METRICS, append_jsonl, write_json
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
@@ -245,9 +246,87 @@ def tiny_plan(folder, scenes, random_checkpoint):
     )
 
 
+LEARNING = {
+    "max_steps": 3,
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "max_completion_length": 64,
+    "learning_rate": 1e-3,
+    "save_steps": 1,
+}
+
+
 def call(plan):
     command = [sys.executable, "-m", "emor3.cli", "reproduce", str(plan)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_killed(
+    tmp_path, monkeypatch, scenes, random_checkpoint
+):
+    plan = load_plan(tiny_plan(tmp_path, scenes, random_checkpoint), None, quick=False)
+    cell = next(cell for cell in cells_of(plan) if cell.method == "grpo")
+    trained, ended = [], []
+
+    def train(recipe, resume):
+        trained.append(resume)
+        (cell.training / "final").mkdir(parents=True, exist_ok=True)
+        write_json(cell.training / CONFIG, recipe.model_dump())
+
+    def evaluate(candidate, tests, settings, output):
+        output.mkdir()
+        if len(ended) < 2:
+            ended.append(output)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("emor3.train.train", train)
+    monkeypatch.setattr("emor3.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("emor3.evaluate.load_candidate", lambda *_: None)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            reproduce.run_cell(plan, cell.folder)
+    reproduce.run_cell(plan, cell.folder)
+    assert trained == [False]
+    assert cell.evaluation.is_dir()
+    shutil.rmtree(cell.evaluation)
+    write_json(cell.training / CONFIG, cell.recipe.model_copy(update={"seed": 7}).model_dump())
+    reproduce.run_cell(plan, cell.folder)
+    assert trained == [False, True]  # of another recipe: that is for training to refuse
+
+
+@pytest.mark.slow
+def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_of_one_never_killed(tmp_path, scenes):
+    tables = {}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        plan = write_plan(
+            tmp_path / name,
+            seeds=[0],
+            domains=[scenes],
+            tests=[scenes],
+            evaluation={"limit": 4, "max_new_tokens": 64},
+            base={"model": {"path": "embedded"}, "grpo": LEARNING},
+            methods={"grpo": {}},
+            quick={"methods": ["grpo"]},
+        )
+        cell = cells_of(load_plan(plan, None, quick=False))[0]
+        if name == "killed":
+            process, deadline = call(plan), time.monotonic() + 200
+            while not records.complete_checkpoints(cell.training) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
+            process.communicate()
+            assert not (cell.training / records.FINAL).exists()
+            kept = records.complete_checkpoints(cell.training)[0]
+        again = call(plan)
+        _, err = again.communicate(timeout=240)
+        assert again.returncode == 0, err
+        assert [row["step"] for row in records.read_jsonl(cell.training / METRICS)] == [1, 2, 3]
+        tables[name] = pd.read_csv(tmp_path / name / "out" / "table.csv")
+        log = (cell.folder / reproduce.LOG).read_text()
+    assert kept.name == "checkpoint-1"
+    assert " 3/3 " in log
+    pd.testing.assert_frame_equal(tables["killed"], tables["whole"])
 
 
 @pytest.mark.slow

@@ -37,10 +37,15 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     found = []
     for setting, old, new in _differences(before, after):
         longer = isinstance(old, int) and isinstance(new, int) and new > old
-        schedules = {(recipe.get("grpo") or {}).get("lr_scheduler_type") for recipe in (before, after)}
-        prolonged = setting == MAX_STEPS and longer and schedules == {"constant"}
+        prolonged = setting == MAX_STEPS and longer and _schedule(before) == _schedule(after) == "constant"
         found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
     return found
+
+
+def _schedule(recipe: Mapping[str, Any]) -> Any:
+    """Of the learning rate; a record may hold anything."""
+    grpo = recipe.get("grpo")
+    return grpo.get("lr_scheduler_type") if isinstance(grpo, Mapping) else None
 
 
 def _differences(

@@ -18,10 +18,12 @@ from pydantic import TypeAdapter
 from emor3.cells import from_cell
 from emor3.errors import UserError
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
-from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, ROLLOUTS, read_json
+from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS, read_json
 from emor3.types import Estimate, Prediction
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
+NOT_ENTERED = {CHECKPOINTS, COLD_START, FINAL, REPLACED}
+"""Folders of a run: weights, and what it replaces."""
 CELL = ("training", "evaluation")
 """Folders of one cell of `emor3 reproduce`."""
 UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -189,9 +191,7 @@ def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
     found: dict[Path, set[str]] = {}
     for path in paths:
         for place, folders, files in os.walk(path.parent if path.is_file() else path):
-            folders[:] = sorted(
-                name for name in folders if name not in (CHECKPOINTS, COLD_START, FINAL) and not name.endswith(".tmp")
-            )
+            folders[:] = sorted(name for name in folders if name not in NOT_ENTERED and not name.endswith(".tmp"))
             names = set(files)
             if names & {EVALUATION, PREDICTIONS, TABLE} or is_run(names):
                 found.setdefault(Path(place).resolve(), names)
