@@ -27,7 +27,7 @@ ORDER = (
     ),
     *("records", "predictions", "figures", "compare", "exchange"),
     *("report_data", "report_plots", "report_cards", "report"),
-    "processing",
+    *("loading", "processing"),
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "manifest", "sampling"),
     *("importers.items", "importers.class_folders", "importers.lists", "importers.faces", "importers.tables"),
@@ -51,7 +51,7 @@ ORDER = (
     *("export", "doctor", "needs"),
     *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
 )
-PURE = ORDER[: ORDER.index("processing")]
+PURE = ORDER[: ORDER.index("loading")]
 
 
 def modules() -> list[str]:

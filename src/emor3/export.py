@@ -28,6 +28,7 @@ from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
+from emor3.loading import ADAPTER_TEXTS, Told, adapters_from, check_texts, from_checkpoint
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
@@ -91,7 +92,9 @@ def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTraine
         model, processor = load(str(checkpoint))
         return model.to("cpu"), processor
     model, _ = load(str(run / COLD_START) if recipe.cold_start else recipe.model.path, recipe.model.dtype)
-    merged = PeftModel.from_pretrained(model.to("cpu"), str(checkpoint)).merge_and_unload()
+    check_texts(checkpoint, ADAPTER_TEXTS)
+    with Told(f"cannot load the adapters of {checkpoint}"):
+        merged = adapters_from(PeftModel, model.to("cpu"), str(checkpoint)).merge_and_unload()
     return merged.eval(), load_processor(str(checkpoint))
 
 
@@ -100,7 +103,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
 
     Raises UserError where it exceeds the tolerance.
     """
-    again = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True).to(model.device)
+    again = from_checkpoint(AutoModelForImageTextToText, folder, dtype="auto", use_safetensors=True).to(model.device)
     with TemporaryDirectory() as scratch:
         picture = f"{scratch}/scene.png"
         draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(picture)
