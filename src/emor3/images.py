@@ -23,6 +23,9 @@ MAX_ASPECT_RATIO = 200
 SOURCE = "emor3_source"
 """Where the `info` of an opened image, which its copies share, has the path of its file."""
 
+ORIENTATION = 0x0112
+"""EXIF tag of how the camera was held."""
+
 FAULTS = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error)
 """What Pillow raises for damaged files, beside the bombs that it refuses itself."""
 
@@ -61,6 +64,16 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
     opened.info[SOURCE] = str(path)
     return opened
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the picture upright, from the head of its file. Raises UserError where that is damaged."""
+    try:
+        with open_known(path) as image:
+            turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except (*FAULTS, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
 
 
 def open_images(paths: Iterable[str]) -> dict[str, Image.Image]:

@@ -69,10 +69,11 @@ def load(
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
+    load_config(source)  # first, since where the model is unknown, the processor is too
     processor = load_processor(source)
     model = _read(path, source, dtype, four_bit_config() if quantize else None)
     check_fit(model.config, processor, path)
-    _complete_generation(model, processor)
+    _complete_generation(model, processor, path)
     # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = present.intersection(model._no_split_modules or ())
@@ -133,13 +134,17 @@ def check_fit(config: PretrainedConfig, processor: ProcessorMixin, path: str) ->
         raise UserError(f"{path}: no image token {config.image_token_id} of the model in its prompts")
 
 
-def _complete_generation(model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """What a checkpoint without `generation_config.json` leaves open.
+def _complete_generation(model: PreTrainedModel, processor: ProcessorMixin, path: str) -> None:
+    """What a checkpoint without `generation_config.json` leaves open. Raises UserError for token ids that are none.
 
     Its config.json, as training saves it, would have completions made without a cache, which ours are not.
     """
     settings, tokenizer = model.generation_config, processor.tokenizer
     settings.use_cache = True
+    for name in ("eos_token_id", "pad_token_id"):
+        given = getattr(settings, name)
+        if not all(isinstance(token, int) for token in (given if isinstance(given, list) else [given or 0])):
+            raise UserError(f"{path}: {name} in generation_config.json must be a token's number, found {given!r}")
     settings.eos_token_id = tokenizer.eos_token_id if settings.eos_token_id is None else settings.eos_token_id
     settings.pad_token_id = tokenizer.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 

@@ -31,6 +31,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
+from emor3.lengths import check_context
 from emor3.modeling import (
     check_quantizable,
     freeze,
@@ -85,6 +86,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
     model, processor = load_policy(recipe, start, checkpoint)
     if config is not None:
+        turns = ((s, sample_prompt(s, recipe.prompt_template), config.max_completion_length or 0) for s in samples)
+        check_context(model, processor, turns)
         _reinforce(recipe, run, config, samples, model, processor, checkpoint)
     elif state.is_main_process:
         _save_final(run, model, processor)
