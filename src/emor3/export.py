@@ -28,7 +28,7 @@ from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
-from emor3.loading import ADAPTER_TEXTS, Told, adapters_from, check_texts, from_checkpoint
+from emor3.loading import Told, adapters_from, check_adapters, from_checkpoint
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
@@ -92,7 +92,7 @@ def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTraine
         model, processor = load(str(checkpoint))
         return model.to("cpu"), processor
     model, _ = load(str(run / COLD_START) if recipe.cold_start else recipe.model.path, recipe.model.dtype)
-    check_texts(checkpoint, ADAPTER_TEXTS)
+    check_adapters(checkpoint)
     with Told(f"cannot load the adapters of {checkpoint}"):
         merged = adapters_from(PeftModel, model.to("cpu"), str(checkpoint)).merge_and_unload()
     return merged.eval(), load_processor(str(checkpoint))

@@ -32,7 +32,7 @@ FAULTS = (
 LONGEST_REASON = 300
 
 MODEL_TEXTS = ("config.json", "generation_config.json", "model.safetensors.index.json")
-ADAPTER_TEXTS = ("adapter_config.json",)
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PROCESSOR_TEXTS = (
     *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
     *("chat_template.json", "chat_template.jinja"),
@@ -124,6 +124,15 @@ def check_weights(folder: Path, finite: bool = False) -> None:
             for name in file.keys() if finite else ():
                 if not is_finite(file.get_tensor(name)):
                     raise ValueError(f"{name} holds NaN or infinity")
+
+
+def check_adapters(folder: Path) -> None:
+    """Raise UserError where a local folder's adapters are not there or damaged; peft would ask the hub for them."""
+    check_texts(folder, (ADAPTER,))
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}: copy it anew")
+    with Told(f"{folder / ADAPTER_WEIGHTS} is damaged (copy it anew)"), safe_open(folder / ADAPTER_WEIGHTS, "pt"):
+        pass
 
 
 def weight_files(folder: Path) -> list[Path]:
