@@ -178,7 +178,9 @@ def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
         try:
             opened.add((form, open_image(tmp_path / "a.jpg").mode))
         except UserError as error:
-            assert "a.jpg cannot be read (it is no JPEG, PNG, WebP, GIF, BMP or TIFF)" in str(error), form  # noqa: PT017
+            assert "a.jpg cannot be read (cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF)" in str(
+                error
+            ), form  # noqa: PT017
     assert opened >= {(form, "RGB") for form in FORMATS}
     assert {form for form, _ in opened} <= {*FORMATS, "DIB", "MPO"}  # several JPEGs in one file
 

@@ -38,7 +38,7 @@ def open_known(file: str | Path | BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise UnidentifiedImageError("it is no JPEG, PNG, WebP, GIF, BMP or TIFF") from None
+        raise UnidentifiedImageError("cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF") from None
 
 
 def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
