@@ -168,3 +168,49 @@ def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tm
     assert done.stderr.startswith("error: no folder org/nothing, and the hub gives no such model: ")
     assert len(done.stderr.splitlines()) == 1  # no retry after retry
     assert not Path(tmp_path, "hub").exists()
+
+
+@pytest.mark.parametrize("spoilt", ["weights", "config", "template", "length"])
+def test_a_checkpoint_that_cannot_be_used_ends_every_command_with_one_line(
+    emor3, recipe, photos, random_checkpoint, tmp_path, spoilt
+):
+    folder = shutil.copytree(random_checkpoint, tmp_path / "model")
+    content = (folder / "model.safetensors").read_bytes()
+    if spoilt == "weights":
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif spoilt == "config":
+        (folder / "config.json").write_text("[1]")
+    elif spoilt == "template":
+        (folder / "chat_template.jinja").write_text("{{ 1 / 0 }}")
+    too_long = spoilt == "length"
+    tokens = 2040 if too_long else 8
+    length = ("--max-new-tokens", tokens)
+    for arguments in (
+        ("predict", "-m", folder, photos / "0.jpg", *length),
+        ("evaluate", "-m", folder, "-d", photos, "--split", "all", *length),
+        (
+            "train",
+            recipe,
+            "--set",
+            f"model.path={folder}",
+            f"--set=grpo.max_completion_length={2040 if too_long else 8}",
+        ),
+    ):
+        status, lines = emor3(*arguments)
+        told = [line for line in lines if not line.startswith("Loading weights")]
+        assert (status, len(told)) == (2, 1), told
+        assert ("context of" if too_long else str(folder)) in told[0]
+    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "run").glob("checkpoints/checkpoint-*"))
+
+
+def test_a_checkpoint_with_code_ends_with_one_line_though_a_yes_is_waiting(emor3, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    code = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForImageTextToText": "own.M"}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(code))
+    (tmp_path / "model" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda prompt="": "yes")
+    status, lines = emor3("predict", "-m", "./model", "0.jpg")
+    assert (status, len(lines)) == (2, 1), lines
+    assert "code in checkpoints is never run" in lines[0]
+    assert not (tmp_path / "ran").exists()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from emor3 import export as exporting
@@ -17,6 +19,7 @@ from emor3.errors import UserError
 from emor3.export import export, push, verify
 from emor3.modeling import load
 from emor3.predictions import checksum, read_evaluation
+from emor3.processing import save_processor
 from emor3.records import append_jsonl, prepare_run
 from made_up import prediction, save_evaluation
 
@@ -114,3 +117,48 @@ def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(tmp_pa
     assert calls == [("me/mine", True), ("me/mine", tmp_path)]
     with pytest.raises(UserError, match=r"is written, but .* no space"):
         push(tmp_path, "me/refused")
+
+
+def damaged(folder, name):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+
+
+def test_truncated_weights_end_an_export_on_one_line_before_anything_is_written(run, tmp_path):
+    damaged(run / "final", "model.safetensors")
+    with pytest.raises(UserError, match=r"final/model\.safetensors is damaged \(copy it anew\): [^\n]*$"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def adapters(run, random_checkpoint):
+    """A checkpoint of a LoRA run, without the training."""
+    model, processor = load(random_checkpoint)
+    folder = run / "checkpoints" / "checkpoint-2"
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    save_processor(processor, folder)
+    return folder
+
+
+def test_whole_adapters_are_exported(adapters, tmp_path):
+    assert (export(adapters, tmp_path / "out") / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("case", ["weights cut short", "weights missing", "half of the weights", "list", "cut short"])
+def test_damaged_adapters_end_an_export_on_one_line(adapters, tmp_path, case):
+    weights = adapters / "adapter_model.safetensors"
+    if case == "weights cut short":
+        damaged(adapters, weights.name)
+    elif case == "weights missing":
+        weights.unlink()
+    elif case == "half of the weights":
+        kept = load_file(weights)
+        save_file(dict(list(kept.items())[: len(kept) // 2]), weights)
+    elif case == "list":
+        (adapters / "adapter_config.json").write_text("[1]")
+    else:
+        damaged(adapters, "adapter_config.json")
+    with pytest.raises(UserError, match=r"^[^\n]*adapter[^\n]*$"):
+        export(adapters, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

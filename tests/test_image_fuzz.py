@@ -14,7 +14,7 @@ from PIL import Image
 
 import emor3
 from emor3.errors import UserError
-from emor3.images import open_image
+from emor3.images import FORMATS, open_image
 from emor3.report_cards import thumbnail
 
 
@@ -164,4 +164,32 @@ def test_images_are_opened_in_one_place():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node) in ("Image.open", "ImageOps.exif_transpose"):
                 opening.add(path.stem)
-    assert opening == {"images", "catalogue"}  # an import asks for the format of a picture, to name its file
+    assert opening == {"images"}
+
+
+def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
+    picture = Image.effect_noise((24, 16), 60).convert("RGB")
+    opened, refused = set(), {}
+    for form in sorted({form.upper() for form in Image.registered_extensions().values()} & set(Image.SAVE)):
+        try:
+            picture.save(tmp_path / "a.jpg", form)
+        except (OSError, ValueError, KeyError):
+            continue  # this machine cannot write it
+        try:
+            opened.add((form, open_image(tmp_path / "a.jpg").mode))
+        except UserError as error:
+            refused[form] = str(error)
+    message = "a.jpg cannot be read (cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF)"
+    assert all(message in text for text in refused.values())
+    assert opened >= {(form, "RGB") for form in FORMATS}
+    assert {form for form, _ in opened} <= {*FORMATS, "DIB", "MPO"}  # several JPEGs in one file
+
+
+def test_a_picture_that_holds_a_program_starts_none(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", "EPS")
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read"):
+        open_image(tmp_path / "a.jpg")
+    assert not (tmp_path / "ran").exists()

@@ -29,7 +29,7 @@ ORDER = (
     ),
     *("records", "predictions", "figures", "compare", "exchange"),
     *("report_data", "report_plots", "report_cards", "report"),
-    "processing",
+    *("loading", "processing"),
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data", "manifest", "sampling"),
     *("importers.items", "importers.class_folders", "importers.lists", "importers.faces", "importers.tables"),
@@ -55,7 +55,7 @@ ORDER = (
     *("export", "doctor", "needs", "reference"),
     *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )
-PURE = ORDER[: ORDER.index("processing")]
+PURE = ORDER[: ORDER.index("loading")]
 
 
 def modules() -> list[str]:

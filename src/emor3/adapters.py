@@ -7,11 +7,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.config import Recipe
 from emor3.errors import UserError
+from emor3.loading import ADAPTER, Told, adapters_from, check_adapters
 from emor3.modeling import load
 from emor3.processing import load_processor
 from emor3.records import COLD_START, read_json
-
-ADAPTER = "adapter_config.json"
 
 
 def holds_adapters(folder: Path) -> bool:
@@ -30,12 +29,13 @@ def load_merged(
         base = str(run / COLD_START) if recipe.cold_start else recipe.model.path
     else:
         base = str(read_json(folder / ADAPTER).get("base_model_name_or_path"))
+    check_adapters(folder)
     try:
         model, processor = load(base, recipe.model.dtype if recipe else "auto")
-        merged = PeftModel.from_pretrained(model.to(device or model.device), str(folder)).merge_and_unload().eval()
-    except (UserError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder} holds adapters of {base}, which do not load on it: {reason}") from None
+    except UserError as error:
+        raise UserError(f"{folder} holds adapters of {base}, which does not load: {error}") from None
+    with Told(f"{folder} holds adapters of {base}, which do not load on it"):
+        merged = adapters_from(PeftModel, model.to(device or model.device), str(folder)).merge_and_unload().eval()
     if (folder / "tokenizer_config.json").is_file():
         processor = load_processor(str(folder))
     return merged, processor

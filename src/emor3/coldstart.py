@@ -4,7 +4,7 @@ It is short on purpose: label-only supervision run too long collapses out of dom
 Run long it is the supervised baseline, on labels alone or on reasoning texts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError, refused_by
 from emor3.images import open_images
+from emor3.lengths import Turn, check_context
 from emor3.modeling import learn_in_float32
 from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
@@ -40,10 +41,11 @@ def cold_start(
     """The model after a few steps on some of the samples, and its weights, None where adapters learnt (not merged).
 
     `template` is the recipe's prompt template, which goes with reasoning; `on_start` is called before the first step,
-    when all that can fail was tried. Raises UserError where a sample has none, for adapters on shards, and for settings
-    that TRL or peft refuse.
+    when all that can fail was tried. Raises UserError where a sample has none or is too long for the model, for
+    adapters on shards, and for settings that TRL or peft refuse.
     """
     chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))
+    check_context(model, processor, _turns(processor, (samples[place] for place in chosen), settings, template))
     with TemporaryDirectory() as scratch:
         with refused_by("TRL"):
             trainer = SFTTrainer(
@@ -86,8 +88,20 @@ def supervised_dataset(
     if with_reasoning:
         for place in order:
             _target(samples[place], with_reasoning)  # says what is missing before a step is made
-    prompt_template = settings.template or (template if with_reasoning else "direct")
-    return lazy_dataset(samples, order, partial(_supervised_row, prompt_template, with_reasoning))
+    return lazy_dataset(samples, order, partial(_supervised_row, _prompt_template(settings, template), with_reasoning))
+
+
+def _prompt_template(settings: ColdStartBlock, template: str) -> str:
+    return settings.template or (template if settings.targets == "reasoning" else "direct")
+
+
+def _turns(
+    processor: ProcessorMixin, samples: Iterable[Sample], settings: ColdStartBlock, template: str
+) -> Iterator[Turn]:
+    for sample in samples:
+        target = _target(sample, settings.targets == "reasoning")
+        length = len(processor.tokenizer(target).input_ids)
+        yield sample, sample_prompt(sample, _prompt_template(settings, template)), length
 
 
 def _supervised_row(template: str, with_reasoning: bool, sample: Sample) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from huggingface_hub.errors import HTTPError
 from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from emor3.errors import UserError
 from emor3.generation import encode, generate
-from emor3.modeling import EMBEDDED, load, resolve_checkpoint
+from emor3.loading import load_config
+from emor3.modeling import EMBEDDED, check_fit, check_folder, load, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.tiny.drawing import draw_scene
 
@@ -126,21 +127,20 @@ def check_hub() -> Check:
 
 
 def check_model(path: str) -> Check:
-    """Whether a checkpoint's configuration, processor and tokenizer belong together; weights are not read."""
+    """Whether a checkpoint's configuration, processor, tokenizer and template belong together, and weights are whole.
+
+    A local folder's weights are read once; those of the hub are not.
+    """
     try:
         source = resolve_checkpoint(path)
-        config, processor = AutoConfig.from_pretrained(source), load_processor(source)
-    except (UserError, OSError, ValueError, ImportError) as error:
-        return Check("model", "fail", f"{path}: {_first_line(error)}")
-    if type(config) not in AutoModelForImageTextToText._model_mapping:
-        return Check("model", "fail", f"{path}: {config.model_type} is no image-text-to-text model")
-    words, rows = len(processor.tokenizer), config.get_text_config().vocab_size
-    if words > rows:
-        return Check("model", "fail", f"{path}: the tokenizer has {words} tokens, the model only {rows}")
-    with TemporaryDirectory() as scratch:
-        inputs = encode(processor, [((_picture(scratch),), "What is felt?")])
-    if config.image_token_id not in inputs["input_ids"]:
-        return Check("model", "fail", f"{path}: no image token {config.image_token_id} of the model in its prompts")
+        config, processor = load_config(source), load_processor(source)
+        if type(config) not in AutoModelForImageTextToText._model_mapping:
+            raise UserError(f"{path}: {config.model_type} is no image-text-to-text model")
+        check_fit(config, processor, path)
+        if Path(source).is_dir():
+            check_folder(Path(source))
+    except UserError as error:
+        return Check("model", "fail", str(error))
     return Check("model", "ok", f"{path}: {config.model_type} with {type(processor).__name__}")
 
 

@@ -18,6 +18,7 @@ from emor3.errors import UserError, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
 from emor3.judges import ScoreJudge
+from emor3.lengths import check_context
 from emor3.locks import LOCK, held
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
@@ -111,6 +112,8 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     Raises UserError for data that cannot be used.
     """
     samples = {path: choose_samples(path, settings) for path in data}
+    for chosen in samples.values():
+        check_prompts(candidate, chosen, settings)
     output.mkdir(parents=True, exist_ok=True)
     head = evaluation_head(candidate, settings, samples)
     write_json(output / EVALUATION, head)
@@ -124,6 +127,12 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
             evaluations.append(summarise(path, predictions, settings.thinking))
     write_json(output / RESULTS, results(head, evaluations))
     return evaluations
+
+
+def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings) -> None:
+    """Raise UserError where a prompt and its completion do not fit into the candidate's context."""
+    turns = ((sample, sample_prompt(sample, settings.template), settings.max_new_tokens) for sample in samples)
+    check_context(candidate.model, candidate.processor, turns)
 
 
 def evaluation_head(
@@ -179,7 +188,8 @@ def complete(
     settings: EvaluationSettings,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """One completion for each of N samples, in order."""
+    """One completion for each of N samples, in order. Raises UserError as check_prompts."""
+    check_prompts(candidate, samples, settings)
     return generate(
         candidate.model,
         candidate.processor,

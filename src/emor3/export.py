@@ -22,12 +22,13 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
-from emor3.adapters import ADAPTER, holds_adapters, load_merged
+from emor3.adapters import holds_adapters, load_merged
 from emor3.config import Recipe
 from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
+from emor3.loading import ADAPTER, from_checkpoint
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
@@ -97,7 +98,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
 
     Raises UserError where it exceeds the tolerance.
     """
-    again = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True).to(model.device)
+    again = from_checkpoint(AutoModelForImageTextToText, folder, dtype="auto", use_safetensors=True).to(model.device)
     with TemporaryDirectory() as scratch:
         picture = f"{scratch}/scene.png"
         draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(picture)

@@ -8,15 +8,10 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.images import open_images
 from emor3.prefixes import images_once
+from emor3.processing import chat as chat
 
 Request = tuple[tuple[str, ...], str]
 """Paths of the images, and the text of the user turn."""
-
-
-def chat(text: str, images: int) -> list[dict[str, Any]]:
-    """The conversation of one user turn, its images before the text."""
-    content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
 def rendered(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> dict[str, Any]:

@@ -4,11 +4,15 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emor3.errors import UserError, one_line
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is opened, told by content and whatever the name. Pillow would run Ghostscript on an EPS file named .jpg."""
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
@@ -19,8 +23,22 @@ MAX_ASPECT_RATIO = 200
 SOURCE = "emor3_source"
 """Where the `info` of an opened image, which its copies share, has the path of its file."""
 
+ORIENTATION = 0x0112
+"""EXIF tag of how the camera was held."""
+
 FAULTS = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, EOFError, struct.error, zlib.error)
 """What Pillow raises for damaged files, beside the bombs that it refuses itself."""
+
+
+def open_known(file: str | Path | BinaryIO) -> Image.Image:
+    """A file of one of the `FORMATS` with its header read and no more, the only call of `Image.open`.
+
+    Raises what Pillow does for others and for damaged ones (`FAULTS`, and bombs that it refuses itself).
+    """
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError("cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF") from None
 
 
 def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
@@ -30,7 +48,7 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
     Raises UserError naming the file if it is missing, too large, a strip, of floating-point values or broken.
     """
     try:
-        with Image.open(path) as image:
+        with open_known(path) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
             if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
@@ -43,9 +61,19 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist: check its path") from None
     except (*FAULTS, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair or remove it") from None
+        raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
     opened.info[SOURCE] = str(path)
     return opened
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the picture upright, from the head of its file. Raises UserError where that is damaged."""
+    try:
+        with open_known(path) as image:
+            turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
+    except (*FAULTS, Image.DecompressionBombError) as error:
+        raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
 
 
 def open_images(paths: Iterable[str]) -> dict[str, Image.Image]:

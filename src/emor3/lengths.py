@@ -3,15 +3,23 @@
 Nothing is ever cut off inside an image: where a prompt is too long, images are scaled down as a whole (`max_pixels`).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
 from PIL import Image
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
+from emor3.errors import UserError
 from emor3.generation import chat
+from emor3.images import MAX_ASPECT_RATIO, image_size
 from emor3.processing import QWEN_VL
+from emor3.types import Sample
 
+MARKS = 2
+"""Tokens before and after an image."""
+ROLE_BYTES = 1024
+"""Room for what a chat template adds to a turn, such as a system prompt."""
 PROMPT_TOKENS = 2048
 """Length of prompts in the paper."""
 
@@ -40,8 +48,49 @@ def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) ->
 
     None for processors that size images otherwise, and where the text alone is too long.
     """
-    left = (PROMPT_TOKENS - text) // images - 2  # 2: the marks before and after an image
+    left = (PROMPT_TOKENS - text) // images - MARKS
     if not isinstance(processor, QWEN_VL) or left <= 0:
         return None
     side = processor.image_processor.patch_size * processor.image_processor.merge_size
     return int(left * side * side)
+
+
+Turn = tuple[Sample, str, int]
+"""A sample, the prompt that goes with its images, and the tokens that its completion may have."""
+
+
+def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iterable[Turn]) -> None:
+    """Raise UserError where a prompt and its completion are longer than what the model was made for.
+
+    Beyond its context a model runs on and makes no sense. Images that cannot be read are left to whoever opens them.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        return
+    most = _most_image_tokens(processor)
+    counted = lru_cache(maxsize=4096)(partial(text_tokens, processor))
+    image_tokens = token_counter(processor, "")
+    for sample, prompt, completion in turns:
+        # A token has one byte or more, so nearly all prompts are known to fit before an image or a word is looked at.
+        at_most = ROLE_BYTES + len(prompt.encode()) + most * len(sample.images) + completion
+        if at_most <= limit:
+            continue
+        try:
+            length = counted(prompt) + sum(image_tokens(image_size(path)) for path in sample.images)
+        except UserError:
+            continue
+        if length + completion > limit:
+            raise UserError(
+                f"sample {sample.id!r}: {length} tokens of prompt and {completion} of completion are "
+                f"{length + completion}, more than the model's context of {limit}: use smaller images "
+                "(model.max_pixels) or shorter texts, or allow fewer tokens of completion"
+            )
+
+
+def _most_image_tokens(processor: ProcessorMixin) -> float:
+    """At least as many as any image takes in a prompt; infinity where a processor does not say."""
+    if not isinstance(processor, QWEN_VL):
+        return math.inf
+    images = processor.image_processor
+    tokens: float = images.size["longest_edge"] / (images.patch_size * images.merge_size) ** 2
+    return MARKS + tokens + 2 * math.sqrt(MAX_ASPECT_RATIO * tokens) + 1  # sides are rounded up, of strips most

@@ -6,7 +6,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -14,11 +14,19 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
-from emor3.processing import load_processor, save_processor
+from emor3.loading import Told, adapters_from, check_weights, from_checkpoint, is_finite, load_config
+from emor3.processing import QWEN_VL, chat, load_processor, save_processor
 from emor3.sharding import loading_whole
 
 
@@ -76,8 +84,11 @@ def load(
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
     """
     source = resolve_checkpoint(path)
+    load_config(source)  # first, since where the model is unknown, the processor is too
     processor = load_processor(source)
     model = _read(path, source, dtype, four_bit_config() if quantize else None)
+    check_fit(model.config, processor, path)
+    _complete_generation(model, processor, path)
     # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = present.intersection(model._no_split_modules or ())
@@ -100,13 +111,69 @@ def _teach_padding_token(model: PreTrainedModel) -> None:
 
 
 def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:
-    try:
-        with loading_whole():
-            return AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, quantization_config=quantization
-            )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load {path} as an image-text-to-text model: {str(error).splitlines()[0]}") from None
+    model = _built(path, source, dtype=dtype, quantization_config=quantization)
+    broken = next((name for name, weight in model.named_parameters() if not is_finite(weight)), None)
+    if broken is not None:
+        raise UserError(f"cannot load {path}: its weight {broken} holds NaN or infinity")
+    return model
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where a local checkpoint has not all weights of its model in their sizes, whole and finite.
+
+    One weight at a time is read, so that a model of any size can be looked at.
+    """
+    _built(str(folder), str(folder), device_map="meta")
+    check_weights(folder, finite=True)
+
+
+def _built(path: str, source: str, **settings: Any) -> PreTrainedModel:
+    config = load_config(source)
+    if Path(source).is_dir():
+        check_weights(Path(source))
+    with Told(f"cannot load {path} as an image-text-to-text model"), loading_whole():
+        model, found = from_checkpoint(
+            AutoModelForImageTextToText,
+            source,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
+        )
+        missing = found["missing_keys"]
+        if missing:
+            raise ValueError(f"{len(missing)} of its weights are missing, as {min(missing)}")
+    return model
+
+
+def check_fit(config: PretrainedConfig, processor: ProcessorMixin, path: str) -> None:
+    """Raise UserError where a model cannot read what the processor makes of a prompt with an image."""
+    patch = getattr(config.vision_config, "patch_size", None)
+    if isinstance(processor, QWEN_VL) and processor.image_processor.patch_size != patch:
+        cut = processor.image_processor.patch_size
+        raise UserError(f"{path}: the processor cuts patches of {cut} pixels, the model reads patches of {patch}")
+    words, rows = len(processor.tokenizer), config.get_text_config().vocab_size
+    if words > rows:
+        raise UserError(f"{path}: the tokenizer has {words} tokens, the model only {rows}")
+    prompt = processor.apply_chat_template([chat("What is felt?", 1)], tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=prompt, images=[Image.new("RGB", (64, 64))])
+    if config.image_token_id not in inputs["input_ids"][0]:
+        raise UserError(f"{path}: no image token {config.image_token_id} of the model in its prompts")
+
+
+def _complete_generation(model: PreTrainedModel, processor: ProcessorMixin, path: str) -> None:
+    """What a checkpoint without `generation_config.json` leaves open. Raises UserError for token ids that are none.
+
+    Its config.json, as training saves it, would have completions made without a cache, which ours are not.
+    """
+    settings, tokenizer = model.generation_config, processor.tokenizer
+    settings.use_cache = True
+    for name in ("eos_token_id", "pad_token_id"):
+        given = getattr(settings, name)
+        if not all(isinstance(token, int) for token in (given if isinstance(given, list) else [given or 0])):
+            raise UserError(f"{path}: {name} in generation_config.json must be a token's number, found {given!r}")
+    settings.eos_token_id = tokenizer.eos_token_id if settings.eos_token_id is None else settings.eos_token_id
+    settings.pad_token_id = tokenizer.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 
 
 def check_quantizable() -> None:
@@ -142,7 +209,7 @@ def merge(policy: PreTrainedModel | PeftModel, start: str, settings: ModelBlock)
     with TemporaryDirectory() as scratch:
         policy.save_pretrained(scratch)
         base = _read(start, resolve_checkpoint(start), settings.dtype)
-        return PeftModel.from_pretrained(base, scratch).merge_and_unload()
+        return adapters_from(PeftModel, base, scratch).merge_and_unload()
 
 
 def save(

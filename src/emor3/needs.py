@@ -22,6 +22,7 @@ from trl import GRPOConfig
 from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.lengths import text_tokens
+from emor3.loading import load_config
 from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import METRICS, read_jsonl
@@ -145,16 +146,15 @@ def model_config(path: str, config: Path | None) -> PretrainedConfig:
     if config is None and path in KNOWN:
         return AutoConfig.for_model("qwen2_5_vl", **KNOWN[path], dtype="bfloat16")
     try:
-        return AutoConfig.from_pretrained(config or resolve_checkpoint(path))
-    except (UserError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no configuration of {config or path}: {reason}; give --config with its config.json") from None
+        return load_config(str(config or resolve_checkpoint(path)))
+    except UserError as error:
+        raise UserError(f"no configuration of {config or path}: {error}; give --config with its config.json") from None
 
 
 def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
     """The recipe's model in numbers; it is built without weights, on the meta device."""
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         frozen = [parameter for part in recipe.model.freeze for parameter in part_parameters(model, part)]
         trainable = parameters - sum(parameter.numel() for parameter in frozen)

@@ -22,6 +22,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
+from emor3.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
 from emor3.templating import check_length, within_limits
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
@@ -76,14 +77,48 @@ def load_processor(path: str) -> ProcessorMixin:
 
     Raises UserError where there is none, as for a text-only model.
     """
-    try:
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the processor of {path}: {str(error).splitlines()[0]}") from None
+    check_texts(Path(path), ("config.json", *PROCESSOR_TEXTS))
+    with Told(f"cannot load the processor of {path}"):
+        processor = from_checkpoint(AutoProcessor, path)
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
     processor.tokenizer.padding_side = "left"
+    try_render(processor, path)
     return processor
+
+
+def chat(text: str, images: int) -> list[dict[str, Any]]:
+    """The conversation of one user turn, its images before the text."""
+    content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+
+def try_render(processor: ProcessorMixin, path: str) -> None:
+    """Raise UserError where the chat template loses an image or a text, or the tokenizer cannot pad or end."""
+    template = f"the chat template of {path} ({_template_place(Path(path))})"
+    if processor.tokenizer.pad_token_id is None or processor.tokenizer.eos_token_id is None:
+        lacks = "pad_token" if processor.tokenizer.pad_token_id is None else "eos_token"
+        raise UserError(f"the tokenizer of {path} has no {lacks}: name one in its tokenizer_config.json")
+    if not processor.chat_template:
+        raise UserError(f"{path} has no chat template: add chat_template.jinja as the model's authors have it")
+    asked = "What is felt?"
+    with Told(f"{template} cannot be used"):
+        shown, blind = (
+            processor.apply_chat_template([chat(asked, images)], tokenize=False, add_generation_prompt=True)[0]
+            for images in (1, 0)
+        )
+    if shown.count(asked) != 1 or blind.count(asked) != 1:
+        raise UserError(f"{template} does not keep the text of a turn: take the one of the model's authors")
+    if shown == blind:
+        raise UserError(f"{template} drops images: take the one of the model's authors")
+    with Told(f"{template} and its processor do not go together"):
+        processor(text=[shown], images=[Image.new("RGB", (64, 64))], padding=True, return_tensors="pt")
+
+
+def _template_place(folder: Path) -> str:
+    """File that the chat template of a local checkpoint is in."""
+    names = ("chat_template.jinja", "chat_template.json")
+    return next((name for name in names if (folder / name).is_file()), "in tokenizer_config.json")
 
 
 def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:

@@ -34,6 +34,7 @@ from emor3.groups import by_group
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judging import MovingAverage, calibrate
+from emor3.lengths import check_context
 from emor3.locks import held
 from emor3.modeling import (
     check_quantizable,
@@ -86,6 +87,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
         start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
         if config is not None:
+            turns = ((s, sample_prompt(s, recipe.prompt_template), config.max_completion_length or 0) for s in samples)
+            check_context(model, processor, turns)
             _reinforce(recipe, run, config, samples, model, processor, checkpoint, begin)
         else:
             begin()

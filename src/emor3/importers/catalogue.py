@@ -15,7 +15,7 @@ from PIL import Image
 from emor3 import __version__
 from emor3.data import LABELS, named_labels, to_sample
 from emor3.errors import UserError
-from emor3.images import FAULTS
+from emor3.images import FAULTS, open_known
 from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
 from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
 from emor3.importers.items import (
@@ -386,8 +386,8 @@ class _Writer:
 
     def _unpack(self, content: bytes) -> str:
         try:
-            with Image.open(BytesIO(content)) as image:
-                suffix = (image.format or "png").lower()
+            with open_known(BytesIO(content)) as image:
+                suffix = str(image.format).lower().replace("mpo", "jpeg")  # JPEGs of some telephones
         except (*FAULTS, Image.DecompressionBombError) as error:
             raise ValueError(f"its picture cannot be read ({error})") from None
         name = f"{WRITTEN}/{len(self.rows):06d}.{suffix}"

@@ -1,0 +1,55 @@
+"""A prompt and its completion must fit into the model's context, which is known before anything is made."""
+
+import pytest
+from PIL import Image
+
+from emor3 import lengths
+from emor3.errors import UserError
+from emor3.generation import encode
+from emor3.lengths import check_context
+from emor3.modeling import load
+from emor3.taxonomy import MIKELS8
+from emor3.types import Sample
+
+
+@pytest.fixture(scope="module")
+def loaded(random_checkpoint):
+    return load(random_checkpoint)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    Image.new("RGB", (120, 80)).save(tmp_path / "a.png")
+    return Sample("a", (str(tmp_path / "a.png"),), "joy", MIKELS8)
+
+
+def test_prompt_and_completion_may_fill_the_context_and_not_one_token_more(loaded, sample):
+    model, processor = loaded
+    limit = model.config.text_config.max_position_embeddings
+    length = encode(processor, [(sample.images, "What is felt?")])["input_ids"].shape[1]
+    check_context(model, processor, [(sample, "What is felt?", limit - length)])
+    told = f"sample 'a': {length} tokens of prompt and {limit - length + 1} of completion are {limit + 1}, .* {limit}:"
+    with pytest.raises(UserError, match=told):
+        check_context(model, processor, [(sample, "What is felt?", limit - length + 1)])
+
+
+def test_a_long_text_is_too_long_by_its_tokens(loaded, sample):
+    model, processor = loaded
+    with pytest.raises(UserError, match="more than the model's context of"):
+        check_context(model, processor, [(sample, "rain " * 2100, 8)])
+
+
+def test_no_image_is_opened_for_a_prompt_that_fits_in_any_case(loaded, sample, monkeypatch):
+    monkeypatch.setattr(lengths, "image_size", lambda path: pytest.fail("opened"))
+    check_context(*loaded, [(sample, "What is felt?", 64)])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (640, 480), (1, 199), (3000, 16), (4000, 4000)])
+def test_the_bound_of_an_image_holds_for_strips_too(loaded, size):
+    _, processor = loaded
+    assert lengths.token_counter(processor, "")(size) <= lengths._most_image_tokens(processor)
+
+
+def test_an_image_that_cannot_be_read_is_left_to_whoever_opens_it(loaded, sample):
+    gone = Sample("b", ("gone.png",), "joy", MIKELS8)
+    check_context(*loaded, [(gone, "What is felt?", 2000)])
