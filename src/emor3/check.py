@@ -25,6 +25,7 @@ from emor3.data import (
 )
 from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
+from emor3.files import regular
 from emor3.images import open_image
 from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
@@ -162,7 +163,7 @@ class _Look:
 
     def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
         """Tokens of an image; None where it cannot be used."""
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         self._compare_splits(digest, sample, where)
         try:

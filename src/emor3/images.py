@@ -2,13 +2,13 @@
 
 import struct
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from emor3.errors import UserError, one_line
+from emor3.files import regular
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
@@ -30,7 +30,7 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
     Raises UserError naming the file if it is missing, too large, a strip, of floating-point values or broken.
     """
     try:
-        with Image.open(path) as image:
+        with open(path, "rb", opener=regular) as file, Image.open(file) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
             if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
@@ -39,18 +39,14 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
                 raise UserError(f"image {path} holds floating-point values of no known range: save it with 8 bits")
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
-            opened = _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large picture is another 200 MB
+            opened = _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist: check its path") from None
     except (*FAULTS, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair or remove it") from None
     opened.info[SOURCE] = str(path)
     return opened
-
-
-def open_images(paths: Iterable[str]) -> dict[str, Image.Image]:
-    """The pictures by path; a path that comes several times is opened once. Raises UserError as `open_image`."""
-    return {path: open_image(path) for path in set(paths)}
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -6,8 +6,10 @@ what we save still describes the video part, for machines that have it.
 """
 
 import json
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
@@ -18,8 +20,12 @@ from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from emor3.errors import UserError
+from emor3.images import open_image
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
+LARGE = 4_000_000
+"""Pixels above which a picture is scaled when it is opened; a batch of larger ones would take gigabytes."""
+
 VIDEO_PROCESSORS = {
     Qwen2VLProcessor: "Qwen2VLVideoProcessor",
     Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
@@ -90,3 +96,29 @@ def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
     least, most = ours.size["shortest_edge"], ours.size["longest_edge"]
     height, width = smart_resize(image.height, image.width, ours.patch_size * ours.merge_size, least, most)
     return image.resize((width, height), ours.resample)
+
+
+def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -> dict[str, Image.Image]:
+    """The pictures by path, each opened once, and large ones scaled at once to what the processor makes of them.
+
+    Raises UserError as `open_image`.
+    """
+    return {path: _fitted(open_image(path), processor) for path in set(paths)}
+
+
+def _fitted(image: Image.Image, processor: ProcessorMixin | None) -> Image.Image:
+    if processor is None or image.width * image.height <= LARGE:
+        return image
+    if isinstance(processor, QWEN_VL):
+        return scaled(image, processor)
+    # Others cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
+    shortest = 2 * max(_sides(processor.image_processor), default=min(image.size))
+    scale = shortest / min(image.size)
+    return image if scale >= 1 else image.resize((round(image.width * scale), round(image.height * scale)))
+
+
+def _sides(image_processor: Any) -> list[int]:
+    """Lengths in pixels that an image processor names: sizes, crops and grids of tiles."""
+    sizes = [dict(getattr(image_processor, name, None) or {}) for name in ("size", "crop_size")]
+    grid = getattr(image_processor, "image_grid_pinpoints", None) or ()
+    return [side for named in (*(size.values() for size in sizes), *grid) for side in named if side]

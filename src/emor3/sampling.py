@@ -23,6 +23,7 @@ from emor3.data import (
     row_id,
 )
 from emor3.errors import UserError
+from emor3.files import read_text
 from emor3.manifest import copy_file, link, new_folder, write_lines
 from emor3.records import write_json
 from emor3.types import Sample
@@ -131,7 +132,7 @@ def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -
 def read_ids(path: Path) -> list[str]:
     """Ids of an id list, one a line. Raises UserError where it cannot be read, or is empty or double."""
     try:
-        ids = path.read_text(encoding="utf-8").splitlines()
+        ids = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the id list ({error})") from None
     if not ids or len(set(ids)) < len(ids):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
+from emor3.files import read_text
 from emor3.taxonomy import LabelSet, without_invisible
 from emor3.types import EmotionalThought, Problem, Sample
 
@@ -37,7 +38,7 @@ def load_template(name: str) -> str:
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
     try:
-        return Path(name).read_text(encoding="utf-8").strip()
+        return read_text(name).strip()
     except (OSError, ValueError):
         raise UserError(
             f"template {name!r} is neither a shipped template nor a file: give the path of a text file"

@@ -231,9 +231,11 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
     return str(folder)
 
 
-def prompt_dataset(samples: Sequence[Sample], template: str, order: Sequence[int]) -> Dataset:
+def prompt_dataset(
+    samples: Sequence[Sample], template: str, order: Sequence[int], processor: ProcessorMixin | None = None
+) -> Dataset:
     """Rows of prompt, images and sample in the order of training."""
-    return lazy_dataset(samples, order, partial(_prompt_row, template))
+    return lazy_dataset(samples, order, partial(_prompt_row, template), processor)
 
 
 def _prompt_row(template: str, sample: Sample) -> dict[str, Any]:
@@ -275,7 +277,7 @@ def _reinforce(
         model=model,
         args=config,
         reward_funcs=functions,
-        train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
+        train_dataset=prompt_dataset(samples, recipe.prompt_template, order, processor),
         processing_class=processor,
         callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite()],  # the average saves first
         peft_config=lora_config(recipe.model),

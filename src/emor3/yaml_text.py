@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from emor3.errors import UserError, one_line
+from emor3.files import read_text
 
 
 def parse_yaml(text: str, what: str) -> Any:
@@ -20,7 +21,7 @@ def parse_yaml(text: str, what: str) -> Any:
 def read_yaml(path: Path, what: str) -> Any:
     """The content of a YAML file; `what` it should hold is named in the UserError where it cannot be read."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), f"the {what} {path}")
+        return parse_yaml(read_text(path), f"the {what} {path}")
     except OSError as error:
         raise UserError(f"cannot read the {what} {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
