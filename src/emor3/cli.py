@@ -141,7 +141,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on labelled images.
 
-    Prints a table and writes predictions.jsonl and results.json to the output folder.
+    Prints a table and writes predictions.jsonl and results.json to the output folder. A sample whose image cannot be
+    read is named and left out; the status then is 1.
     """
     if saved is not None:
         _evaluate_again(saved)
@@ -152,6 +153,7 @@ def evaluate(
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
+    from emor3.predictions import leaves_out
 
     folder = evaluation.fresh_folder(output, "evaluation")
     hide_loading_bars()
@@ -173,6 +175,7 @@ def evaluate(
     evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+    raise typer.Exit(int(leaves_out(folder)))
 
 
 def _evaluate_again(path: Path) -> None:
@@ -259,6 +262,7 @@ def reproduce(
 
     from emor3 import reproduce as reproduction
     from emor3.plan import cells_of, load_plan
+    from emor3.predictions import leaves_out
 
     settings = load_plan(plan, output, quick)
     if cell is not None:
@@ -275,7 +279,10 @@ def reproduce(
         paths = write_tables(results, cells, Path(settings.output_dir))
     print(paths[0].read_text(encoding="utf-8"))
     print("written to: " + ", ".join(map(str, paths)))
-    raise typer.Exit(int(bool(failed)))
+    unread = [cell.folder for cell in cells if reproduction.is_finished(cell) and leaves_out(cell.evaluation)]
+    for folder in unread:
+        print(f"images that cannot be read are left out, see {folder / reproduction.LOG}", file=sys.stderr)
+    raise typer.Exit(int(bool(failed or unread)))
 
 
 def quickstart(

@@ -1,5 +1,6 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,10 +13,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.config import Recipe
 from emor3.data import LabelSpec, load_samples
-from emor3.errors import UserError
+from emor3.errors import UserError, one_line
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
+from emor3.images import image_fault
 from emor3.judges import ScoreJudge
+from emor3.lengths import warn_of_many_labels
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.progress import evaluation_bar
@@ -97,11 +100,15 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     """Evaluate a candidate on several data sets into an empty folder, with a progress bar on standard error.
 
     All are read before the first completion is made; the predictions on one are written before the next begins.
-    Raises UserError for data that cannot be used.
+    Samples whose images cannot be read are named on standard error and in `evaluation.json`; all figures are without
+    them. Raises UserError for data that cannot be used.
     """
-    samples = {path: choose_samples(path, settings) for path in data}
+    samples, unreadable = {}, {}
+    for path in data:
+        samples[path], unreadable[path] = readable(path, choose_samples(path, settings))
+        warn_of_many_labels(candidate.processor, samples[path][0].labels.labels)
     output.mkdir(parents=True, exist_ok=True)
-    head = evaluation_head(candidate, settings, samples)
+    head = evaluation_head(candidate, settings, samples, unreadable)
     write_json(output / EVALUATION, head)
     evaluations = []
     with evaluation_bar() as progress:
@@ -115,17 +122,38 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     return evaluations
 
 
+def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
+    """The samples whose images can all be read, and of each other one, by id, why not, which standard error tells too.
+
+    Each image is opened once. Raises UserError where no sample is left.
+    """
+    opened: dict[str, str | None] = {}
+    for path in (path for sample in samples for path in sample.images if path not in opened):
+        opened[path] = image_fault(path)
+    faults = {
+        sample.id: fault for sample in samples if (fault := next(filter(None, map(opened.get, sample.images)), None))
+    }
+    for name, fault in faults.items():
+        print(f"left out: {one_line(f'{data}, {name}: {fault}')}", file=sys.stderr)
+    if len(faults) == len(samples):
+        raise UserError(f"{data}: none of the {len(samples)} samples has images that can be read")
+    return [sample for sample in samples if sample.id not in faults], faults
+
+
 def evaluation_head(
-    candidate: Candidate, settings: EvaluationSettings, samples: Mapping[str, Sequence[Sample]]
+    candidate: Candidate,
+    settings: EvaluationSettings,
+    samples: Mapping[str, Sequence[Sample]],
+    unreadable: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """Content of `evaluation.json`."""
+    """Content of `evaluation.json`; `unreadable` holds what is left out of each data set, by id, and why."""
     return {
         "version": VERSION,
         "model": candidate.path,
         "judge": candidate.judge_path,
         "settings": asdict(settings),
         "environment": environment_stamp(),
-        "data": [data_head(path, chosen) for path, chosen in samples.items()],
+        "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
     }
 
 

@@ -5,13 +5,20 @@ import os
 import stat
 
 
+class IrregularFileError(OSError):
+    """A pipe, a socket or a device where a file is read."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 def regular(path: str, flags: int) -> int:
-    """Opener for `open`: raises OSError for pipes, sockets and devices, at which a reader might wait for ever."""
+    """Opener for `open`: raises an OSError for pipes, sockets and devices, at which a reader might wait for ever."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else the opening of a pipe waits for a writer
     kind = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # of a folder, `open` says itself what it is
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+        raise IrregularFileError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 

@@ -49,6 +49,15 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
     return opened
 
 
+def image_fault(path: str) -> str | None:
+    """Why an image cannot be opened; None where it can."""
+    try:
+        open_image(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip: 65,535 = 255 * 257
         image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))

@@ -10,7 +10,7 @@ from typing import Any
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.images import open_image
+from emor3.images import image_fault
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.reflective import Decision, decide, weigh
@@ -62,7 +62,7 @@ def predict(
     """
     for start in range(0, len(images), settings.batch_size):
         batch = images[start : start + settings.batch_size]
-        errors = {image: error for image in batch if (error := _unreadable(image)) is not None}
+        errors = {image: UserError(fault) for image in batch if (fault := image_fault(image)) is not None}
         readable = [Sample(image, (image,), "", labels) for image in batch if image not in errors]
         if settings.reflective:
             outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
@@ -96,14 +96,6 @@ def _decided(drawn: Sequence[tuple[Prediction, float]], abstain_below: float) ->
     answers = [prediction.predicted for prediction in predictions]
     decision = decide(answers, weights, predictions[0].sample.labels, abstain_below)
     return Outcome(against_own_answer(predictions[decision.best or 0]), decision)
-
-
-def _unreadable(image: str) -> UserError | None:
-    try:
-        open_image(image)
-    except UserError as error:
-        return error
-    return None
 
 
 def against_own_answer(prediction: Prediction) -> Prediction:

@@ -31,6 +31,7 @@ from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
+from emor3.lengths import warn_of_many_labels
 from emor3.modeling import (
     check_quantizable,
     freeze,
@@ -84,6 +85,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
             records.keep_steps(run / name, done)
     start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
     model, processor = load_policy(recipe, start, checkpoint)
+    if state.is_main_process:
+        warn_of_many_labels(processor, max((source.labels.labels for source in samples.sources), key=len))
     if config is not None:
         _reinforce(recipe, run, config, samples, model, processor, checkpoint)
     elif state.is_main_process:
