@@ -6,6 +6,7 @@ what we save still describes the video part, for machines that have it.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,14 +93,19 @@ def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
     """
     if not isinstance(processor, QWEN_VL):
         return image
-    ours = processor.image_processor
+    return image.resize(_worked_on(image.size, processor), processor.image_processor.resample)
+
+
+def _worked_on(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]:
+    """Width and height that a Qwen-VL processor makes of others."""
+    ours, (width, height) = processor.image_processor, size
     least, most = ours.size["shortest_edge"], ours.size["longest_edge"]
-    height, width = smart_resize(image.height, image.width, ours.patch_size * ours.merge_size, least, most)
-    return image.resize((width, height), ours.resample)
+    height, width = smart_resize(height, width, ours.patch_size * ours.merge_size, least, most)
+    return width, height
 
 
 def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -> dict[str, Image.Image]:
-    """The pictures by path, each opened once, and large ones scaled at once to what the processor makes of them.
+    """The pictures by path, each opened once, and large ones scaled at once towards what the processor makes of them.
 
     Raises UserError as `open_image`.
     """
@@ -109,11 +115,11 @@ def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -
 def _fitted(image: Image.Image, processor: ProcessorMixin | None) -> Image.Image:
     if processor is None or image.width * image.height <= LARGE:
         return image
-    if isinstance(processor, QWEN_VL):
+    if isinstance(processor, QWEN_VL) and _worked_on(size := _worked_on(image.size, processor), processor) == size:
         return scaled(image, processor)
     # Others cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
-    shortest = 2 * max(_sides(processor.image_processor), default=min(image.size))
-    scale = shortest / min(image.size)
+    shortest = 0 if isinstance(processor, QWEN_VL) else 2 * max(_sides(processor.image_processor), default=0)
+    scale = max(math.sqrt(LARGE / (image.width * image.height)), shortest / min(image.size))
     return image if scale >= 1 else image.resize((round(image.width * scale), round(image.height * scale)))
 
 

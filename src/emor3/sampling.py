@@ -185,9 +185,7 @@ def _place(source: Path, folder: Path, names: Sequence[str], copy: bool) -> None
     """Copies of the images, or a link for each entry of the source folder that images lie in."""
     tops = {PurePosixPath(name).parts[0] for name in names}
     if ours := sorted(tops & {MANIFEST, LABELS, IDS, RECORD}):
-        raise UserError(
-            f"{source}: a row names {ours[0]!r} as its image, which is a file of the data folder: rename it"
-        )
+        raise UserError(f"{source}: a row names {ours[0]!r} as its image, which is a file of the data folder itself")
     if copy:
         for name in names:
             copy_file(source / name, folder / name)
