@@ -3,8 +3,8 @@
 Heavy imports stand inside the commands, so that `--help` answers at once.
 
 Bad input ends with one line on standard error and exit status 2, a signal with one line and 130 (Ctrl-C) or 143; a
-command that finds faults in data it was asked to go through (`score`, `data check`, `predict`) still goes through all
-of it and ends with 1.
+command that finds faults in data it was asked to go through (`score`, `data check`, `predict`, `evaluate`) still goes
+through all of it and ends with 1.
 """
 
 import json
