@@ -106,6 +106,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     samples, unreadable = {}, {}
     for path in data:
         samples[path], unreadable[path] = readable(path, choose_samples(path, settings))
+        sample_prompt(samples[path][0], settings.template)  # refuses a bad template before anything is written
         warn_of_many_labels(candidate.processor, samples[path][0].labels.labels)
     output.mkdir(parents=True, exist_ok=True)
     head = evaluation_head(candidate, settings, samples, unreadable)
