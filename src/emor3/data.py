@@ -41,8 +41,8 @@ EMBEDDED = "embedded:"
 
 MAX_ROW_BYTES = 1_000_000
 """Longer lines are refused before they are read whole: no prompt holds that much."""
-MAX_TEXT = 100_000
-"""Characters of a row's text or reasoning, dozens of times what a prompt holds in the paper."""
+MAX_TEXT = 32_000
+"""Characters of a row's text or reasoning: about four times what a prompt holds in the paper."""
 MAX_IMAGES = 100
 """Images of one row."""
 
