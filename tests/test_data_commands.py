@@ -120,6 +120,18 @@ def test_every_case_is_named_in_a_file_where_the_screen_shows_three(tmp_path, pi
     assert "line 5: label 'bored'" in cases[4]["case"]
 
 
+def test_a_test_set_passes_the_check_unless_a_recipe_or_the_person_asks_for_training(tmp_path, picture):
+    rows = [(f"{label}.png", "test", picture, {"label": label}) for label in ("joy", "fear")]
+    folder = folder_of(tmp_path / "data", rows)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: run\nmodel: {{path: embedded}}\ndata: {{train: {folder}}}\n")
+    asked = {(): 0, ("--for", "evaluate"): 0, ("--for", "train"): 1, ("--recipe", recipe): 1}
+    asked[("--recipe", recipe, "--for", "evaluate")] = 0
+    for options, status in asked.items():
+        done = call("check", folder, "--rows-only", *options)
+        assert (done.exit_code, "no readable rows in split 'train'" in done.output) == (status, bool(status)), options
+
+
 def test_rows_alone_can_be_checked_without_opening_an_image(tmp_path, picture):
     folder = folder_of(tmp_path / "data", [("a.png", "train", picture, {})])
     (folder / "a.png").write_bytes(b"no picture")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from emor3 import cli, evaluate, grpo, train
@@ -11,12 +12,14 @@ from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, choose_samples, fresh_folder, load_candidate, reflect_on_swapped
 from emor3.modeling import load, save
+from emor3.predictions import read_evaluation
 from emor3.records import write_json
 from emor3.reflection import ScriptedJudge
 from emor3.thinking import build_prompt, parse
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
 from emor3.types import Aspect, Sample
+from rows import write_rows
 
 
 def run(*arguments):
@@ -132,6 +135,27 @@ def test_the_control_of_consistency_asks_about_another_image_s_text():
     assert asked == [(("0.png",), True), (("1.png",), True), (("2.png",), False)]  # the third gets a dog's text
     assert all(finding.question.aspect is Aspect.CONSISTENCY for finding in found)
     assert reflect_on_swapped(judge, samples[:1], thoughts[:1]) == [None]
+
+
+def test_an_unreadable_image_is_named_and_left_out_and_the_others_are_evaluated(tmp_path):
+    rows = [{"file_name": f"{place}.png", "label": ("joy", "fear")[place % 2], "split": "test"} for place in range(4)]
+    for place, row in enumerate(rows):
+        Image.effect_noise((64, 64), 20 + place).save(tmp_path / row["file_name"])
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:300])
+    data, output = write_rows(tmp_path, rows), tmp_path / "out"
+    done = run("--data", data, "--output", str(output))
+    assert done.exit_code == 1, done.output
+    assert done.output.count("left out: ") == 1
+    assert f"left out: {data}, 3.png: image {tmp_path / '3.png'} cannot be read" in done.output
+    saved = read_evaluation(output)
+    assert [prediction.sample.id for prediction in saved.predictions[data]] == ["0.png", "1.png", "2.png"]
+    (part,) = json.loads((output / "results.json").read_text())["data"]
+    assert (part["n"], part["figures"]["accuracy"]["n"], list(part["unreadable"])) == (3, 3, ["3.png"])
+    assert CliRunner().invoke(cli.app, ["evaluate", "--from", str(output)]).exit_code == 0
+    for place in range(3):
+        (tmp_path / f"{place}.png").write_bytes(b"")
+    nothing = run("--data", data, "--output", str(tmp_path / "none"))
+    assert "none of the 4 samples has images that can be read" in str(nothing.exception)
 
 
 def test_neither_a_model_nor_data_is_guessed():

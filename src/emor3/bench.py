@@ -294,7 +294,7 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
         model=model,
         args=config,
         reward_funcs=functions,
-        train_dataset=prompt_dataset(chosen, recipe.prompt_template, order),
+        train_dataset=prompt_dataset(chosen, recipe.prompt_template, order, processor),
         processing_class=processor,
         callbacks=[meter],
     )

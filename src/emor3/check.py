@@ -15,6 +15,7 @@ from transformers import ProcessorMixin
 from emor3.config import Recipe
 from emor3.data import (
     Repetitions,
+    in_split,
     label_set_for,
     label_spec,
     manifest_lines,
@@ -25,8 +26,9 @@ from emor3.data import (
 )
 from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
+from emor3.files import regular
 from emor3.images import open_image
-from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
+from emor3.lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
 from emor3.thinking import build_prompt, sample_prompt
 from emor3.types import Sample
@@ -75,6 +77,8 @@ class Report:
     """Tokens of the prompt without its images; of the longest where rows have texts."""
     most_images: int = 0
     """Images of the row that has most."""
+    label_cost: str | None = None
+    """Tokens that the label set takes."""
     max_pixels: int | None = None
     """Suggested image limit where the longest prompt exceeds the paper's length."""
     bad_rows: Tally = field(default_factory=lambda: Tally("bad rows", True))
@@ -95,9 +99,10 @@ class Report:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
 
 
-def check(path: str, recipe: Recipe, processor: ProcessorMixin | None) -> Report:
+def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains: bool = True) -> Report:
     """Check every row and image of a folder against a recipe's settings; without a processor the rows alone.
 
+    Unless it `trains`, the folder may be a test set: it then needs readable rows, and none of the recipe's split.
     Images are opened one at a time; what is kept is a digest and a hash of each image and a name for each group.
     Raises UserError where the folder holds no manifest or the label set cannot be read.
     """
@@ -120,9 +125,9 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None) -> Report
             report.counts[sample.split, sample.label] += 1
     if look is not None:
         look.compare()
-    split = recipe.data.split
+    split = recipe.data.split if trains else None
     if not any(split in (None, found) for found, _ in report.counts):
-        report.empty.add(f"no readable rows in split {split!r}")
+        report.empty.add(f"no readable rows{in_split(split)}")
     return report
 
 
@@ -139,6 +144,7 @@ class _Look:
     def __init__(self, report: Report, processor: ProcessorMixin, template: str) -> None:
         prompt = build_prompt(report.labels, template)
         self.report, self.processor, self.template = report, processor, template
+        report.label_cost = label_cost(processor, report.labels.labels)
         self._count_tokens = token_counter(processor, prompt)
         self._text_tokens = lru_cache(maxsize=4096)(partial(text_tokens, processor))
         self._split_of_content: dict[bytes, str] = {}
@@ -162,7 +168,7 @@ class _Look:
 
     def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
         """Tokens of an image; None where it cannot be used."""
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         self._compare_splits(digest, sample, where)
         try:
@@ -235,6 +241,8 @@ def describe(report: Report) -> Table:
         shares = ", ".join(f"{label} {count}" for label, count in per_label.items())
         table.add_row(split, f"{sum(per_label.values())} ({shares})")
         table.add_row("", _balance(per_label))
+    if report.label_cost:
+        table.add_row("labels", report.label_cost)
     if report.tokens:
         low, high = min(report.tokens), max(report.tokens)
         mean = sum(tokens * images for tokens, images in report.tokens.items()) / report.tokens.total()

@@ -3,8 +3,8 @@
 Heavy imports stand inside the commands, so that `--help` answers at once.
 
 Bad input ends with one line on standard error and exit status 2, a signal with one line and 130 (Ctrl-C) or 143; a
-command that finds faults in data it was asked to go through (`score`, `data check`, `predict`) still goes through all
-of it and ends with 1.
+command that finds faults in data it was asked to go through (`score`, `data check`, `predict`, `evaluate`) still goes
+through all of it and ends with 1.
 """
 
 import json
@@ -150,8 +150,9 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on labelled images.
 
-    Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. With --from,
-    figures are written over those of the saved evaluation, or beside a copy of it in --output.
+    Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. A sample whose
+    image cannot be read is named and left out; the status then is 1. With --from, figures are written over those of the
+    saved evaluation, or beside a copy of it in --output.
     """
     if saved is not None:
         refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
@@ -163,6 +164,7 @@ def evaluate(
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
+    from emor3.predictions import leaves_out
 
     with evaluation.fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
@@ -183,6 +185,7 @@ def evaluate(
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+    raise typer.Exit(int(leaves_out(folder)))
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
@@ -279,6 +282,7 @@ def reproduce(
     from emor3 import reproduce as reproduction
     from emor3.locks import held
     from emor3.plan import cells_of, load_plan
+    from emor3.predictions import leaves_out
 
     settings = load_plan(plan, output, quick)
     if cell is not None:
@@ -296,7 +300,10 @@ def reproduce(
             paths = write_tables(results, cells, Path(settings.output_dir))
     say(paths[0].read_text(encoding="utf-8"))
     say("written to: " + ", ".join(map(str, paths)))
-    raise typer.Exit(int(bool(failed)))
+    unread = [cell.folder for cell in cells if reproduction.is_finished(cell) and leaves_out(cell.evaluation)]
+    for folder in unread:
+        say(f"images that cannot be read are left out, see {folder / reproduction.LOG}", error=True)
+    raise typer.Exit(int(bool(failed or unread)))
 
 
 def quickstart(

@@ -1,6 +1,7 @@
 """`emor3 data …`: bring labelled images into form and look at them. Heavy imports stand inside the commands."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 from emor3.cli_common import Overrides, Seed, refuse_idle
 from emor3.errors import UserError
 from emor3.printing import say, show
+
+
+class Purpose(StrEnum):
+    """What a data folder is for."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
 
 data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
 
@@ -23,12 +32,16 @@ def check_data(
     faults: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
     ] = None,
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option("--for", help="What the folder must serve; `train` with --recipe, else either, if absent."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Go through a data folder before training on it.
+    """Go through a data folder before training or evaluating on it.
 
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
-    would break training.
+    would break training. A folder without training rows does so only with --recipe or --for train.
     """
     from emor3 import check
     from emor3.config import load_recipe
@@ -40,7 +53,8 @@ def check_data(
     processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
-    report = check.check(folder, settings, processor)
+    trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
+    report = check.check(folder, settings, processor, trains=trains)
     show(check.describe(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]

@@ -20,9 +20,9 @@ from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError, refused_by
-from emor3.images import open_images
 from emor3.lengths import Turn, check_context
 from emor3.modeling import learn_in_float32
+from emor3.processing import open_images
 from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
 from emor3.types import Sample
@@ -66,7 +66,7 @@ def cold_start(
                     disable_tqdm=True,
                     seed=seed,
                 ),
-                train_dataset=supervised_dataset(samples, chosen, settings, template),
+                train_dataset=supervised_dataset(samples, chosen, settings, template, processor),
                 processing_class=processor,
                 peft_config=lora,
             )
@@ -81,14 +81,19 @@ def cold_start(
 
 
 def supervised_dataset(
-    samples: Sequence[Sample], order: Sequence[int], settings: ColdStartBlock, template: str
+    samples: Sequence[Sample],
+    order: Sequence[int],
+    settings: ColdStartBlock,
+    template: str,
+    processor: ProcessorMixin | None = None,
 ) -> Dataset:
     """Rows of prompt, images and completion (boxed label or reasoning)."""
     with_reasoning = settings.targets == "reasoning"
     if with_reasoning:
         for place in order:
             _target(samples[place], with_reasoning)  # says what is missing before a step is made
-    return lazy_dataset(samples, order, partial(_supervised_row, _prompt_template(settings, template), with_reasoning))
+    row = partial(_supervised_row, _prompt_template(settings, template), with_reasoning)
+    return lazy_dataset(samples, order, row, processor)
 
 
 def _prompt_template(settings: ColdStartBlock, template: str) -> str:
@@ -119,17 +124,28 @@ def _target(sample: Sample, with_reasoning: bool) -> str:
     return sample.reasoning
 
 
-def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]) -> Dataset:
-    """`row` of the samples at the places of `order`, and their `images`; nothing is read before a batch is made."""
-    return Dataset.from_dict({"place": np.asarray(order)}).with_transform(partial(_batch, samples, row))
+def lazy_dataset(
+    samples: Sequence[Sample],
+    order: Sequence[int],
+    row: Callable[[Sample], dict[str, Any]],
+    processor: ProcessorMixin | None = None,
+) -> Dataset:
+    """`row` of the samples at the places of `order`, and their `images`; nothing is read before a batch is made.
+
+    Large images come in the size that the processor makes of them, if one is given.
+    """
+    return Dataset.from_dict({"place": np.asarray(order)}).with_transform(partial(_batch, samples, row, processor))
 
 
 def _batch(
-    samples: Sequence[Sample], row: Callable[[Sample], dict[str, Any]], batch: dict[str, list[int]]
+    samples: Sequence[Sample],
+    row: Callable[[Sample], dict[str, Any]],
+    processor: ProcessorMixin | None,
+    batch: dict[str, list[int]],
 ) -> dict[str, list[Any]]:
     """Rows of a batch as columns; a sample that stands there several times is read once, and so is a picture."""
     read = {place: samples[place] for place in dict.fromkeys(batch["place"])}
-    opened = open_images(path for sample in read.values() for path in sample.images)
+    opened = open_images((path for sample in read.values() for path in sample.images), processor)
     shown = [read[place] for place in batch["place"]]
     rows = [row(sample) | {"images": [opened[path] for path in sample.images]} for sample in shown]
     return {name: [made[name] for made in rows] for name in rows[0]}

@@ -12,6 +12,9 @@ from emor3.rewards import RewardSettings
 from emor3.thinking import Thinking
 from emor3.yaml_text import parse_yaml, read_yaml
 
+MAX_GENERATIONS = 1_024
+"""Largest group: its completions are generated, judged and held together."""
+
 OWNED = {
     "output_dir": "output_dir",
     "seed": "seed",
@@ -243,6 +246,11 @@ class Recipe(Block):
             raise ValueError(
                 "num_generations (G) must be a whole number of at least 2, since an advantage compares the completions "
                 f"of a group; found {generations!r}"
+            )
+        if generations > MAX_GENERATIONS:
+            raise ValueError(
+                f"num_generations (G) must be at most {MAX_GENERATIONS:,}, since a group is held whole; found "
+                f"{generations:,}"
             )
         return grpo
 

@@ -11,6 +11,8 @@ completion to learn from). Other fields are left alone: a name or a theme must n
 import json
 import math
 import os
+import re
+import reprlib
 import sys
 from array import array
 from collections import Counter
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from emor3 import taxonomy
 from emor3.errors import UserError
+from emor3.files import regular
 from emor3.taxonomy import LabelSet
 from emor3.types import Attribute, Sample
 from emor3.yaml_text import read_yaml
@@ -35,6 +38,13 @@ MANIFEST = "metadata.jsonl"
 LABELS = "labels.yaml"
 EMBEDDED = "embedded:"
 """Prefix of the drawn domains that come with the package, as in `embedded:scenes8`."""
+
+MAX_ROW_BYTES = 1_000_000
+"""Longer lines are refused before they are read whole: no prompt holds that much."""
+MAX_TEXT = 32_000
+"""Characters of a row's text or reasoning: about four times what a prompt holds in the paper."""
+MAX_IMAGES = 100
+"""Images of one row."""
 
 LabelSpec: TypeAlias = LabelSet | str | Sequence[str] | None
 """A label set, a built-in one's name, a YAML file, labels (a list or `a,b`), or None for the labels in the data."""
@@ -54,9 +64,9 @@ class Source:
         """The row in a line that begins at a byte. Raises UserError where it is no longer what was loaded."""
         manifest = self.folder / MANIFEST
         try:
-            with manifest.open("rb") as file:  # each time, so that processes share no position
+            with open(manifest, "rb", opener=regular) as file:  # each time, so that processes share no position
                 file.seek(start)
-                line = file.readline()
+                line = file.readline(MAX_ROW_BYTES + 1)
         except OSError as error:
             raise UserError(f"{manifest} cannot be read any more ({error}): put it back and start again") from None
         if crc32(line) != checksum:
@@ -113,7 +123,7 @@ def load_samples(
             continue
         sample = to_sample(row, folder, label_set, label_field, where)
         if repetitions.has(sample.id):
-            raise UserError(f"{where}: the id {sample.id!r} is used by an earlier row: ids must be unique")
+            raise UserError(f"{where}: the id {_shown(sample.id)} is used by an earlier row: ids must be unique")
         rows.extend((0, number, start, crc32(line)))
     if not rows:
         found = describe_splits(parse_row(line, where) for where, line, *_ in manifest_lines(folder))
@@ -164,8 +174,8 @@ def load_mixture(
 
 def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> LabelSpec:
     """The label set asked for, else the one that the folder's own `labels.yaml` names, else None."""
-    if labels is None and label_field == "label" and (folder / LABELS).is_file():
-        return str(folder / LABELS)
+    if labels is None and label_field == "label" and os.path.lexists(folder / LABELS):
+        return str(folder / LABELS)  # also where it is a link that leads nowhere, which reading it says
     return labels
 
 
@@ -190,13 +200,18 @@ def resolve_folder(path: str) -> Path:
 
 
 def manifest_lines(folder: Path) -> Iterator[tuple[str, bytes, int, int]]:
-    """Each non-blank line of a folder's manifest: its name in messages, its bytes, its number and its first byte."""
-    manifest, start = folder / MANIFEST, 0
-    with manifest.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+    """Each non-blank line of a folder's manifest: its name in messages, its bytes, its number and its first byte.
+
+    Of a line over `MAX_ROW_BYTES`, which `parse_row` refuses, there are one more bytes than that.
+    """
+    manifest, number = folder / MANIFEST, 0
+    with open(manifest, "rb", opener=regular) as file:
+        while line := file.readline(MAX_ROW_BYTES + 1):
+            number, start, rest = number + 1, file.tell() - len(line), line
+            while len(rest) > MAX_ROW_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_ROW_BYTES + 1)
             if line.strip():
                 yield _line_name(folder, number), line, number, start
-            start += len(line)
 
 
 def _line_name(folder: Path, number: int) -> str:
@@ -204,14 +219,36 @@ def _line_name(folder: Path, number: int) -> str:
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """One manifest line as a dict. Raises UserError where it is not a JSON object."""
+    """One manifest line as a dict. Raises UserError where it is too long, not a JSON object or no proper text."""
+    if len(line) > MAX_ROW_BYTES:
+        raise UserError(f"{where}: a row of over {MAX_ROW_BYTES:,} bytes: shorten its texts")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
+    if _SURROGATE.search(line):
+        _refuse_surrogates(row, where)
     return row
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_shown = _SHORT.repr
+"""What a row holds, cut short for a message of one line."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Halves of surrogate pairs, of which some may be whole; Python's JSON takes them in both spellings."""
+
+
+def _refuse_surrogates(row: Mapping[str, Any], where: str) -> None:
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            raise UserError(f"{where}: {name!r} holds half of a surrogate pair ({half}), no character") from None
 
 
 def split_of(row: Mapping[str, Any]) -> str:
@@ -223,8 +260,14 @@ def read_label(row: Mapping[str, Any], label_field: str, where: str) -> str:
     """The row's label as it is written there. Raises UserError where it is missing, blank or not a string."""
     label = row.get(label_field)
     if not isinstance(label, str) or not _normalise(label):
-        raise UserError(f"{where}: {label_field!r} must be a label in words, found {label!r}")
+        raise UserError(f"{where}: {label_field!r} must be a label in words, found {_shown(label)}")
+    _refuse_unfit(label, where)
     return label
+
+
+def _refuse_unfit(label: str, where: str) -> None:
+    if fault := taxonomy.label_fault(label):
+        raise UserError(f"{where}: {_shown(label)} is not a label: {fault}")
 
 
 def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[str]:
@@ -233,6 +276,8 @@ def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[s
     voted = votes if isinstance(votes, dict) else {}
     if not all(map(_normalise, voted)):
         raise UserError(f"{where}: 'distribution' has votes for a blank label")
+    for name in voted:
+        _refuse_unfit(name, where)
     return [read_label(row, label_field, where), *voted]
 
 
@@ -246,7 +291,7 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
     written = read_label(row, label_field, where)
     label = _match(written, labels)
     if label is None:
-        raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({', '.join(labels.labels)})")
+        raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({labels.listed()})")
     group = row.get("group")
     images, text = _content(row, folder, where)
     return Sample(
@@ -285,8 +330,10 @@ def _content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple[st
     if "file_name" in row and "file_names" in row:
         raise UserError(f"{where}: give 'file_name' for one image or 'file_names' for several, not both")
     if not isinstance(row.get("file_names", []), list):
-        raise UserError(f"{where}: 'file_names' must be a list of paths, found {row['file_names']!r}")
+        raise UserError(f"{where}: 'file_names' must be a list of paths, found {_shown(row['file_names'])}")
     names = file_names(row)
+    if len(names) > MAX_IMAGES:
+        raise UserError(f"{where}: {len(names):,} images: at most {MAX_IMAGES} belong to one row")
     if not names and text is None:
         raise UserError(f"{where}: neither an image ('file_name', 'file_names') nor a 'text': a row needs one of them")
     if not names and "id" not in row:
@@ -297,12 +344,12 @@ def _content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple[st
 
 def _image_path(name: object, field: str, folder: Path, where: str) -> str:
     if not isinstance(name, str) or not name:
-        raise UserError(f"{where}: {field!r} must be a path relative to the folder, found {name!r}")
+        raise UserError(f"{where}: {field!r} must be a path relative to the folder, found {_shown(name)}")
     if name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"{where}: {field!r} leads out of the folder: {name!r}")
+        raise UserError(f"{where}: {field!r} leads out of the folder: {_shown(name)}")
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
-        raise UserError(f"{where}: image {name!r} does not exist in {folder}: check its path")
+        raise UserError(f"{where}: image {_shown(name)} does not exist in {folder}: check its path")
     return path
 
 
@@ -325,7 +372,9 @@ def _attributes(row: Mapping[str, Any], where: str) -> dict[str, Attribute]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{where}: 'attributes' must map names to words, numbers or lists of words, found {values!r}")
+        raise UserError(
+            f"{where}: 'attributes' must map names to words, numbers or lists of words, found {_shown(values)}"
+        )
     return {name: _attribute(name, value, where) for name, value in values.items()}
 
 
@@ -334,14 +383,18 @@ def _attribute(name: str, value: Any, where: str) -> Attribute:
         return tuple(value)
     if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
-    raise UserError(f"{where}: attribute {name!r} must be a word, a number or a list of words, found {value!r}")
+    raise UserError(
+        f"{where}: attribute {_shown(name)} must be a word, a number or a list of words, found {_shown(value)}"
+    )
 
 
 def _text(row: Mapping[str, Any], field: str, where: str) -> str | None:
     value = row.get(field)
-    if value is None or isinstance(value, str):
-        return value
-    raise UserError(f"{where}: {field!r} must be a text, found {value!r}")
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{where}: {field!r} must be a text, found {_shown(value)}")
+    if value is not None and len(value) > MAX_TEXT:
+        raise UserError(f"{where}: {field!r} has {len(value):,} characters: shorten it to {MAX_TEXT:,} at most")
+    return value
 
 
 def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:
@@ -349,7 +402,7 @@ def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:
     if value is None:
         return None
     if not _is_finite(value):
-        raise UserError(f"{where}: {field!r} must be a number, found {value!r}")
+        raise UserError(f"{where}: {field!r} must be a number, found {_shown(value)}")
     return float(value)
 
 

@@ -14,14 +14,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 from emor3.adapters import holds_adapters, load_merged
 from emor3.config import Recipe
 from emor3.data import LabelSpec, load_samples
-from emor3.errors import UserError, printable
+from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
+from emor3.images import image_fault
 from emor3.judges import ScoreJudge
-from emor3.lengths import check_context
+from emor3.lengths import check_context, warn_of_many_labels
 from emor3.locks import LOCK, held
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.printing import say
 from emor3.progress import evaluation_bar
 from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
 from emor3.reflection import reflect
@@ -109,13 +111,16 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     """Evaluate a candidate on several data sets into an empty folder, with a progress bar on standard error.
 
     All are read before the first completion is made; the predictions on one are written before the next begins.
-    Raises UserError for data that cannot be used.
+    Samples whose images cannot be read are named on standard error and in `evaluation.json`; all figures are without
+    them. Raises UserError for data that cannot be used.
     """
-    samples = {path: choose_samples(path, settings) for path in data}
-    for chosen in samples.values():
-        check_prompts(candidate, chosen, settings)
+    samples, unreadable = {}, {}
+    for path in data:
+        samples[path], unreadable[path] = readable(path, choose_samples(path, settings))
+        check_prompts(candidate, samples[path], settings)  # refuses a bad template before anything is written
+        warn_of_many_labels(candidate.processor, samples[path][0].labels.labels)
     output.mkdir(parents=True, exist_ok=True)
-    head = evaluation_head(candidate, settings, samples)
+    head = evaluation_head(candidate, settings, samples, unreadable)
     write_json(output / EVALUATION, head)
     evaluations = []
     with evaluation_bar() as progress:
@@ -135,10 +140,31 @@ def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: Eva
     check_context(candidate.model, candidate.processor, turns)
 
 
+def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
+    """The samples whose images can all be read, and of each other one, by id, why not, which standard error tells too.
+
+    Each image is opened once. Raises UserError where no sample is left.
+    """
+    opened: dict[str, str | None] = {}
+    for path in (path for sample in samples for path in sample.images if path not in opened):
+        opened[path] = image_fault(path)
+    faults = {
+        sample.id: fault for sample in samples if (fault := next(filter(None, map(opened.get, sample.images)), None))
+    }
+    for name, fault in faults.items():
+        say(f"left out: {one_line(f'{data}, {name}: {fault}')}", error=True)
+    if len(faults) == len(samples):
+        raise UserError(f"{data}: none of the {len(samples)} samples has images that can be read")
+    return [sample for sample in samples if sample.id not in faults], faults
+
+
 def evaluation_head(
-    candidate: Candidate, settings: EvaluationSettings, samples: Mapping[str, Sequence[Sample]]
+    candidate: Candidate,
+    settings: EvaluationSettings,
+    samples: Mapping[str, Sequence[Sample]],
+    unreadable: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """Content of `evaluation.json`."""
+    """Content of `evaluation.json`; `unreadable` holds what is left out of each data set, by id, and why."""
     return {
         "version": VERSION,
         "model": candidate.path,
@@ -146,7 +172,7 @@ def evaluation_head(
         "judge": candidate.judge_path,
         "settings": asdict(settings),
         "environment": environment_stamp(),
-        "data": [data_head(path, chosen) for path, chosen in samples.items()],
+        "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
     }
 
 

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from emor3.cells import write_table
 from emor3.errors import UserError, one_line
 from emor3.figures import FIGURES, percent, summarise
+from emor3.files import regular
 from emor3.predictions import SavedEvaluation
 from emor3.types import Estimate, Prediction
 
@@ -70,7 +71,8 @@ def _letter(prediction: Prediction, label: str | None) -> str:
 
 def _base64(image: str) -> str:
     try:
-        return base64.b64encode(Path(image).read_bytes()).decode("ascii")
+        with open(image, "rb", opener=regular) as file:
+            return base64.b64encode(file.read()).decode("ascii")
     except OSError as error:
         raise UserError(
             f"image {image} cannot be read ({error.strerror}): the data must be where it was evaluated"

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from emor3.images import open_images
 from emor3.prefixes import images_once
 from emor3.processing import chat as chat
+from emor3.processing import open_images
 
 Request = tuple[tuple[str, ...], str]
 """Paths of the images, and the text of the user turn."""
@@ -37,7 +37,7 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
 
     An image that several requests share is opened and prepared once.
     """
-    opened = open_images(path for paths, _ in requests for path in paths)
+    opened = open_images((path for paths, _ in requests for path in paths), processor)
     images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as Gemma 3 asks
     with images_once(processor):
         return processor(

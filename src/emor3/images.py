@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emor3.errors import UserError, one_line
+from emor3.files import regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is opened, told by content and whatever the name. Pillow would run Ghostscript on an EPS file named .jpg."""
@@ -48,7 +48,7 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
     Raises UserError naming the file if it is missing, too large, a strip, of floating-point values or broken.
     """
     try:
-        with open_known(path) as image:
+        with open(path, "rb", opener=regular) as file, open_known(file) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise UserError(f"image {path} has {image.width} x {image.height} pixels: resize it below 64 million")
             if max(image.size) >= MAX_ASPECT_RATIO * min(image.size):
@@ -57,7 +57,8 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
                 raise UserError(f"image {path} holds floating-point values of no known range: save it with 8 bits")
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
-            opened = _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large picture is another 200 MB
+            opened = _to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist: check its path") from None
     except (*FAULTS, Image.DecompressionBombError) as error:
@@ -69,16 +70,20 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of the picture upright, from the head of its file. Raises UserError where that is damaged."""
     try:
-        with open_known(path) as image:
+        with open(path, "rb", opener=regular) as file, open_known(file) as image:
             turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
     except (*FAULTS, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
 
 
-def open_images(paths: Iterable[str]) -> dict[str, Image.Image]:
-    """The pictures by path; a path that comes several times is opened once. Raises UserError as `open_image`."""
-    return {path: open_image(path) for path in set(paths)}
+def image_fault(path: str) -> str | None:
+    """Why an image cannot be opened; None where it can."""
+    try:
+        open_image(path)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ Nothing is ever cut off inside an image: where a prompt is too long, images are 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 from PIL import Image
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from emor3.errors import UserError
 from emor3.generation import chat
 from emor3.images import MAX_ASPECT_RATIO, image_size
+from emor3.printing import say
 from emor3.processing import QWEN_VL
 from emor3.types import Sample
 
@@ -22,6 +23,9 @@ ROLE_BYTES = 1024
 """Room for what a chat template adds to a turn, such as a system prompt."""
 PROMPT_TOKENS = 2048
 """Length of prompts in the paper."""
+
+MANY_LABELS = 100
+"""Above that it is said what labels cost."""
 
 
 def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
@@ -41,6 +45,24 @@ def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int
         return len(inputs["input_ids"][0]) - without_image
 
     return count
+
+
+def label_cost(processor: ProcessorMixin, labels: Sequence[str]) -> str:
+    """What K labels add to each prompt and to each question of coherence, in tokens, for a person.
+
+    Where two labels begin with the same token, the judge reads every label whole.
+    """
+    tokenizer = processor.tokenizer
+    listed = len(tokenizer(", ".join(labels), add_special_tokens=False).input_ids)
+    spelt = [tokenizer(label, add_special_tokens=False).input_ids for label in labels]
+    whole = sum(map(len, spelt)) + len(spelt) if len({ids[0] for ids in spelt}) < len(spelt) else 0
+    return f"{len(labels):,} take {listed:,} tokens of a prompt and {listed + whole:,} of a question of coherence"
+
+
+def warn_of_many_labels(processor: ProcessorMixin, labels: Sequence[str]) -> None:
+    """Say on standard error what many labels cost, before they do."""
+    if len(labels) > MANY_LABELS:
+        say(f"many labels: {label_cost(processor, labels)}: name fewer if it takes too long", error=True)
 
 
 def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) -> int | None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.images import FAULTS, open_image
+from emor3.images import FAULTS, image_fault
 from emor3.importers.items import images_below
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
@@ -87,7 +87,7 @@ def predict(
         for start in range(0, len(pictures), settings.batch_size):
             batch = pictures[start : start + settings.batch_size]
             paths = [_path_of(picture, Path(scratch, f"picture-{start + n}")) for n, picture in enumerate(batch)]
-            errors = {n: error for n, path in enumerate(paths) if (error := _unreadable(path)) is not None}
+            errors = {n: UserError(why) for n, path in enumerate(paths) if (why := image_fault(path)) is not None}
             readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
             if settings.reflective:
                 outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
@@ -136,14 +136,6 @@ def _decided(drawn: Sequence[tuple[Prediction, float]], abstain_below: float) ->
     answers = [prediction.predicted for prediction in predictions]
     decision = decide(answers, weights, predictions[0].sample.labels, abstain_below)
     return Outcome(against_own_answer(predictions[decision.best or 0]), decision)
-
-
-def _unreadable(image: str) -> UserError | None:
-    try:
-        open_image(image)
-    except UserError as error:
-        return error
-    return None
 
 
 def against_own_answer(prediction: Prediction) -> Prediction:

@@ -56,8 +56,11 @@ def checksum(ids: Iterable[str]) -> str:
     return sha256("\n".join(ids).encode()).hexdigest()
 
 
-def data_head(data: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What `evaluation.json` says of one data set. All samples share one label set."""
+def data_head(data: str, samples: Sequence[Sample], unreadable: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What `evaluation.json` says of one data set. All samples share one label set.
+
+    Samples left out because their images cannot be read are named with the reason, if there are any.
+    """
     ids = [sample.id for sample in samples]
     return {
         "data": data,
@@ -65,7 +68,13 @@ def data_head(data: str, samples: Sequence[Sample]) -> dict[str, Any]:
         "label_set": asdict(samples[0].labels),
         "sample_ids": ids,
         "sample_ids_sha256": checksum(ids),
+        **({"unreadable": dict(unreadable)} if unreadable else {}),
     }
+
+
+def leaves_out(folder: Path) -> bool:
+    """Whether an evaluation went on without samples whose images could not be read."""
+    return any(part.get("unreadable") for part in read_json(folder / EVALUATION)["data"])
 
 
 def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:

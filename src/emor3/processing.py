@@ -7,7 +7,8 @@ what we save still describes the video part, for machines that have it.
 
 import functools
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,14 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
+from emor3.images import open_image
 from emor3.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
 from emor3.templating import check_length, within_limits
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
+LARGE = 4_000_000
+"""Pixels above which a picture is scaled when it is opened; a batch of larger ones would take gigabytes."""
+
 VIDEO_PROCESSORS = {
     Qwen2VLProcessor: "Qwen2VLVideoProcessor",
     Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
@@ -154,7 +159,38 @@ def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
     """
     if not isinstance(processor, QWEN_VL):
         return image
-    ours = processor.image_processor
+    return image.resize(_worked_on(image.size, processor), processor.image_processor.resample)
+
+
+def _worked_on(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]:
+    """Width and height that a Qwen-VL processor makes of others."""
+    ours, (width, height) = processor.image_processor, size
     least, most = ours.size["shortest_edge"], ours.size["longest_edge"]
-    height, width = smart_resize(image.height, image.width, ours.patch_size * ours.merge_size, least, most)
-    return image.resize((width, height), ours.resample)
+    height, width = smart_resize(height, width, ours.patch_size * ours.merge_size, least, most)
+    return width, height
+
+
+def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -> dict[str, Image.Image]:
+    """The pictures by path, each opened once, and large ones scaled at once towards what the processor makes of them.
+
+    Raises UserError as `open_image`.
+    """
+    return {path: _fitted(open_image(path), processor) for path in set(paths)}
+
+
+def _fitted(image: Image.Image, processor: ProcessorMixin | None) -> Image.Image:
+    if processor is None or image.width * image.height <= LARGE:
+        return image
+    if isinstance(processor, QWEN_VL) and _worked_on(size := _worked_on(image.size, processor), processor) == size:
+        return scaled(image, processor)
+    # Others cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
+    shortest = 0 if isinstance(processor, QWEN_VL) else 2 * max(_sides(processor.image_processor), default=0)
+    scale = max(math.sqrt(LARGE / (image.width * image.height)), shortest / min(image.size))
+    return image if scale >= 1 else image.resize((round(image.width * scale), round(image.height * scale)))
+
+
+def _sides(image_processor: Any) -> list[int]:
+    """Lengths in pixels that an image processor names: sizes, crops and grids of tiles."""
+    sizes = [dict(getattr(image_processor, name, None) or {}) for name in ("size", "crop_size")]
+    grid = getattr(image_processor, "image_grid_pinpoints", None) or ()
+    return [side for named in (*(size.values() for size in sizes), *grid) for side in named if side]

@@ -23,6 +23,7 @@ from emor3.data import (
     row_id,
 )
 from emor3.errors import UserError
+from emor3.files import read_text
 from emor3.manifest import copy_file, link, new_folder, write_lines
 from emor3.records import write_json
 from emor3.types import Sample
@@ -131,7 +132,7 @@ def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -
 def read_ids(path: Path) -> list[str]:
     """Ids of an id list, one a line. Raises UserError where it cannot be read, or is empty or double."""
     try:
-        ids = path.read_text(encoding="utf-8").splitlines()
+        ids = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the id list ({error})") from None
     if not ids or len(set(ids)) < len(ids):
@@ -180,11 +181,14 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
     return Drawn(out, counts, manifest, id_list)
 
 
-def _place(source: Path, folder: Path, names: Iterable[str], copy: bool) -> None:
+def _place(source: Path, folder: Path, names: Sequence[str], copy: bool) -> None:
     """Copies of the images, or a link for each entry of the source folder that images lie in."""
+    tops = {PurePosixPath(name).parts[0] for name in names}
+    if ours := sorted(tops & {MANIFEST, LABELS, IDS, RECORD}):
+        raise UserError(f"{source}: a row names {ours[0]!r} as its image, which is a file of the data folder itself")
     if copy:
         for name in names:
             copy_file(source / name, folder / name)
     else:
-        for top in sorted({PurePosixPath(name).parts[0] for name in names}):
+        for top in sorted(tops):
             link(folder / top, source / top)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
+from emor3.files import regular
 from emor3.images import open_image
 from emor3.reflection import ScriptedJudge, ask, reflect
 from emor3.rewards import Formula, RewardSettings, reflective, score
@@ -23,7 +24,7 @@ def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None
     Raises UserError where the file cannot be read.
     """
     try:
-        with open(path, "rb") as lines:
+        with open(path, "rb", opener=regular) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _score_line(line, number, formula, judge, Path(path).parent)

@@ -14,6 +14,17 @@ from typing import Any
 
 from emor3.errors import UserError
 
+MAX_LABELS = 1_000
+"""All labels stand in every prompt and every question of coherence: more cost minutes a step."""
+
+MAX_LABEL = 200
+"""Characters of a label."""
+
+SPECIAL = re.compile(
+    r"<\|[^<>]*\|>|(?i:</?(?:[a-z]+_)*(?:image|img|video|audio)(?:_[a-z]+)*>)|\[/?(?:IMG|IMG_BREAK|IMG_END|INST)\]"
+)
+"""What processors and chat templates take for their own: `<|image_pad|>`, `<image>`, `<start_of_image>`, `[IMG]`."""
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -32,10 +43,17 @@ class LabelSet:
     def __post_init__(self) -> None:
         if not self.labels:
             raise UserError(f"label set {self.name!r} has no labels: list at least one")
+        if len(self.labels) > MAX_LABELS:
+            raise UserError(
+                f"label set {self.name!r} has {len(self.labels):,} labels: all stand in every prompt and question, so "
+                f"at most {MAX_LABELS:,} are taken; is this the column of the labels?"
+            )
         seen: dict[str, str] = {}
         for label in self.labels:
             if not isinstance(label, str) or not normalise(label):
                 raise UserError(f"label set {self.name!r}: {label!r} is not a label: labels are non-blank strings")
+            if fault := label_fault(label):
+                raise UserError(f"label set {self.name!r}: {label!r} is not a label: {fault}")
             if normalise(label) in seen:
                 twin = seen[normalise(label)]
                 raise UserError(f"label set {self.name!r}: {twin!r} and {label!r} are the same label: keep one")
@@ -47,6 +65,28 @@ class LabelSet:
         for alias, label in self.aliases.items():
             if not isinstance(alias, str) or label not in self.labels:
                 raise UserError(f"label set {self.name!r}: alias {alias!r} leads to {label!r}, which is not in the set")
+            if fault := label_fault(alias):
+                raise UserError(f"label set {self.name!r}: {alias!r} is not an alias: {fault}")
+
+    def listed(self) -> str:
+        """The labels for a message, of many the first ones."""
+        more = len(self.labels) - 30
+        return ", ".join(self.labels[:30]) + (f" and {more} more" if more > 0 else "")
+
+
+@lru_cache(maxsize=4096)
+def label_fault(label: str) -> str | None:
+    """Why a text cannot stand as a label in a prompt; None if it can. White space around it is left out anyway."""
+    if any(unicodedata.category(character) in _UNFIT for character in label.strip()):
+        return "it holds a line break, a control character or half of a surrogate pair"
+    if len(label) > MAX_LABEL:
+        return f"it has over {MAX_LABEL} characters"
+    if found := SPECIAL.search(label):
+        return f"models take {found[0]!r} for a token of their own"
+    return None
+
+
+_UNFIT = {"Cc", "Cs", "Zl", "Zp"}
 
 
 # --- comparison ------------------------------------------------------------------------------------------------------

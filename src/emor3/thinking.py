@@ -8,11 +8,11 @@ words around them are a template's. Baselines think freely (<think>…</think>\\
 import re
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
-from emor3.taxonomy import LabelSet, without_invisible
+from emor3.files import read_text
+from emor3.taxonomy import SPECIAL, LabelSet, without_invisible
 from emor3.types import EmotionalThought, Problem, Sample
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def load_template(name: str) -> str:
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
     try:
-        with Path(name).open(encoding="utf-8") as file:
-            text = file.read(LONGEST_TEMPLATE + 1).strip()
+        text = read_text(name, LONGEST_TEMPLATE + 1).strip()
     except (OSError, ValueError):
         raise UserError(
             f"template {name!r} is neither a shipped template nor a file: give the path of a text file"
@@ -100,6 +99,10 @@ def build_prompt(labels: LabelSet, template: str = "steps", images: int = 1, tex
     content = name_content(images, text)
     it = "it" if content in ("image", "text") else "they"
     instruction = render(load_template(template), labels=", ".join(labels.labels), content=content, it=it)
+    if found := SPECIAL.search(instruction):  # the labels were looked at, so it is the template's
+        raise UserError(
+            f"template {template}: models take {found[0]!r} for a token of their own; leave it out, images stand first"
+        )
     return instruction if text is None else f"Text: {escape(text)}\n{instruction}"
 
 

@@ -34,7 +34,7 @@ from emor3.groups import by_group
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judging import MovingAverage, calibrate
-from emor3.lengths import check_context
+from emor3.lengths import check_context, warn_of_many_labels
 from emor3.locks import held
 from emor3.modeling import (
     check_quantizable,
@@ -86,6 +86,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
         begin = cache(partial(_begin, recipe, resume, checkpoint))
         start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
+        if state.is_main_process:
+            warn_of_many_labels(processor, max((source.labels.labels for source in samples.sources), key=len))
         if config is not None:
             turns = ((s, sample_prompt(s, recipe.prompt_template), config.max_completion_length or 0) for s in samples)
             check_context(model, processor, turns)
@@ -277,9 +279,11 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: 
     return str(folder)
 
 
-def prompt_dataset(samples: Sequence[Sample], template: str, order: Sequence[int]) -> Dataset:
+def prompt_dataset(
+    samples: Sequence[Sample], template: str, order: Sequence[int], processor: ProcessorMixin | None = None
+) -> Dataset:
     """Rows of prompt, images and sample in the order of training."""
-    return lazy_dataset(samples, order, partial(_prompt_row, template))
+    return lazy_dataset(samples, order, partial(_prompt_row, template), processor)
 
 
 def _prompt_row(template: str, sample: Sample) -> dict[str, Any]:
@@ -323,7 +327,7 @@ def _reinforce(
             model=model,
             args=config,
             reward_funcs=functions,
-            train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
+            train_dataset=prompt_dataset(samples, recipe.prompt_template, order, processor),
             processing_class=processor,
             # The average saves first.
             callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite(), MovingWeights()],

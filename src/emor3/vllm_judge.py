@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import ProcessorMixin
 
 from emor3.generation import chat, encode, unexpanded
-from emor3.images import open_images
 from emor3.judges import Work
-from emor3.processing import scaled
+from emor3.processing import open_images, scaled
 from emor3.types import Question, Reply
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class VllmJudge:
         return [replies[question] for question in questions]
 
     def _choose(self, asked: Sequence[Question], candidates: Sequence[str]) -> list[Reply]:
-        opened = open_images(path for question in asked for path in question.images)
+        opened = open_images((path for question in asked for path in question.images), self.processor)
         pictures = {path: scaled(image, self.processor) for path, image in opened.items()}
         longest = max(len(candidate.encode()) for candidate in candidates)
         choice = {

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from emor3.errors import UserError, one_line
+from emor3.files import read_text
 
 MOST = 200_000
 """Characters and values of a text, counted again wherever an alias (*name) repeats them: each stands in memory."""
@@ -33,8 +34,7 @@ def parse_yaml(text: str, what: str) -> Any:
 def read_yaml(path: Path, what: str) -> Any:
     """The content of a YAML file; `what` it should hold is named in the UserError where it cannot be read."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return parse_yaml(file.read(MOST + 1), f"the {what} {path}")
+        return parse_yaml(read_text(path, MOST + 1), f"the {what} {path}")
     except OSError as error:
         raise UserError(f"cannot read the {what} {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
