@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test lint
+.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint
 
 setup: $(STAMP)
 
@@ -22,6 +22,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint test-fast test-slow
+
+test-fast: setup
 	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' --numprocesses 2
+
+test-slow: setup
 	$(ONE_THREAD) $(BIN)/pytest -m slow
+
+# The arithmetic of a CPU without AVX, on any machine: sums are rounded in another order.
+test-plain-cpu: setup
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(MAKE) test-fast

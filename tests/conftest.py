@@ -8,6 +8,9 @@ from emor3.tiny.folders import write_domain
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
 from emor3.tiny.world import DOMAINS
 from rows import write_mixed
+from skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"]  # pytest finds its hooks here
 
 
 @pytest.fixture(scope="session")

@@ -39,14 +39,16 @@ class SeesDogs:
         return Reply("Yes" if yes > 0.5 else "No", {"Yes": yes, "No": 1 - yes})
 
 
-def save_evaluation(folder, by_data, *, model="model", judge="judge", thinking="steps", version=VERSION):
+def save_evaluation(
+    folder, by_data, *, model="model", judge="judge", thinking="steps", version=VERSION, temperature=0.0, **head
+):
     """Write predictions by data set as `emor3 evaluate` does; returns the folder."""
     folder.mkdir(parents=True)
-    head = {
+    head |= {
         "version": version,
         "model": model,
         "judge": judge,
-        "settings": {"thinking": thinking, "split": "test"},
+        "settings": {"thinking": thinking, "split": "test", "temperature": temperature},
         "environment": {},
         "data": [data_head(data, [p.sample for p in predictions]) for data, predictions in by_data.items()],
     }

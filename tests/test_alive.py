@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from emor3.resumable import is_out_of_memory
 from emor3.signals import Stopped
 from emor3.train import train as run_training
 from emor3.types import Reply
+from waiting import HANGS, wait_until
 
 GRPO = {
     "max_steps": 3,
@@ -234,13 +234,12 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, phot
         stderr=subprocess.PIPE,
         text=True,
     )
-    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGTERM)
-    told = process.communicate(timeout=120)[1]
+    told = process.communicate(timeout=HANGS)[1]
     assert process.returncode != 0
     assert "emor3.signals" not in told  # no traceback of ours
     last = latest_checkpoint(tmp_path / "run")
@@ -408,7 +407,7 @@ def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint():
         [sys.executable, str(script), "--kills", "4", "--steps", "4"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from emor3 import cli
+from waiting import HANGS
 
 GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 8}
 
@@ -161,7 +162,7 @@ def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tm
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}  # nothing listens there
     command = [sys.executable, "-m", "emor3.cli", "predict", "--model", "org/nothing", "x.png"]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **closed}, timeout=90
+        command, capture_output=True, text=True, check=False, env={**os.environ, **closed}, timeout=HANGS
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: no folder org/nothing, and the hub gives no such model: ")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from emor3.data import load_samples
 from emor3.modeling import resolve_checkpoint
 from emor3.records import read_jsonl
 from rows import write_rows
+from waiting import HANGS
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(Path(__file__).with_name("sharded_judges.py")), random_checkpoint, image, str(tmp_path)]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=100, check=False)
+    done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     for rank, counts in enumerate([[1, 4, 0], [3, 0, 0]]):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
@@ -40,17 +40,22 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
             assert (together_text == "") == (rank == 0)  # rank 0 was made to stop at once, rank 1 never
 
 
-def launch_training(folder, data, layout, *flags, **changes):
+def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes):
     """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
+    if layout == "zero3":
+        pytest.importorskip("deepspeed")
+        if shutil.which("c++") is None:
+            pytest.skip("no C++ compiler found, by which DeepSpeed builds a kernel on first use")
     processes = 1 if layout == "alone" else 2
     recipe = {
         "output_dir": str(folder / layout),
         "model": {"path": "embedded"},
         "data": {"train": data, "limit": 3},  # 2 prompts a step, one a process: the second step begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
+        "reward": reward or {},
         "cold_start": {"samples": 2, "steps": 2, "batch_size": 2 // processes, "learning_rate": 1e-5},
         "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
-        | {"per_device_train_batch_size": 8 // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}
+        | {"per_device_train_batch_size": rows // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}
         | changes,
     }
     path = folder / f"{layout}.yaml"
@@ -66,18 +71,18 @@ def launch_training(folder, data, layout, *flags, **changes):
     script = [str(Path(__file__).with_name("launched_training.py")), "train", str(path), *flags]
     env = os.environ | {"ACCELERATE_USE_CPU": str(layout != "zero3"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, *script]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     return folder / layout
 
 
-def assert_trained_alike(one, two):
+def assert_trained_alike(one, two, rows=8):
     """The same rollouts, figures and weights, up to the rounding of sums in another order."""
     rollouts = [
         [[row[key] for key in ("step", "group", "sample", "completion", "parts", "reward")] for row in read_jsonl(path)]
         for path in (one / "rollouts.jsonl", two / "rollouts.jsonl")
     ]
-    assert len(rollouts[0]) == 3 * 8
+    assert len(rollouts[0]) == 3 * rows
     assert rollouts[0] == rollouts[1]
     for alone, together in zip(read_jsonl(one / "metrics.jsonl"), read_jsonl(two / "metrics.jsonl"), strict=True):
         names = [name for name in alone if name in ("loss", "grad_norm", "kl") or name.startswith("reward")]
@@ -101,8 +106,6 @@ def trained_alone(tmp_path_factory, scenes):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
 def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes, trained_alone, layout):
-    if layout == "zero3":
-        pytest.importorskip("deepspeed")
     one, two = trained_alone, launch_training(tmp_path, scenes, layout)
     assert_trained_alike(one, two)
     for run in (one, two):  # a process has one image, and asks about that of the other one
@@ -120,12 +123,29 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_
 
 
 @pytest.mark.slow
-def test_rows_without_images_train_where_in_each_step_only_the_other_process_has_one(tmp_path):
-    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.png")
+def test_groups_that_straddle_two_processes_train_as_on_one(tmp_path, scenes):
+    # Two processes with six rows each and groups of four: the second of three groups lies on both.
+    one, two = (launch_training(tmp_path, scenes, name, rows=12, reward={"votes": 0.2}) for name in ("alone", "ddp"))
+    assert_trained_alike(one, two, rows=12)
+    assert len({row["parts"]["votes"] for row in read_jsonl(one / "rollouts.jsonl")}) > 3
+
+
+@pytest.fixture(scope="module")
+def text_and_image(tmp_path_factory):
+    """A folder with a row without an image and one with one, which stand in each step, and a run on it alone."""
+    folder = tmp_path_factory.mktemp("text_and_image")
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
     rows = [{"id": "fog", "text": "Fog over the town.", "label": "joy"}, {"file_name": "a.png", "label": "fear"}]
-    data = write_rows(tmp_path, rows)  # both in each step
-    one = launch_training(tmp_path, data, "alone")
-    assert_trained_alike(one, launch_training(tmp_path, data, "ddp"))
-    assert_trained_alike(one, launch_training(tmp_path, data, "fsdp2", gradient_checkpointing=False))
-    if find_spec("deepspeed"):
-        assert_trained_alike(one, launch_training(tmp_path, data, "zero3"))
+    data = write_rows(folder, rows)
+    return data, launch_training(folder, data, "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "changes"), [("ddp", {}), ("fsdp2", {"gradient_checkpointing": False}), ("zero3", {})]
+)
+def test_rows_without_images_train_where_in_each_step_only_the_other_process_has_one(
+    tmp_path, text_and_image, layout, changes
+):
+    data, alone = text_and_image
+    assert_trained_alike(alone, launch_training(tmp_path, data, layout, **changes))

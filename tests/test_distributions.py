@@ -1,6 +1,7 @@
 """Distances, calibration and risk against arithmetic by hand and against other implementations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ def sampled(label, answers, votes=None, id="s"):
 def test_one_more_answer_spread_evenly_keeps_every_label_possible_and_unparsed_ones_count_for_none():
     # 3 joy, 1 unparsed: (3 + 1/2) / (3 + 1) = 0.875 and (0 + 1/2) / 4 = 0.125
     assert distributions.answer_shares(sampled("joy", ["joy", "joy", "joy", None])) == pytest.approx([0.875, 0.125])
-    assert distributions.answer_shares(sampled("joy", [None, None])) == pytest.approx([0.5, 0.5])
 
 
 def test_distances_by_hand():
@@ -86,3 +86,30 @@ def test_calibration_is_empty_without_sampled_answers_and_skips_predictions_with
     assert distributions.calibration([prediction("joy", "joy")]) == {}
     items = [sampled("joy", ["joy", "joy"], id="a"), prediction("joy", "joy", labels=TWO, id="b")]
     assert distributions.calibration(items)["leading_accuracy"].n == 1
+
+
+NOTHING = [sampled("joy", [None, None], {"joy": 1.0}, "a"), sampled("fear", [None, None], {"fear": 1.0}, "b")]
+
+
+def test_no_readable_answer_is_an_error_in_accuracy_and_counted_not_the_first_label():
+    found = distributions.calibration(NOTHING)
+    assert (found["leading_accuracy"].value, found["unanswered"].value) == (0, 1)
+    assert distributions.leading_answer(NOTHING[0], distributions.answer_shares) is None
+    one = distributions.calibration([*NOTHING, sampled("joy", [None, "joy"], id="c")])
+    assert (one["leading_accuracy"].value, one["unanswered"].value) == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_no_readable_answer_is_no_distribution_no_confidence_and_half_the_worst_brier_score():
+    assert distributions.answer_shares(NOTHING[0]).tolist() == [0, 0]
+    assert distributions.distances(NOTHING) == {}
+    assert distributions.distances([*NOTHING, sampled("joy", ["joy"], {"joy": 1.0}, "c")])["cosine"].n == 1
+    found = distributions.calibration(NOTHING)
+    assert found["brier"].value == 1
+    assert found["expected_calibration_error"].value == 0  # not sure of anything, and never right
+    assert found["risk_coverage_area"].value == 1
+
+
+def test_answers_that_reflective_decoding_gives_no_weight_are_no_answer():
+    unsupported = replace(sampled("joy", ["joy", "joy"], {"joy": 1.0}), weights=(0.0, 0.0))
+    assert distributions.calibration([unsupported], distributions.weighed_shares)["leading_accuracy"].value == 0
+    assert distributions.distances([unsupported], distributions.weighed_shares) == {}

@@ -30,6 +30,7 @@ from emor3.reflection import coherence_question, consistency_question
 from emor3.taxonomy import MIKELS8
 from emor3.thinking import parse
 from test_train import run_of
+from waiting import HANGS, wait_until
 
 EMBEDDED = resolve_checkpoint("embedded")
 pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
@@ -146,7 +147,7 @@ def test_replies_come_in_the_order_of_the_questions_whatever_the_order_of_the_se
     barrier = threading.Barrier(4)
 
     def last_first(request, nth):
-        barrier.wait(10)  # four are under way at once, or this breaks
+        barrier.wait(HANGS)  # four are under way at once, or this breaks
         number = int(text_of(request).split("Scene ")[1].split(".")[0])
         time.sleep(0.02 * (4 - number))
         return 200, {}, completion(f"reply {number}")
@@ -411,14 +412,14 @@ def test_a_slow_server_is_timed_out_and_tried_again(serve):
 
     def hang_once(request, nth):
         if nth == 1:
-            free.wait(10)
+            free.wait(HANGS)
         return 200, {}, completion("joy")
 
     server = serve(hang_once)
-    replies = judge_at(server.url, timeout=0.3).answer(texts(1))
+    replies = judge_at(server.url, timeout=0.3, retries=20).answer(texts(1))  # a busy machine may take some
     free.set()
     assert [reply.text for reply in replies] == ["joy"]
-    assert len(server.requests) == 2
+    assert len(server.requests) >= 2
 
 
 @pytest.fixture
@@ -563,11 +564,18 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [row["reflection"]["consistency"]["verdict"] for row in rows] == ["refuted", "error", "refuted", "supported"]
-    assert [row["parts"]["consistency"] for row in rows] == [0, None, 0, 1]
+    assert [row["parts"]["consistency"] for row in rows] == [None, None, 0, 1]  # what trained
+    accuracy = [row["parts"]["accuracy"] for row in rows]
+    assert sum(accuracy) == 0
+    # nothing for format, and 0.05 for each reflection that supports
+    supported = [row["reflection"]["coherence"]["verdict"] == "supported" for row in rows]
+    rewards = [0.05 * read for read in supported[:3]] + [0.05 * supported[3] + 0.05]
+    assert [row["reward"] for row in rows] == pytest.approx(rewards)
     metrics = next(iter(read_jsonl(run / "metrics.jsonl")))
     assert metrics["judge/errors"] == 0.25  # 1 of 4 completions
     # (0 + 1) / 2 in the second group; with the first group's dog it would be (0 + 0 + 1) / 3
     assert metrics["rewards/consistency/mean"] == 0.5
+    assert metrics["reward"] == pytest.approx(sum(rewards) / 4)
 
 
 @pytest.mark.parametrize("judge", [{"model": "endpoint"}, {"endpoint": {"base_url": "http://localhost", "model": "m"}}])
@@ -639,13 +647,15 @@ def real_server(tmp_path_factory):
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(600):
+
+        def answers():
             assert process.poll() is None, log.read_text()
             try:
-                if httpx2.get(f"{address}/health", trust_env=False).status_code == 200:
-                    break
+                return httpx2.get(f"{address}/health", trust_env=False).status_code == 200
             except httpx2.TransportError:
-                time.sleep(0.1)
+                return False
+
+        wait_until(answers, process)
         yield f"{address}/v1"
     finally:
         process.terminate()

@@ -8,11 +8,11 @@ import torch
 
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.grpo import BatchScorer, StopOnNonFinite, Stopwatch, part_rewards, without_failed_parts
+from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, Stopwatch, part_rewards
 from emor3.progress import RunCallback
 from emor3.reflection import ScriptedJudge
-from emor3.rewards import RewardSettings, weights
-from emor3.types import Aspect, Reply
+from emor3.rewards import RewardSettings, weights, without_failed_parts
+from emor3.types import Aspect, Reply, RewardBreakdown
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
@@ -104,15 +104,15 @@ def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
     assert rollouts[0].reward.total == pytest.approx(total)
 
 
-def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group():
-    nan = float("nan")
-    parts = torch.tensor([[1, 1, 1], [0, 1, nan], [1, 0, 1], [0, 1, 0.0]])  # two groups of two, three parts
-    left = without_failed_parts(parts, 2)
-    expected = torch.tensor([[1, 1, nan], [0, 1, nan], [1, 0, 1], [0, 1, 0.0]])
-    assert torch.equal(left.nan_to_num(-1), expected.nan_to_num(-1))
-    weights = torch.tensor([0.8, 0.1, 0.1])
-    # 0.9 - 0.1: the first completion gains nothing over the second by the part that the judge failed on
-    assert (left * weights).nansum(1)[:2].tolist() == pytest.approx([0.9, 0.1])
+def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group(samples):
+    parts = [
+        {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0},
+        {"accuracy": 0.0, "format": 1.0, "consistency": None, "coherence": 1.0},
+    ]
+    settled = without_failed_parts([RewardBreakdown(0.0, one) for one in parts], RewardSettings())
+    assert [one.parts for one in settled] == [{**one, "consistency": None} for one in parts]
+    # 0.8 + 0.1 + 0.05 and 0.1 + 0.05: the first gains nothing over the second by the part that the judge failed on
+    assert [one.total for one in settled] == pytest.approx([0.95, 0.15])
 
 
 class HalfBlindJudge:
@@ -122,17 +122,46 @@ class HalfBlindJudge:
         return [Reply("", error="HTTP 500") if question.images else Reply("awe") for question in questions]
 
 
-def test_the_reward_function_of_a_part_gives_trl_none_where_the_judge_failed_and_counts_it(samples):
-    scorer = scorer_for(RewardSettings())
+def test_where_the_judge_failed_trl_gets_none_for_the_group_and_the_record_what_trained(samples):
+    seen = [None]
+    scorer = scorer_for(RewardSettings(), seen)
     scorer.judge = HalfBlindJudge()
     functions, _ = part_rewards(scorer)
     completions = [[{"role": "assistant", "content": text}] for text in (TEXT, "nothing")]
     sample, logged = next(sample for sample in samples if sample.label == "awe"), {}
     values = [call(function, completions, [sample] * 2, logged) for function in functions]
-    assert values == [[1.0, 0.0], [1.0, 0.0], [None, 0.0], [1.0, 0.0]]
+    assert values == [[1.0, 0.0], [1.0, 0.0], [None, None], [1.0, 0.0]]
+    recorded = [rollout.reward for rollout in seen[1][1]]
+    assert [[reward.parts[f.__name__] for reward in recorded] for f in functions] == values
+    assert [reward.total for reward in recorded] == pytest.approx([0.95, 0.0])  # 0.8 + 0.1 + 0.05
     assert logged["judge/errors"] == 0.5
     assert "canary/yes_own" not in logged
     assert "canary/yes_swapped" not in logged
+
+
+def other_inputs(step, attempt, rank, count=6):
+    """What a process of a run with groups of three draws in place of its dry groups."""
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(seed=7),
+        state=SimpleNamespace(global_step=step),
+        accelerator=SimpleNamespace(process_index=rank),
+        train_dataset=range(100_000),
+        num_generations=3,
+    )
+    return EmoTrainer._other_inputs(trainer, count, attempt)
+
+
+def test_other_prompts_for_dry_groups_come_in_whole_groups():
+    first, second = (other_inputs(4, 0, 0)[place : place + 3] for place in (0, 3))
+    assert len(set(first)) == len(set(second)) == 1
+    assert len({*first, *second}) == 2
+    assert len(other_inputs(4, 0, 0, count=12)) == 12
+
+
+def test_other_prompts_are_drawn_anew_for_each_step_try_and_process_and_again_the_same_after_a_resume():
+    drawn = [other_inputs(*place) for place in ((4, 0, 0), (5, 0, 0), (4, 1, 0), (4, 0, 1))]
+    assert len({tuple(rows) for rows in drawn}) == 4
+    assert other_inputs(4, 0, 0) == drawn[0]
 
 
 def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):

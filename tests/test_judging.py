@@ -1,6 +1,7 @@
 """Who judges: the policy, the start model or a moving average; and a judge that cannot see is found out."""
 
 import copy
+import errno
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.judging import Calibration, MovingAverage, calibrate
 from emor3.modeling import load
+from emor3.records import latest_checkpoint
 from emor3.reflection import ScriptedJudge
 from emor3.thinking import parse
 from emor3.train import train
 from emor3.types import Reply
-from test_train import same, weights_of, write_recipe
+from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 
 def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint, tmp_path):
@@ -49,18 +51,32 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint, tmp_p
     assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
 
 
-@pytest.mark.parametrize("judge", ["reference", "ema"])
-def test_each_judge_runs_in_training_and_leaves_the_policy_alone(tmp_path, scenes, random_checkpoint, judge):
-    run = train(
-        load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, judge={"model": judge}, grpo={"beta": 0.1}))
-    )
-    assert (run / "final" / "model.safetensors").is_file()
-    ema = run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors"
-    assert ema.is_file() == (judge == "ema")
-    if judge == "ema":  # a random model earns nothing and never moves, so neither does its average
-        start = dict(load(random_checkpoint)[0].named_parameters())
-        assert all(torch.allclose(value, start[name]) for name, value in load_file(ema).items())
+def test_the_start_model_judges_in_training(tmp_path, scenes, random_checkpoint):
+    run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1})
     assert weights_of(run / "final")
+    assert not (run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors").exists()
+
+
+def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp_path, scenes):
+    judge = {"model": "ema", "ema_decay": 0.75}
+    run = run_of(tmp_path, scenes, "embedded", judge=judge, grpo=LEARNING)
+    checkpoints = [str(run / "checkpoints" / f"checkpoint-{step}") for step in (1, 2)]
+    start, first, second = (dict(load(path)[0].named_parameters()) for path in ("embedded", *checkpoints))
+    average = load_file(run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors")
+    for name, value in average.items():
+        expected = 0.75 * (0.75 * start[name] + 0.25 * first[name]) + 0.25 * second[name]
+        torch.testing.assert_close(value, expected.detach(), atol=1e-6, rtol=1e-5)
+    assert any(not torch.allclose(value, start[name], atol=1e-5) for name, value in average.items())
+
+
+def test_a_checkpoint_without_its_moving_average_is_not_complete(tmp_path, scenes, random_checkpoint, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("emor3.judging.save_file", fail)
+    with pytest.raises(UserError, match="no room"):
+        run_of(tmp_path, scenes, random_checkpoint, judge={"model": "ema"})
+    assert latest_checkpoint(tmp_path / "run") is None
 
 
 def test_a_moving_average_of_adapters_is_refused(tmp_path, scenes, random_checkpoint):

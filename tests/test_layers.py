@@ -19,6 +19,7 @@ ORDER = (
         "rewards",
         "canaries",
         "reflective",
+        "score_format",
         "scoring",
         "uncertainty",
         "metrics",
@@ -36,6 +37,7 @@ ORDER = (
     *(
         "sharding",
         "modeling",
+        "adapters",
         "prefixes",
         "encodings",
         "blank",
@@ -47,11 +49,11 @@ ORDER = (
         "start",
     ),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "checkpoints", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
+    *("groups", "dynamic_sampling", "checkpoints", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
-    *("export", "doctor", "needs"),
-    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli"),
+    *("export", "doctor", "needs", "reference"),
+    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )
 PURE = ORDER[: ORDER.index("processing")]
 

@@ -1,6 +1,9 @@
 """`emor3 predict`: every image in its place, a bad one fails alone, and the reflection is shown with probabilities."""
 
 import json
+import shutil
+from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -141,3 +144,34 @@ def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without
     row = predict.outcome_row(image, found["unsupported"])
     assert (row["label"], row["abstains"], row["distribution"]) == (None, True, {})
     assert "abstains" in predict.describe_decision(found["unsupported"].decision)
+
+
+def test_a_folder_stands_for_all_images_in_it_by_name(scenes, tmp_path):
+    paths = [sample.image for sample in load_samples(scenes, split="test")][:3]
+    for name, path in zip(("b.png", "a/c.PNG", "a.png"), paths, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    result = run("--json", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["image"] for row in rows] == [str(tmp_path / name) for name in ("a/c.PNG", "a.png", "b.png")]
+
+
+def test_a_folder_without_images_is_one_line_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    refused = CliRunner().invoke(cli.app, ["predict", "--model", "gone", str(tmp_path)])
+    assert "no images in this folder" in str(refused.exception)
+
+
+def test_pictures_from_memory_are_read_as_their_files_are(scenes):
+    paths = [sample.image for sample in load_samples(scenes, split="test")][:2]
+    settings = EvaluationSettings(max_new_tokens=80)
+    broken = Image.open(BytesIO(Path(paths[0]).read_bytes()[:-200]))
+    given = [*paths, Path(paths[0]).read_bytes(), Image.open(paths[1]), b"no picture", broken]
+    found = list(predict.predict(load_candidate("embedded"), given, MIKELS8, settings))
+    assert [picture for picture, _ in found] == given
+    texts = [outcome.prediction.completion for _, outcome in found[:4]]
+    assert texts[:2] == texts[2:]
+    assert texts[0] != texts[1]
+    assert all(isinstance(outcome, UserError) for _, outcome in found[4:])

@@ -117,7 +117,7 @@ def test_spaced_tags_are_broken_for_format_and_for_reflection_alike():
     assert (thought.problem is None, thought.trigger, thought.feeling) == (False, None, None)
 
 
-def test_a_loop_of_tags_parses_in_milliseconds_where_a_backtracking_regex_never_ends():
+def test_a_loop_of_tags_parses_at_once_where_a_backtracking_regex_never_ends():
     for loop in (
         "<step1>",
         "<step1></step1>",
@@ -126,6 +126,6 @@ def test_a_loop_of_tags_parses_in_milliseconds_where_a_backtracking_regex_never_
         "<step1><step2>",
     ):
         text = loop * (2048 // 4)
-        start = time.perf_counter()
+        start = time.process_time()  # not the clock, on which other work counts too
         parse(text)
-        assert time.perf_counter() - start < 0.05
+        assert time.process_time() - start < 1  # milliseconds, on any machine

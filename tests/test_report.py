@@ -13,7 +13,7 @@ from emor3.cli import app
 from emor3.errors import UserError
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
 from emor3.records import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
-from emor3.report import json_in_html, render, watch, write_report
+from emor3.report import compare_all, json_in_html, render, watch, write_report
 from emor3.report_cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report_data import read_records
 from emor3.report_plots import curve_sections, group_runs
@@ -92,7 +92,7 @@ def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_pat
     save_run(tmp_path / "grpo" / "seed0" / "training" / "checkpoints" / "checkpoint-4")
     records = read_records([tmp_path, tmp_path / "vanilla"])
     assert [run.name for run in records.runs] == ["grpo/seed0"]
-    assert [evaluation.name for evaluation in records.evaluations] == ["grpo/seed0", "vanilla"]
+    assert [evaluation.folder for evaluation in records.evaluations] == ["grpo/seed0", "vanilla"]
     assert records.faults == []
 
 
@@ -153,7 +153,7 @@ def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_repo
         assert sum(bool(re.search(rf"\b{name}[:/]", line)) for line in faults) == 1
     assert len(faults) == 8
     assert str(tmp_path) not in "".join(faults)
-    assert "<bdi>good</bdi>" in page
+    assert "folder <b>good</b>" in page
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,68 @@ def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(UserError, match="no such folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+# --- names and pairs --------------------------------------------------------------------------------------------
+
+
+def test_rows_are_named_by_model_and_decoding_and_the_start_model_comes_first(tmp_path):
+    run = save_run(tmp_path / "runs/emo", model={"path": "start/model"})
+    final = str(run / "final")
+    evaluated(tmp_path / "evaluation-1", model=final, judge="start/model")
+    evaluated(tmp_path / "evaluation-2", model=final, judge="start/model", temperature=0.7)
+    evaluated(tmp_path / "evaluation-3", model="start/model", judge="start/model")
+    evaluated(tmp_path / "evaluation-4", model=str(run / "checkpoints/checkpoint-4"), judge="start/model")
+    records = read_records([tmp_path])
+    assert [(one.name, one.is_start) for one in records.evaluations] == [
+        ("start/model, greedy", True),
+        ("runs/emo, greedy", False),
+        ("runs/emo, sampled at temperature 0.7", False),
+        ("emo, checkpoint-4, greedy", False),
+    ]
+    (greedy, sampled) = compare_all(records.evaluations, [])
+    assert {(test.before, test.after) for test in greedy.tests} == {
+        ("start/model, greedy", "runs/emo, greedy"),
+        ("start/model, greedy", "emo, checkpoint-4, greedy"),
+    }
+    assert sampled.tests == []
+    assert "evaluation-3" in page_of(tmp_path)[0]
+
+
+@pytest.mark.parametrize("known", [{"start": "base"}, {}], ids=["recorded", "told from the judge"])
+def test_the_start_model_is_known_without_its_run(tmp_path, known):
+    evaluated(tmp_path / "a", model="trained", judge="base", **known)
+    evaluated(tmp_path / "b", model="base", judge="base")
+    assert [one.name for one in read_records([tmp_path]).evaluations] == ["base, greedy", "trained, greedy"]
+
+
+def test_the_gallery_sets_like_beside_like(tmp_path):
+    evaluated(tmp_path / "a", model="one")
+    evaluated(tmp_path / "b", model="one", temperature=1.0)
+    evaluated(tmp_path / "c", model="two")
+    evaluations = read_records([tmp_path]).evaluations
+    sets = {shown["data"]: shown["evaluations"] for shown in gallery(evaluations, Pictures())}
+    named = {data: [evaluations[place].name for place in places] for data, places in sets.items()}
+    assert named == {
+        "d, greedy": ["one, greedy", "two, greedy"],
+        "d, sampled at temperature 1": ["one, sampled at temperature 1"],
+    }
+
+
+def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(tmp_path, monkeypatch):
+    (run,) = read_records([save_run(tmp_path / "run", steps=20)]).runs
+    assert run.recorded_steps == 20
+    assert {row["of"] for row in run.rollouts} == {4}
+    monkeypatch.setattr(Pictures, "_room", 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "y.png")
+    made = [replace_images(prediction("joy", "joy", id=name), tmp_path / f"{name}.png") for name in ("x", "y")]
+    save_evaluation(tmp_path / "e", {"d": made})
+    assert "1 of 2 pictures do not fit on the page" in page_of(tmp_path / "e")[1]
+
+
+def replace_images(made, path):
+    return replace(made, sample=replace(made.sample, images=(str(path),)))
 
 
 # --- curves --------------------------------------------------------------------------------------------------------
@@ -281,8 +343,10 @@ def test_models_on_other_test_items_are_shown_and_not_compared(tmp_path):
     save_evaluation(tmp_path / "c", {"d": [prediction("joy", "joy", id="another")]})
     page, faults = page_of(tmp_path)
     assert faults == ["c: other samples of d than a, nothing is compared there"]
-    assert page.count('<th scope="row"><bdi>c</bdi></th>') == 1  # among the figures, not among the tests
-    assert page.count('<th scope="row"><bdi>b</bdi></th>') > 1
+    assert (
+        page.count('<th scope="row"><bdi>model, greedy (c)</bdi></th>') == 1
+    )  # among the figures, not among the tests
+    assert page.count('<th scope="row"><bdi>model, greedy (b)</bdi></th>') > 1
 
 
 def test_models_that_think_otherwise_share_a_table_as_far_as_they_can(tmp_path):
@@ -291,7 +355,7 @@ def test_models_that_think_otherwise_share_a_table_as_far_as_they_can(tmp_path):
     page, faults = page_of(tmp_path)
     assert faults == []
     assert (
-        page.count('<th scope="row"><bdi>steps</bdi></th>') == 3 + 1
+        page.count('<th scope="row"><bdi>model, greedy (steps)</bdi></th>') == 3 + 1
     )  # accuracy, macro-F1 and format; and the figures
 
 

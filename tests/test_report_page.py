@@ -74,7 +74,7 @@ def page(tmp_path_factory):
             truth = "sadness" if place == 5 else "joy"
             votes = {"joy": 0.75, "fear": 0.25}
             made.append(prediction(truth, answer, id=image[:-4], judge=judge, votes=votes, sampled=("joy", None)))
-        save_evaluation(folder / name, {"d": made})
+        save_evaluation(folder / name, {"d": made}, model=name, judge="base")
     target = folder / "report.html"
     write_report([folder], target)
     return target
@@ -123,7 +123,7 @@ def test_an_inline_script_would_be_refused_by_the_content_policy(browser, page, 
 def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_side(browser, page):
     browser.open(page)
     assert browser.complaints() == []
-    assert texts(browser, "#gallery-items article:first-child h4") == ["base", "trained"]
+    assert texts(browser, "#gallery-items article:first-child h4") == ["base, greedy", "trained, greedy"]
     button = "document.getElementById('gallery-more')"  # there is no more to show
     assert browser.run(f"getComputedStyle({button}).display") == "none"
     for outcome, images in (
@@ -139,7 +139,7 @@ def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_si
     assert texts(browser, "#gallery-items .truth") == ["true label: sadness"]
     assert texts(browser, "#gallery-count") == ["Showing 1 of 1 that fit. The page holds 6 of 6."]
     choose(browser, "gallery-right", "none")
-    assert texts(browser, "#gallery-items h4") == ["base"]
+    assert texts(browser, "#gallery-items h4") == ["base, greedy"]
     (bars,) = texts(browser, "#gallery-items .votes")
     assert "joy75%" in bars
     image = "document.querySelector('#gallery-items img')"
@@ -151,6 +151,7 @@ def test_rollouts_of_a_run_are_shown_by_step(browser, page):
     choose(browser, "rollouts-run", "run1")
     choose(browser, "rollouts-step", "8")
     assert [name[0] for name in texts(browser, "#rollouts-items .id")] == ["8"] * 4
+    assert texts(browser, "#rollouts-count") == ["Showing 4 of 4 rollouts of step 8. The page holds 6 of 8 steps."]
     assert (
         texts(browser, "#rollouts-items h4")[0] == "best: reward 1 (accuracy 1, format 1, consistency 1, coherence 1)"
     )

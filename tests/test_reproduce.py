@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +19,7 @@ from emor3.records import CONFIG, METRICS, append_jsonl, write_json
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
+from waiting import HANGS, wait_until
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
@@ -310,15 +310,14 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
         )
         cell = cells_of(load_plan(plan, None, quick=False))[0]
         if name == "killed":
-            process, deadline = call(plan), time.monotonic() + 200
-            while not records.complete_checkpoints(cell.training) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            process = call(plan)
+            wait_until(lambda: records.complete_checkpoints(cell.training), process)
             os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
             process.communicate()
             assert not (cell.training / records.FINAL).exists()
             kept = records.complete_checkpoints(cell.training)[0]
         again = call(plan)
-        _, err = again.communicate(timeout=240)
+        _, err = again.communicate(timeout=HANGS)
         assert again.returncode == 0, err
         assert [row["step"] for row in records.read_jsonl(cell.training / METRICS)] == [1, 2, 3]
         tables[name] = pd.read_csv(tmp_path / name / "out" / "table.csv")
@@ -335,14 +334,12 @@ def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_st
     plan = tiny_plan(tmp_path, scenes, random_checkpoint)
     process = call(plan)
     first = tmp_path / "out" / "vanilla" / "evaluation" / RESULTS
-    deadline = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(first.exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     before = first.stat().st_mtime_ns
     again = call(plan)
-    out, err = again.communicate(timeout=240)
+    out, err = again.communicate(timeout=HANGS)
     assert again.returncode == 1
     assert first.stat().st_mtime_ns == before  # not repeated
     assert "failed" in err

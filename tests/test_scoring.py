@@ -1,12 +1,19 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from emor3.cli import app
+from emor3.data import load_samples
 from emor3.errors import UserError
+from emor3.reflection import ScriptedJudge
+from emor3.score_format import RESULT as RESULT_KEYS
+from emor3.score_format import ROW as ROW_KEYS
 from emor3.scoring import score_file
+from emor3.types import Aspect
 
 GOLDEN = Path(__file__).parent / "golden" / "rewards.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
@@ -218,3 +225,60 @@ def test_the_command_prints_json_lines_and_exits_with_1_only_if_a_row_failed(tmp
     mixed = CliRunner().invoke(app, ["score", str(path)])
     assert mixed.exit_code == 1
     assert [json.loads(line)["id"] for line in mixed.stdout.splitlines()] == ["\ud800", "a"]
+
+
+# --- with a judge that is asked --------------------------------------------------------------------------------------
+
+
+def with_image(tmp_path, **changes):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    return {**ROW, "judge": None, "images": ["a.png"], **changes}
+
+
+def score_asking(tmp_path, row):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    asked = []
+
+    def reply(question):
+        asked.append(question)
+        return "No" if question.aspect is Aspect.CONSISTENCY else "sadness"
+
+    return next(score_file(path, judge=ScriptedJudge(reply))), asked
+
+
+def test_a_judge_is_asked_about_a_row_without_saved_replies_and_its_replies_are_told(tmp_path):
+    result, asked = score_asking(tmp_path, with_image(tmp_path, text="A caption."))
+    assert (result["consistency"], result["coherence"]) == (0, 1)
+    assert result["judge"] == {"consistency": "No", "coherence": "sadness"}
+    assert [question.images for question in asked] == [(str(tmp_path / "a.png"),), ()]
+    assert "A caption." in asked[0].text
+    again = score_one(tmp_path, judge=result["judge"])
+    assert again["overall"] == result["overall"]
+
+
+def test_saved_replies_are_taken_before_the_judge_is_asked(tmp_path):
+    result, asked = score_asking(tmp_path, ROW)
+    assert (result["consistency"], asked) == (1, [])
+
+
+@pytest.mark.parametrize("images", [None, "a.png", [], [1], ["gone.png"]])
+def test_a_judge_needs_images_that_can_be_opened_and_the_row_says_so(tmp_path, images):
+    result, _ = score_asking(tmp_path, with_image(tmp_path, images=images))
+    assert result.keys() == {"id", "error"}
+    assert "image" in result["error"]
+
+
+def test_a_checkpoint_judges_by_the_command(scenes, tmp_path):
+    sample = load_samples(scenes, split="test")[0]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "judge": None, "images": [sample.image]}))
+    scored = CliRunner().invoke(app, ["score", str(tmp_path / "rows.jsonl"), "--judge", "embedded"])
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["judge"]["consistency"] in ("Yes", "No")
+
+
+def test_the_help_tells_every_key_of_a_row_and_of_a_result(tmp_path):
+    told = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["score", "--help"]).output
+    assert [key for key in (*ROW_KEYS, *RESULT_KEYS) if not re.search(rf"^  {key} ", told, re.M)] == []
+    result, _ = score_asking(tmp_path, with_image(tmp_path))
+    assert result.keys() | {"error"} == RESULT_KEYS.keys()

@@ -14,7 +14,8 @@ _SHORT.maxlevel = 2
 class Block(BaseModel):
     """Settings that refuse unknown keys and never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The text under a setting is its description in the schema, from which docs/reference.md is made.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:

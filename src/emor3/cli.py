@@ -30,7 +30,7 @@ from emor3.cli_common import (
     Seed,
     Temperature,
     Template,
-    hide_loading_bars,
+    refuse_idle,
 )
 from emor3.cli_data import data_app
 from emor3.cli_results import compare, export, report, score, share
@@ -106,16 +106,18 @@ def train(
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.config import load_recipe
 
+    if resume and overwrite:
+        raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
     settings = [*(overrides or []), *([f"output_dir={json.dumps(str(output))}"] if output else [])]
     loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
 
-    hide_loading_bars()
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
     say(f"run directory: {run}")
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
     ] = None,
@@ -148,10 +150,12 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on labelled images.
 
-    Prints a table and writes predictions.jsonl and results.json to the output folder.
+    Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. With --from,
+    figures are written over those of the saved evaluation, or beside a copy of it in --output.
     """
     if saved is not None:
-        _evaluate_again(saved)
+        refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
+        _evaluate_again(saved, output)
         return
     if reflect and samples == 0:
         raise UserError("--reflect weighs sampled answers: say how many with --samples")
@@ -160,7 +164,6 @@ def evaluate(
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
 
-    hide_loading_bars()
     with evaluation.fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
         settings = evaluation.EvaluationSettings(
@@ -182,24 +185,29 @@ def evaluate(
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
-def _evaluate_again(path: Path) -> None:
+def _evaluate_again(path: Path, output: Path | None) -> None:
+    from emor3.evaluate import fresh_folder
     from emor3.figures import results, results_table, summarise
     from emor3.locks import held
-    from emor3.predictions import RESULTS, read_evaluation
+    from emor3.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.records import write_json
 
     evaluation = read_evaluation(path)
+    folder = evaluation.folder
+    if output is not None:
+        folder = copy_evaluation(folder, fresh_folder(output, "evaluation"))
     evaluations = [
         summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
     ]
-    with held(evaluation.folder):
-        write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
+    with held(folder):
+        write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
-    say(f"written to: {evaluation.folder / RESULTS}")
+    say(f"written to: {folder / RESULTS}")
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files.")],
+    context: typer.Context,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; of a folder all images in it.")],
     model: Model,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
@@ -222,10 +230,14 @@ def predict(
     For every image, in order: the label, the three steps, and what the reflection says of them, with probabilities. An
     image that cannot be read fails alone; the status then is 1.
     """
+    if reflect:
+        refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
+    else:
+        refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
     from emor3 import predict as prediction
     from emor3.evaluate import EvaluationSettings, load_candidate
 
-    hide_loading_bars()
+    pictures = prediction.pictures_of(images)
     candidate = load_candidate(model, judge)
     settings = EvaluationSettings(
         temperature=temperature,
@@ -239,10 +251,10 @@ def predict(
     )
     label_set = prediction.choose_labels(candidate, labels)
     failed = False
-    for image, outcome in prediction.predict(candidate, images, label_set, settings, abstain_below):
+    for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
         if as_json:
-            say(json.dumps(prediction.outcome_row(image, outcome)))
+            say(json.dumps(prediction.outcome_row(str(image), outcome)))
         elif isinstance(outcome, UserError):
             print_error(outcome)
         else:
@@ -298,9 +310,11 @@ def quickstart(
     Evaluates the embedded base, trains it on drawn scenes (a few minutes on two cores), evaluates it again in and out
     of domain, and tells what changed, with intervals and paired tests.
     """
+    for option, key in (("--seed", "seed"), ("--output", "output_dir")):
+        if any(override.startswith(f"{key}=") for override in overrides or []):
+            raise UserError(f"--set {key}=… does nothing here: give {option}")
     from emor3.quickstart import run_quickstart
 
-    hide_loading_bars()
     run_quickstart(seed, output, limit, overrides or [])
 
 

@@ -1,9 +1,12 @@
 """What the commands share: options of one meaning and name, and quiet loading."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from emor3.errors import UserError
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
@@ -36,10 +39,9 @@ Overrides = Annotated[
 ]
 
 
-def hide_loading_bars() -> None:
-    """Keep the bars that transformers draws while it loads weights off the output; downloads still show theirs."""
-    import huggingface_hub.utils
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
+def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:
+    """Raise UserError if an option was given that does nothing here: a person who gave it expects that it counts."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if parameter.name in idle and given is not None and given.name == "COMMANDLINE":
+            raise UserError(f"{parameter.opts[0]} does nothing {circumstance}: leave it out")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed
+from emor3.cli_common import Overrides, Seed, refuse_idle
 from emor3.errors import UserError
 from emor3.printing import say, show
 
@@ -50,6 +50,7 @@ def check_data(
 
 @data_app.command("import")
 def import_data(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -69,11 +70,14 @@ def import_data(
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     test_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split.")
-    ] = 0.3,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split; 0.3 if absent."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Make a data folder of a public set or your own files."""
+    if name not in ("table", "hub"):
+        refuse_idle(context, f"with {name}, whose layout is known", ["column"])
     from emor3.importers import catalogue
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
@@ -86,6 +90,7 @@ def import_data(
 
 @data_app.command("sample")
 def sample_data(
+    context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the subset.")],
     size: Annotated[
@@ -109,6 +114,7 @@ def sample_data(
     if (size is None) == (ids is None):
         raise UserError("give --size, as in --size train=2100, or --ids with an id list")
     if ids is not None:
+        refuse_idle(context, "with --ids, which draws nothing", ["natural", "seed"])
         drawn = sampling.pick_data(folder, output, sampling.read_ids(ids), copy=copy)
     else:
         sizes = dict(_pair(text, "--size", "train=2100") for text in size or [])
@@ -121,12 +127,15 @@ def sample_data(
 
 @data_app.command("stats")
 def data_stats(
+    context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of each label.")] = None,
     per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
     seed: Seed = 0,
 ) -> None:
     """Count labels and splits; show pictures of each label."""
+    if html is None:
+        refuse_idle(context, "without --html", ["per_label", "seed"])
     from emor3 import stats
 
     found = stats.stats(folder)

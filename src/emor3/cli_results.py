@@ -1,5 +1,6 @@
 """Commands on what was saved: scores, comparisons, the report, other tools' formats and the checkpoint itself."""
 
+import inspect
 import json
 from collections.abc import Sequence
 from enum import StrEnum
@@ -8,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from emor3.cli_common import refuse_idle
 from emor3.printing import say, show
+from emor3.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
 
@@ -20,8 +23,12 @@ class Formula(StrEnum):
 
 
 def score(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines with id, response, label, judge, …")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one completion each.")],
     formula: Annotated[Formula, typer.Option(help="How the parts become one reward.")] = Formula.PAPER,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="Checkpoint to ask about rows without saved replies: a folder, a hub name, …"),
+    ] = None,
 ) -> None:
     """Compute the rewards of saved completions.
 
@@ -29,11 +36,26 @@ def score(
     """
     from emor3.scoring import score_file
 
+    asked = None
+    if judge is not None:
+        from emor3.evaluate import load_any
+        from emor3.judges import ScoreJudge
+
+        asked = ScoreJudge(*load_any(judge))
     failed = False
-    for row in score_file(file, formula.value):
+    for row in score_file(file, formula.value, asked):
         failed = failed or "error" in row
         say(json.dumps(row))
     raise typer.Exit(int(failed))
+
+
+score.__doc__ = "\n\n".join(
+    [
+        inspect.cleandoc(score.__doc__ or ""),
+        keys_text("A line of FILE holds", ROW),
+        keys_text("A printed line holds", RESULT),
+    ]
+)
 
 
 def compare(
@@ -55,6 +77,7 @@ def compare(
 
 
 def report(
+    context: typer.Context,
     paths: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
     ],
@@ -68,6 +91,8 @@ def report(
 
     Ends with status 1 if anything had to be left out.
     """
+    if not watch:
+        refuse_idle(context, "without --watch", ["every"])
     from emor3 import report as page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])

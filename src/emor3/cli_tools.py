@@ -112,9 +112,10 @@ def plan(
     model = planning.model_config(settings.model.path, config)
     needs = planning.needs_of(settings, model, machine)
     show(planning.needs_table(settings, needs, machine))
-    if probe and needs.steps:
+    if probe:
         seconds = planning.probe(settings)
-        say(f"a step takes {seconds:.1f} s here, so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h")
+        so = f", so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h" if needs.steps else ""
+        say(f"a step takes {seconds:.1f} s here{so}")
     if needs.fits(machine):
         return
     say("It does not fit. What makes it smaller, one on top of the other:")

@@ -41,9 +41,13 @@ class LoraBlock(Block):
     """Train low-rank adapters instead of all weights (peft)."""
 
     r: int = Field(16, ge=1)
+    """Rank of the adapters."""
     alpha: int = Field(32, ge=1)
+    """Adapters are scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is dropped in training."""
     target_modules: str | list[str] = "all-linear"
+    """Names of the layers that get adapters, or `all-linear`."""
 
 
 Part = Literal["vision", "projector"]
@@ -54,6 +58,7 @@ class ModelBlock(Block):
     """The start model: a folder, a hub name, or "embedded"."""
 
     path: str
+    """A folder, a hub name such as org/model, or `embedded`, the tiny one of the package."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of weights that do not learn: the base under adapters and the KL reference. `auto` is the checkpoint's.
 
@@ -64,6 +69,7 @@ class ModelBlock(Block):
     max_pixels: int | None = Field(None, ge=1024)
     """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
     lora: LoraBlock | None = None
+    """Train adapters of this form; None trains all weights."""
     quantize: Literal["4bit"] | None = None
     """QLoRA: hold the start model's linear layers in 4 bits (bitsandbytes' nf4) and train adapters on them."""
 
@@ -78,10 +84,13 @@ class DataBlock(Block):
     """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`; a list of them mixes their samples."""
 
     train: str | list[str] = Field(min_length=1)
+    """Folder with `metadata.jsonl`, or `embedded:NAME`; several as a list."""
     split: str | None = "train"
+    """Split to train on; None takes all rows."""
     labels: str | list[str] | None = None
     """Label set: a built-in name, a YAML file, a list, or None for that of the data, for each folder its own."""
     label_field: str = "label"
+    """Field of a row that holds the label."""
     limit: int | None = Field(None, ge=1)
     """Train on this many samples, drawn with the seed."""
 
@@ -100,9 +109,11 @@ class ColdStartBlock(Block):
     samples: int | None = Field(64, ge=1)
     """How many samples to learn from, drawn with the seed; None takes all."""
     steps: int = Field(20, ge=1)
+    """Optimizer steps of the stage."""
     batch_size: int = Field(8, ge=1)
     """Samples of a step on each process."""
     learning_rate: float = Field(1e-5, gt=0)
+    """Learning rate of the stage."""
     targets: Literal["label", "reasoning"] = "label"
     """Learn the boxed label alone, or the whole `reasoning` text of each sample."""
     template: str | None = None
@@ -130,6 +141,7 @@ class EndpointBlock(Block):
     concurrency: int = Field(8, ge=1)
     """Requests under way at once, on each process."""
     max_tokens: int = Field(16, ge=1)
+    """Tokens at which a reply is cut."""
     top_logprobs: int = Field(0, ge=0, le=20)
     """Ask for the probabilities of so many first tokens, on servers that give them; 0 reads the reply's text."""
     max_pixels: int = Field(401_408, ge=1024)
@@ -174,7 +186,9 @@ class JudgeBlock(Block):
     calibration: int = Field(default=32, ge=0)
     """Training images on which the judge is tried before the first step; 0 leaves that out."""
     backend: Literal["score", "generate"] = "score"
+    """Ask by the probabilities of the possible replies (score), or by short replies (generate)."""
     batch_size: int = Field(default=256, ge=1)
+    """Questions that the judge is asked at once, on each process."""
     endpoint: EndpointBlock | None = None
     """The chat server, for `model: endpoint`."""
 
@@ -189,16 +203,23 @@ class Recipe(Block):
     """One training run."""
 
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of everything that is drawn at random."""
     output_dir: str
+    """The run directory."""
     model: ModelBlock
+    """The start model and what of it learns."""
     data: DataBlock
+    """What to train on."""
     thinking: Thinking = "steps"
     """How completions think: Structured Emotional Thinking, or as baselines do, freely or not at all."""
     template: str | None = None
     """Prompt template, a file; None is the shipped one for the way of thinking."""
     cold_start: ColdStartBlock | None = None
+    """A supervised stage before reinforcement learning; None leaves it out."""
     reward: RewardSettings = Field(default_factory=RewardSettings)
+    """Weights and switches of the reward."""
     judge: JudgeBlock = Field(default_factory=JudgeBlock)
+    """Who judges the reasoning, and how it is asked."""
     dynamic_sampling: int = Field(0, ge=0)
     """DAPO: how often a step may replace groups of equal rewards by groups on other prompts, after reflection."""
     grpo: dict[str, Any] | None = Field(default_factory=dict)

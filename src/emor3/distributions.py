@@ -2,6 +2,10 @@
 
 The model's distribution over the K labels is the share of the sampled answers, with one further answer spread evenly
 over all labels (q = (count + 1/K) / (M + 1)), so that no label has probability 0. Unparsed answers count for no label.
+
+Where none of the M answers can be read (or reflective decoding gives weight to none), there is no distribution: q is 0
+for every label, not uniform. Such an item is counted ("unanswered"). It has no leading answer, so it is wrong in the
+accuracy, with confidence 0 in calibration and risk and a Brier score of 1; distances to votes leave it out.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +16,7 @@ from scipy.spatial import distance
 
 from emor3.metrics import clusters
 from emor3.types import Estimate, Prediction
-from emor3.uncertainty import Floats, bootstrap, mean, resample
+from emor3.uncertainty import Floats, bootstrap, mean, proportion, resample
 
 BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
@@ -36,6 +40,8 @@ def weighed_shares(prediction: Prediction) -> Floats:
 def _smoothed(prediction: Prediction, answers: Sequence[str | None], weights: Sequence[float]) -> Floats:
     labels = prediction.sample.labels.labels
     totals = [sum(w for a, w in zip(answers, weights, strict=True) if a == label) for label in labels]
+    if not any(totals):
+        return np.zeros(len(labels))
     return (np.array(totals) + 1 / len(labels)) / (sum(totals) + 1)
 
 
@@ -45,9 +51,10 @@ def votes(prediction: Prediction) -> Floats | None:
     return None if shares is None else np.array([shares.get(label, 0.0) for label in prediction.sample.labels.labels])
 
 
-def leading_answer(prediction: Prediction, shares: Shares) -> str:
-    """The label with the largest share; the earlier one in the label set where several have it."""
-    return prediction.sample.labels.labels[int(shares(prediction).argmax())]
+def leading_answer(prediction: Prediction, shares: Shares) -> str | None:
+    """The label with the largest share; the earlier one in the label set if several have it; None without answers."""
+    found = shares(prediction)
+    return prediction.sample.labels.labels[int(found.argmax())] if found.any() else None
 
 
 # --- distance between votes p and model q, both (K,) ------------------------------------------------------------------
@@ -86,8 +93,12 @@ DISTANCES: dict[str, Callable[[Floats, Floats], float]] = {
 
 
 def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0) -> dict[str, Estimate]:
-    """Mean of every distance over the predictions that have votes and sampled answers; nothing where none has."""
-    pairs = [(p, human, shares(p)) for p in predictions if p.sampled is not None and (human := votes(p)) is not None]
+    """Mean of every distance over the predictions that have votes and readable answers; nothing where none has."""
+    pairs = [
+        (p, human, model)
+        for p in predictions
+        if p.sampled is not None and (human := votes(p)) is not None and (model := shares(p)).any()
+    ]
     if not pairs:
         return {}
     items = clusters([p for p, _, _ in pairs])
@@ -106,7 +117,10 @@ def confidences(predictions: Sequence[Prediction], shares: Shares = answer_share
 def calibration(
     predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Accuracy of the leading answer, ECE, Brier score and area under the risk-coverage curve; nothing unsampled."""
+    """Accuracy of the leading answer, items without one, ECE, Brier score and area under the risk-coverage curve.
+
+    Nothing where no answers were sampled.
+    """
     sampled = [p for p in predictions if p.sampled is not None]
     if not sampled:
         return {}
@@ -119,6 +133,7 @@ def calibration(
 
     return {
         "leading_accuracy": mean(right.tolist(), items, seed),
+        "unanswered": proportion([leading_answer(p, shares) is None for p in sampled], items, seed),
         "expected_calibration_error": Estimate(
             float(calibration_error(cells.sum(0))), *bootstrap(calibration_error, cells, items, seed), len(sampled)
         ),

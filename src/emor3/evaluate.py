@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from emor3.adapters import holds_adapters, load_merged
 from emor3.config import Recipe
 from emor3.data import LabelSpec, load_samples
 from emor3.errors import UserError, printable
@@ -75,7 +76,7 @@ class Candidate:
 
 
 def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
-    """Load a checkpoint, or the final one of a run directory, and its judge.
+    """Load a checkpoint (adapters with their base), or the final one of a run directory, and its judge.
 
     The judge stays the same before and after training: by default the model the run started from, and for a checkpoint
     outside a run the checkpoint itself. Raises UserError where either cannot be loaded.
@@ -83,10 +84,18 @@ def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
     run = _run_of(Path(path))
     recipe = None if run is None else read_recipe(run)
     source = str(run / FINAL) if run is not None and run.samefile(path) else path
-    model, processor = load(source)
+    model, processor = load_any(source)
     judge_path = judge_path or (recipe.model.path if recipe else source)
-    asked = (model, processor) if judge_path == source else load(judge_path)
+    asked = (model, processor) if judge_path == source else load_any(judge_path)
     return Candidate(source, model, processor, judge_path, ScoreJudge(*asked), recipe)
+
+
+def load_any(path: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of a checkpoint, its adapters merged if it holds only these."""
+    if not holds_adapters(Path(path)):
+        return load(path)
+    run = _run_of(Path(path))
+    return load_merged(Path(path), run, None if run is None else read_recipe(run))
 
 
 def _run_of(path: Path) -> Path | None:
@@ -124,6 +133,7 @@ def evaluation_head(
     return {
         "version": VERSION,
         "model": candidate.path,
+        "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
         "settings": asdict(settings),
         "environment": environment_stamp(),

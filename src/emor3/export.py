@@ -18,11 +18,11 @@ import torch
 import yaml
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
-from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
+from emor3.adapters import ADAPTER, holds_adapters, load_merged
 from emor3.config import Recipe
 from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
@@ -32,7 +32,6 @@ from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
 from emor3.records import (
-    COLD_START,
     CONFIG,
     ENVIRONMENT,
     FINAL,
@@ -77,7 +76,7 @@ def find_policy(source: Path) -> tuple[Path, Path]:
     if run is None:
         raise UserError(f"{source} is no run directory: give the folder that `emor3 train` wrote")
     checkpoint = source / FINAL if run == source else source
-    if not (checkpoint / "config.json").is_file() and not (checkpoint / "adapter_config.json").is_file():
+    if not (checkpoint / "config.json").is_file() and not (checkpoint / ADAPTER).is_file():
         raise UserError(f"{checkpoint} holds no policy: finish the run, or give one of its checkpoints")
     return run, checkpoint
 
@@ -87,12 +86,10 @@ def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTraine
 
     The GPU that trained it need not hold the model and the copy that it is verified with.
     """
-    if not (checkpoint / "adapter_config.json").is_file():
-        model, processor = load(str(checkpoint))
-        return model.to("cpu"), processor
-    model, _ = load(str(run / COLD_START) if recipe.cold_start else recipe.model.path, recipe.model.dtype)
-    merged = PeftModel.from_pretrained(model.to("cpu"), str(checkpoint)).merge_and_unload()
-    return merged.eval(), load_processor(str(checkpoint))
+    if holds_adapters(checkpoint):
+        return load_merged(checkpoint, run, recipe, device="cpu")
+    model, processor = load(str(checkpoint))
+    return model.to("cpu"), processor
 
 
 def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> float:

@@ -28,7 +28,9 @@ FIGURES = {
     "step3_polarity": "step 3 polarity",
     "step3_arousal": "step 3 arousal",
     "leading_accuracy": "accuracy, majority of M",
+    "unanswered": "no answer in M",
     "reflective_leading_accuracy": "accuracy, reflective",
+    "reflective_unanswered": "no weighed answer in M",
 }
 """Shares, in the order of every table, as a person reads them."""
 

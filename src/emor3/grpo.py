@@ -11,13 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
@@ -26,10 +25,19 @@ from trl import GRPOConfig
 from emor3.canaries import canaries
 from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
+from emor3.groups import by_group, own_rows
 from emor3.modeling import learn_in_float32
 from emor3.progress import TIME
 from emor3.reflection import other_contents, reflect
-from emor3.rewards import RewardSettings, predicted_label, score, vote_values, weights, with_votes
+from emor3.rewards import (
+    RewardSettings,
+    predicted_label,
+    score,
+    vote_values,
+    weights,
+    with_votes,
+    without_failed_parts,
+)
 from emor3.rollouts import SharedPromptTrainer
 from emor3.thinking import Thinking, parse
 from emor3.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
@@ -88,14 +96,15 @@ class BatchScorer:
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            self._scored = (completions, self._score([_text(c) for c in completions], samples))
-            self.on_rollouts(step, self._scored[1])
-            for name, value in canaries(self._scored[1]).items():
+            rollouts, errors = self._score([_text(c) for c in completions], samples)
+            self._scored = (completions, rollouts)
+            self.on_rollouts(step, rollouts)
+            for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
                 log_metric(name, value)
-            log_metric("judge/errors", self._error_share(self._scored[1]))
         return self._scored[1]
 
-    def _score(self, texts: list[str], samples: Sequence[Sample]) -> list[Rollout]:
+    def _score(self, texts: list[str], samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
+        """Rollouts with the rewards that train, and the share of completions on which the judge failed."""
         assert self.judge is not None, "bind a judge before training"
         thoughts = [parse(text, self.thinking) for text in texts]
         reflections = reflect(
@@ -105,17 +114,22 @@ class BatchScorer:
             masked=self.settings.masked,
             distractors=self._distractors(samples),
         )
-        rewards = [
+        alone = [
             score(thought, sample, found, self.settings)
             for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
         ]
-        rewards = self._with_votes(samples, thoughts, rewards)
-        return [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+        rewards = by_group(
+            list(zip(samples, thoughts, alone, strict=True)),
+            self.generations,
+            lambda groups: map(self._settled, groups),
+        )
+        rollouts = [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+        return rollouts, self._error_share(alone)
 
-    def _error_share(self, rollouts: Sequence[Rollout]) -> float:
+    def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
         """Share of N completions with a part that the judge failed to judge."""
         asked = [aspect.value for aspect in self.settings.aspects]
-        failed = [any(rollout.reward.parts[part] is None for part in asked) for rollout in rollouts]
+        failed = [any(reward.parts[part] is None for part in asked) for reward in rewards]
         return sum(failed) / len(failed)
 
     def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
@@ -125,30 +139,24 @@ class BatchScorer:
         """
         if Aspect.CONSISTENCY not in self.settings.aspects:
             return [[] for _ in samples]
-        groups = gather_object(list(samples))[:: self.generations]
-        first = PartialState().process_index * len(samples)
-        places = [divmod(first + row, self.generations) for row in range(len(samples))]
-        return [
-            other_contents(groups, group, max(self.settings.contrastive, int(completion == 0)))
-            for group, completion in places
-        ]
+        count = self.settings.contrastive
 
-    def _with_votes(
-        self, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought], rewards: list[RewardBreakdown]
-    ) -> list[RewardBreakdown]:
-        """Rewards with the part for human votes, group by group, where it has weight and humans voted."""
-        if self.settings.votes == 0:
-            return rewards
-        whole = list[RewardBreakdown]()
-        for start in range(0, len(rewards), self.generations):
-            group = slice(start, start + self.generations)
-            sample = samples[start]
-            if sample.distribution is None:
-                whole += rewards[group]
-                continue
-            answers = [predicted_label(thought, sample.labels) for thought in thoughts[group]]
-            whole += with_votes(rewards[group], vote_values(answers, sample.distribution), self.settings.votes)
-        return whole
+        def others(groups: list[list[Sample]]) -> Iterator[list[list[Content]]]:
+            firsts = [group[0] for group in groups]
+            for place in range(len(groups)):
+                contents = other_contents(firsts, place, max(count, 1))
+                yield [contents, *[contents[:count]] * (self.generations - 1)]
+
+        return by_group(samples, self.generations, others)
+
+    def _settled(self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]]) -> list[RewardBreakdown]:
+        """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
+        samples, thoughts, rewards = zip(*group, strict=True)
+        sample, settled = samples[0], without_failed_parts(rewards, self.settings)
+        if self.settings.votes == 0 or sample.distribution is None:
+            return settled
+        answers = [predicted_label(thought, sample.labels) for thought in thoughts]
+        return with_votes(settled, vote_values(answers, sample.distribution), self.settings.votes)
 
 
 def _text(completion: Any) -> str:
@@ -190,14 +198,9 @@ def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 
 
-def without_failed_parts(rewards: Tensor, num_generations: int) -> Tensor:
-    """Raw parts (N, parts of all ranks) with NaN for the whole group wherever one of its completions has NaN.
-
-    So a part on which the judge failed for one completion is left out for all that it is compared with.
-    (TRL leaves NaN out of the sum.)
-    """
-    groups = rewards.view(-1, num_generations, rewards.shape[1])
-    return groups.masked_fill(groups.isnan().any(1, keepdim=True), torch.nan).view_as(rewards)
+def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
+    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums."""
+    return ([max(group) - min(group) < EQUAL] * len(group) for group in groups)
 
 
 class EmoTrainer(SharedPromptTrainer):
@@ -209,9 +212,17 @@ class EmoTrainer(SharedPromptTrainer):
     def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
         self.dynamic_sampling = dynamic_sampling
-        self._equal_groups = torch.empty(0)
+        self._dry = torch.empty(0)
         super().__init__(*args, **kwargs)
         learn_in_float32(self.model)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint without the blank card that peft puts beside adapters."""
+        super()._save(output_dir, *args, **kwargs)
+        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
@@ -232,15 +243,13 @@ class EmoTrainer(SharedPromptTrainer):
         with self.stopwatch.phase("log_probs"):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Tensor:
         # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
         with self.stopwatch.phase("reflect"), self.accelerator.autocast():
-            rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
-        rewards = without_failed_parts(rewards, self.num_generations)
+            rewards: Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
-        groups = totals.view(-1, self.num_generations)
-        equal = groups.amax(1) - groups.amin(1) < EQUAL
-        self._equal_groups = equal.repeat_interleave(self.num_generations)
+        own = own_rows(totals.tolist(), len(inputs))
+        self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,10 +273,8 @@ class EmoTrainer(SharedPromptTrainer):
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], Tensor]:
         """TRL's scored batch with zero advantages in groups of equal rewards, and the rows (N,) of those groups."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        first = self.accelerator.process_index * len(inputs)
-        dry = self._equal_groups[first : first + len(inputs)]
-        batch["advantages"][dry] = 0.0
-        return batch, dry
+        batch["advantages"][self._dry] = 0.0
+        return batch, self._dry
 
     def _other_inputs(self, count: int, attempt: int) -> list[dict[str, Any]]:
         """G copies each of other prompts, drawn so that a resumed run draws the same."""

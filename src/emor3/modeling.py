@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
+import transformers
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 
@@ -18,6 +20,17 @@ from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
 from emor3.processing import load_processor, save_processor
 from emor3.sharding import loading_whole
+
+
+def hide_loading_bars() -> None:
+    """Keep the bars that transformers draws while it reads and writes weights off the output; downloads show theirs."""
+    shown = not are_progress_bars_disabled()
+    transformers.logging.disable_progress_bar()  # which takes those of downloads, too
+    if shown:
+        enable_progress_bars()
+
+
+hide_loading_bars()  # once, here, through which all commands load
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
@@ -32,6 +45,8 @@ def resolve_checkpoint(path: str) -> str:
     if path == EMBEDDED:
         return str(files("emor3") / "tiny" / "checkpoint")
     folder = Path(path)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UserError(f"{path} holds adapters, no whole model: `emor3 export {path} OUT` merges them, then give OUT")
     if folder.exists() and not (folder / "config.json").is_file():
         raise UserError(f"{path} is not a checkpoint: it has no config.json; give a folder saved by save_pretrained")
     if not folder.exists() and (folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1):

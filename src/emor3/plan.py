@@ -21,33 +21,45 @@ class EvaluationBlock(Block):
     """How every cell is evaluated; completions are greedy."""
 
     split: str = "test"
+    """Split of every test set."""
     limit: int | None = Field(default=None, ge=1)
+    """Evaluate that many samples of each test set; None takes all."""
     samples: int = Field(default=0, ge=0)
+    """Answers to sample of each image at temperature 1, beside the greedy one."""
     max_new_tokens: int = Field(default=256, ge=1)
+    """Tokens at which a completion is cut."""
     batch_size: int = Field(default=64, ge=1)
+    """Images at once."""
 
 
 class QuickBlock(Block):
     """What `--quick` leaves of the plan."""
 
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds that are left."""
     methods: list[str]
+    """Methods that are left."""
 
 
 class Plan(Block):
     """A table to fill: every method trained on every domain with every seed, evaluated on all tests."""
 
     output_dir: str
+    """Folder of all cells and tables."""
     seeds: list[int] = Field(min_length=1)
+    """Every method is trained with each of them."""
     jobs: int = Field(default=1, ge=1)
     """Cells that run at the same time."""
     domains: list[str] = Field(min_length=1)
     """Training sets."""
     tests: list[str] = Field(min_length=1)
+    """Test sets, on which every model is evaluated."""
     judge: str | None = None
     """Fixed judge of the reasoning; None is the model that training starts from."""
     evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
+    """How every cell is evaluated."""
     quick: QuickBlock
+    """The smaller plan that `--quick` runs."""
     reference: str
     """The method that all others are compared with by paired tests."""
     base: dict[str, Any]

@@ -5,12 +5,17 @@ There is no ground truth here: coherence asks whether steps 1 and 2 lead a reade
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+from PIL import Image, ImageOps
 
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.images import open_image
+from emor3.images import FAULTS, open_image
+from emor3.importers.items import images_below
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.reflective import Decision, decide, weigh
@@ -49,27 +54,62 @@ class Outcome:
     decision: Decision | None = None
 
 
+Picture: TypeAlias = str | Path | bytes | Image.Image
+"""The path of an image file, or a picture in memory: the bytes of such a file, or as Pillow holds it."""
+
+
+def pictures_of(images: Sequence[Picture]) -> list[Picture]:
+    """The pictures with each folder replaced by the images in it, at any depth, by name. Raises UserError for none."""
+    found: list[Picture] = []
+    for image in images:
+        if not isinstance(image, str | Path) or not Path(image).is_dir():
+            found.append(image)
+        elif inside := [str(path) for path in images_below(Path(image))]:
+            found += inside
+        else:
+            raise UserError(f"{image}: no images in this folder: give image files, or a folder that holds some")
+    return found
+
+
 def predict(
     candidate: Candidate,
-    images: Sequence[str],
+    images: Sequence[Picture],
     labels: LabelSet,
     settings: EvaluationSettings,
     abstain_below: float = 0.0,
-) -> Iterator[tuple[str, Outcome | UserError]]:
-    """For each image, in order, its outcome, or the error that says why it has none.
+) -> Iterator[tuple[Picture, Outcome | UserError]]:
+    """For each picture, in order, its outcome, or the error that says why it has none; a folder is all images in it.
 
     With `settings.reflective`, M completions are sampled and weighed, and the best-supported one is the prediction.
     """
-    for start in range(0, len(images), settings.batch_size):
-        batch = images[start : start + settings.batch_size]
-        errors = {image: error for image in batch if (error := _unreadable(image)) is not None}
-        readable = [Sample(image, (image,), "", labels) for image in batch if image not in errors]
-        if settings.reflective:
-            outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
-        else:
-            made = predict_samples(candidate, readable, settings)
-            outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
-        yield from ((image, errors[image] if image in errors else next(outcomes)) for image in batch)
+    with TemporaryDirectory() as scratch:
+        pictures = pictures_of(images)
+        for start in range(0, len(pictures), settings.batch_size):
+            batch = pictures[start : start + settings.batch_size]
+            paths = [_path_of(picture, Path(scratch, f"picture-{start + n}")) for n, picture in enumerate(batch)]
+            errors = {n: error for n, path in enumerate(paths) if (error := _unreadable(path)) is not None}
+            readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
+            if settings.reflective:
+                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
+            else:
+                made = predict_samples(candidate, readable, settings)
+                outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
+            yield from ((picture, errors[n] if n in errors else next(outcomes)) for n, picture in enumerate(batch))
+
+
+def _path_of(picture: Picture, free: Path) -> str:
+    """Where a picture lies; one in memory is written to the free place, where the model and the judge open it."""
+    if isinstance(picture, bytes):
+        free.write_bytes(picture)
+    elif isinstance(picture, Image.Image):
+        try:
+            ImageOps.exif_transpose(picture).save(free, "TIFF")  # of all modes that a picture may have, lossless
+        except FAULTS:
+            free.unlink(missing_ok=True)
+            free.touch()  # refused with the others, as no image
+    else:
+        return str(picture)
+    return str(free)
 
 
 def decode_reflectively(

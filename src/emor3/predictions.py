@@ -5,6 +5,7 @@ predictions.jsonl  one line per sample: completion, judge's replies, sampled ans
 results.json       the figures, recomputed from the two by `emor3 evaluate --from`
 """
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -113,6 +114,14 @@ def read_evaluation(path: Path) -> SavedEvaluation:
     for row in read_jsonl(folder / PREDICTIONS):
         rows.setdefault(row["data"], {})[row["id"]] = row
     return SavedEvaluation(folder, head, {part["data"]: _read_data(folder, head, part, rows) for part in head["data"]})
+
+
+def copy_evaluation(folder: Path, target: Path) -> Path:
+    """Copy what figures follow from, without the figures, to a new folder; returns it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (EVALUATION, PREDICTIONS):
+        shutil.copyfile(folder / name, target / name)
+    return target
 
 
 def _read_data(

@@ -24,7 +24,7 @@ from emor3.compare import Row, compare_evaluations, p_text
 from emor3.errors import UserError
 from emor3.figures import DISTANCES, FIGURES, decimal, percent
 from emor3.report_cards import OUTCOMES, Pictures, gallery, rollouts
-from emor3.report_data import RECORDS, Evaluated, Records, Results, find_records, read_records
+from emor3.report_data import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.report_plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.types import Estimate
 
@@ -37,7 +37,7 @@ CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; 
 
 @dataclass(frozen=True)
 class Table:
-    """Evaluations of one data set under one decoding, the first of them the reference of the paired tests."""
+    """Evaluations of one data set under one decoding; paired tests compare with the first, a start model if any is."""
 
     data: str
     decoding: str
@@ -104,6 +104,8 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
     }
     if pictures.missing:
         faults.append(f"{len(pictures.missing)} pictures cannot be read (the first is {pictures.missing[0]})")
+    if pictures.left_out:
+        faults.append(f"{pictures.left_out} of {pictures.asked} pictures do not fit on the page")
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
@@ -148,15 +150,11 @@ def json_in_html(content: Mapping[str, Any]) -> Markup:
 
 def compare_all(evaluations: Sequence[Evaluated], faults: list[str]) -> list[Table]:
     """A table for each data set and decoding."""
-    tables: dict[tuple[str, float], dict[int, Evaluated]] = {}
-    for place, evaluated in enumerate(evaluations):
-        for data in evaluated.saved.predictions:
-            temperature = evaluated.saved.head["settings"].get("temperature", 0.0)
-            tables.setdefault((data, temperature), {})[place] = evaluated
-    return [_table(data, temperature, found, faults) for (data, temperature), found in tables.items()]
+    groups = by_decoding(evaluations)
+    return [_table(data, decoding, found, faults) for (data, decoding), found in groups.items()]
 
 
-def _table(data: str, temperature: float, evaluations: Mapping[int, Evaluated], faults: list[str]) -> Table:
+def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> Table:
     parts = {place: found.results[data] for place, found in evaluations.items() if data in found.results}
     present = {name for part in parts.values() for name in part.figures}
     shown = {name: title.strip() for name, title in (FIGURES | DISTANCES).items() if name in present}
@@ -165,8 +163,8 @@ def _table(data: str, temperature: float, evaluations: Mapping[int, Evaluated], 
     rows = [
         {
             "name": evaluations[place].name,
-            "place": place,
             "n": part.n,
+            "start": evaluations[place].is_start,
             "change": changes.get(evaluations[place].name),
             "cells": [_cell(name, part.figures.get(name)) for name in shown],
         }
@@ -174,18 +172,18 @@ def _table(data: str, temperature: float, evaluations: Mapping[int, Evaluated], 
     ]
     for part in list(parts.values())[:1]:
         cells = [_cell(name, part.majority_class.get(name)) for name in shown]
-        rows.append({"name": "majority class", "place": None, "n": part.n, "change": None, "cells": cells})
+        rows.append({"name": "majority class", "start": False, "n": part.n, "change": None, "cells": cells})
     reliable = {place: part.reliability for place, part in parts.items() if part.reliability}
     labels = {place: found.saved.predictions[data][0].sample.labels.labels for place, found in evaluations.items()}
     return Table(
         data,
-        "greedy" if temperature == 0 else f"sampled at temperature {temperature:g}",
+        decoding,
         list(shown.values()),
         rows,
         tests,
         [_confusion(evaluations[place].name, labels[place], part) for place, part in parts.items()],
         {place: evaluations[place].name for place in reliable},
-        Markup(reliability_diagram(f"{data} {temperature}", reliable)) if reliable else None,
+        Markup(reliability_diagram(f"{data} {decoding}", reliable)) if reliable else None,
     )
 
 
@@ -204,7 +202,8 @@ def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -
         return []
     rows, left_out = compare_evaluations(saved)
     faults += [line for line in left_out if line not in faults]
-    return rows
+    names = {e.folder: e.name for e in evaluations.values()}
+    return [replace(row, before=names[row.before], after=names[row.after]) for row in rows]
 
 
 def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from emor3.errors import UserError
 from emor3.images import open_image
 from emor3.predictions import prediction_row
 from emor3.records import read_content
-from emor3.report_data import UNREADABLE, Evaluated, Run, is_number
+from emor3.report_data import UNREADABLE, Evaluated, Run, by_decoding, is_number
 
 ITEMS = 120
 """Pictures of the gallery, over all data sets."""
@@ -30,11 +30,20 @@ ROUNDS = 3
 class Pictures:
     """Pictures of the page as data URIs, each once; past the budget, or where one cannot be read, there is none."""
 
+    _room = BUDGET
+    """Characters that are left for pictures."""
+
     def __init__(self) -> None:
         self.uris: dict[str, str] = {}
         self.missing: list[str] = []
         self._keys: dict[str, str | None] = {}
-        self._left = BUDGET
+        self.left_out = 0
+        """Pictures for which there was no room."""
+
+    @property
+    def asked(self) -> int:
+        """Pictures that the page would show."""
+        return len(self._keys)
 
     def add(self, path: str) -> str | None:
         """Key of a picture in `uris`."""
@@ -47,14 +56,15 @@ class Pictures:
         return [key for path in paths if (key := self.add(path)) is not None]
 
     def _read(self, path: str) -> str | None:
-        if self._left <= 0:
+        if self._room <= 0:
+            self.left_out += 1
             return None
         try:
             uri = thumbnail(path)
         except UserError:
             self.missing.append(path)
             return None
-        self._left -= len(uri)
+        self._room -= len(uri)
         key = f"p{len(self.uris)}"
         self.uris[key] = uri
         return key
@@ -71,11 +81,11 @@ def thumbnail(path: str) -> str:
 
 
 def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[str, Any]]:
-    """For each data set some samples with every evaluation's card; as many as fit the budget."""
-    data_sets = list(dict.fromkeys(data for evaluated in evaluations for data in evaluated.saved.predictions))
-    items = -(-ITEMS // max(1, len(data_sets)))
+    """For each data set and decoding some samples with every evaluation's card; as many as fit the budget."""
+    groups = by_decoding(evaluations)
+    items = -(-ITEMS // max(1, len(groups)))
     while True:
-        sets = [_gallery_set(data, evaluations, items) for data in data_sets]
+        sets = [_gallery_set(data, decoding, found, items) for (data, decoding), found in groups.items()]
         if items == 1 or len(json.dumps(sets, ensure_ascii=False)) < BUDGET:
             break
         items //= 2
@@ -84,16 +94,15 @@ def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[s
     return sets
 
 
-def _gallery_set(data: str, evaluations: Sequence[Evaluated], items: int) -> dict[str, Any]:
+def _gallery_set(data: str, decoding: str, evaluations: Mapping[int, Evaluated], items: int) -> dict[str, Any]:
     rows = {
         place: {p.sample.id: prediction_row(data, p) for p in evaluated.saved.predictions[data]}
-        for place, evaluated in enumerate(evaluations)
-        if data in evaluated.saved.predictions
+        for place, evaluated in evaluations.items()
     }
     every = {name: row for found in rows.values() for name, row in found.items()}
     chosen = _choose(rows, items)
     return {
-        "data": data,
+        "data": f"{data}, {decoding}",
         "total": len(every),
         "evaluations": list(rows),
         "labels": sorted({every[name]["label"] for name in chosen}),
@@ -148,7 +157,7 @@ def rollouts(runs: Sequence[Run], pictures: Pictures, faults: list[str]) -> list
     for run in runs:
         items = list(_rollout_items(run, pictures, faults))
         if items:
-            shown.append({"run": run.name, "items": items})
+            shown.append({"run": run.name, "steps": run.recorded_steps, "items": items})
     return shown
 
 
@@ -160,6 +169,7 @@ def _rollout_items(run: Run, pictures: Pictures, faults: list[str]) -> Iterator[
             found = {
                 "step": row["step"],
                 "rank": row["rank"],
+                "of": row["of"],
                 "reward": round(row["reward"], 4),
                 "parts": _shares(row["parts"]),
                 "id": _clip(row["sample"]),

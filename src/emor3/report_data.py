@@ -44,7 +44,10 @@ class Run:
     metrics: Sequence[Mapping[str, float]]
     """The finite numbers of each recorded step, `step` among them."""
     rollouts: Sequence[Mapping[str, Any]]
-    """The best and worst rollouts of some steps, best first within each step."""
+    """The best and worst rollouts of some steps, best first within each step; `of` is how many the step recorded."""
+    recorded_steps: int
+    """Steps that recorded rollouts."""
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,21 @@ class Results:
 class Evaluated:
     """One saved evaluation with the figures of its `results.json`."""
 
-    name: str
+    folder: str
     saved: SavedEvaluation
-    """Its folder is the name, which is how tests and messages call it."""
+    """Its folder is the short one, which is how tests and messages call it."""
     results: Mapping[str, Results]
     """By data set; absent where they cannot be read."""
+    name: str = ""
+    """Model and decoding, as rows are named; with the folder where several share these."""
+    is_start: bool = False
+    """Whether other models on the page were trained from it."""
+
+    @property
+    def decoding(self) -> str:
+        """How the judged completion of each sample was made."""
+        temperature = self.saved.head["settings"].get("temperature", 0.0)
+        return "greedy" if temperature == 0 else f"sampled at temperature {temperature:g}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,54 @@ def read_records(paths: Sequence[Path]) -> Records:
             faults.append(f"{name}: {PREDICTIONS} without {EVALUATION}, as older versions left it: evaluate again")
         if is_run(files):
             runs.append(_read_run(folder, name, faults))
-    return Records(runs, evaluations, faults, reproduced)
+    return Records(runs, _named(_start_first(evaluations, runs), runs), faults, reproduced)
+
+
+def _start_first(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[Evaluated]:
+    """Models that others were trained from, then the others: the first is what the others are compared with."""
+    paths = [evaluated.saved.head.get("start") for evaluated in evaluations]
+    paths += [run.config["model"].get("path") for run in runs if isinstance(run.config.get("model"), Mapping)]
+    starts = {_place(path) for path in paths if isinstance(path, str)}
+    if not starts:  # records of older versions: without --judge, a policy is judged by the model it started from
+        heads = [evaluated.saved.head for evaluated in evaluations]
+        starts = {_place(str(head["judge"])) for head in heads if head["judge"] != head["model"]}
+    found = [replace(evaluated, is_start=_place(evaluated.saved.model) in starts) for evaluated in evaluations]
+    return sorted(found, key=lambda one: (not one.is_start, one.saved.head.get("start") is not None))
+
+
+def _place(path: str) -> str:
+    return os.path.abspath(path)
+
+
+def _named(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[Evaluated]:
+    """Each evaluation with its model and decoding as its name."""
+    by_folder = {str(run.folder): run.name for run in runs}
+    names = [f"{_model_name(evaluated.saved.model, by_folder)}, {evaluated.decoding}" for evaluated in evaluations]
+    return [
+        replace(evaluated, name=name if names.count(name) == 1 else f"{name} ({evaluated.folder})")
+        for evaluated, name in zip(evaluations, names, strict=True)
+    ]
+
+
+def _model_name(model: str, runs: Mapping[str, str]) -> str:
+    """A run's name for its final policy, else a hub name as it is and the last telling part of a path."""
+    path = Path(model)
+    run = path.parent if path.name == FINAL else path
+    if (known := runs.get(_place(str(run)))) is not None:
+        return known
+    run = run.parent if run.name == "training" else run
+    if run == path and not path.is_absolute() and len(path.parts) <= 2:
+        return model
+    return f"{path.parent.parent.name}, {path.name}" if path.parent.name == CHECKPOINTS else run.name
+
+
+def by_decoding(evaluations: Sequence[Evaluated]) -> dict[tuple[str, str], dict[int, Evaluated]]:
+    """Evaluations by data set and decoding, which are compared among themselves, each with its place on the page."""
+    found: dict[tuple[str, str], dict[int, Evaluated]] = {}
+    for place, evaluated in enumerate(evaluations):
+        for data in evaluated.saved.predictions:
+            found.setdefault((data, evaluated.decoding), {})[place] = evaluated
+    return found
 
 
 def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
@@ -220,7 +280,8 @@ def _read_run(folder: Path, name: str, faults: list[str]) -> Run:
     metrics = [row for row in map(_numbers, _rows(folder / METRICS, name, faults)) if "step" in row]
     if not metrics and config.get("grpo", {}) is not None:  # a recipe without reinforcement logs no steps
         faults.append(f"{name}: no steps in {METRICS}: nothing to plot yet")
-    return Run(name, config, metrics, _some_rollouts(_rows(folder / ROLLOUTS, name, faults)))
+    rollouts, recorded = _some_rollouts(_rows(folder / ROLLOUTS, name, faults))
+    return Run(name, config, metrics, rollouts, recorded, folder)
 
 
 def _rows(path: Path, name: str, faults: list[str]) -> Iterator[dict[str, Any]]:
@@ -253,18 +314,19 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _some_rollouts(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Best and worst rollouts of a few steps spread over the run, first and last among them."""
+def _some_rollouts(rows: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Best and worst rollouts of a few steps spread over the run, first and last among them; and how many steps."""
     usable = (row for row in rows if is_number(row.get("step")) and is_number(row.get("reward")))
     extremes = []
     for _, step in groupby(usable, key=lambda row: row["step"]):
         ordered = sorted(step, key=lambda row: row["reward"], reverse=True)
         best = _of_different_images(ordered)
         worst = _of_different_images(row for row in reversed(ordered) if row not in best)[::-1]
-        extremes.append([{**row, "rank": "best"} for row in best] + [{**row, "rank": "worst"} for row in worst])
+        ranked = [(row, "best") for row in best] + [(row, "worst") for row in worst]
+        extremes.append([{**row, "rank": rank, "of": len(ordered)} for row, rank in ranked])
     last = len(extremes) - 1
     chosen = sorted({round(place * last / (STEPS_SHOWN - 1)) for place in range(STEPS_SHOWN)}) if extremes else []
-    return [row for place in chosen for row in extremes[place]]
+    return [row for place in chosen for row in extremes[place]], len(extremes)
 
 
 def _of_different_images(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

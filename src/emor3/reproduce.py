@@ -104,7 +104,7 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
 def _start(cell: Cell, plan: Plan, path: Path, quick: bool) -> "subprocess.Popen[bytes]":
     cell.folder.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // plan.jobs)
-    command = [sys.executable, "-m", "emor3.cli", "reproduce", str(path), "--output", plan.output_dir]
+    command = [sys.executable, "-m", "emor3", "reproduce", str(path), "--output", plan.output_dir]
     command += ["--cell", str(cell.folder), *(["--quick"] if quick else [])]
     with (cell.folder / LOG).open("ab") as log:
         return subprocess.Popen(

@@ -45,6 +45,7 @@ class RewardSettings(Block):
     coherence: bool = True
     """Whether R_RER holds emotional coherence."""
     formula: Formula = "paper"
+    """How parts become one reward: as in the paper, or as the authors' released code pays it."""
     soft: bool = False
     """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
     contrastive: int = 2
@@ -248,6 +249,20 @@ def vote_values(answers: Sequence[str | None], votes: Mapping[str, float]) -> li
     return [
         0.0 if answer is None else (1 + votes.get(answer, 0.0) - (counts[answer] - 1) / others) / 2
         for answer in answers
+    ]
+
+
+def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: RewardSettings) -> list[RewardBreakdown]:
+    """A group's rewards, without the parts that failed for one of its completions for all of them.
+
+    Completions are compared inside their group, so a part that only some have would count against the others.
+    """
+    paid = {name: weight for name, weight in weights(settings).items() if weight > 0}
+    failed = {name for name in paid if any(breakdown.parts[name] is None for breakdown in breakdowns)}
+    left = {name: weight for name, weight in paid.items() if name not in failed}
+    return [
+        RewardBreakdown(_total(parts, left), parts)
+        for parts in ({**breakdown.parts, **dict.fromkeys(failed)} for breakdown in breakdowns)
     ]
 
 

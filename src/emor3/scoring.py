@@ -1,35 +1,37 @@
-"""`emor3 score`: score saved completions whose judge replies are saved with them, one JSON line after another."""
+"""`emor3 score`: score saved completions, one JSON line after another, with a judge's saved replies or asking one."""
 
 import json
 import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
+from emor3.images import open_image
 from emor3.reflection import ScriptedJudge, ask, reflect
 from emor3.rewards import Formula, RewardSettings, reflective, score
 from emor3.taxonomy import MIKELS8, LabelSet, match
 from emor3.thinking import parse
-from emor3.types import Aspect, EmotionalThought, Finding, Question, Reflection, Sample, Verdict
+from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Sample, Verdict
 
 
-def score_file(path: str | Path, formula: Formula = "paper") -> Iterator[dict[str, Any]]:
-    """One result for every line of the file, in order; {"id", "error"} for a row that cannot be scored.
+def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None = None) -> Iterator[dict[str, Any]]:
+    """One result for every line of the file, in order, in the keys that `score_format` tells.
 
-    A row is {"id", "response", "label", "labels"?, "judge": {"consistency", "coherence"} | null,
-    "weights"?: {"reflective", "format"}}; other keys are left alone. Raises UserError where the file cannot be read.
+    {"id", "error"} for a row that cannot be scored. The judge is asked about rows without saved replies.
+    Raises UserError where the file cannot be read.
     """
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _score_line(line, number, formula)
+                    yield _score_line(line, number, formula, judge, Path(path).parent)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _score_line(line: bytes, number: int, formula: Formula) -> dict[str, Any]:
+def _score_line(line: bytes, number: int, formula: Formula, judge: Judge | None, folder: Path) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -37,7 +39,7 @@ def _score_line(line: bytes, number: int, formula: Formula) -> dict[str, Any]:
     if not isinstance(row, dict):
         return {"id": None, "error": f"line {number} is not a JSON object"}
     try:
-        return score_row(row, formula)
+        return score_row(row, formula, judge, folder)
     except UserError as error:
         return {"id": row["id"] if _is_id(row.get("id")) else None, "error": str(error)}
 
@@ -46,8 +48,13 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str | int | float)
 
 
-def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
-    """Every part of one row's reward. Raises UserError for a row that cannot be scored."""
+def score_row(
+    row: Mapping[str, Any], formula: Formula, judge: Judge | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Every part of one row's reward; images of a row that the judge is asked about lie in the folder.
+
+    Raises UserError for a row that cannot be scored.
+    """
     if not _is_id(row.get("id")):
         raise UserError(f"'id' must be a string or a number, found {reprlib.repr(row.get('id'))}")
     response = row.get("response")
@@ -56,7 +63,11 @@ def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
     sample = _sample(row)
     settings = _settings(row, formula)
     thought = parse(response)
-    reflection = _reflect(sample, thought, _saved_replies(row))
+    saved = _saved_replies(row)
+    if saved is None and judge is not None:
+        reflection = reflect(judge, [(_shown(sample, row, folder or Path()), thought)], frozenset(Aspect))[0]
+    else:
+        reflection = _reflect(sample, thought, saved)
     breakdown = score(thought, sample, reflection, settings)
     return {
         "id": row["id"],
@@ -69,7 +80,26 @@ def score_row(row: Mapping[str, Any], formula: Formula) -> dict[str, Any]:
         },
         "answer": thought.answer,
         "problem": thought.problem,
+        **({} if judge is None else {"judge": {aspect.value: _reply_text(reflection, aspect) for aspect in Aspect}}),
     }
+
+
+def _reply_text(reflection: Reflection, aspect: Aspect) -> str | None:
+    finding: Finding | None = getattr(reflection, aspect.value)
+    return None if finding is None or finding.reply is None else finding.reply.text
+
+
+def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
+    """The sample with what a judge looks at. Raises UserError where that is missing or cannot be opened."""
+    images, text = row.get("images"), row.get("text")
+    if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):
+        raise UserError(f"'images' must be a list of image files for the judge, found {reprlib.repr(images)}")
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"'text' must be a string, found {reprlib.repr(text)}")
+    paths = tuple(str(folder / image) for image in images)
+    for path in paths:
+        open_image(path)
+    return replace(sample, images=paths, text=text)
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:

@@ -30,6 +30,7 @@ from emor3.data import LazySamples, load_mixture
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
 from emor3.generation import generate, vision_token_ids
+from emor3.groups import by_group
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judging import MovingAverage, calibrate
@@ -422,10 +423,10 @@ def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], Non
         state = PartialState()
         if step != last_step:
             last_step, groups_before = step, 0
-        first = state.process_index * len(rollouts)
+        numbers = by_group(rollouts, generations, lambda groups: [[n] * generations for n in range(len(groups))])
         rows = [
-            records.rollout_row(step, groups_before + (first + index) // generations, rollout)
-            for index, rollout in enumerate(rollouts)
+            records.rollout_row(step, groups_before + number, rollout)
+            for number, rollout in zip(numbers, rollouts, strict=True)
         ]
         groups_before += len(rollouts) * state.num_processes // generations
         gathered = gather_object(rows)

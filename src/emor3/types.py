@@ -153,7 +153,10 @@ class Reflection:
 
 @dataclass(frozen=True)
 class RewardBreakdown:
-    """`total` is the weighted sum of `parts`; a part is None where its reflection was never run or failed."""
+    """`total` is the weighted sum of `parts`; a part is None if its reflection was never run or failed.
+
+    Of a rollout it is what trained: a part on which the judge failed is None in the whole group.
+    """
 
     total: float
     parts: Mapping[str, float | None]

@@ -37,6 +37,8 @@ from emor3.sampling import hold_out
 from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 
 RECORD = "import.json"
+TEST_SHARE = 0.3
+"""Share of each label held out as test if the set has no split."""
 LINKED, WRITTEN = "images", "pictures"
 """Where a folder keeps its images: a link to the source (or copies), and pictures unpacked from a table."""
 
@@ -214,12 +216,12 @@ def import_data(
     policy: str | None = None,
     columns: Mapping[str, str] | None = None,
     copy: bool = False,
-    test_share: float = 0.3,
+    test_share: float | None = None,
     seed: int = 0,
 ) -> Imported:
     """Write a folder with the manifest of a set in its distributed layout; images are linked, or copied if asked.
 
-    A set without a split of its own gets `test_share` of each label as its test split, drawn with the seed.
+    A set without a split of its own gets `test_share` (0.3) of each label as its test split, drawn with the seed.
     Raises UserError for an unknown set or policy, and for a source that is not in the layout: what was expected, what
     was found, and where the set is obtained.
     """
@@ -250,8 +252,11 @@ def import_data(
                 f"It is obtained from {data_set.obtain}"
             ) from None
         if all(row["split"] is None for row in writer.rows):
-            _split(writer.rows, test_share, seed)
-            imported.split = f"{test_share:g} of each label held out as test, seed {seed}"
+            share = TEST_SHARE if test_share is None else test_share
+            _split(writer.rows, share, seed)
+            imported.split = f"{share:g} of each label held out as test, seed {seed}"
+        elif test_share is not None:
+            raise UserError("--test-share does nothing here: the set has splits of its own: leave it out")
         for row in writer.rows:
             row["split"] = row["split"] or "train"
             counts = imported.rows.setdefault(row["split"], {})

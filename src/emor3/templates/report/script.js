@@ -138,7 +138,7 @@ function setUpRollouts() {
       const parts = Object.entries(item.parts || {}).map(([name, value]) => `${name} ${value}`).join(", ");
       return itemOf(item, [cardOf(item.card, `${item.rank}: reward ${item.reward} (${parts})`, [])]);
     }));
-    byId("rollouts-count").textContent = `${items.length} rollouts of step ${step.value}.`;
+    byId("rollouts-count").textContent = `Showing ${items.length} of ${items[0].of} rollouts of step ${step.value}. The page holds ${step.options.length} of ${cards.runs[run.value].steps} steps.`;
   }
 
   steps();

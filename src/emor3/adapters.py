@@ -1,0 +1,41 @@
+"""Checkpoints that hold adapters only (a LoRA run's): loaded on the model that they were trained on, and merged."""
+
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedModel, ProcessorMixin
+
+from emor3.config import Recipe
+from emor3.errors import UserError
+from emor3.modeling import load
+from emor3.processing import load_processor
+from emor3.records import COLD_START, read_json
+
+ADAPTER = "adapter_config.json"
+
+
+def holds_adapters(folder: Path) -> bool:
+    """Whether a checkpoint is no model of its own."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def load_merged(
+    folder: Path, run: Path | None = None, recipe: Recipe | None = None, device: str | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of adapters, merged into their base, which the run says they lie in, else they themselves.
+
+    Raises UserError where either cannot be loaded.
+    """
+    if run is not None and recipe is not None:
+        base = str(run / COLD_START) if recipe.cold_start else recipe.model.path
+    else:
+        base = str(read_json(folder / ADAPTER).get("base_model_name_or_path"))
+    try:
+        model, processor = load(base, recipe.model.dtype if recipe else "auto")
+        merged = PeftModel.from_pretrained(model.to(device or model.device), str(folder)).merge_and_unload().eval()
+    except (UserError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} holds adapters of {base}, which do not load on it: {reason}") from None
+    if (folder / "tokenizer_config.json").is_file():
+        processor = load_processor(str(folder))
+    return merged, processor

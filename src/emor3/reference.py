@@ -1,0 +1,290 @@
+"""The reference page of all settings and of every file that runs and evaluations write, made from the code.
+
+`python -m emor3.reference docs/reference.md` writes it anew; a test compares it, and the files with what is written.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from emor3.config import Recipe
+from emor3.figures import DISTANCES, FIGURES, markdown_table
+from emor3.importers.catalogue import RECORD
+from emor3.plan import Plan
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
+from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
+from emor3.score_format import RESULT, ROW
+
+FINDING = (
+    "`verdict` (supported, refuted, unreadable, not_asked, error), `question` and `reply` as texts, `probabilities` of "
+    "the possible replies (0 to 1, or null), `reason` if there is no reply, `distractors`: replies on other samples"
+)
+ESTIMATE = "`value`, `low` and `high` (95% interval), `n` items behind it"
+ENVIRONMENT_KEYS = {
+    "emor3": "version of emor3",
+    "commit": "of the folder that emor3 was run from, or null",
+    "python": "version",
+    "packages": "versions by name",
+    "machine": "kind of processor",
+    "cores": "number of processor cores",
+    "accelerators": "names of the GPUs",
+}
+REASONING_KEYS = {
+    "completion": "what the model wrote",
+    "trigger": "step 1, or null",
+    "feeling": "step 2, or null",
+    "conclusion": "step 3, or null",
+    "answer": "what stands in the box, or null",
+    "problem": "why the format is broken, or null",
+}
+
+RUN_FILES: Mapping[str, Mapping[str, str]] = {
+    ENVIRONMENT: ENVIRONMENT_KEYS,
+    START: {
+        "n": "sampled completions of the start model, each of one training image",
+        "format": "of these, how many keep the format",
+        "named": "of these, how many name a label of the set",
+        "temperature": "at which they were sampled",
+    },
+    JUDGE: {
+        "auc": "0 to 1, by chance 0.5: how well the judge tells an image's own description from another one's",
+        "yes_own": "mean share of yes on own descriptions, 0 to 1",
+        "yes_swapped": "the same on descriptions of other images",
+        "n": "images that it was tried on",
+    },
+    METRICS: {
+        "step": "optimizer step, from 1",
+        "epoch": "passes over the training samples",
+        "loss": "of the step",
+        "grad_norm": "Euclidean norm of the gradient before clipping",
+        "learning_rate": "of the step",
+        "num_tokens": "tokens of prompts and completions up to this step",
+        "step_time": "seconds of the step",
+        "time/*": "seconds of a phase: generate, reflect, log_probs, update",
+        "completions/*length": "tokens of completions: mean, least, most; `terminated`: of those that were not cut",
+        "completions/clipped_ratio": "share of completions cut at the maximal length, 0 to 1",
+        "reward": "mean total reward, 0 to 1",
+        "reward_std": "standard deviation of rewards",
+        "rewards/*/mean": "mean of a raw, unweighted part of the reward, 0 to 1",
+        "rewards/*/std": "its standard deviation",
+        "frac_reward_zero_std": "share of groups whose rewards are all equal, 0 to 1",
+        "canary/yes_own": "share of yes of the live judge on own images, 0 to 1",
+        "canary/yes_swapped": "the same on other images: must stay low",
+        "canary/label_leak": "share of completions that name a label in steps 1 and 2",
+        "canary/orders": "share of completions that talk to the judge",
+        "canary/length": "mean words of steps 1 and 2",
+        "canary/duplicates": "share of descriptions that several images got",
+        "judge/errors": "share of questions without a reply, 0 to 1",
+        "dynamic_sampling/attempts": "draws of prompts in the step",
+        "kl": "mean KL to the reference policy, nats a token; with grpo.beta above 0",
+        "entropy": "mean entropy, nats a token",
+        "clip_ratio/*": "share of tokens whose ratio was clipped, 0 to 1",
+        "sampling/*": "with vLLM: difference of its probabilities from the trainer's, and the weights that correct it",
+    },
+    ROLLOUTS: {
+        "step": "optimizer step, from 1",
+        "group": "number of the prompt in the step, from 0",
+        "sample": "id of the sample",
+        "images": "paths",
+        "text": "what accompanies the images, or null",
+        "label": "the true label",
+        "completion": "what the policy wrote",
+        "thought": "its parts: trigger, feeling, conclusion (steps 1 to 3), answer, problem",
+        "reflection": f"`consistency` and `coherence`, null or {FINDING}",
+        "parts": "raw, unweighted parts of the reward, 0 to 1, or null",
+        "reward": "their weighted sum",
+    },
+}
+"""Files of a run directory with the keys of their object, or of each of their lines."""
+
+EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
+    EVALUATION: {
+        "version": "of the format",
+        "model": "checkpoint that was evaluated",
+        "start": "start model of the run that it lies in, or null",
+        "judge": "checkpoint that judged the reasoning",
+        "settings": "split, labels, decoding and the other options",
+        "environment": f"as `{ENVIRONMENT}`",
+        "data": "for each data set: `data`, `n` samples, `label_set`, `sample_ids` and their SHA-256",
+    },
+    PREDICTIONS: {
+        "data": "the data set",
+        "id": "of the sample",
+        "images": "paths",
+        "text": "what accompanies the images, or null",
+        "label": "the true label",
+        "votes": "human votes as shares by label, or null",
+        "group": "near copies share one, or null",
+        "predicted": "the label that is answered; null: unparsed",
+        **REASONING_KEYS,
+        "consistency": f"null or {FINDING}",
+        "coherence": "the same",
+        "swapped": "the control: consistency with another sample's step 1",
+        "sampled": "labels of the sampled answers (null: unparsed), or null",
+        "weights": "what reflective decoding weighs each of them, 0 to 1, or null",
+    },
+    RESULTS: {
+        "data": f"as in `{EVALUATION}`, and for each data set further:",
+        "data[].figures": f"by name (below): {ESTIMATE}",
+        "data[].majority_class": "the same of always answering the most frequent label",
+        "data[].confusion": "counts, true label by answer in the order of the label set; the last column is unparsed",
+        "data[].reliability": "with sampled answers: sums of confidence and hits and the count of each bin",
+        "data[].risk_coverage": "with sampled answers: error rate among the 1, 2, … surest samples",
+    },
+}
+"""Files of an evaluation's folder."""
+
+FOLDERS = {
+    CONFIG: "the recipe with every setting as it was used (settings of a recipe, above)",
+    f"{CHECKPOINTS}/": "`checkpoint-N` after step N: the policy (LoRA: adapters) and what a resumed run needs; "
+    "`judge_ema.safetensors` is the moving average that judges",
+    f"{COLD_START}/": "the policy after the cold start, in Hugging Face format; only if the recipe has one",
+    f"{FINAL}/": "the trained policy, in Hugging Face format, adapters merged",
+}
+
+UNANSWERED = (
+    "A sample of which no sampled answer can be read is wrong in `leading_accuracy`, counted in `unanswered`, has "
+    "confidence 0 in `expected_calibration_error` and `risk_coverage_area`, 1 in `brier`, and no part in distances to "
+    "votes (their `n` tells how many have)."
+)
+
+TABLE_KEYS = {
+    "figure": "accuracy, or a figure of the reasoning",
+    "method": "name of the method",
+    "column": "training domain → test set, or an average",
+    "value": "share, 0 to 1, mean over seeds",
+    "low": "lower end of the 95% interval",
+    "high": "upper end",
+    "n": "items behind it",
+    "seeds": "seeds behind it",
+    "seed_deviation": "standard deviation over seeds; empty for one",
+    "p_value": "against the reference method, after Holm's correction; empty for none",
+    "bold": "whether it is clearly the best of its column",
+}
+
+
+QUICKSTART_KEYS = {
+    "seed": "of the run",
+    "judge": "checkpoint that judged both evaluations",
+    "seconds": "from start to table",
+    "environment": f"as `{ENVIRONMENT}`",
+    "outcomes": f"for each data set and decoding: figures `before` and `after` training ({ESTIMATE}), and paired tests",
+}
+IMPORT_KEYS = {
+    "set": "name of the data set",
+    "source": "where it lay",
+    "policy": "label policy",
+    "labels": "name of the label set, or `from the data`",
+    "split": "whose split it is",
+    "rows": "number of rows by split and label",
+    "dropped": "each entry that became no row, and why",
+    "manifest_sha256": "of metadata.jsonl",
+    "emor3": "version of emor3",
+}
+
+
+def page() -> str:
+    """The reference page as Markdown."""
+    parts = [
+        "# Reference\n\nMade by `python -m emor3.reference docs/reference.md`; do not edit.\n",
+        "## Settings of a recipe\n",
+        settings_table(Recipe),
+        "## Settings of a plan (`emor3 reproduce`)\n",
+        settings_table(Plan),
+        "## Files of a run (`emor3 train`)\n",
+        markdown_table(("file", "what it holds"), [(f"`{name}`", told) for name, told in FOLDERS.items()]),
+        *_files(RUN_FILES),
+        "## Files of an evaluation (`emor3 evaluate`)\n",
+        *_files(EVALUATION_FILES),
+        f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
+        markdown_table(("figure", "as tables call it"), _figures()),
+        f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
+        _keys(TABLE_KEYS),
+        f"## `{RESULTS}` of `emor3 quickstart`\n",
+        _keys(QUICKSTART_KEYS),
+        f"## `{RECORD}` of `emor3 data import`\n",
+        _keys(IMPORT_KEYS),
+        "## `emor3 score`\n\nA line of its file:\n",
+        _keys(ROW),
+        "A line that it prints:\n",
+        _keys(RESULT),
+    ]
+    return "\n".join(parts)
+
+
+def _files(files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    for name, keys in files.items():
+        yield f"### `{name}`" + (", one object a line\n" if name.endswith("l") else "\n")
+        yield _keys(keys)
+
+
+def _keys(keys: Mapping[str, str]) -> str:
+    return markdown_table(("key", "what it holds"), [(f"`{key}`", told) for key, told in keys.items()])
+
+
+def _figures() -> Iterator[tuple[str, str]]:
+    for name, title in FIGURES.items():
+        yield f"`{name}`", title.strip()
+    for name, title in DISTANCES.items():
+        yield f"`{name}`", f"{title}; no share"
+
+
+def settings_table(schema: type[BaseModel]) -> str:
+    """All settings of a schema with their blocks', by dotted names: what they take, their default, what they mean."""
+    content = schema.model_json_schema()
+    return markdown_table(("setting", "takes", "default", "meaning"), _settings(content, content, ""))
+
+
+def _settings(block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, setting in block["properties"].items():
+        inner = next((part["$ref"] for part in (setting, *setting.get("anyOf", ())) if "$ref" in part), None)
+        default = _default(name, setting, block, inner)
+        yield f"`{prefix}{name}`", _takes(setting), default, " ".join(setting["description"].split())
+        if inner is not None:
+            yield from _settings(schema["$defs"][inner.rpartition("/")[2]], schema, f"{prefix}{name}.")
+
+
+def _default(name: str, setting: Mapping[str, Any], block: Mapping[str, Any], inner: str | None) -> str:
+    if name in block.get("required", ()):
+        return "required"
+    if "default" not in setting:
+        return "its defaults" if inner else "empty"
+    return f"`{yaml_text(setting['default'])}`"
+
+
+def yaml_text(value: object) -> str:
+    """A default as a recipe would spell it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+BOUNDS = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}", "exclusiveMaximum": "below {}"}
+
+
+def _takes(setting: Mapping[str, Any]) -> str:
+    """What a setting takes, in words."""
+    if "anyOf" in setting:
+        return " or ".join(map(_takes, setting["anyOf"]))
+    if "$ref" in setting:
+        return "block"
+    if "enum" in setting:
+        return ", ".join(f"`{value}`" for value in setting["enum"])
+    if "const" in setting:
+        return f"`{setting['const']}`"
+    if setting.get("type") == "array":
+        return f"list of {_takes(setting.get('items', {}))}"
+    bounds = [text.format(setting[key]) for key, text in BOUNDS.items() if key in setting]
+    return " ".join([setting.get("type", "any"), *bounds]).replace("null", "`null`")
+
+
+def undescribed(written: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
+    """Keys of a written record that the page does not tell."""
+    return [key for key in written if not any(fnmatchcase(key, told) for told in keys)]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

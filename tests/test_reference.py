@@ -1,0 +1,69 @@
+"""Every setting and every key of a written file is told on the reference page, and the page is up to date."""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from emor3 import metrics
+from emor3.config import Recipe
+from emor3.figures import DISTANCES, FIGURES
+from emor3.importers.catalogue import Imported
+from emor3.judging import Calibration
+from emor3.plan import Plan
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
+from emor3.quickstart import summary
+from emor3.records import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
+from emor3.reference import (
+    ENVIRONMENT_KEYS,
+    EVALUATION_FILES,
+    IMPORT_KEYS,
+    QUICKSTART_KEYS,
+    RUN_FILES,
+    TABLE_KEYS,
+    page,
+    undescribed,
+)
+from made_up import prediction, save_evaluation
+from test_report import TABLE_HEAD, rollout
+
+
+@pytest.mark.parametrize("schema", [Recipe, Plan])
+def test_every_setting_has_a_description(schema):
+    content = schema.model_json_schema()
+    blocks = {schema.__name__: content, **content["$defs"]}
+    settings = [(f"{place}.{name}", s) for place, block in blocks.items() for name, s in block["properties"].items()]
+    missing = [name for name, setting in settings if not setting.get("description")]
+    assert missing == []
+
+
+def test_the_reference_page_is_up_to_date():
+    written = Path(__file__).parent.parent / "docs" / "reference.md"
+    assert written.read_text(encoding="utf-8") == page(), "run: python -m emor3.reference docs/reference.md"
+
+
+def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path):
+    made = [prediction("joy", "joy", votes={"joy": 1.0}, sampled=("joy",))]
+    folder = save_evaluation(tmp_path / "e", {"d": made}, start=None)
+    rows = {name: json.loads((folder / name).read_text()) for name in (EVALUATION, PREDICTIONS, RESULTS)}
+    told = {name: list(keys) for name, keys in EVALUATION_FILES.items()}
+    assert sorted(rows[EVALUATION]) == sorted(told[EVALUATION])
+    assert sorted(rows[PREDICTIONS]) == sorted(told[PREDICTIONS])
+    of_data = rows[RESULTS]["data"][0].keys() - rows[EVALUATION]["data"][0].keys()
+    assert {f"data[].{name}" for name in of_data} | {"data"} == set(told[RESULTS])
+    assert rows[RESULTS]["data"][0]["figures"].keys() <= FIGURES.keys() | DISTANCES.keys()
+    assert metrics.REASONING.keys() <= FIGURES.keys()
+
+
+def test_the_records_of_a_run_hold_what_the_page_tells():
+    assert list(rollout(1, 0, "joy")) == list(RUN_FILES[ROLLOUTS])
+    assert list(environment_stamp()) == list(ENVIRONMENT_KEYS) == list(RUN_FILES[ENVIRONMENT])
+    assert list(asdict(Calibration(0.5, 0.5, 0.5, 1))) == list(RUN_FILES[JUDGE])
+    assert list(summary(0, "judge", 1.0, [])) == list(QUICKSTART_KEYS)
+    assert [field.name for field in fields(Imported)] == list(IMPORT_KEYS)
+    assert TABLE_HEAD.split(",") == list(TABLE_KEYS)
+
+
+def test_a_key_that_the_page_does_not_tell_is_found():
+    assert undescribed({"step": 1, "rewards/votes/mean": 1, "new/key": 2}, RUN_FILES[METRICS]) == ["new/key"]

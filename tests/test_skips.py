@@ -1,0 +1,45 @@
+"""CI runs every test: one that is skipped fails it unless tests/skips.py says why."""
+
+from pathlib import Path
+
+import pytest
+
+from skips import EXPECTED
+
+pytest_plugins = ["pytester"]
+
+HOOKS = Path(__file__).with_name("skips.py").read_text(encoding="utf-8")
+SKIPPED = {
+    "a test": "import pytest\ndef test_page():\n    pytest.skip('no browser')\n",
+    "a module": "import pytest\npytest.importorskip('no_such_module', reason='no browser')\n",
+}
+
+
+@pytest.fixture
+def pytest_on(pytester):
+    """Run pytest in a folder of its own, on one module beside one that passes."""
+
+    def run(source, *options):
+        pytester.makeconftest(HOOKS)
+        pytester.makepyfile(test_other="def test_other():\n    pass\n", test_page=source)
+        return pytester.runpytest_inprocess(*options)
+
+    return run
+
+
+@pytest.mark.parametrize("source", SKIPPED.values(), ids=SKIPPED.keys())
+def test_what_is_skipped_fails_ci_and_is_named(pytest_on, source):
+    done = pytest_on(source, "--no-skips")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines_random("SKIPPED, which fails here: test_page.py*: no browser")
+
+
+def test_elsewhere_it_may_be_skipped_and_in_ci_nothing_else_fails(pytest_on):
+    assert pytest_on(SKIPPED["a test"]).ret == pytest.ExitCode.OK
+    assert pytest_on("def test_page():\n    pass\n", "--no-skips").ret == pytest.ExitCode.OK
+
+
+def test_every_listed_skip_is_of_a_test_that_exists():
+    for name in EXPECTED:
+        file, test = name.split("[")[0].split("::")
+        assert f"def {test}(" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
