@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -311,7 +312,7 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
         cell = cells_of(load_plan(plan, None, quick=False))[0]
         if name == "killed":
             process = call(plan)
-            wait_until(lambda: records.complete_checkpoints(cell.training), process)
+            wait_until(partial(records.complete_checkpoints, cell.training), process)
             os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
             process.communicate()
             assert not (cell.training / records.FINAL).exists()
