@@ -28,7 +28,7 @@ test-fast: setup
 	$(ONE_THREAD) $(BIN)/pytest -m 'not slow' --numprocesses 2
 
 test-slow: setup
-	$(ONE_THREAD) $(BIN)/pytest -m slow
+	$(ONE_THREAD) $(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 # The arithmetic of a CPU without AVX, on any machine: sums are rounded in another order.
 test-plain-cpu: setup

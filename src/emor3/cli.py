@@ -193,13 +193,13 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
     from emor3.records import write_json
 
     evaluation = read_evaluation(path)
-    folder = evaluation.folder
-    if output is not None:
-        folder = copy_evaluation(folder, fresh_folder(output, "evaluation"))
     evaluations = [
         summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
     ]
+    folder = evaluation.folder if output is None else fresh_folder(output, "evaluation")
     with held(folder):
+        if output is not None:
+            copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
     say(f"written to: {folder / RESULTS}")
