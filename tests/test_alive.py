@@ -322,7 +322,7 @@ def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
     judge = {"model": "endpoint", "endpoint": endpoint}
     alive = [True]
 
-    def try_once(self, question, urls):
+    def try_once(self, question, urls, seconds):
         if not alive[0]:
             raise NoReplyError("ConnectError: refused", again=True)
         return Reply("Yes")

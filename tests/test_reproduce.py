@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -311,15 +311,14 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
         )
         cell = cells_of(load_plan(plan, None, quick=False))[0]
         if name == "killed":
-            process, deadline = call(plan), time.monotonic() + 200
-            while not records.complete_checkpoints(cell.training) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            process = call(plan)
+            wait_until(partial(records.complete_checkpoints, cell.training), process)
             os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
             process.communicate()
             assert not (cell.training / records.FINAL).exists()
             kept = records.complete_checkpoints(cell.training)[0]
         again = call(plan)
-        _, err = again.communicate(timeout=240)
+        _, err = again.communicate(timeout=HANGS)
         assert again.returncode == 0, err
         assert [row["step"] for row in records.read_jsonl(cell.training / METRICS)] == [1, 2, 3]
         tables[name] = pd.read_csv(tmp_path / name / "out" / "table.csv")
@@ -345,6 +344,6 @@ def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_st
     assert again.returncode == 1
     assert first.stat().st_mtime_ns == before  # not repeated
     assert "failed" in err
-    assert "emo_r3" in err.replace("\n", "")  # lines are broken at the terminal's width, names in them too
+    assert "emo_r3" in err
     assert "| grpo | 1 |" in out
     assert not list((tmp_path / "out" / "grpo").rglob("checkpoints"))
