@@ -169,7 +169,7 @@ def test_images_are_opened_in_one_place():
 
 def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
     picture = Image.effect_noise((24, 16), 60).convert("RGB")
-    opened = set()
+    opened, refused = set(), {}
     for form in sorted({form.upper() for form in Image.registered_extensions().values()} & set(Image.SAVE)):
         try:
             picture.save(tmp_path / "a.jpg", form)
@@ -178,11 +178,11 @@ def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
         try:
             opened.add((form, open_image(tmp_path / "a.jpg").mode))
         except UserError as error:
-            assert "a.jpg cannot be read (cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF)" in str(
-                error
-            ), form  # noqa: PT017
+            refused[form] = str(error)
     assert opened >= {(form, "RGB") for form in FORMATS}
     assert {form for form, _ in opened} <= {*FORMATS, "DIB", "MPO"}  # several JPEGs in one file
+    assert "EPS" in refused
+    assert all("a.jpg cannot be read (cannot identify image file: no JPEG" in told for told in refused.values())
 
 
 def test_a_picture_that_holds_a_program_starts_none(tmp_path, monkeypatch):
