@@ -179,10 +179,10 @@ def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
             opened.add((form, open_image(tmp_path / "a.jpg").mode))
         except UserError as error:
             refused[form] = str(error)
-    message = "a.jpg cannot be read (cannot identify image file: no JPEG, PNG, WebP, GIF, BMP or TIFF)"
-    assert all(message in text for text in refused.values())
     assert opened >= {(form, "RGB") for form in FORMATS}
     assert {form for form, _ in opened} <= {*FORMATS, "DIB", "MPO"}  # several JPEGs in one file
+    assert "EPS" in refused
+    assert all("a.jpg cannot be read (cannot identify image file: no JPEG" in told for told in refused.values())
 
 
 def test_a_picture_that_holds_a_program_starts_none(tmp_path, monkeypatch):
