@@ -52,7 +52,7 @@ def test_outside_a_run_the_adapters_name_their_base(adapters, tmp_path):
     assert same(load_merged(alone)[0].state_dict(), weights)
     config = json.loads((alone / "adapter_config.json").read_text())
     write_json(alone / "adapter_config.json", config | {"base_model_name_or_path": "/gone"})
-    with pytest.raises(UserError, match="holds adapters of /gone, which do not load on it: no checkpoint at /gone"):
+    with pytest.raises(UserError, match="holds adapters of /gone, which does not load: no checkpoint at /gone"):
         load_candidate(str(alone))
 
 

@@ -44,7 +44,7 @@ def test_an_unparsed_prediction_is_empty_and_no_option(shared):
 
 def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_they_were(tmp_path):
     Image.new("RGB", (4, 4), "teal").save(tmp_path / "a.png")
-    hostile = ("=HYPERLINK(A1)", "-joy\x1b[2J", "@fear")
+    hostile = ("=HYPERLINK(A1)", "-joy\u202e", "@fear")
     labels = label_set_from(list(hostile), "hostile")
     items = [prediction(label, label, labels=labels, id=label) for label in hostile]
     items = [replace(p, sample=replace(p.sample, images=(str(tmp_path / "a.png"),), text="+1\u202e")) for p in items]
@@ -52,7 +52,7 @@ def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_th
     data, predictions, card = write_exchange(read_evaluation(folder), tmp_path / "out")
     for path in (data, predictions):
         table = pd.read_csv(path, sep="\t", keep_default_na=False)
-        assert list(table.loc[0, ["A", "B", "C"]]) == ["'=HYPERLINK(A1)", r"'-joy\x1b[2J", "'@fear"]
+        assert list(table.loc[0, ["A", "B", "C"]]) == ["'=HYPERLINK(A1)", r"'-joy\u202e", "'@fear"]
         assert [from_cell(cell) for cell in table.loc[0, ["A", "B", "C"]]] == list(hostile)
         assert from_cell(table["hint"][0]) == "+1\u202e"
     assert "| =d x | accuracy |" in card.read_text()

@@ -43,9 +43,9 @@ def hostile_page(tmp_path_factory):
     """A page on which every text that a model, a data set or a recipe may set holds markup."""
     folder = tmp_path_factory.mktemp("hostile")
     text = " ".join(HOSTILE)
-    labels = label_set_from([f"joy {text}", f"fear {text}"], "hostile")
+    labels = label_set_from(list(HOSTILE[:-1]), "hostile")  # the last one holds what no label may
     made = [
-        prediction(labels.labels[0], labels.labels[0], id=f"{n} {text}", labels=labels, judge=text) for n in range(3)
+        prediction(label, label, id=f"{n} {text}", labels=labels, judge=text) for n, label in enumerate(labels.labels)
     ]
     where = save_evaluation(folder / "a<b>&", {f"data {text}": made}, model=text, judge=text)
     for name in (EVALUATION, PREDICTIONS, RESULTS):  # replies and steps are read from the records

@@ -87,6 +87,8 @@ def test_limits_leave_what_is_within_them_and_other_errors_alone():
         raise KeyboardInterrupt
 
 
-def test_a_template_file_is_read_no_further_than_a_template_may_be_long():
+def test_a_template_file_is_read_no_further_than_a_template_may_be_long(tmp_path):
+    long = tmp_path / "long.txt"
+    long.write_text("x" * (LONGEST_TEMPLATE + 1))
     with pytest.raises(UserError, match=f"more than {LONGEST_TEMPLATE:,} characters"):
-        load_template("/dev/zero")
+        load_template(str(long))

@@ -77,6 +77,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
 
 
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture that lies in memory to a file that `open_image` reads back, or refuses if it cannot be written."""
+    try:
+        ImageOps.exif_transpose(picture).save(path, "TIFF")  # of all modes that a picture may have, lossless
+    except FAULTS:
+        path.write_bytes(b"")
+
+
 def image_fault(path: str) -> str | None:
     """Why an image cannot be opened; None where it can."""
     try:

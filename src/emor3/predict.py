@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.images import FAULTS, image_fault
+from emor3.images import image_fault, save_picture
 from emor3.importers.items import images_below
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
@@ -102,11 +102,7 @@ def _path_of(picture: Picture, free: Path) -> str:
     if isinstance(picture, bytes):
         free.write_bytes(picture)
     elif isinstance(picture, Image.Image):
-        try:
-            ImageOps.exif_transpose(picture).save(free, "TIFF")  # of all modes that a picture may have, lossless
-        except FAULTS:
-            free.unlink(missing_ok=True)
-            free.touch()  # refused with the others, as no image
+        save_picture(picture, free)
     else:
         return str(picture)
     return str(free)

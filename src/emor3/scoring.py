@@ -9,7 +9,6 @@ from typing import Any
 
 from emor3.errors import UserError
 from emor3.files import regular
-from emor3.images import open_image
 from emor3.reflection import ScriptedJudge, ask, reflect
 from emor3.rewards import Formula, RewardSettings, reflective, score
 from emor3.taxonomy import MIKELS8, LabelSet, match
@@ -92,6 +91,8 @@ def _reply_text(reflection: Reflection, aspect: Aspect) -> str | None:
 
 def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
     """The sample with what a judge looks at. Raises UserError where that is missing or cannot be opened."""
+    from emor3.images import open_image  # here, so that scoring alone does not pay for numpy
+
     images, text = row.get("images"), row.get("text")
     if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):
         raise UserError(f"'images' must be a list of image files for the judge, found {reprlib.repr(images)}")
