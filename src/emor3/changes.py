@@ -37,10 +37,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     found = []
     for setting, old, new in _differences(before, after):
         longer = isinstance(old, int) and isinstance(new, int) and new > old
-        schedules = {(recipe.get("grpo") or {}).get("lr_scheduler_type") for recipe in (before, after)}
-        prolonged = setting == MAX_STEPS and longer and schedules == {"constant"}
+        prolonged = setting == MAX_STEPS and longer and all(map(_is_constant, (before, after)))
         found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
     return found
+
+
+def _is_constant(recipe: Mapping[str, Any]) -> bool:
+    grpo = recipe.get("grpo")
+    return isinstance(grpo, Mapping) and grpo.get("lr_scheduler_type") == "constant"
 
 
 def _differences(

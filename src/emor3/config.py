@@ -238,6 +238,8 @@ def build_recipe(content: dict[str, Any], overrides: list[str] | tuple[str, ...]
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Recipe)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if recipe.grpo is None and recipe.cold_start is None:
         raise UserError(f"{path}: nothing to train: give a grpo block, a cold_start block, or both")
     return recipe

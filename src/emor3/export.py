@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
 from peft import PeftModel
+from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
@@ -37,10 +38,13 @@ from emor3.records import (
     ENVIRONMENT,
     FINAL,
     METRICS,
+    STEP,
+    Environment,
     checkpoint_step,
     read_json,
     read_jsonl,
     read_recipe,
+    typed,
 )
 from emor3.thinking import build_prompt
 from emor3.tiny.drawing import draw_scene
@@ -146,7 +150,7 @@ def model_card(
         start=public_name(start),
         recipe=recipe,
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
-        environment=read_json(run / ENVIRONMENT),
+        environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
         steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation),
@@ -160,7 +164,7 @@ def _steps_behind(run: Path, checkpoint: Path) -> int:
         return checkpoint_step(checkpoint)
     if not (run / METRICS).is_file():
         return 0
-    return max((row["step"] for row in read_jsonl(run / METRICS)), default=0)
+    return max((row.step for row in read_jsonl(run / METRICS, STEP)), default=0)
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:

@@ -9,15 +9,16 @@ cold_start/        policy after the cold start    final/          the trained po
 import json
 import os
 import platform
+import reprlib
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from emor3 import __version__
 from emor3.blocks import describe_fault
@@ -77,24 +78,83 @@ def _check_changes(run: Path, config: dict[str, Any]) -> None:
         print(f"resumed with {', '.join(map(str, found))}")
 
 
+class Row(BaseModel):
+    """Fields of a record, each of the type that was written; other fields are left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class StepRow(Row):
+    """What a resumed run needs of a line of `metrics.jsonl` and `rollouts.jsonl`."""
+
+    step: int
+
+
+class Environment(Row):
+    """What a model card needs of `environment.json`."""
+
+    emor3: str
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+
+
+def _is_of_a_step(row: dict[str, float]) -> dict[str, float]:
+    if "step" not in row or row["step"] != int(row["step"]):
+        raise ValueError("a step is missing, or no whole number")
+    return row
+
+
+T = TypeVar("T")
+OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict)
+STEP = TypeAdapter(StepRow)
+MEASURED: TypeAdapter[dict[str, float]] = TypeAdapter(
+    Annotated[dict[str, float], AfterValidator(_is_of_a_step)], config=ConfigDict(strict=True)
+)
+"""A line of `metrics.jsonl`: numbers, the step among them."""
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
     draft = path.with_name(path.name + DRAFT)
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    try:
+        # Halves of surrogate pairs, as in file names that are no text, become the escapes that JSON has for them.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # so that a disk too full for it leaves nothing that looks like a result
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object file. Raises UserError where it is missing or broken."""
+    """Content of a JSON object file. Raises UserError where it is missing or broken, or holds no object."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    return content
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return typed(_parsed(content, f"cannot read {path}"), OBJECT, f"cannot read {path}")
+
+
+def typed(content: object, form: TypeAdapter[T], where: str) -> T:
+    """Content of a record in its form. Raises UserError, which begins with `where`, for the first field that is not."""
+    try:
+        return form.validate_python(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = "".join(f"{part}: " for part in (".".join(map(str, fault["loc"])),) if part)
+        found = "" if fault["type"] in ("missing", "value_error") else f" (found {reprlib.repr(fault['input'])})"
+        raise UserError(f"{where}: {field}{fault['msg'].removeprefix('Value error, ')}{found}") from None
+
+
+def _parsed(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
 
 
 def read_recipe(run: Path) -> Recipe:
-    """The resolved recipe of a run. Raises UserError where it is of a version with other settings."""
+    """The resolved recipe of a run. Raises UserError where it is broken or of a version with other settings."""
     try:
         return Recipe.model_validate(read_json(run / CONFIG))
     except ValidationError as error:
@@ -102,42 +162,63 @@ def read_recipe(run: Path) -> Recipe:
             f"{run / CONFIG} was written by another version of emor3 ({describe_fault(error, Recipe)}): copy "
             f"{run / FINAL} elsewhere to use it as a plain checkpoint"
         ) from None
+    except UserError as error:
+        raise UserError(f"{run / CONFIG}: {error}") from None
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and hand them to the operating system, so that a killed run keeps what it recorded."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:  # as write_json
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON lines file; a last line cut short by a killed run is left out.
+def scan_jsonl(path: Path, form: "TypeAdapter[T]") -> Iterator[tuple[bytes, T | UserError]]:
+    """Every line of a JSON lines file with its content, or with the error that says why it is not of the form.
 
-    Raises UserError where the file is missing or another line is broken.
+    Raises UserError where the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.endswith("\n"):
-                    yield _read_row(line, f"{path} line {number}")
+                where = f"{path} line {number}"
+                try:
+                    yield line, typed(_parsed(line, where), form, where)
+                except UserError as error:
+                    yield line, error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
-    return row
+@overload
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]: ...
+
+
+@overload
+def read_jsonl(path: Path, form: TypeAdapter[T]) -> Iterator[T]: ...
+
+
+def read_jsonl(path: Path, form: TypeAdapter[Any] = OBJECT) -> Iterator[Any]:
+    """Rows of a JSON lines file; a last line cut short by a killed run is left out.
+
+    Raises UserError, which names the line, where the file is missing or another line is broken or of another form.
+    """
+    return (row for _, row in _whole_lines(path, form))
+
+
+def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
+    for line, row in scan_jsonl(path, form):
+        if line.endswith(b"\n"):
+            if isinstance(row, UserError):
+                raise row
+            yield line, row
 
 
 def keep_steps(path: Path, last_step: int) -> None:
     """Drop the rows of steps after `last_step`, which a resumed run will write again."""
     if path.exists():
         draft = path.with_name(path.name + DRAFT)
-        draft.unlink(missing_ok=True)
-        append_jsonl(draft, (row for row in read_jsonl(path) if row["step"] <= last_step))
+        with draft.open("wb") as file:
+            file.writelines(line for line, row in _whole_lines(path, STEP) if row.step <= last_step)
         os.replace(draft, path)
 
 
