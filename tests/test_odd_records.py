@@ -117,7 +117,7 @@ def test_a_label_outside_the_set_is_named_with_its_line(evaluation, field, value
 def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(evaluation, tmp_path, content, capsys):
     (evaluation / RESULTS).write_bytes(content)
     assert app(["report", str(tmp_path), "-o", str(tmp_path / "page.html")], standalone_mode=False) == 1
-    told = capsys.readouterr().err.splitlines()
+    told = [line for line in capsys.readouterr().err.splitlines() if "pictures cannot be read" not in line]
     assert len(told) == 1
     assert re.match(f"left out: evaluation: .*{RESULTS}", told[0])
 

@@ -17,6 +17,8 @@ HARMLESS = {
 MAX_STEPS = "grpo.max_steps"
 """May be raised where the learning rate does not depend on it."""
 UNSET = "unset"
+MOST_CHARACTERS = 100
+"""Longest value that is told whole."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Change:
     harmless: bool
 
     def __str__(self) -> str:
-        return f"{self.setting} {self.before} -> {self.after}"
+        return f"{self.setting} {_short(self.before)} -> {_short(self.after)}"
+
+
+def _short(value: Any) -> str:
+    written = str(value)
+    return written if len(written) <= MOST_CHARACTERS else f"{written[:MOST_CHARACTERS]}…"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:

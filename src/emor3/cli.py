@@ -91,6 +91,10 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/.")],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    from_checkpoint: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
@@ -104,7 +108,7 @@ def train(
     from emor3.train import train as run_training
 
     hide_loading_bars()
-    run = run_training(loaded, resume=resume, overwrite=overwrite)
+    run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
     print(f"run directory: {run}")
 
 
@@ -153,30 +157,31 @@ def evaluate(
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
 
-    folder = evaluation.fresh_folder(output, "evaluation")
     hide_loading_bars()
-    candidate = evaluation.load_candidate(model, judge)
-    settings = evaluation.EvaluationSettings(
-        split=None if split == "all" else split,
-        labels=labels,
-        label_field=label_field,
-        limit=limit,
-        temperature=temperature,
-        samples=samples,
-        reflective=reflect,
-        seed=seed,
-        thinking=candidate.thinking,
-        template=template or candidate.template,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-    evaluations = evaluation.evaluate(candidate, data, settings, folder)
+    with evaluation.fresh_output(output, "evaluation") as folder:
+        candidate = evaluation.load_candidate(model, judge)
+        settings = evaluation.EvaluationSettings(
+            split=None if split == "all" else split,
+            labels=labels,
+            label_field=label_field,
+            limit=limit,
+            temperature=temperature,
+            samples=samples,
+            reflective=reflect,
+            seed=seed,
+            thinking=candidate.thinking,
+            template=template or candidate.template,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
+        evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     print(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
 
 
 def _evaluate_again(path: Path) -> None:
     from emor3.figures import results, results_table, summarise
+    from emor3.locks import held
     from emor3.predictions import RESULTS, read_evaluation
     from emor3.records import write_json
 
@@ -184,7 +189,8 @@ def _evaluate_again(path: Path) -> None:
     evaluations = [
         summarise(data, predictions, evaluation.thinking) for data, predictions in evaluation.predictions.items()
     ]
-    write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
+    with held(evaluation.folder):
+        write_json(evaluation.folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
     print(f"written to: {evaluation.folder / RESULTS}")
 
@@ -258,6 +264,7 @@ def reproduce(
     from rich.console import Console
 
     from emor3 import reproduce as reproduction
+    from emor3.locks import held
     from emor3.plan import cells_of, load_plan
 
     settings = load_plan(plan, output, quick)
@@ -268,11 +275,12 @@ def reproduce(
     from emor3.table1 import Results, write_tables
 
     cells = cells_of(settings)
-    show(reproduction.plan_table(settings, cells))
-    failed = reproduction.run_plan(settings, plan, quick)
-    results = Results(settings, cells)
-    with Console(stderr=True).status("intervals and paired tests"):
-        paths = write_tables(results, cells, Path(settings.output_dir))
+    with held(Path(settings.output_dir)):
+        show(reproduction.plan_table(settings, cells))
+        failed = reproduction.run_plan(settings, plan, quick)
+        results = Results(settings, cells)
+        with Console(stderr=True).status("intervals and paired tests"):
+            paths = write_tables(results, cells, Path(settings.output_dir))
     print(paths[0].read_text(encoding="utf-8"))
     print("written to: " + ", ".join(map(str, paths)))
     raise typer.Exit(int(bool(failed)))

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from emor3.config import ColdStartBlock
-from emor3.errors import UserError
+from emor3.errors import UserError, refused_by
 from emor3.images import open_images
 from emor3.sharding import check_shardable, whole_weights
 from emor3.thinking import sample_prompt
@@ -34,38 +34,42 @@ def cold_start(
     template: str,
     seed: int,
     lora: LoraConfig | None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor] | None]:
     """The model after a few steps on some of the samples, and its weights, None where adapters learnt (not merged).
 
-    `template` is the recipe's prompt template, which goes with reasoning. Raises UserError where a sample has none, and
-    for adapters on shards.
+    `template` is the recipe's prompt template, which goes with reasoning; `on_start` is called before the first step,
+    when all that can fail was tried. Raises UserError where a sample has none, for adapters on shards, and for settings
+    that TRL or peft refuse.
     """
     chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))
     with TemporaryDirectory() as scratch:
-        trainer = SFTTrainer(
-            model=model,
-            args=SFTConfig(
-                output_dir=scratch,  # TRL asks for one; nothing is saved there
-                save_strategy="no",
-                max_steps=settings.steps,
-                per_device_train_batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-                completion_only_loss=True,
-                max_length=None,
-                gradient_checkpointing=False,
-                bf16=torch.accelerator.is_available(),
-                use_cpu=not torch.accelerator.is_available(),
-                remove_unused_columns=False,
-                report_to="none",
-                disable_tqdm=True,
-                seed=seed,
-            ),
-            train_dataset=supervised_dataset(samples, chosen, settings, template),
-            processing_class=processor,
-            peft_config=lora,
-        )
+        with refused_by("TRL"):
+            trainer = SFTTrainer(
+                model=model,
+                args=SFTConfig(
+                    output_dir=scratch,  # TRL asks for one; nothing is saved there
+                    save_strategy="no",
+                    max_steps=settings.steps,
+                    per_device_train_batch_size=settings.batch_size,
+                    learning_rate=settings.learning_rate,
+                    completion_only_loss=True,
+                    max_length=None,
+                    gradient_checkpointing=False,
+                    bf16=torch.accelerator.is_available(),
+                    use_cpu=not torch.accelerator.is_available(),
+                    remove_unused_columns=False,
+                    report_to="none",
+                    disable_tqdm=True,
+                    seed=seed,
+                ),
+                train_dataset=supervised_dataset(samples, chosen, settings, template),
+                processing_class=processor,
+                peft_config=lora,
+            )
         check_shardable(trainer)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
+        on_start()
         trainer.train()
         weights = whole_weights(trainer)
     AcceleratorState._reset_state()  # DeepSpeed's settings name batch sizes, and reinforcement has others

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
@@ -16,6 +17,7 @@ from emor3.errors import UserError
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
 from emor3.judges import ScoreJudge
+from emor3.locks import LOCK, held
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.progress import evaluation_bar
@@ -237,6 +239,14 @@ def fresh_folder(output: Path | None, kind: str) -> Path:
     """
     if output is None:
         return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+    if output.is_file() or (output.is_dir() and any(path.name != LOCK for path in output.iterdir())):
         raise UserError(f"{output} already holds something: choose another --output")
     return output
+
+
+@contextmanager
+def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
+    """`fresh_folder` for this process alone. Raises UserError where another one writes to it."""
+    folder = fresh_folder(output, kind)
+    with held(folder):
+        yield fresh_folder(folder, kind)  # another process may have filled it meanwhile

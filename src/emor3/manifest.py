@@ -15,6 +15,7 @@ from typing import Any
 
 from emor3.data import MANIFEST
 from emor3.errors import UserError
+from emor3.locks import name_held
 
 
 @contextmanager
@@ -24,6 +25,11 @@ def new_folder(out: Path, source: Path) -> Iterator[Path]:
     Raises UserError where `out` exists with something in it, or lies inside the folder that it would refer to.
     """
     out = out.expanduser().resolve()
+    with name_held(out):
+        yield from _new_folder(out, source)
+
+
+def _new_folder(out: Path, source: Path) -> Iterator[Path]:
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
     if out.is_relative_to(source.resolve()):

@@ -126,7 +126,7 @@ class SavedEvaluation:
 
 def checksum(ids: Iterable[str]) -> str:
     """SHA-256 of sample ids in their order."""
-    return sha256("\n".join(ids).encode()).hexdigest()
+    return sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
 
 
 def data_head(data: str, samples: Sequence[Sample]) -> dict[str, Any]:

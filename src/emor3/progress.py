@@ -1,6 +1,5 @@
 """What a training run shows and records while it goes: a bar with ETA, `metrics.jsonl`, complete checkpoints."""
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from emor3.checkpoints import mark_complete
 from emor3.processing import save_processor
-from emor3.records import CHECKPOINTS, COMPLETE, METRICS, append_jsonl, complete_checkpoints
+from emor3.records import CHECKPOINTS, METRICS, append_jsonl, complete_checkpoints, drop_replaced, remove_checkpoint
 
 TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
@@ -67,11 +67,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             folder = self.run / CHECKPOINTS / f"checkpoint-{state.global_step}"
             save_processor(self.processor, folder)  # as `AutoProcessor` needs it
-            (folder / COMPLETE).touch()
+            mark_complete(folder)
+            drop_replaced(self.run)
             if self.keep:
                 for old in complete_checkpoints(self.run)[: -self.keep]:
-                    (old / COMPLETE).unlink()
-                    shutil.rmtree(old)
+                    remove_checkpoint(old)
 
     def time_split(self) -> str:
         """Where the time of this process's steps went, on one line: mean seconds and share of each phase."""

@@ -20,7 +20,7 @@ from rich.table import Table
 from emor3 import metrics
 from emor3.config import load_recipe
 from emor3.data import EMBEDDED, resolve_folder
-from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_folder, load_candidate
+from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
 from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
 from emor3.predictions import RESULTS
@@ -59,8 +59,12 @@ class Outcome:
 
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
     """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
+    with fresh_output(output, "quickstart") as folder:
+        _quickstart(seed, folder, limit, overrides)
+
+
+def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[str]) -> None:
     start = time.perf_counter()
-    folder = fresh_folder(output, "quickstart")
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
     settings = replace(SETTINGS, seed=seed, limit=limit)

@@ -4,11 +4,14 @@ config.json        the resolved recipe            metrics.jsonl   one line per s
 environment.json   versions, hardware, commit     rollouts.jsonl  one line per completion
 judge.json         how well the judge sees        checkpoints/    resumable, Hugging Face format
 cold_start/        policy after the cold start    final/          the trained policy
+
+With `--overwrite` the run that was there lies in replaced/ until the new one has its first checkpoint.
 """
 
 import json
 import os
 import platform
+import re
 import reprlib
 import shutil
 import subprocess
@@ -22,60 +25,137 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 
 from emor3 import __version__
 from emor3.blocks import describe_fault
-from emor3.changes import MAX_STEPS, changes
+from emor3.changes import MAX_STEPS, Change, changes
 from emor3.config import Recipe
 from emor3.errors import UserError
+from emor3.locks import LOCK
 from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
-"""Empty file that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+"""File that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+REPLACED = "replaced"
+"""What a new run replaces, until it has its first checkpoint."""
+OURS = re.compile(r"checkpoint-[0-9]+")
+MOST_SHOWN = 6
+"""Changes of a resumed run that a refusal names."""
 DRAFT = ".tmp"
 """Suffix of what is being written, and renamed when it is whole."""
 
 
 def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
-    """The run directory, ready to be written to.
+    """The run directory, ready to be written to: `check_run`, then `begin_run`."""
+    check_run(recipe, resume=resume, overwrite=overwrite)
+    return begin_run(recipe, resume=resume)
 
-    A resumed run may change what leaves learning as it is (emor3.changes), which is said and recorded. Raises UserError
-    for other changes, and where the folder holds another run and neither flag is given.
+
+def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Raise UserError where a recipe's folder holds what the flags do not allow to go on with or to replace.
+
+    A resumed run may change what leaves learning as it is (emor3.changes). Nothing is written.
     """
     run = Path(recipe.output_dir)
-    config = recipe.model_dump()
-    occupied = run.exists() and any(path.suffix != DRAFT for path in run.iterdir())
-    if occupied and overwrite and not resume:
-        if not (run / CONFIG).is_file():
-            raise UserError(
-                f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder"
-            )
-        shutil.rmtree(run)
-    elif occupied and not resume:
+    if not _occupied(run):
+        return
+    if resume:
+        _harmless_changes(run, recipe.model_dump())
+        for name in (METRICS, ROLLOUTS):
+            _check_steps(run / name)
+    elif not overwrite:
         raise UserError(
             f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
         )
-    elif occupied and resume:
-        _check_changes(run, config)
+    elif not (run / CONFIG).is_file() and not (run / REPLACED).is_dir():
+        raise UserError(f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder")
+
+
+def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> Path:
+    """Make the run directory ready once all that can fail was tried: what was there goes on, or is set aside.
+
+    A resumed run drops what it did after `last_step` (None: nothing), and says and records what it changes.
+    """
+    run = Path(recipe.output_dir)
+    config = recipe.model_dump()
     run.mkdir(parents=True, exist_ok=True)
+    if resume and _occupied(run):
+        changed = _harmless_changes(run, config)
+        if changed:
+            print(f"resumed with {', '.join(map(str, changed))}")
+    elif _occupied(run):
+        _set_aside(run)
     write_json(run / CONFIG, config)
     write_json(run / ENVIRONMENT, environment_stamp())
+    remove_incomplete(run)
+    if last_step is not None:
+        for later in [folder for folder in complete_checkpoints(run) if checkpoint_step(folder) > last_step]:
+            remove_checkpoint(later)
+        for name in (METRICS, ROLLOUTS):
+            keep_steps(run / name, last_step)
     return run
 
 
-def _check_changes(run: Path, config: dict[str, Any]) -> None:
+def _occupied(run: Path) -> bool:
+    """Whether a folder holds more than what a run leaves that was killed before it began."""
+    if not run.is_dir():
+        return False
+    found = (path for path in run.iterdir() if path.suffix != DRAFT and path.name != LOCK)
+    return any(not path.is_dir() or any(path.iterdir()) for path in found)
+
+
+def _set_aside(run: Path) -> None:
+    """Move a run into a folder of its own inside, which may be a link or the place where a disk is mounted.
+
+    If the run is itself one that replaces another and got nowhere yet, it is removed, and the other stays aside. The
+    recipe goes first into the folder aside and last when removed: so a kill in between can be told.
+    """
+    aside = run / REPLACED
+    if latest_checkpoint(run) or (run / FINAL).is_dir():
+        drop_replaced(run)
+    found = [path for path in run.iterdir() if path.name not in (LOCK, REPLACED)]
+    found.sort(key=lambda path: path.name != CONFIG)
+    if aside.is_dir() and (run / CONFIG).is_file():
+        for path in reversed(found):
+            _remove(path)
+        return
+    aside.mkdir(exist_ok=True)
+    print(f"{run}: the run that was there is kept in {aside} until the new one has its first checkpoint")
+    for path in found:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        else:
+            path.rename(aside / path.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def drop_replaced(run: Path) -> None:
+    """Remove the run that this one replaces, once this one has something to go on from."""
+    shutil.rmtree(run / REPLACED, ignore_errors=True)
+
+
+def _harmless_changes(run: Path, config: dict[str, Any]) -> list[Change]:
+    """What a resumed run changes. Raises UserError where that would change what is learnt."""
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
     found = changes(read_json(run / CONFIG), config)
     refused = [change for change in found if not change.harmless]
     if refused:
         hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
+        shown = [
+            *map(str, refused[:MOST_SHOWN]),
+            *([f"{len(refused) - MOST_SHOWN} more"] * (len(refused) > MOST_SHOWN)),
+        ]
         raise UserError(
-            f"cannot resume {run} with {', '.join(map(str, refused))}{hint}: that would change what is learnt; "
-            "use another --output"
+            f"cannot resume {run} with {', '.join(shown)}{hint}: that would change what is learnt; use another --output"
         )
-    if found:
-        print(f"resumed with {', '.join(map(str, found))}")
+    return found
 
 
 class Row(BaseModel):
@@ -213,6 +293,12 @@ def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
             yield line, row
 
 
+def _check_steps(path: Path) -> None:
+    if path.exists():
+        for _ in read_jsonl(path, STEP):
+            pass
+
+
 def keep_steps(path: Path, last_step: int) -> None:
     """Drop the rows of steps after `last_step`, which a resumed run will write again."""
     if path.exists():
@@ -222,9 +308,15 @@ def keep_steps(path: Path, last_step: int) -> None:
         os.replace(draft, path)
 
 
+def checkpoints(run: Path) -> list[Path]:
+    """Folders of a run's checkpoints, oldest first; what a person put beside them under other names is not touched."""
+    named = (path for path in run.glob(f"{CHECKPOINTS}/checkpoint-*") if OURS.fullmatch(path.name))
+    return sorted(named, key=checkpoint_step)
+
+
 def complete_checkpoints(run: Path) -> list[Path]:
     """Checkpoints that were written whole, oldest first."""
-    return sorted((mark.parent for mark in run.glob(f"{CHECKPOINTS}/checkpoint-*/{COMPLETE}")), key=checkpoint_step)
+    return [folder for folder in checkpoints(run) if (folder / COMPLETE).is_file()]
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -234,21 +326,32 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 def remove_incomplete(run: Path) -> None:
     """Remove what a killed run left of the checkpoint that it was writing."""
-    for folder in run.glob(f"{CHECKPOINTS}/checkpoint-*"):
+    for folder in checkpoints(run):
         if not (folder / COMPLETE).is_file():
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a complete checkpoint, its mark first: a kill in between leaves one that is known to be incomplete."""
+    (folder / COMPLETE).unlink()
+    _remove(folder)
 
 
 def way_on(run: Path) -> str:
     """How to go on with a run that ended too soon, on one line."""
     last = latest_checkpoint(run)
     place = "its start, for no step was saved yet" if last is None else f"step {checkpoint_step(last)} ({last})"
-    return f"`emor3 train` with the same recipe and --resume goes on from {place}"
+    way = f"`emor3 train` with the same recipe and --resume goes on from {place}"
+    aside = run / REPLACED
+    return f"{way}; the run that it replaces is still in {aside}" if last is None and aside.is_dir() else way
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Optimizer steps behind a checkpoint, from its name."""
-    return int(folder.name.rpartition("-")[2])
+    """Optimizer steps behind a checkpoint, from its name. Raises UserError where the name tells none."""
+    told = re.match(r"checkpoint-([0-9]+)", folder.name)
+    if told is None:
+        raise UserError(f"{folder}: give it a name as checkpoint-100 again, which tells the step")
+    return int(told[1])
 
 
 def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from emor3.records import (
     FINAL,
     METRICS,
     OBJECT,
+    REPLACED,
     ROLLOUTS,
     read_json,
     scan_jsonl,
@@ -33,6 +34,8 @@ from emor3.records import (
 from emor3.types import Estimate
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
+NOT_ENTERED = {CHECKPOINTS, COLD_START, FINAL, REPLACED}
+"""Folders of a run: weights, and what it replaces."""
 CELL = ("training", "evaluation")
 """Folders of one cell of `emor3 reproduce`."""
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, csv.Error)
@@ -140,9 +143,7 @@ def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
     found: dict[Path, set[str]] = {}
     for path in paths:
         for place, folders, files in os.walk(path.parent if path.is_file() else path):
-            folders[:] = sorted(
-                name for name in folders if name not in (CHECKPOINTS, COLD_START, FINAL) and not name.endswith(".tmp")
-            )
+            folders[:] = sorted(name for name in folders if name not in NOT_ENTERED and not name.endswith(".tmp"))
             names = set(files)
             if names & {EVALUATION, PREDICTIONS, TABLE} or is_run(names):
                 found.setdefault(Path(place).resolve(), names)

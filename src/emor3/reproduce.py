@@ -18,13 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from emor3.changes import MAX_STEPS, changes
 from emor3.errors import UserError
+from emor3.locks import held
 from emor3.modeling import resolve_checkpoint
 from emor3.plan import Cell, Plan, cells_of
 from emor3.predictions import RESULTS
-from emor3.records import CHECKPOINTS, METRICS
+from emor3.records import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
 
 POLL_SECONDS = 0.5
+ORPHAN_SECONDS = 60.0
+"""Time that the cell of a killed reproduction may take until it is gone."""
 LOG = "log.txt"
 
 
@@ -133,14 +137,20 @@ def end_with_parent() -> None:
 
 def run_cell(plan: Plan, folder: Path) -> None:
     """Train and evaluate the cell of a folder. Raises UserError where the plan has no such cell."""
-    from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
-    from emor3.train import train
-
     cell = next((cell for cell in cells_of(plan) if cell.folder == folder), None)
     if cell is None:
         raise UserError(f"{folder} is no cell of this plan")
+    with held(cell.folder, ORPHAN_SECONDS):
+        _run_cell(plan, cell)
+
+
+def _run_cell(plan: Plan, cell: Cell) -> None:
+    from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
+    from emor3.train import train
+
     if cell.trains:
-        train(cell.recipe, resume=cell.training.exists())
+        if not _is_trained(cell):
+            train(cell.recipe, resume=cell.training.exists())
         shutil.rmtree(cell.training / CHECKPOINTS, ignore_errors=True)
     start = cell.recipe.model.path
     candidate = load_candidate(str(cell.training) if cell.trains else start, plan.judge or start)
@@ -154,3 +164,11 @@ def run_cell(plan: Plan, folder: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     evaluate(candidate, plan.tests, settings, draft)
     draft.rename(cell.evaluation)
+
+
+def _is_trained(cell: Cell) -> bool:
+    """Whether a cell's training ended, under this recipe; its checkpoints may be gone, so it could not be resumed."""
+    if not (cell.training / FINAL).is_dir():
+        return False
+    found = changes(read_json(cell.training / CONFIG), cell.recipe.model_dump())
+    return all(change.harmless and change.setting != MAX_STEPS for change in found)

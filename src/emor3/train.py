@@ -4,9 +4,10 @@ import difflib
 import math
 import shutil
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, get_type_hints
@@ -22,15 +23,17 @@ from trl import GRPOConfig
 
 from emor3 import records
 from emor3.blank import see_in_step
+from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
 from emor3.data import LazySamples, load_mixture
 from emor3.endpoint import EndpointJudge
-from emor3.errors import UserError
+from emor3.errors import UserError, refused_by
 from emor3.generation import vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.judging import MovingAverage, calibrate
+from emor3.locks import held
 from emor3.modeling import (
     check_quantizable,
     freeze,
@@ -43,7 +46,7 @@ from emor3.modeling import (
 )
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
-from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, METRICS, ROLLOUTS
+from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS
 from emor3.resumable import LastStep, told
 from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.thinking import sample_prompt
@@ -51,18 +54,19 @@ from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Path:
+def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:
     """Run a recipe; returns the run directory, with the trained policy under `final/`.
 
-    A resumed run continues from its newest complete checkpoint and ends as if it had never stopped.
+    A resumed run continues from its newest complete checkpoint, or from that of the step `from_checkpoint`, and ends as
+    if it had never stopped. A run that is overwritten stays until the new one has its first checkpoint.
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
     with told(Path(recipe.output_dir)):
-        return _train(recipe, resume=resume, overwrite=overwrite)
+        return _train(recipe, resume=resume or from_checkpoint is not None, overwrite=overwrite, step=from_checkpoint)
 
 
-def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -> Path:
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
@@ -73,22 +77,56 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     sample_prompt(samples[0], recipe.prompt_template)
     check_rows(samples, recipe)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
-    if state.is_main_process:
-        records.prepare_run(recipe, resume=resume, overwrite=overwrite)
-        records.remove_incomplete(run)
-    state.wait_for_everyone()
-    checkpoint = records.latest_checkpoint(run) if resume else None
-    if state.is_main_process:
-        done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        for name in (METRICS, ROLLOUTS):
-            records.keep_steps(run / name, done)
-    start = _cold_started(recipe, run, samples) if recipe.cold_start else recipe.model.path
-    model, processor = load_policy(recipe, start, checkpoint)
-    if config is not None:
-        _reinforce(recipe, run, config, samples, model, processor, checkpoint)
-    elif state.is_main_process:
-        _save_final(run, model, processor)
+    with _alone(run):
+        checkpoint = _checked_run(recipe, resume=resume, overwrite=overwrite, step=step)
+        begin = cache(partial(_begin, recipe, resume, checkpoint))
+        start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
+        model, processor = load_policy(recipe, start, checkpoint)
+        if config is not None:
+            _reinforce(recipe, run, config, samples, model, processor, checkpoint, begin)
+        else:
+            begin()
+            if state.is_main_process:
+                _save_final(run, model, processor)
     return run
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep the run for the ranks of this process group, and leave nothing of it behind where it never began."""
+    with held(run) if PartialState().is_main_process else nullcontext():
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (run / records.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
+
+
+def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -> Path | None:
+    """The checkpoint to go on from, once the main process found all that resume reads as it was written.
+
+    Raises UserError where it is not, and where the flags do not allow to write to the folder.
+    """
+    run, state = Path(recipe.output_dir), PartialState()
+    if state.is_main_process:
+        records.check_run(recipe, resume=resume, overwrite=overwrite)
+    state.wait_for_everyone()
+    checkpoint = checkpoint_to_resume(run, step) if resume else None
+    if state.is_main_process and checkpoint is not None:
+        check_checkpoint(run, checkpoint)
+    if state.is_main_process and resume:
+        check_cold_start(run / COLD_START)
+    state.wait_for_everyone()
+    return checkpoint
+
+
+def _begin(recipe: Recipe, resume: bool, checkpoint: Path | None) -> None:
+    """Make the run directory ready, for all ranks."""
+    if PartialState().is_main_process:
+        done = records.checkpoint_step(checkpoint) if checkpoint else 0
+        run = records.begin_run(recipe, resume=resume, last_step=done)
+        (run / records.CHECKPOINTS).mkdir(exist_ok=True)
+    PartialState().wait_for_everyone()
 
 
 def _save_final(
@@ -100,6 +138,7 @@ def _save_final(
         shutil.rmtree(folder, ignore_errors=True)
     save(model, processor, draft, weights)
     draft.rename(run / FINAL)
+    records.drop_replaced(run)
 
 
 def chosen_samples(recipe: Recipe) -> LazySamples:
@@ -213,20 +252,20 @@ def lora_config(model: ModelBlock) -> LoraConfig | None:
     )
 
 
-def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> str:
+def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: bool, begin: Callable[[], None]) -> str:
     """Folder of the cold-started policy, made on first use: from here on it is the start model and the KL reference."""
     assert recipe.cold_start is not None
     folder = run / COLD_START
-    if not (folder / COMPLETE).is_file():
+    if not (resume and (folder / COMPLETE).is_file()):
         model, processor = load_policy(recipe, recipe.model.path, None)
         see_in_step(samples, processor, model)
         lora = lora_config(recipe.model)
         tuned, weights = cold_start(
-            model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora
+            model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora, begin
         )
         if PartialState().is_main_process:
             save(merge(tuned, recipe.model.path, recipe.model), processor, folder, weights)
-            (folder / COMPLETE).touch()
+            mark_complete(folder)
         PartialState().wait_for_everyone()
     return str(folder)
 
@@ -256,6 +295,7 @@ def _reinforce(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     checkpoint: Path | None,
+    begin: Callable[[], None],
 ) -> None:
     prompts = config.generation_batch_size // config.num_generations
     order = training_order(len(samples), math.ceil(config.max_steps / _steps_per_cycle(config)) * prompts, recipe.seed)
@@ -271,16 +311,18 @@ def _reinforce(
     config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
     last_step = LastStep(run, _steps_per_cycle(config))
     average = _moving_average(recipe, model, run, checkpoint)
-    trainer = EmoTrainer(
-        model=model,
-        args=config,
-        reward_funcs=functions,
-        train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
-        processing_class=processor,
-        callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite()],  # the average saves first
-        peft_config=lora_config(recipe.model),
-        dynamic_sampling=recipe.dynamic_sampling,
-    )
+    with refused_by("TRL"):
+        trainer = EmoTrainer(
+            model=model,
+            args=config,
+            reward_funcs=functions,
+            train_dataset=prompt_dataset(samples, recipe.prompt_template, order),
+            processing_class=processor,
+            # The average saves first.
+            callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite()],
+            peft_config=lora_config(recipe.model),
+            dynamic_sampling=recipe.dynamic_sampling,
+        )
     check_shardable(trainer, ema=average is not None)
     if checkpoint:
         check_resumable(trainer, checkpoint)
@@ -290,6 +332,7 @@ def _reinforce(
     scorer.judge = _judge(recipe, trainer, processor, judge_model)
     if sees_unchanged(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
+    begin()
     if scorer.settings.consistency and scorer.settings.aspects and not (run / JUDGE).is_file():
         _calibrate(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress, last_step.kept(trainer):

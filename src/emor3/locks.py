@@ -1,0 +1,99 @@
+"""One command at a time on one output: a lock that the system releases however the process that holds it ends."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from emor3.errors import UserError
+from emor3.signals import tell
+
+LOCK = ".lock"
+PATIENCE = 1.0
+"""Seconds that a process which was killed may take until it is gone."""
+BETWEEN_TRIES = 0.05
+
+
+@contextmanager
+def held(folder: Path, patience: float | None = None) -> Iterator[None]:
+    """Keep other commands out of a folder, which is made where it is missing and goes again where it stays empty.
+
+    Raises UserError where another process holds it for longer than `patience`, or it cannot be written to.
+    """
+    made = not folder.exists()
+    try:
+        with _locked(folder / LOCK, folder, patience):
+            yield
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def name_held(folder: Path) -> Iterator[None]:
+    """As `held`, for a folder that appears under its name only when it is whole: the lock lies beside it."""
+    place = folder.expanduser().resolve()
+    with _locked(place.with_name(f".{place.name}{LOCK}"), folder):
+        yield
+
+
+@contextmanager
+def _locked(file: Path, folder: Path, patience: float | None = None) -> Iterator[None]:
+    descriptor = _take(file, folder, PATIENCE if patience is None else patience)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if _is_open_at(descriptor, file):  # no longer where a person moved the folder and another run began there
+                file.unlink()
+        os.close(descriptor)
+
+
+def _take(file: Path, folder: Path, patience: float) -> int:
+    """Descriptor of the locked file, which is the one that now lies there: its last holder removes it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+        if _try_to_lock(descriptor, folder) and _is_open_at(descriptor, file):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            return descriptor
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"another emor3 command{_holder(file)} is writing to {folder}: wait until it ends, stop it, or choose "
+                "another output"
+            )
+        time.sleep(BETWEEN_TRIES)
+
+
+def _try_to_lock(descriptor: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        tell(f"warning: the file system of {folder} has no locks ({error.strerror}): start no second command on it")
+    return True
+
+
+def _is_open_at(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(file: Path) -> str:
+    try:
+        number = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+    return f" (process {number})" if number.isdecimal() else ""
