@@ -30,6 +30,7 @@ from emor3.cli_common import (
     Seed,
     Temperature,
     Template,
+    drop_output,
     hide_loading_bars,
     print_error,
     show,
@@ -63,9 +64,17 @@ def main() -> None:
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
     try:
         with received_by(stop_at_once):
-            app()
+            try:
+                app()
+            finally:
+                if sys.stdout is not None:  # as it is where the shell closed it
+                    sys.stdout.flush()
     except UserError as error:
         print_error(error)
+        sys.exit(2)
+    except OSError as error:
+        drop_output()
+        print_error(UserError(f"{error.filename or 'cannot write the output'}: {error.strerror or error}"))
         sys.exit(2)
     except Stopped as stopped:
         tell(str(stopped))

@@ -1,6 +1,8 @@
 """What the commands share: options of one meaning and name, tables, and one line for a person's mistake."""
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +52,12 @@ def show(table: "Table") -> None:
 
 def print_error(error: UserError) -> None:
     print("error: " + one_line(str(error)), file=sys.stderr)
+
+
+def drop_output() -> None:
+    """Forget what is still to be written to standard output: it would fail again when Python ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def hide_loading_bars() -> None:

@@ -116,12 +116,10 @@ def export(
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
     from emor3 import export as exporting
-    from emor3.locks import name_held
     from emor3.predictions import read_evaluation
 
     saved = None if evaluation is None else read_evaluation(evaluation)
-    with name_held(output):
-        folder = exporting.export(run, output, saved)
+    folder = exporting.export(run, output, saved)
     print(f"written to: {folder}; loaded again, it gives the same logits")
     if repo is not None:
         print(f"uploaded to: {exporting.push(folder, repo)}")

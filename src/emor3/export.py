@@ -30,6 +30,7 @@ from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
 from emor3.modeling import EMBEDDED, load, save
+from emor3.outputs import new_output
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
 from emor3.records import (
@@ -56,21 +57,20 @@ LOGIT_TOLERANCE = 1e-4
 
 
 def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None) -> Path:
-    """Write the policy of a run, or of one of its checkpoints, into an empty folder; returns that folder.
+    """Write the policy of a run, or of one of its checkpoints, into a new folder; returns that folder.
 
     Raises UserError where the run is not finished, the folder is taken, the evaluation is of another model, or the
     written checkpoint does not give the policy's logits.
     """
     run, checkpoint = find_policy(source)
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise UserError(f"{output} already holds something: choose another folder")
     if evaluation is not None and Path(evaluation.model).resolve() != checkpoint.resolve():
         raise UserError(f"{evaluation.folder} is an evaluation of {evaluation.model}, not of {checkpoint}")
     recipe = read_recipe(run)
-    model, processor = load_trained(run, checkpoint, recipe)
-    save(model, processor, output)
-    difference = verify(model, processor, output)
-    (output / CARD).write_text(model_card(run, checkpoint, recipe, evaluation, difference), encoding="utf-8")
+    with new_output(output) as folder:
+        model, processor = load_trained(run, checkpoint, recipe)
+        save(model, processor, folder)
+        difference = verify(model, processor, folder)
+        (folder / CARD).write_text(model_card(run, checkpoint, recipe, evaluation, difference), encoding="utf-8")
     return output
 
 
