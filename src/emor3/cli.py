@@ -34,6 +34,7 @@ from emor3.cli_common import (
     hide_loading_bars,
     print_error,
     show,
+    usable,
 )
 from emor3.cli_data import data_app
 from emor3.cli_results import compare, export, report, score, share
@@ -102,7 +103,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     from_checkpoint: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."),
+        typer.Option(
+            callback=usable, min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
     output: Annotated[
@@ -138,7 +141,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
     samples: Annotated[
         int,
-        typer.Option(min=0, help="Answers to sample per image at temperature 1, for distributions and calibration."),
+        typer.Option(
+            callback=usable,
+            min=0,
+            help="Answers to sample per image at temperature 1, for distributions and calibration.",
+        ),
     ] = 0,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
@@ -215,12 +222,15 @@ def predict(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 256,
     batch_size: BatchSize = 16,
-    samples: Annotated[int, typer.Option(min=1, help="Completions to sample for --reflect.")] = 8,
+    samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Sample completions and weigh each by its reasoning.")
     ] = False,
     abstain_below: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less.")
+        float,
+        typer.Option(
+            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less."
+        ),
     ] = 0.5,
 ) -> None:
     """Label images and show the reasoning behind each label.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, show
+from emor3.cli_common import Overrides, Seed, show, usable
 from emor3.errors import UserError
 
 data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
@@ -68,7 +68,10 @@ def import_data(
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     test_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split.")
+        float,
+        typer.Option(
+            callback=usable, min=0.0, max=1.0, help="Share of each label held out where the set has no split."
+        ),
     ] = 0.3,
     seed: Seed = 0,
 ) -> None:
@@ -122,7 +125,7 @@ def sample_data(
 def data_stats(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of each label.")] = None,
-    per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
+    per_label: Annotated[int, typer.Option(callback=usable, min=1, help="Pictures of each label on the page.")] = 12,
     seed: Seed = 0,
 ) -> None:
     """Count labels and splits; show pictures of each label."""

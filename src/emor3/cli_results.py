@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import show
+from emor3.cli_common import show, usable
 from emor3.signals import Stopped
 
 
@@ -63,7 +63,7 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
     ] = False,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
+    every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two looks with --watch.")] = 10,
 ) -> None:
     """Put runs and evaluations on one self-contained page.
 

@@ -119,11 +119,11 @@ class EndpointBlock(Block):
     """Up to and without `/chat/completions`, as in http://localhost:8000/v1."""
     model: str
     """The model's name on the server."""
-    timeout: float = Field(60.0, gt=0)
+    timeout: float = Field(60.0, gt=0, le=86_400)
     """Seconds for one try."""
     retries: int = Field(4, ge=0)
     """Further tries after a time-out, a lost connection, a rate limit or a server's error, each after a longer wait."""
-    concurrency: int = Field(8, ge=1)
+    concurrency: int = Field(8, ge=1, le=1024)
     """Requests under way at once, on each process."""
     max_tokens: int = Field(16, ge=1)
     top_logprobs: int = Field(0, ge=0, le=20)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache, partial
+from importlib.metadata import metadata
 from pathlib import Path
 from random import Random
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from accelerate import PartialState
@@ -19,10 +20,13 @@ from datasets import Dataset
 from peft import LoraConfig
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
 from emor3 import records
 from emor3.blank import see_in_step
+from emor3.blocks import short
+from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
@@ -77,6 +81,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     sample_prompt(samples[0], recipe.prompt_template)
     check_rows(samples, recipe)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
+    if config is not None:
+        check_trackers(config)
     with _alone(run):
         checkpoint = _checked_run(recipe, resume=resume, overwrite=overwrite, step=step)
         begin = cache(partial(_begin, recipe, resume, checkpoint))
@@ -188,6 +194,8 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     if config.max_steps <= 0:
         prompts = config.generation_batch_size / config.num_generations / _steps_per_cycle(config)
         config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
+    if config.max_steps > MOST:
+        raise UserError(f"grpo.num_train_epochs {config.num_train_epochs:g} is too many for {num_samples} samples")
     if (
         recipe.dynamic_sampling
         and config.per_device_train_batch_size * config.steps_per_generation % config.num_generations
@@ -211,10 +219,29 @@ def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
         raise UserError(
             f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
         )
+    form: Any = Annotated[known[key], BOUNDS[key]] if key in BOUNDS else known[key]
     try:
-        return TypeAdapter(known[key]).validate_python(value)
+        read = TypeAdapter(form).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {value!r})") from None
+        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {short(value, quoted=True)})") from None
+    odd = odd_number(read)
+    if odd is not None:
+        raise UserError(f"grpo.{key}: {odd}")
+    return read
+
+
+def check_trackers(config: GRPOConfig) -> None:
+    """Raise UserError where a tracker that steps are reported to is not known, or not installed."""
+    for name in config.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise UserError(f"grpo.report_to: {name!r} is no tracker; known are {known}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            extras = metadata("emor3").get_all("Provides-Extra") or []
+            way = f": pip install 'emor3[{name}]'" if name in extras else ""
+            raise UserError(f"grpo.report_to {name}: {error}{way}") from None
 
 
 def _steps_per_cycle(config: GRPOConfig) -> float:
