@@ -98,7 +98,9 @@ def root(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/; or, with --resume, a run.")
+    ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     from_checkpoint: Annotated[
@@ -114,9 +116,15 @@ def train(
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.config import load_recipe
+    from emor3.records import resumed_recipe
 
     settings = [*(overrides or []), *([f"output_dir={json.dumps(str(output))}"] if output else [])]
-    loaded = load_recipe(recipe, settings)
+    if recipe.is_dir():
+        if not (resume or from_checkpoint) or output:
+            raise UserError(f"{recipe} is a folder: --resume alone goes on with the run in it; else give a YAML file")
+        loaded = resumed_recipe(recipe, settings)
+    else:
+        loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
 
     hide_loading_bars()

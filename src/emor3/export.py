@@ -38,13 +38,11 @@ from emor3.records import (
     CONFIG,
     ENVIRONMENT,
     FINAL,
-    METRICS,
-    STEP,
     Environment,
     checkpoint_step,
     read_json,
-    read_jsonl,
     read_recipe,
+    steps_recorded,
     typed,
 )
 from emor3.thinking import build_prompt
@@ -162,9 +160,7 @@ def _steps_behind(run: Path, checkpoint: Path) -> int:
     """Optimizer steps of reinforcement learning behind a checkpoint."""
     if checkpoint.name != FINAL:
         return checkpoint_step(checkpoint)
-    if not (run / METRICS).is_file():
-        return 0
-    return max((row.step for row in read_jsonl(run / METRICS, STEP)), default=0)
+    return steps_recorded(run)
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ cold_start/        policy after the cold start    final/          the trained po
 With `--overwrite` the run that was there lies in replaced/ until the new one has its first checkpoint.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -15,8 +16,8 @@ import re
 import reprlib
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
@@ -26,7 +27,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from emor3 import __version__
 from emor3.blocks import describe_fault
 from emor3.changes import MAX_STEPS, Change, changes
-from emor3.config import Recipe
+from emor3.config import Recipe, build_recipe
+from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.locks import LOCK
 from emor3.types import Content, Finding, Rollout, Sample
@@ -36,6 +38,8 @@ JUDGE = "judge.json"
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """File that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+DATA = "data"
+"""What `environment.json` calls the checksums of the training data."""
 REPLACED = "replaced"
 """What a new run replaces, until it has its first checkpoint."""
 OURS = re.compile(r"checkpoint-[0-9]+")
@@ -60,7 +64,7 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     if not _occupied(run):
         return
     if resume:
-        _harmless_changes(run, recipe.model_dump())
+        _harmless_changes(run, recipe)
         for name in (METRICS, ROLLOUTS):
             _check_steps(run / name)
     elif not overwrite:
@@ -77,17 +81,18 @@ def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> 
     A resumed run drops what it did after `last_step` (None: nothing), and says and records what it changes.
     """
     run = Path(recipe.output_dir)
-    config = recipe.model_dump()
     run.mkdir(parents=True, exist_ok=True)
     if resume and _occupied(run):
-        changed = _harmless_changes(run, config)
+        changed = _harmless_changes(run, recipe)
         if changed:
             print(f"resumed with {', '.join(map(str, changed))}")
     elif _occupied(run):
         _set_aside(run)
-    write_json(run / CONFIG, config)
-    write_json(run / ENVIRONMENT, environment_stamp())
+    write_json(run / CONFIG, recipe.model_dump())
+    write_json(run / ENVIRONMENT, environment_stamp() | {DATA: manifest_sums(recipe)})
     remove_incomplete(run)
+    if last_step:
+        shutil.rmtree(run / FINAL, ignore_errors=True)  # of a run that was shorter, or goes back: no longer its end
     if last_step is not None:
         for later in [folder for folder in complete_checkpoints(run) if checkpoint_step(folder) > last_step]:
             remove_checkpoint(later)
@@ -140,11 +145,11 @@ def drop_replaced(run: Path) -> None:
     shutil.rmtree(run / REPLACED, ignore_errors=True)
 
 
-def _harmless_changes(run: Path, config: dict[str, Any]) -> list[Change]:
+def _harmless_changes(run: Path, recipe: Recipe) -> list[Change]:
     """What a resumed run changes. Raises UserError where that would change what is learnt."""
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
-    found = changes(read_json(run / CONFIG), config)
+    found = _with_data(run, recipe, changes(read_json(run / CONFIG), recipe.model_dump()))
     refused = [change for change in found if not change.harmless]
     if refused:
         hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
@@ -156,6 +161,45 @@ def _harmless_changes(run: Path, config: dict[str, Any]) -> list[Change]:
             f"cannot resume {run} with {', '.join(shown)}{hint}: that would change what is learnt; use another --output"
         )
     return found
+
+
+def _with_data(run: Path, recipe: Recipe, found: list[Change]) -> list[Change]:
+    """The changes with data told by its rows, not by the path that leads there, where the run recorded its sums."""
+    before = read_json(run / ENVIRONMENT).get(DATA) if (run / ENVIRONMENT).is_file() else None
+    now = manifest_sums(recipe)
+    if before is None or now is None:
+        return found
+    if before == now:
+        return [replace(change, harmless=True) if change.setting == "data.train" else change for change in found]
+    if any(change.setting == "data.train" for change in found):
+        return found
+    return [*found, Change("rows of data.train", f"SHA-256 {before}", f"SHA-256 {now}", harmless=False)]
+
+
+def manifest_sums(recipe: Recipe) -> list[str] | None:
+    """SHA-256 of the manifest of each folder of training data; None where one is not at hand."""
+    try:
+        manifests = [resolve_folder(folder) / MANIFEST for folder in recipe.data.folders]
+        return [_sum(manifest) for manifest in manifests]
+    except (UserError, OSError):
+        return None
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def resumed_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run, with overrides, to go on where the run now lies. Raises UserError as read_recipe."""
+    content = read_recipe(run).model_dump() | {"output_dir": str(run)}
+    return build_recipe(content, list(overrides), str(run / CONFIG))
+
+
+def steps_recorded(run: Path) -> int:
+    """The last step in a run's metrics. Raises UserError for an odd line."""
+    path = run / METRICS
+    return max((row.step for row in read_jsonl(path, STEP)), default=0) if path.is_file() else 0
 
 
 class Row(BaseModel):

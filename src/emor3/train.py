@@ -85,6 +85,10 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
         check_trackers(config)
     with _alone(run):
         checkpoint = _checked_run(recipe, resume=resume, overwrite=overwrite, step=step)
+        if resume and step is None and (run / FINAL).is_dir() and _is_finished(run, config, checkpoint):
+            if state.is_main_process:
+                print(f"{run} is finished, nothing is left to do: its policy lies in {run / FINAL}")
+            return run
         begin = cache(partial(_begin, recipe, resume, checkpoint))
         start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
@@ -124,6 +128,21 @@ def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | N
         check_cold_start(run / COLD_START)
     state.wait_for_everyone()
     return checkpoint
+
+
+def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) -> bool:
+    """Whether a run that has a trained policy took all its steps. Raises UserError where none can follow."""
+    if config is None:
+        return True
+    saved = records.checkpoint_step(checkpoint) if checkpoint else 0
+    if max(saved, records.steps_recorded(run)) >= config.max_steps:
+        return True
+    if checkpoint is None:
+        raise UserError(
+            f"{run} has a trained policy and no checkpoint to go on from: train anew with --overwrite, or start from "
+            f"{run / FINAL} with another --output"
+        )
+    return False
 
 
 def _begin(recipe: Recipe, resume: bool, checkpoint: Path | None) -> None:
