@@ -81,7 +81,8 @@ def print_error(error: UserError) -> None:
 def drop_output() -> None:
     """Forget what is still to be written to standard output: it would fail again when Python ends."""
     with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        written = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), written)
 
 
 def hide_loading_bars() -> None:
