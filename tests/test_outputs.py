@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from emor3.cli import app, main
 from emor3.config import build_recipe
 from emor3.errors import UserError
 from emor3.importers import catalogue
-from emor3.outputs import hindrance, new_output, written_to
+from emor3.outputs import hindrance, new_output, write_whole, written_to
 from emor3.predictions import RESULTS
 from emor3.records import prepare_run, write_json
 from emor3.train import train
@@ -59,7 +60,7 @@ def test_a_page_or_table_that_cannot_be_written_is_one_line(use, evaluation, bel
     assert ended.value.code == 2
     assert len(told.splitlines()) == 1
     assert str(below_a_file.parent) in told
-    assert "Not a directory" in told
+    assert re.search("Not a directory|File exists", told)
 
 
 @pytest.mark.parametrize("use", ["train", "evaluate", "export", "import", "sample", "quickstart", "cache"])
@@ -149,6 +150,23 @@ def test_the_place_where_a_disk_is_mounted_is_filled_and_not_replaced(tmp_path, 
         (folder / "a").touch()
         assert [path.name for path in tmp_path.iterdir()] == ["disk"]
     assert (out.stat().st_ino, [path.name for path in out.iterdir()]) == (place, ["a"])
+
+
+def test_a_page_that_found_no_room_is_not_there_and_the_old_one_stays(tmp_path, monkeypatch):
+    (tmp_path / "page.html").write_text("old")
+    monkeypatch.setattr("emor3.outputs.os.replace", full)
+    with pytest.raises(UserError, match=r"cannot write to .*page\.html: the disk or a quota is full"):
+        write_whole(tmp_path / "page.html", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text() == "old"
+
+
+def test_links_are_written_through(tmp_path):
+    (tmp_path / "target").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
 
 
 def test_a_result_that_found_no_room_leaves_no_draft(tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ def check_data(
     from emor3 import check
     from emor3.config import load_recipe
     from emor3.modeling import resolve_checkpoint
+    from emor3.outputs import write_whole
     from emor3.processing import limit_pixels, load_processor
     from emor3.quickstart import RECIPE
 
@@ -43,7 +44,7 @@ def check_data(
     show(check.describe(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
-        faults.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases), encoding="utf-8")
+        write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
     raise typer.Exit(int(report.breaks_training()))
 
 

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError
 from emor3.figures import FIGURES, percent, summarise
+from emor3.outputs import write_whole
 from emor3.predictions import SavedEvaluation
 from emor3.types import Estimate, Prediction
 
@@ -26,7 +27,6 @@ HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "cohere
 
 def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
     """Write all files for an evaluation; returns their paths. Raises UserError where a set has over 26 labels."""
-    output.mkdir(parents=True, exist_ok=True)
     written = []
     for place, (data, predictions) in enumerate(evaluation.predictions.items()):
         suffix = "" if len(evaluation.predictions) == 1 else f"_{place + 1}"
@@ -37,10 +37,10 @@ def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
         answered = [{**row, "prediction": _letter(p, p.predicted)} for row, p in zip(rows, predictions, strict=True)]
         pictured = [{**row, "image": _base64(p.sample.image)} for row, p in zip(rows, predictions, strict=True)]
         for name, table in ((f"data{suffix}.tsv", pictured), (f"predictions{suffix}.tsv", answered)):
-            pd.DataFrame(table).to_csv(output / name, sep="\t", index=False)
+            write_whole(output / name, pd.DataFrame(table).to_csv(sep="\t", index=False))
             written.append(output / name)
     card = output / "model_card.md"
-    card.write_text(model_card_block(evaluation), encoding="utf-8")
+    write_whole(card, model_card_block(evaluation))
     return [*written, card]
 
 

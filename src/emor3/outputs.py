@@ -35,7 +35,7 @@ def new_output(out: Path) -> Iterator[Path]:
     out = out.expanduser().resolve()
     check_free(out)
     mounted = os.path.ismount(out)  # nothing can be put in its place, only into it
-    with held(out) if mounted else name_held(out), written_to(out):
+    with written_to(out), held(out) if mounted else name_held(out):
         check_free(out)  # another process may have filled it meanwhile
         draft = out / DRAFT if mounted else out.with_name(f".{out.name}{DRAFT}")
         shutil.rmtree(draft, ignore_errors=True)  # unlinks what is linked, and follows no link
@@ -57,6 +57,25 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} exists and is a file: choose a new folder")
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file in one step, making the folders above it: a page or table that found no room is not there at all.
+
+    Links and devices are written through. Raises UserError where the place cannot be written to.
+    """
+    text = content.encode("utf-8", "replace")  # records may hold halves of surrogate pairs
+    with written_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(text)
+            return
+        draft = path.with_name(path.name + DRAFT)
+        try:
+            draft.write_bytes(text)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager

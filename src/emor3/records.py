@@ -265,7 +265,7 @@ def typed(content: object, form: TypeAdapter[T], where: str) -> T:
         return form.validate_python(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        field = "".join(f"{part}: " for part in (".".join(map(str, fault["loc"])),) if part)
+        field = f"{'.'.join(map(str, fault['loc']))!r}: " if fault["loc"] else ""
         found = "" if fault["type"] in ("missing", "value_error") else f" (found {reprlib.repr(fault['input'])})"
         raise UserError(f"{where}: {field}{fault['msg'].removeprefix('Value error, ')}{found}") from None
 
