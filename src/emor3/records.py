@@ -1,7 +1,7 @@
 """The run directory: what a run writes, in which form, and how a resumed run takes up its records.
 
 config.json        the resolved recipe            metrics.jsonl   one line per step
-environment.json   versions, hardware, commit     rollouts.jsonl  one line per completion
+environment.json   versions, hardware, data sums  rollouts.jsonl  one line per completion
 judge.json         how well the judge sees        checkpoints/    resumable, Hugging Face format
 cold_start/        policy after the cold start    final/          the trained policy
 
