@@ -21,7 +21,7 @@ from emor3.records import (
     read_jsonl,
     resumed_recipe,
 )
-from emor3.train import train
+from emor3.train import manifest_sums, train
 
 SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2}
 SMALL |= {"max_completion_length": 8, "learning_rate": 1e-3}
@@ -36,7 +36,7 @@ def recipe_for(folder, scenes, checkpoint, **grpo):
 def finished(tmp_path, scenes, random_checkpoint):
     """A run of two steps as training leaves it when its checkpoints were removed, without the training."""
     recipe = recipe_for(tmp_path, scenes, random_checkpoint)
-    run = prepare_run(recipe, resume=False, overwrite=False)
+    run = prepare_run(recipe, resume=False, overwrite=False, data=manifest_sums(recipe))
     append_jsonl(run / METRICS, [{"step": 1}, {"step": 2}])
     shutil.copytree(random_checkpoint, run / "final")
     return run
@@ -93,7 +93,7 @@ def test_other_rows_under_the_same_path_are_refused(finished, tmp_path, scenes):
     shutil.copytree(scenes, tmp_path / "data")
     recipe = resumed_recipe(finished, [f"data.train={tmp_path / 'data'}"])
     shutil.rmtree(finished)
-    prepare_run(recipe, resume=False, overwrite=False)
+    prepare_run(recipe, resume=False, overwrite=False, data=manifest_sums(recipe))
     manifest = tmp_path / "data" / "metadata.jsonl"
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match=r"cannot resume .* with rows of data\.train SHA-256 .* -> SHA-256 "):

@@ -11,7 +11,7 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "signals", "images", "yaml_text", "blocks", "taxonomy", "types"),
+    *("errors", "signals", "locks", "outputs", "images", "yaml_text", "bounds", "blocks", "taxonomy", "types"),
     *(
         "thinking",
         "reflection",
@@ -45,7 +45,7 @@ ORDER = (
         "judging",
     ),
     *("duplicates", "lengths", "stats"),
-    *("dynamic_sampling", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
+    *("dynamic_sampling", "checkpoints", "progress", "rollouts", "grpo", "resumable", "coldstart", "train"),
     *("check", "evaluate", "predict", "quickstart", "plan", "reproduce"),
     *("training_table", "table1", "bench", "bench_growth"),
     *("export", "doctor", "needs"),

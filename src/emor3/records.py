@@ -8,7 +8,6 @@ cold_start/        policy after the cold start    final/          the trained po
 With `--overwrite` the run that was there lies in replaced/ until the new one has its first checkpoint.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -28,7 +27,6 @@ from emor3 import __version__
 from emor3.blocks import describe_fault
 from emor3.changes import MAX_STEPS, Change, changes
 from emor3.config import Recipe, build_recipe
-from emor3.data import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.locks import LOCK
 from emor3.types import Content, Finding, Rollout, Sample
@@ -49,22 +47,23 @@ DRAFT = ".tmp"
 """Suffix of what is being written, and renamed when it is whole."""
 
 
-def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> Path:
     """The run directory, ready to be written to: `check_run`, then `begin_run`."""
-    check_run(recipe, resume=resume, overwrite=overwrite)
-    return begin_run(recipe, resume=resume)
+    check_run(recipe, resume=resume, overwrite=overwrite, data=data)
+    return begin_run(recipe, resume=resume, data=data)
 
 
-def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
     """Raise UserError where a recipe's folder holds what the flags do not allow to go on with or to replace.
 
-    A resumed run may change what leaves learning as it is (emor3.changes). Nothing is written.
+    A resumed run may change what leaves learning as it is (emor3.changes); `data` are the checksums of its training
+    data as they are now. Nothing is written.
     """
     run = Path(recipe.output_dir)
     if not _occupied(run):
         return
     if resume:
-        _harmless_changes(run, recipe)
+        _harmless_changes(run, recipe, data)
         for name in (METRICS, ROLLOUTS):
             _check_steps(run / name)
     elif not overwrite:
@@ -75,7 +74,7 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
         raise UserError(f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder")
 
 
-def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> Path:
+def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, data: Sequence[str] | None = None) -> Path:
     """Make the run directory ready once all that can fail was tried: what was there goes on, or is set aside.
 
     A resumed run drops what it did after `last_step` (None: nothing), and says and records what it changes.
@@ -83,13 +82,13 @@ def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> 
     run = Path(recipe.output_dir)
     run.mkdir(parents=True, exist_ok=True)
     if resume and _occupied(run):
-        changed = _harmless_changes(run, recipe)
+        changed = _harmless_changes(run, recipe, data)
         if changed:
             print(f"resumed with {', '.join(map(str, changed))}")
     elif _occupied(run):
         _set_aside(run)
     write_json(run / CONFIG, recipe.model_dump())
-    write_json(run / ENVIRONMENT, environment_stamp() | {DATA: manifest_sums(recipe)})
+    write_json(run / ENVIRONMENT, environment_stamp() | {DATA: data})
     remove_incomplete(run)
     if last_step:
         shutil.rmtree(run / FINAL, ignore_errors=True)  # of a run that was shorter, or goes back: no longer its end
@@ -145,11 +144,11 @@ def drop_replaced(run: Path) -> None:
     shutil.rmtree(run / REPLACED, ignore_errors=True)
 
 
-def _harmless_changes(run: Path, recipe: Recipe) -> list[Change]:
+def _harmless_changes(run: Path, recipe: Recipe, data: Sequence[str] | None) -> list[Change]:
     """What a resumed run changes. Raises UserError where that would change what is learnt."""
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
-    found = _with_data(run, recipe, changes(read_json(run / CONFIG), recipe.model_dump()))
+    found = _with_data(run, data, changes(read_json(run / CONFIG), recipe.model_dump()))
     refused = [change for change in found if not change.harmless]
     if refused:
         hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
@@ -163,10 +162,9 @@ def _harmless_changes(run: Path, recipe: Recipe) -> list[Change]:
     return found
 
 
-def _with_data(run: Path, recipe: Recipe, found: list[Change]) -> list[Change]:
+def _with_data(run: Path, now: Sequence[str] | None, found: list[Change]) -> list[Change]:
     """The changes with data told by its rows, not by the path that leads there, where the run recorded its sums."""
     before = read_json(run / ENVIRONMENT).get(DATA) if (run / ENVIRONMENT).is_file() else None
-    now = manifest_sums(recipe)
     if before is None or now is None:
         return found
     if before == now:
@@ -174,20 +172,6 @@ def _with_data(run: Path, recipe: Recipe, found: list[Change]) -> list[Change]:
     if any(change.setting == "data.train" for change in found):
         return found
     return [*found, Change("rows of data.train", f"SHA-256 {before}", f"SHA-256 {now}", harmless=False)]
-
-
-def manifest_sums(recipe: Recipe) -> list[str] | None:
-    """SHA-256 of the manifest of each folder of training data; None where one is not at hand."""
-    try:
-        manifests = [resolve_folder(folder) / MANIFEST for folder in recipe.data.folders]
-        return [_sum(manifest) for manifest in manifests]
-    except (UserError, OSError):
-        return None
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resumed_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:

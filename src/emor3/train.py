@@ -1,6 +1,7 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
 import difflib
+import hashlib
 import math
 import shutil
 from array import array
@@ -30,7 +31,7 @@ from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
-from emor3.data import LazySamples, load_mixture
+from emor3.data import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
 from emor3.generation import vision_token_ids
@@ -119,7 +120,7 @@ def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | N
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite)
+        records.check_run(recipe, resume=resume, overwrite=overwrite, data=manifest_sums(recipe))
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -149,7 +150,7 @@ def _begin(recipe: Recipe, resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
         done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done)
+        run = records.begin_run(recipe, resume=resume, last_step=done, data=manifest_sums(recipe))
         (run / records.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
 
@@ -173,6 +174,15 @@ def chosen_samples(recipe: Recipe) -> LazySamples:
     if data.limit is not None and data.limit < len(samples):
         samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), data.limit))
     return samples
+
+
+def manifest_sums(recipe: Recipe) -> list[str]:
+    """SHA-256 of the manifest of each folder of training data: what a resumed run knows its data by."""
+    sums = []
+    for folder in recipe.data.folders:
+        with (resolve_folder(folder) / MANIFEST).open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return sums
 
 
 def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:
