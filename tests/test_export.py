@@ -92,7 +92,7 @@ def test_what_is_no_finished_run_and_a_folder_in_use_are_refused(run, tmp_path):
         export(tmp_path / "none", tmp_path / "out")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(UserError, match="already holds"):
+    with pytest.raises(UserError, match="taken exists and is not empty"):
         export(run, tmp_path / "taken")
     shutil.rmtree(run / "final")
     with pytest.raises(UserError, match="finish the run"):

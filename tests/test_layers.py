@@ -11,7 +11,8 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "cells", "printing", "signals", "locks", "files", "images", "yaml_text", "blocks", "taxonomy", "types"),
+    *("errors", "cells", "printing", "signals", "locks", "outputs", "files", "images", "yaml_text", "bounds", "blocks"),
+    *("taxonomy", "types"),
     *(
         "templating",
         "thinking",

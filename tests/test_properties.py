@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import layouts
 from emor3 import taxonomy
+from emor3.bounds import MOST
 from emor3.config import Recipe, build_recipe, load_recipe
 from emor3.data import load_samples
 from emor3.errors import UserError
@@ -197,7 +198,7 @@ recipes = st.fixed_dictionaries(
     optional={
         "cold_start": st.fixed_dictionaries({"learning_rate": st.floats(1e-9, 1), "samples": st.none() | st.just(3)}),
         "judge": st.fixed_dictionaries({"model": st.sampled_from(["policy", "reference", "ema"])}),
-        "grpo": st.dictionaries(words, st.integers() | st.floats(allow_nan=False) | anything, max_size=3),
+        "grpo": st.dictionaries(words, st.integers(-MOST, MOST) | st.floats(-MOST, MOST) | anything, max_size=3),
         "template": anything,
     },
 )

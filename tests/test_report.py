@@ -73,7 +73,9 @@ def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbe
     assert "<bdi>&lt;i&gt;emo&lt;/i&gt;</bdi>" in page
 
 
-@pytest.mark.parametrize("row", ["accuracy,grpo,a → b,half,0.4,0.6,10,2,,,True", "accuracy,grpo"])
+@pytest.mark.parametrize(
+    "row", ["accuracy,grpo,a → b,half,0.4,0.6,10,2,,,True", "accuracy,grpo", '"' + "a" * 200_000 + '",grpo']
+)
 def test_a_broken_table_of_a_reproduction_is_one_line(tmp_path, row):
     (tmp_path / "table.csv").write_text(f"{TABLE_HEAD}\n{row}\n", encoding="utf-8")
     evaluated(tmp_path / "evaluation")

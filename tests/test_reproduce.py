@@ -17,6 +17,7 @@ from emor3.errors import UserError
 from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
 from emor3.records import CONFIG, METRICS, append_jsonl, write_json
+from emor3.report_data import read_records
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
@@ -185,6 +186,26 @@ def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
     accuracy = table[table.figure == "accuracy"]
     assert len(accuracy) == 3 * 9  # three methods, six cells and three averages
     assert set(table.columns) >= {"value", "low", "high", "n", "seeds", "seed_deviation", "p_value"}
+
+
+def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(tmp_path, monkeypatch):
+    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr("emor3.uncertainty.PERMUTATION_DRAWS", 99)
+    odd = 'a "b", c;é'
+    methods = {"vanilla": {"grpo": None}, "grpo": {}, odd: {}}
+    plan = load_plan(write_plan(tmp_path, methods=methods), None, quick=False)
+    cells = cells_of(plan)
+    for cell in cells:
+        finish(cell, plan, 7 if cell.method == odd else 3)
+    results = Results(plan, cells)
+    write_tables(results, cells, tmp_path / "out")
+    parts = {part.part: part for part in read_records([tmp_path / "out"]).reproduced}
+    for name, row in accuracy_table(results).items():
+        for column, entry in row.items():
+            read = parts["accuracy"].cells[name][column]
+            written = (entry.estimate, entry.seeds, entry.seed_deviation, entry.bold)
+            assert (read.estimate, read.seeds, read.seed_deviation, read.bold) == written
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_the_table_of_the_plan_marks_what_is_done(filled):

@@ -5,25 +5,35 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from emor3.bounds import odd_number
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
 
 
 class Block(BaseModel):
-    """Settings that refuse unknown keys and never change."""
+    """Settings that refuse unknown keys, and numbers that are infinite or of over 32 bits, and never change."""
 
     # The text under a setting is its description in the schema, from which docs/reference.md is made.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _holds_usable_numbers(cls, value: Any) -> Any:
+        odd = odd_number(value)
+        if odd is not None:
+            raise ValueError(odd)
+        return value
 
 
 def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first fault in one line, with the nearest known key where a key is unknown."""
     fault = error.errors()[0]
-    place = ".".join(map(_short, fault["loc"]))
+    place = ".".join(map(short, fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        *parents, key = map(_short, fault["loc"])
+        *parents, key = map(short, fault["loc"])
         known = _known_keys(schema, parents)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {'.'.join([*parents, *near])!r}?" if near else f"known here: {', '.join(known)}"
@@ -32,10 +42,10 @@ def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
         return f"setting {place!r} is missing"
     if fault["type"] == "value_error":  # our own words
         return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: {fault['msg']} (found {_short(fault['input'], quoted=True)})"
+    return f"{place}: {fault['msg']} (found {short(fault['input'], quoted=True)})"
 
 
-def _short(value: object, quoted: bool = False) -> str:
+def short(value: object, quoted: bool = False) -> str:
     """A value of any size in a few words: YAML's anchors make megabytes of a line, and Python prints no huge number."""
     if isinstance(value, str) and not quoted:
         return value

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -29,10 +28,11 @@ def from_cell(cell: str) -> str:
     return _ESCAPED.sub(_restore, shown)
 
 
-def write_table(rows: Iterable[Mapping[str, Any]], path: Path, separator: str = ",") -> None:
-    """Write rows with their texts as cells; numbers are written as they are."""
+def table_text(rows: Iterable[Mapping[str, Any]], separator: str = ",") -> str:
+    """Rows as a table with their texts as cells; numbers are written as they are."""
     cells = [{name: to_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
-    pd.DataFrame(cells).to_csv(path, sep=separator, index=False)
+    text: str = pd.DataFrame(cells).to_csv(sep=separator, index=False)
+    return text
 
 
 def _escape(found: re.Match[str]) -> str:

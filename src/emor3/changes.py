@@ -17,6 +17,8 @@ HARMLESS = {
 MAX_STEPS = "grpo.max_steps"
 """May be raised where the learning rate does not depend on it."""
 UNSET = "unset"
+MOST_CHARACTERS = 100
+"""Longest value that is told whole."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Change:
     harmless: bool
 
     def __str__(self) -> str:
-        return f"{self.setting} {self.before} -> {self.after}"
+        return f"{self.setting} {_short(self.before)} -> {_short(self.after)}"
+
+
+def _short(value: Any) -> str:
+    written = str(value)
+    return written if len(written) <= MOST_CHARACTERS else f"{written[:MOST_CHARACTERS]}…"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
@@ -37,15 +44,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     found = []
     for setting, old, new in _differences(before, after):
         longer = isinstance(old, int) and isinstance(new, int) and new > old
-        prolonged = setting == MAX_STEPS and longer and _schedule(before) == _schedule(after) == "constant"
+        prolonged = setting == MAX_STEPS and longer and all(map(_is_constant, (before, after)))
         found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
     return found
 
 
-def _schedule(recipe: Mapping[str, Any]) -> Any:
-    """Of the learning rate; a record may hold anything."""
+def _is_constant(recipe: Mapping[str, Any]) -> bool:
     grpo = recipe.get("grpo")
-    return grpo.get("lr_scheduler_type") if isinstance(grpo, Mapping) else None
+    return isinstance(grpo, Mapping) and grpo.get("lr_scheduler_type") == "constant"
 
 
 def _differences(

@@ -30,7 +30,9 @@ from emor3.cli_common import (
     Seed,
     Temperature,
     Template,
+    drop_output,
     refuse_idle,
+    usable,
 )
 from emor3.cli_data import data_app
 from emor3.cli_results import compare, export, report, score, share
@@ -63,9 +65,17 @@ def main() -> None:
     escape_what_no_encoding_has()
     try:
         with received_by(stop_at_once):
-            app()
+            try:
+                app()
+            finally:
+                if sys.stdout is not None:  # as it is where the shell closed it
+                    sys.stdout.flush()
     except UserError as error:
         print_error(error)
+        sys.exit(2)
+    except OSError as error:
+        drop_output()
+        print_error(UserError(f"{error.filename or 'cannot write the output'}: {error.strerror or error}"))
         sys.exit(2)
     except Stopped as stopped:
         tell(str(stopped))
@@ -88,12 +98,16 @@ def root(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/; or, with --resume, a run.")
+    ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     from_checkpoint: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."),
+        typer.Option(
+            callback=usable, min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -105,11 +119,17 @@ def train(
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.config import load_recipe
+    from emor3.records import resumed_recipe
 
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
     settings = [*(overrides or []), *([f"output_dir={json.dumps(str(output))}"] if output else [])]
-    loaded = load_recipe(recipe, settings)
+    if recipe.is_dir():
+        if not (resume or from_checkpoint) or output:
+            raise UserError(f"{recipe} is a folder: --resume alone goes on with the run in it; else give a YAML file")
+        loaded = resumed_recipe(recipe, settings)
+    else:
+        loaded = load_recipe(recipe, settings)
     from emor3.train import train as run_training
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
@@ -134,7 +154,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
     samples: Annotated[
         int,
-        typer.Option(min=0, help="Answers to sample per image at temperature 1, for distributions and calibration."),
+        typer.Option(
+            callback=usable,
+            min=0,
+            help="Answers to sample per image at temperature 1, for distributions and calibration.",
+        ),
     ] = 0,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
@@ -220,12 +244,15 @@ def predict(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 256,
     batch_size: BatchSize = 16,
-    samples: Annotated[int, typer.Option(min=1, help="Completions to sample for --reflect.")] = 8,
+    samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Sample completions and weigh each by its reasoning.")
     ] = False,
     abstain_below: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less.")
+        float,
+        typer.Option(
+            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less."
+        ),
     ] = 0.5,
 ) -> None:
     """Label images and show the reasoning behind each label.

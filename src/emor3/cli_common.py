@@ -1,12 +1,33 @@
 """What the commands share: options of one meaning and name, and quiet loading."""
 
+import os
+import sys
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emor3.bounds import LOWEST_TEMPERATURE, MOST, odd_number
 from emor3.errors import UserError
+
+
+def usable(value: float | None) -> float | None:
+    """A number as an option takes it. Raises BadParameter, which names the option, for NaN and over 32 bits."""
+    odd = odd_number(value)
+    if odd is not None:
+        raise typer.BadParameter(odd)
+    return value
+
+
+def usable_temperature(value: float) -> float:
+    """A temperature that logits can be divided by, or 0. Raises BadParameter as `usable`."""
+    usable(value)
+    if 0 < value < LOWEST_TEMPERATURE:
+        raise typer.BadParameter(f"{value} is too low to sample at: give 0, or {LOWEST_TEMPERATURE} and above")
+    return value
+
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
@@ -19,7 +40,9 @@ Labels = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
+Seed = Annotated[
+    int, typer.Option(callback=usable, min=0, max=MOST, help="Seed of everything that is drawn at random.")
+]
 JudgePath = Annotated[
     str | None,
     typer.Option(
@@ -30,10 +53,14 @@ Template = Annotated[
     str | None,
     typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
 ]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 decodes greedily, above it samples.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate at most that many samples of each data set.")]
+Temperature = Annotated[
+    float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="0 decodes greedily, above it samples.")
+]
+MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Length at which a completion is cut.")]
+BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images at once.")]
+Limit = Annotated[
+    int | None, typer.Option(callback=usable, min=1, help="Evaluate at most that many samples of each data set.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
 ]
@@ -45,3 +72,10 @@ def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]
         given = context.get_parameter_source(parameter.name or "")
         if parameter.name in idle and given is not None and given.name == "COMMANDLINE":
             raise UserError(f"{parameter.opts[0]} does nothing {circumstance}: leave it out")
+
+
+def drop_output() -> None:
+    """Forget what is still to be written to standard output: it would fail again when Python ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        written = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), written)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, refuse_idle
+from emor3.cli_common import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, show
 
@@ -46,6 +46,7 @@ def check_data(
     from emor3 import check
     from emor3.config import load_recipe
     from emor3.modeling import resolve_checkpoint
+    from emor3.outputs import write_whole
     from emor3.processing import limit_pixels, load_processor
     from emor3.quickstart import RECIPE
 
@@ -58,7 +59,7 @@ def check_data(
     show(check.describe(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
-        faults.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases), encoding="utf-8")
+        write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
     raise typer.Exit(int(report.breaks_training()))
 
 
@@ -85,7 +86,12 @@ def import_data(
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     test_share: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Share of each label held out where the set has no split; 0.3 if absent."),
+        typer.Option(
+            callback=usable,
+            min=0.0,
+            max=1.0,
+            help="Share of each label held out where the set has no split; 0.3 if absent.",
+        ),
     ] = None,
     seed: Seed = 0,
 ) -> None:
@@ -144,7 +150,7 @@ def data_stats(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures of each label.")] = None,
-    per_label: Annotated[int, typer.Option(min=1, help="Pictures of each label on the page.")] = 12,
+    per_label: Annotated[int, typer.Option(callback=usable, min=1, help="Pictures of each label on the page.")] = 12,
     seed: Seed = 0,
 ) -> None:
     """Count labels and splits; show pictures of each label."""

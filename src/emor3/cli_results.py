@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import refuse_idle
+from emor3.cli_common import refuse_idle, usable
 from emor3.printing import say, show
 from emor3.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
@@ -85,7 +85,7 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
     ] = False,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks with --watch.")] = 10,
+    every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two looks with --watch.")] = 10,
 ) -> None:
     """Put runs and evaluations on one self-contained page.
 
@@ -140,12 +140,10 @@ def export(
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
     from emor3 import export as exporting
-    from emor3.locks import name_held
     from emor3.predictions import read_evaluation
 
     saved = None if evaluation is None else read_evaluation(evaluation)
-    with name_held(output):
-        folder = exporting.export(run, output, saved)
+    folder = exporting.export(run, output, saved)
     say(f"written to: {folder}; loaded again, it gives the same logits")
     if repo is not None:
         say(f"uploaded to: {exporting.push(folder, repo)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed
+from emor3.cli_common import Overrides, Seed, usable
 from emor3.printing import say, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
@@ -17,12 +17,18 @@ tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_ar
 def bench_step(
     model: Annotated[str, typer.Option("--model", "-m", help="Checkpoint to train.")] = "embedded",
     data: Annotated[str, typer.Option("--data", "-d", help="Data folder or embedded:NAME.")] = "embedded:scenes8",
-    images: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
-    completions: Annotated[int, typer.Option(min=2, help="Completions of each image.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length at which a completion is cut.")] = 96,
-    pixels: Annotated[int | None, typer.Option(min=256, help="Scale every image to about this area.")] = None,
-    labels: Annotated[int | None, typer.Option(min=8, max=32, help="Ask for this many labels.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured, after one that is not.")] = 7,
+    images: Annotated[int, typer.Option(callback=usable, min=1, help="Images a step.")] = 8,
+    completions: Annotated[int, typer.Option(callback=usable, min=2, help="Completions of each image.")] = 8,
+    max_tokens: Annotated[int, typer.Option(callback=usable, min=1, help="Length at which a completion is cut.")] = 96,
+    pixels: Annotated[
+        int | None, typer.Option(callback=usable, min=256, help="Scale every image to about this area.")
+    ] = None,
+    labels: Annotated[
+        int | None, typer.Option(callback=usable, min=8, max=32, help="Ask for this many labels.")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(callback=usable, min=1, help="Rounds that are measured, after one that is not.")
+    ] = 7,
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
@@ -94,8 +100,8 @@ class Sharding(StrEnum):
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
     overrides: Overrides = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs, over all machines.")] = 1,
-    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU in GB.")] = 80,
+    gpus: Annotated[int, typer.Option(callback=usable, min=1, help="GPUs, over all machines.")] = 1,
+    memory: Annotated[float, typer.Option(callback=usable, min=0.1, help="Memory of each GPU in GB.")] = 80,
     sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
     config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,

@@ -137,11 +137,11 @@ class EndpointBlock(Block):
     """Up to and without `/chat/completions`, as in http://localhost:8000/v1."""
     model: str
     """The model's name on the server."""
-    timeout: float = Field(60.0, gt=0)
+    timeout: float = Field(60.0, gt=0, le=86_400)
     """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""
     retries: int = Field(4, ge=0)
     """Further tries after a time-out, a lost connection, a rate limit or a server's error, each after a longer wait."""
-    concurrency: int = Field(8, ge=1)
+    concurrency: int = Field(8, ge=1, le=1024)
     """Requests under way at once, on each process."""
     max_tokens: int = Field(16, ge=1)
     """Tokens at which a reply is cut."""
@@ -271,6 +271,8 @@ def build_recipe(content: dict[str, Any], overrides: list[str] | tuple[str, ...]
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Recipe)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if recipe.grpo is None and recipe.cold_start is None:
         raise UserError(f"{path}: nothing to train: give a grpo block, a cold_start block, or both")
     return recipe

@@ -22,6 +22,7 @@ from emor3.judges import ScoreJudge
 from emor3.lengths import check_context, warn_of_many_labels
 from emor3.locks import LOCK, held
 from emor3.modeling import load
+from emor3.outputs import written_to
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.printing import say
 from emor3.progress import evaluation_bar
@@ -294,5 +295,5 @@ def fresh_folder(output: Path | None, kind: str) -> Path:
 def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
     """`fresh_folder` for this process alone. Raises UserError where another one writes to it."""
     folder = fresh_folder(output, kind)
-    with held(folder):
+    with written_to(folder), held(folder):
         yield fresh_folder(folder, kind)  # another process may have filled it meanwhile

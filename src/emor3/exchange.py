@@ -13,10 +13,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from emor3.cells import write_table
+from emor3.cells import table_text
 from emor3.errors import UserError, one_line
 from emor3.figures import FIGURES, percent, summarise
 from emor3.files import regular
+from emor3.outputs import write_whole
 from emor3.predictions import SavedEvaluation
 from emor3.types import Estimate, Prediction
 
@@ -27,7 +28,6 @@ HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "cohere
 
 def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
     """Write all files for an evaluation; returns their paths. Raises UserError where a set has over 26 labels."""
-    output.mkdir(parents=True, exist_ok=True)
     written = []
     for place, (data, predictions) in enumerate(evaluation.predictions.items()):
         suffix = "" if len(evaluation.predictions) == 1 else f"_{place + 1}"
@@ -38,10 +38,10 @@ def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
         answered = [{**row, "prediction": _letter(p, p.predicted)} for row, p in zip(rows, predictions, strict=True)]
         pictured = [{**row, "image": _base64(p.sample.image)} for row, p in zip(rows, predictions, strict=True)]
         for name, table in ((f"data{suffix}.tsv", pictured), (f"predictions{suffix}.tsv", answered)):
-            write_table(table, output / name, "\t")
+            write_whole(output / name, table_text(table, "\t"))
             written.append(output / name)
     card = output / "model_card.md"
-    card.write_text(model_card_block(evaluation), encoding="utf-8")
+    write_whole(card, model_card_block(evaluation))
     return [*written, card]
 
 

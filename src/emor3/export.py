@@ -18,6 +18,7 @@ import torch
 import yaml
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HFValidationError, HTTPError
+from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
@@ -30,17 +31,19 @@ from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
 from emor3.loading import ADAPTER, from_checkpoint
 from emor3.modeling import EMBEDDED, load, save
+from emor3.outputs import new_output
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
 from emor3.records import (
     CONFIG,
     ENVIRONMENT,
     FINAL,
-    METRICS,
+    Environment,
     checkpoint_step,
     read_json,
-    read_jsonl,
     read_recipe,
+    steps_recorded,
+    typed,
 )
 from emor3.thinking import build_prompt
 from emor3.tiny.drawing import draw_scene
@@ -52,21 +55,20 @@ LOGIT_TOLERANCE = 1e-4
 
 
 def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None) -> Path:
-    """Write the policy of a run, or of one of its checkpoints, into an empty folder; returns that folder.
+    """Write the policy of a run, or of one of its checkpoints, into a new folder; returns that folder.
 
     Raises UserError where the run is not finished, the folder is taken, the evaluation is of another model, or the
     written checkpoint does not give the policy's logits.
     """
     run, checkpoint = find_policy(source)
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise UserError(f"{output} already holds something: choose another folder")
     if evaluation is not None and Path(evaluation.model).resolve() != checkpoint.resolve():
         raise UserError(f"{evaluation.folder} is an evaluation of {evaluation.model}, not of {checkpoint}")
     recipe = read_recipe(run)
-    model, processor = load_trained(run, checkpoint, recipe)
-    save(model, processor, output)
-    difference = verify(model, processor, output)
-    (output / CARD).write_text(model_card(run, checkpoint, recipe, evaluation, difference), encoding="utf-8")
+    with new_output(output) as folder:
+        model, processor = load_trained(run, checkpoint, recipe)
+        save(model, processor, folder)
+        difference = verify(model, processor, folder)
+        (folder / CARD).write_text(model_card(run, checkpoint, recipe, evaluation, difference), encoding="utf-8")
     return output
 
 
@@ -144,7 +146,7 @@ def model_card(
         start=public_name(start),
         recipe=recipe,
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
-        environment=read_json(run / ENVIRONMENT),
+        environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
         steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation),
@@ -156,9 +158,7 @@ def _steps_behind(run: Path, checkpoint: Path) -> int:
     """Optimizer steps of reinforcement learning behind a checkpoint."""
     if checkpoint.name != FINAL:
         return checkpoint_step(checkpoint)
-    if not (run / METRICS).is_file():
-        return 0
-    return max((row["step"] for row in read_jsonl(run / METRICS)), default=0)
+    return steps_recorded(run)
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:

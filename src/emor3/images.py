@@ -78,7 +78,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture that lies in memory to a file that `open_image` reads back, or refuses if it cannot be written."""
+    """Write a picture held in memory to a file that `open_image` reads back, or refuses if it cannot be written."""
     try:
         ImageOps.exif_transpose(picture).save(path, "TIFF")  # of all modes that a picture may have, lossless
     except FAULTS:

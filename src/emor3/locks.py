@@ -67,8 +67,9 @@ def _take(file: Path, folder: Path, patience: float) -> int:
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}") from None
         if _try_to_lock(descriptor, folder) and _is_open_at(descriptor, file):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
+            with suppress(OSError):  # a full disk keeps the lock, and only its holder's number is not told
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
             return descriptor
         os.close(descriptor)
         if time.monotonic() > deadline:

@@ -7,7 +7,6 @@ a row reads the same whether images were linked or copied; `cp -rL` makes a fold
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,33 +14,18 @@ from typing import Any
 
 from emor3.data import MANIFEST
 from emor3.errors import UserError
-from emor3.locks import name_held
+from emor3.outputs import check_free, new_output
 
 
 @contextmanager
 def new_folder(out: Path, source: Path) -> Iterator[Path]:
-    """A draft folder that becomes `out` in one step when the block ends well, and vanishes when it does not.
-
-    Raises UserError where `out` exists with something in it, or lies inside the folder that it would refer to.
-    """
+    """`new_output` for a folder that refers to another. Raises UserError, too, where it would lie inside that one."""
     out = out.expanduser().resolve()
-    with name_held(out):
-        yield from _new_folder(out, source)
-
-
-def _new_folder(out: Path, source: Path) -> Iterator[Path]:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
+    check_free(out)
     if out.is_relative_to(source.resolve()):
         raise UserError(f"{out} lies inside {source}, which it would refer to: choose a folder outside it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
-        (draft / out.name).mkdir()
-        yield draft / out.name
-        (draft / out.name).replace(out)
-    finally:
-        shutil.rmtree(draft)  # unlinks what is linked, and follows no link
+    with new_output(out) as folder:
+        yield folder
 
 
 def link(place: Path, target: Path) -> None:

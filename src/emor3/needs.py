@@ -25,7 +25,7 @@ from emor3.lengths import text_tokens
 from emor3.loading import load_config
 from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
-from emor3.records import METRICS, read_jsonl
+from emor3.records import MEASURED, METRICS, read_jsonl
 from emor3.thinking import sample_prompt
 from emor3.train import chosen_samples, grpo_config, lora_config, train
 
@@ -348,7 +348,7 @@ def probe(recipe: Recipe) -> float:
     with TemporaryDirectory() as scratch:
         grpo = (recipe.grpo or {}) | {"max_steps": 2}
         run = train(recipe.model_copy(update={"output_dir": f"{scratch}/run", "grpo": grpo, "cold_start": None}))
-        rows = [row for row in read_jsonl(run / METRICS) if "step_time" in row]
+        rows = [row for row in read_jsonl(run / METRICS, MEASURED) if "step_time" in row]
     return float(rows[-1]["step_time"])
 
 

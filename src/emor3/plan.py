@@ -7,14 +7,17 @@ start model itself, evaluated once.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from emor3.blocks import Block, describe_fault
+from emor3.bounds import MOST
 from emor3.config import Recipe, build_recipe
 from emor3.errors import UserError
 from emor3.yaml_text import read_yaml
+
+SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class EvaluationBlock(Block):
@@ -35,7 +38,7 @@ class EvaluationBlock(Block):
 class QuickBlock(Block):
     """What `--quick` leaves of the plan."""
 
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[SeedNumber] = Field(default=[0], min_length=1)
     """Seeds that are left."""
     methods: list[str]
     """Methods that are left."""
@@ -46,7 +49,7 @@ class Plan(Block):
 
     output_dir: str
     """Folder of all cells and tables."""
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[SeedNumber] = Field(min_length=1)
     """Every method is trained with each of them."""
     jobs: int = Field(default=1, ge=1)
     """Cells that run at the same time."""

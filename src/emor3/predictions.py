@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, InstanceOf, TypeAdapter
 
 from emor3.errors import UserError
-from emor3.records import append_jsonl, content_row, finding_row, read_content, read_json, read_jsonl
+from emor3.records import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
 from emor3.reflection import read
 from emor3.rewards import predicted_label
 from emor3.taxonomy import LabelSet
@@ -25,6 +27,78 @@ TABLE = "table.csv"
 """The table of a reproduction (`emor3.table1`), over many evaluations."""
 VERSION = 2
 """Raised whenever older files can no longer be read."""
+
+Text = InstanceOf[str]
+"""Also one with halves of surrogate pairs, as file names that are no text have them."""
+
+
+class LabelSetRow(Row):
+    """A label set as `data_head` writes it."""
+
+    name: Text
+    labels: list[Text] = Field(min_length=1)
+    polarity: dict[Text, int]
+    arousal: dict[Text, int]
+    aliases: dict[Text, Text]
+
+
+class DataHead(Row):
+    """What `evaluation.json` says of one data set."""
+
+    data: Text
+    n: int
+    label_set: LabelSetRow
+    sample_ids: list[Text]
+
+
+class SettingsRow(Row):
+    """The settings of an evaluation that its figures and pages need; others are shown as they are."""
+
+    thinking: Thinking
+    split: Text | None
+    temperature: float = 0.0
+
+
+class EvaluationHead(Row):
+    """What is needed of `evaluation.json`; the rest is passed on as it is."""
+
+    model: Text
+    judge: Text
+    settings: SettingsRow
+    data: list[DataHead]
+
+
+class FindingRow(Row):
+    """A finding as `finding_row` writes it."""
+
+    verdict: Annotated[Verdict, Field(strict=False)]
+    question: Text | None
+    reply: Text | None
+    probabilities: dict[Text, float] | None
+    reason: Text | None
+
+
+class PredictionRow(Row):
+    """A line of `predictions.jsonl`, but for what follows from the completion."""
+
+    data: Text
+    id: Text
+    images: list[Text] | None = None
+    image: Text | None = None
+    """The one image in older records, which have no `images` and no text."""
+    text: Text | None = None
+    label: Text
+    votes: dict[Text, float] | None
+    group: Text | None
+    completion: Text
+    consistency: FindingRow | None
+    coherence: FindingRow | None
+    swapped: FindingRow | None
+    sampled: list[Text | None] | None
+    weights: list[float] | None
+
+
+HEAD, PREDICTION = TypeAdapter(EvaluationHead), TypeAdapter(PredictionRow)
 
 
 @dataclass(frozen=True)
@@ -53,7 +127,7 @@ class SavedEvaluation:
 
 def checksum(ids: Iterable[str]) -> str:
     """SHA-256 of sample ids in their order."""
-    return sha256("\n".join(ids).encode()).hexdigest()
+    return sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
 
 
 def data_head(data: str, samples: Sequence[Sample], unreadable: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -114,15 +188,22 @@ def read_evaluation(path: Path) -> SavedEvaluation:
     folder = path.parent if path.is_file() else path
     if not (folder / EVALUATION).is_file():
         raise UserError(f"{path}: no {EVALUATION} there: give the folder that `emor3 evaluate` wrote")
-    head = read_json(folder / EVALUATION)
-    if head.get("version") != VERSION:
+    content = read_json(folder / EVALUATION)
+    if content.get("version") != VERSION:
         raise UserError(
-            f"{folder}: an evaluation of version {head.get('version')}, this emor3 reads {VERSION}: redo it"
+            f"{folder}: an evaluation of version {content.get('version')}, this emor3 reads {VERSION}: redo it"
         )
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in read_jsonl(folder / PREDICTIONS):
-        rows.setdefault(row["data"], {})[row["id"]] = row
-    return SavedEvaluation(folder, head, {part["data"]: _read_data(folder, head, part, rows) for part in head["data"]})
+    head = typed(content, HEAD, str(folder / EVALUATION))
+    found: dict[str, dict[str, Prediction]] = {part.data: {} for part in head.data}
+    parts = {
+        part.data: (_read_labels(part.label_set, folder / EVALUATION), head.settings.thinking) for part in head.data
+    }
+    for number, row in enumerate(read_jsonl(folder / PREDICTIONS, PREDICTION), start=1):
+        if row.data in parts:
+            found[row.data][row.id] = _read_prediction(row, *parts[row.data], f"{folder / PREDICTIONS} line {number}")
+    return SavedEvaluation(
+        folder, content, {part.data: _in_order(folder, part, found[part.data]) for part in head.data}
+    )
 
 
 def copy_evaluation(folder: Path, target: Path) -> Path:
@@ -133,47 +214,54 @@ def copy_evaluation(folder: Path, target: Path) -> Path:
     return target
 
 
-def _read_data(
-    folder: Path, head: Mapping[str, Any], part: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
-) -> list[Prediction]:
-    found = rows.get(part["data"], {})
-    missing = [sample_id for sample_id in part["sample_ids"] if sample_id not in found]
+def _read_labels(row: LabelSetRow, path: Path) -> LabelSet:
+    try:
+        return LabelSet(row.name, tuple(row.labels), row.polarity, row.arousal, row.aliases)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _in_order(path: Path, part: DataHead, found: Mapping[str, Prediction]) -> list[Prediction]:
+    missing = [sample_id for sample_id in part.sample_ids if sample_id not in found]
     if missing:
         raise UserError(
-            f"{folder / PREDICTIONS}: {len(missing)} of {part['n']} samples of {part['data']} are missing "
+            f"{path}: {len(missing)} of {part.n} samples of {part.data} are missing "
             f"(the first is {missing[0]!r}): the evaluation was cut short, run it again"
         )
-    label_set = part["label_set"]
-    labels = LabelSet(**{**label_set, "labels": tuple(label_set["labels"])})
-    thinking: Thinking = head["settings"]["thinking"]
-    return [_read_prediction(found[sample_id], labels, thinking) for sample_id in part["sample_ids"]]
+    return [found[sample_id] for sample_id in part.sample_ids]
 
 
-def _read_prediction(row: Mapping[str, Any], labels: LabelSet, thinking: Thinking) -> Prediction:
-    images, text = read_content(row)
-    votes, group = row["votes"], row["group"]
-    sample = Sample(row["id"], images, row["label"], labels, distribution=votes, group=group, text=text)
-    thought = parse(row["completion"], thinking)
-    consistency, coherence = (_read_finding(row[aspect.value], aspect, sample) for aspect in Aspect)
+def _read_prediction(row: PredictionRow, labels: LabelSet, thinking: Thinking, where: str) -> Prediction:
+    answers = [answer for answer in row.sampled or () if answer is not None]
+    stray = [label for label in (row.label, *answers, *(row.votes or ())) if label not in labels.labels]
+    if stray:
+        raise UserError(f"{where}: {stray[0]!r} is none of the labels {', '.join(labels.labels)}")
+    images = row.images if row.images is not None else [] if row.image is None else [row.image]
+    sample = Sample(row.id, tuple(images), row.label, labels, distribution=row.votes, group=row.group, text=row.text)
+    thought = parse(row.completion, thinking)
     return Prediction(
         sample,
-        row["completion"],
+        row.completion,
         thought,
         predicted_label(thought, labels),
-        Reflection(consistency, coherence),
-        _read_finding(row["swapped"], Aspect.CONSISTENCY, sample),
-        *(None if row[name] is None else tuple(row[name]) for name in ("sampled", "weights")),
+        Reflection(
+            _read_finding(row.consistency, Aspect.CONSISTENCY, sample),
+            _read_finding(row.coherence, Aspect.COHERENCE, sample),
+        ),
+        _read_finding(row.swapped, Aspect.CONSISTENCY, sample),
+        None if row.sampled is None else tuple(row.sampled),
+        None if row.weights is None else tuple(row.weights),
     )
 
 
-def _read_finding(row: Mapping[str, Any] | None, aspect: Aspect, sample: Sample) -> Finding | None:
+def _read_finding(row: FindingRow | None, aspect: Aspect, sample: Sample) -> Finding | None:
     if row is None:
         return None
-    if row["reply"] is None:
-        return Finding(Verdict(row["verdict"]), reason=row["reason"])
+    if row.reply is None or row.question is None:
+        return Finding(row.verdict, reason=row.reason)
     candidates = ("Yes", "No") if aspect is Aspect.CONSISTENCY else sample.labels.labels
-    question = Question(aspect, row["question"], candidates, sample.images if aspect is Aspect.CONSISTENCY else ())
-    reply = Reply(row["reply"], row["probabilities"])
+    question = Question(aspect, row.question, candidates, sample.images if aspect is Aspect.CONSISTENCY else ())
+    reply = Reply(row.reply, row.probabilities)
     return Finding(read(question, reply, sample.label, sample.labels), question, reply)
 
 

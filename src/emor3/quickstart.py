@@ -24,7 +24,7 @@ from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
 from emor3.predictions import RESULTS
 from emor3.printing import say, show
-from emor3.records import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.records import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
 from emor3.train import train
@@ -169,7 +169,7 @@ def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) 
 
 def plot_rewards(path: Path, target: Path) -> None:
     """Plot the mean of each reward part over training, from the metrics of a run."""
-    rows = list(read_jsonl(path))
+    rows = list(read_jsonl(path, MEASURED))
     keys = {"total": "reward"} | {
         name: f"rewards/{name}/mean" for name in ("accuracy", "format", "consistency", "coherence")
     }

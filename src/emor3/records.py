@@ -1,7 +1,7 @@
 """The run directory: what a run writes, in which form, and how a resumed run takes up its records.
 
 config.json        the resolved recipe            metrics.jsonl   one line per step
-environment.json   versions, hardware, commit     rollouts.jsonl  one line per completion
+environment.json   versions, hardware, data sums  rollouts.jsonl  one line per completion
 judge.json         how well the judge sees        checkpoints/    resumable, Hugging Face format
 cold_start/        policy after the cold start    final/          the trained policy
 
@@ -12,20 +12,21 @@ import json
 import os
 import platform
 import re
+import reprlib
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from emor3 import __version__
 from emor3.blocks import describe_fault
 from emor3.changes import MAX_STEPS, Change, changes
-from emor3.config import Recipe
+from emor3.config import Recipe, build_recipe
 from emor3.errors import UserError
 from emor3.locks import LOCK
 from emor3.printing import say
@@ -38,29 +39,36 @@ START = "start.json"
 CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
 COMPLETE = "complete"
 """File that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
+DATA = "data"
+"""What `environment.json` calls the checksums of the training data."""
 REPLACED = "replaced"
 """What a new run replaces, until it has its first checkpoint."""
 OURS = re.compile(r"checkpoint-[0-9]+")
+MOST_SHOWN = 6
+"""Changes of a resumed run that a refusal names."""
 DRAFT = ".tmp"
 """Suffix of what is being written, and renamed when it is whole."""
 
 
-def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> Path:
     """The run directory, ready to be written to: `check_run`, then `begin_run`."""
-    check_run(recipe, resume=resume, overwrite=overwrite)
-    return begin_run(recipe, resume=resume)
+    check_run(recipe, resume=resume, overwrite=overwrite, data=data)
+    return begin_run(recipe, resume=resume, data=data)
 
 
-def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
     """Raise UserError where a recipe's folder holds what the flags do not allow to go on with or to replace.
 
-    A resumed run may change what leaves learning as it is (emor3.changes). Nothing is written.
+    A resumed run may change what leaves learning as it is (emor3.changes); `data` are the checksums of its training
+    data as they are now. Nothing is written.
     """
     run = Path(recipe.output_dir)
     if not _occupied(run):
         return
     if resume:
-        _harmless_changes(run, recipe.model_dump())
+        _harmless_changes(run, recipe, data)
+        for name in (METRICS, ROLLOUTS):
+            _check_steps(run / name)
     elif not overwrite:
         raise UserError(
             f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
@@ -69,23 +77,24 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
         raise UserError(f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder")
 
 
-def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None) -> Path:
+def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, data: Sequence[str] | None = None) -> Path:
     """Make the run directory ready once all that can fail was tried: what was there goes on, or is set aside.
 
     A resumed run drops what it did after `last_step` (None: nothing), and says and records what it changes.
     """
     run = Path(recipe.output_dir)
-    config = recipe.model_dump()
     run.mkdir(parents=True, exist_ok=True)
     if resume and _occupied(run):
-        changed = _harmless_changes(run, config)
+        changed = _harmless_changes(run, recipe, data)
         if changed:
             say(f"resumed with {', '.join(map(str, changed))}")
     elif _occupied(run):
         _set_aside(run)
-    write_json(run / CONFIG, config)
-    write_json(run / ENVIRONMENT, environment_stamp())
+    write_json(run / CONFIG, recipe.model_dump())
+    write_json(run / ENVIRONMENT, environment_stamp() | {DATA: data})
     remove_incomplete(run)
+    if last_step:
+        shutil.rmtree(run / FINAL, ignore_errors=True)  # of a run that was shorter, or goes back: no longer its end
     if last_step is not None:
         for later in [folder for folder in complete_checkpoints(run) if checkpoint_step(folder) > last_step]:
             remove_checkpoint(later)
@@ -138,41 +147,125 @@ def drop_replaced(run: Path) -> None:
     shutil.rmtree(run / REPLACED, ignore_errors=True)
 
 
-def _harmless_changes(run: Path, config: dict[str, Any]) -> list[Change]:
+def _harmless_changes(run: Path, recipe: Recipe, data: Sequence[str] | None) -> list[Change]:
     """What a resumed run changes. Raises UserError where that would change what is learnt."""
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
-    found = changes(read_json(run / CONFIG), config)
+    found = _with_data(run, data, changes(read_json(run / CONFIG), recipe.model_dump()))
     refused = [change for change in found if not change.harmless]
     if refused:
         hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
+        shown = [
+            *map(str, refused[:MOST_SHOWN]),
+            *([f"{len(refused) - MOST_SHOWN} more"] * (len(refused) > MOST_SHOWN)),
+        ]
         raise UserError(
-            f"cannot resume {run} with {', '.join(map(str, refused))}{hint}: that would change what is learnt; "
-            "use another --output"
+            f"cannot resume {run} with {', '.join(shown)}{hint}: that would change what is learnt; use another --output"
         )
     return found
+
+
+def _with_data(run: Path, now: Sequence[str] | None, found: list[Change]) -> list[Change]:
+    """The changes with data told by its rows, not by the path that leads there, where the run recorded its sums."""
+    before = read_json(run / ENVIRONMENT).get(DATA) if (run / ENVIRONMENT).is_file() else None
+    if before is None or now is None:
+        return found
+    if before == now:
+        return [replace(change, harmless=True) if change.setting == "data.train" else change for change in found]
+    if any(change.setting == "data.train" for change in found):
+        return found
+    return [*found, Change("rows of data.train", f"SHA-256 {before}", f"SHA-256 {now}", harmless=False)]
+
+
+def resumed_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run, with overrides, to go on where the run now lies. Raises UserError as read_recipe."""
+    content = read_recipe(run).model_dump() | {"output_dir": str(run)}
+    return build_recipe(content, list(overrides), str(run / CONFIG))
+
+
+def steps_recorded(run: Path) -> int:
+    """The last step in a run's metrics. Raises UserError for an odd line."""
+    path = run / METRICS
+    return max((row.step for row in read_jsonl(path, STEP)), default=0) if path.is_file() else 0
+
+
+class Row(BaseModel):
+    """Fields of a record, each of the type that was written; other fields are left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class StepRow(Row):
+    """What a resumed run needs of a line of `metrics.jsonl` and `rollouts.jsonl`."""
+
+    step: int
+
+
+class Environment(Row):
+    """What a model card needs of `environment.json`."""
+
+    emor3: str
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+
+
+def _is_of_a_step(row: dict[str, float]) -> dict[str, float]:
+    if "step" not in row or row["step"] != int(row["step"]):
+        raise ValueError("a step is missing, or no whole number")
+    return row
+
+
+T = TypeVar("T")
+OBJECT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict)
+STEP = TypeAdapter(StepRow)
+MEASURED: TypeAdapter[dict[str, float]] = TypeAdapter(
+    Annotated[dict[str, float], AfterValidator(_is_of_a_step)], config=ConfigDict(strict=True)
+)
+"""A line of `metrics.jsonl`: numbers, the step among them."""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
     draft = path.with_name(path.name + DRAFT)
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    try:
+        # Halves of surrogate pairs, as in file names that are no text, become the escapes that JSON has for them.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # so that a disk too full for it leaves nothing that looks like a result
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object file. Raises UserError where it is missing or broken."""
+    """Content of a JSON object file. Raises UserError where it is missing or broken, or holds no object."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return content
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return typed(_parsed(content, f"cannot read {path}"), OBJECT, f"cannot read {path}")
+
+
+def typed(content: object, form: TypeAdapter[T], where: str) -> T:
+    """Content of a record in its form. Raises UserError, which begins with `where`, for the first field that is not."""
+    try:
+        return form.validate_python(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = f"{'.'.join(map(str, fault['loc']))!r}: " if fault["loc"] else ""
+        found = "" if fault["type"] in ("missing", "value_error") else f" (found {reprlib.repr(fault['input'])})"
+        raise UserError(f"{where}: {field}{fault['msg'].removeprefix('Value error, ')}{found}") from None
+
+
+def _parsed(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
 
 
 def read_recipe(run: Path) -> Recipe:
-    """The resolved recipe of a run. Raises UserError where it is of a version with other settings."""
+    """The resolved recipe of a run. Raises UserError where it is broken or of a version with other settings."""
     try:
         return Recipe.model_validate(read_json(run / CONFIG))
     except ValidationError as error:
@@ -180,42 +273,69 @@ def read_recipe(run: Path) -> Recipe:
             f"{run / CONFIG} was written by another version of emor3 ({describe_fault(error, Recipe)}): copy "
             f"{run / FINAL} elsewhere to use it as a plain checkpoint"
         ) from None
+    except UserError as error:
+        raise UserError(f"{run / CONFIG}: {error}") from None
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and hand them to the operating system, so that a killed run keeps what it recorded."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:  # as write_json
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON lines file; a last line cut short by a killed run is left out.
+def scan_jsonl(path: Path, form: "TypeAdapter[T]") -> Iterator[tuple[bytes, T | UserError]]:
+    """Every line of a JSON lines file with its content, or with the error that says why it is not of the form.
 
-    Raises UserError where the file is missing or another line is broken.
+    Raises UserError where the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.endswith("\n"):
-                    yield _read_row(line, f"{path} line {number}")
+                where = f"{path} line {number}"
+                try:
+                    yield line, typed(_parsed(line, where), form, where)
+                except UserError as error:
+                    yield line, error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
-    return row
+@overload
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]: ...
+
+
+@overload
+def read_jsonl(path: Path, form: TypeAdapter[T]) -> Iterator[T]: ...
+
+
+def read_jsonl(path: Path, form: TypeAdapter[Any] = OBJECT) -> Iterator[Any]:
+    """Rows of a JSON lines file; a last line cut short by a killed run is left out.
+
+    Raises UserError, which names the line, where the file is missing or another line is broken or of another form.
+    """
+    return (row for _, row in _whole_lines(path, form))
+
+
+def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
+    for line, row in scan_jsonl(path, form):
+        if line.endswith(b"\n"):
+            if isinstance(row, UserError):
+                raise row
+            yield line, row
+
+
+def _check_steps(path: Path) -> None:
+    if path.exists():
+        for _ in read_jsonl(path, STEP):
+            pass
 
 
 def keep_steps(path: Path, last_step: int) -> None:
     """Drop the rows of steps after `last_step`, which a resumed run will write again."""
     if path.exists():
         draft = path.with_name(path.name + DRAFT)
-        draft.unlink(missing_ok=True)
-        append_jsonl(draft, (row for row in read_jsonl(path) if row["step"] <= last_step))
+        with draft.open("wb") as file:
+            file.writelines(line for line, row in _whole_lines(path, STEP) if row.step <= last_step)
         os.replace(draft, path)
 
 

@@ -5,7 +5,6 @@ report_data reads -> report_plots draws, report_cards chooses examples -> the te
 
 import base64
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from emor3 import __version__
 from emor3.compare import Row, compare_evaluations, p_text
 from emor3.errors import UserError
 from emor3.figures import DISTANCES, FIGURES, decimal, percent
+from emor3.outputs import write_whole
 from emor3.report_cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report_data import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.report_plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
@@ -62,13 +62,7 @@ def write_report(paths: Sequence[Path], output: Path, refresh: float | None = No
         found = "; ".join(records.faults) or f"none in {', '.join(map(str, paths))}"
         raise UserError(f"no runs or evaluations to report: {found}")
     page, faults = render(records, refresh)
-    draft = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(page.encode("utf-8", "replace"))  # records may hold halves of surrogate pairs
-        os.replace(draft, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    write_whole(output, page)
     return faults
 
 

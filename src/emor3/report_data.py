@@ -18,16 +18,29 @@ from pydantic import TypeAdapter
 from emor3.cells import from_cell
 from emor3.errors import UserError
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
-from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS, read_json
-from emor3.types import Estimate, Prediction
+from emor3.records import (
+    CHECKPOINTS,
+    COLD_START,
+    CONFIG,
+    ENVIRONMENT,
+    FINAL,
+    METRICS,
+    OBJECT,
+    REPLACED,
+    ROLLOUTS,
+    read_json,
+    scan_jsonl,
+    typed,
+)
+from emor3.types import Estimate
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
 NOT_ENTERED = {CHECKPOINTS, COLD_START, FINAL, REPLACED}
 """Folders of a run: weights, and what it replaces."""
 CELL = ("training", "evaluation")
 """Folders of one cell of `emor3 reproduce`."""
-UNREADABLE = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a record that is not as it was written may raise."""
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, csv.Error)
+"""What reading a table that is not as it was written may raise."""
 STEPS_SHOWN = 6
 """Training steps of a run whose best and worst rollouts are shown."""
 ROLLOUTS_SHOWN = 2
@@ -233,24 +246,10 @@ def _read_table(path: Path, name: str, faults: list[str]) -> list[Reproduced]:
 def _read_evaluation(folder: Path, name: str, faults: list[str]) -> Iterator[Evaluated]:
     try:
         saved = replace(read_evaluation(folder), folder=Path(name))
-        _check(prediction for predictions in saved.predictions.values() for prediction in predictions)
     except UserError as error:
         faults.append(str(error).replace(str(folder), name))
         return
-    except UNREADABLE as error:
-        faults.append(f"{name}: the evaluation cannot be read ({type(error).__name__}: {error}): evaluate again")
-        return
     yield Evaluated(name, saved, _read_results(folder, name, faults))
-
-
-def _check(predictions: Iterable[Prediction]) -> None:
-    """Raises ValueError where a prediction holds what the reader takes as it is and the page cannot show."""
-    for prediction in predictions:
-        sample, answers = prediction.sample, prediction.sampled or ()
-        content = (*sample.images, sample.text or "")
-        as_written = sample.label in sample.labels.labels and all(isinstance(part, str) for part in content)
-        if not as_written or not all(isinstance(answer, str | None) for answer in answers):
-            raise ValueError(f"sample {sample.id!r} has a stray label, image or sampled answer")
 
 
 def _read_results(folder: Path, name: str, faults: list[str]) -> dict[str, Results]:
@@ -261,20 +260,18 @@ def _read_results(folder: Path, name: str, faults: list[str]) -> dict[str, Resul
     try:
         results = read_json(folder / RESULTS)
         if results.get("version") != VERSION:
-            found = results.get("version")
-            faults.append(f"{name}: {RESULTS} of version {found}, this emor3 reads {VERSION}: {again}")
-            return {}
-        return {str(part["data"]): TypeAdapter(Results).validate_python(part) for part in results["data"]}
-    except UNREADABLE as error:
-        problem = str(error) if isinstance(error, UserError) else "not as emor3 writes it"
-        faults.append(f"{name}: {RESULTS}: {problem.replace(str(folder), name)}: {again}")
+            raise UserError(f"{RESULTS} of version {results.get('version')}, this emor3 reads {VERSION}")
+        parts = typed(results.get("data"), TypeAdapter(list[dict[str, Any]]), RESULTS)
+        return {str(part.get("data")): typed(part, TypeAdapter(Results), RESULTS) for part in parts}
+    except UserError as error:
+        faults.append(f"{name}: {str(error).replace(str(folder / RESULTS), RESULTS)}: {again}")
         return {}
 
 
 def _read_run(folder: Path, name: str, faults: list[str]) -> Run:
     try:
-        config = dict(read_json(folder / CONFIG))
-    except UNREADABLE:
+        config = read_json(folder / CONFIG)
+    except UserError:
         faults.append(f"{name}: {CONFIG} is missing or broken: shown as a run of its own")
         config = {}
     metrics = [row for row in map(_numbers, _rows(folder / METRICS, name, faults)) if "step" in row]
@@ -288,18 +285,15 @@ def _rows(path: Path, name: str, faults: list[str]) -> Iterator[dict[str, Any]]:
     """The JSON objects of a JSON lines file; what is none is left out, in one line of faults."""
     if not path.is_file():
         return
-    broken, number, line = list[int](), 0, b"\n"
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield row
-            else:
-                broken.append(number)
-    if broken == [number] and not line.endswith(b"\n"):
+    broken, number, whole = list[int](), 0, True
+    found = scan_jsonl(path, OBJECT)
+    for number, (line, row) in enumerate(found, start=1):
+        whole = line.endswith(b"\n")
+        if isinstance(row, UserError):
+            broken.append(number)
+        else:
+            yield row
+    if broken == [number] and not whole:
         faults.append(f"{name}: the last line of {path.name} is cut short (killed, or still being written): left out")
     elif broken:
         faults.append(f"{name}: {len(broken)} lines of {path.name} are no JSON objects (line {broken[0]}): left out")

@@ -4,7 +4,6 @@ A resumed run is exact only from the end of a generation cycle, with the random 
 these are kept after every such step, and a step that fails later is saved with them.
 """
 
-import errno
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from emor3.errors import UserError
 from emor3.grpo import EmoTrainer, NonFiniteError
+from emor3.outputs import hindrance, is_disk_full
 from emor3.records import way_on
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
 
@@ -29,9 +29,6 @@ NO_MEMORY = (
 )
 CPU_ALLOCATOR = "DefaultCPUAllocator"
 """Torch has no exception of its own for the memory of the CPU, only this word in a RuntimeError."""
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-DISK_FULL_TEXTS = ("os error 28", "os error 122", "os error 27", "PytorchStreamWriter failed", "unexpected pos")
-"""What safetensors (with the numbers of Linux) and torch make of the same errors."""
 
 
 class LastStep(TrainerCallback):  # type: ignore[misc]
@@ -106,19 +103,15 @@ def told(run: Path) -> Iterator[None]:
             raise UserError(
                 f"no room to write to {run}, the disk or a quota is full: make room; {way_on(run)}"
             ) from None
-        raise
+        reason = hindrance(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write to {run}: {reason}; {way_on(run)}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an accelerator's or the machine's memory ran out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_ALLOCATOR in str(error)
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Whether a file could not be written for lack of room."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return True
-    return any(text in str(error) for text in DISK_FULL_TEXTS)
 
 
 def _random_state() -> tuple[Any, ...]:

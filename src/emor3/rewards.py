@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from emor3.blocks import Block
+from emor3.bounds import MOST
 from emor3.errors import UserError
 from emor3.reflection import read_yes_no
 from emor3.taxonomy import LabelSet, affirmed, fold_text, match
@@ -63,6 +64,14 @@ class RewardSettings(Block):
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
     """Weight of: share of the picture's annotated words that step 1 names, where there are any."""
+
+    @field_validator("contrastive")
+    @classmethod
+    def _holds_usable_numbers(cls, value: int) -> int:
+        """In place of what all blocks check: the weights, which are told together, are checked below."""
+        if value > MOST:
+            raise ValueError(f"must be a number of at most {MOST}")
+        return value
 
     @model_validator(mode="after")
     def _weighs_one_at_most(self) -> Self:

@@ -15,6 +15,7 @@ from rich.table import Table
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.images import open_image
+from emor3.outputs import write_whole
 from emor3.sampling import first_of, ranked
 from emor3.taxonomy import LabelSet
 from emor3.types import Sample
@@ -82,8 +83,7 @@ def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
     ]
     page = Environment(loader=PackageLoader("emor3"), autoescape=True).get_template("stats.html")
     text = page.render(path=found.path, n=len(found.samples), splits=found.splits, rows=rows, seed=seed, side=THUMBNAIL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
 
 
 def picture(sample: Sample) -> dict[str, Any]:

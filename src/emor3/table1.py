@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from emor3 import metrics, training_table
-from emor3.cells import write_table
+from emor3.cells import table_text
 from emor3.errors import UserError
 from emor3.figures import FIGURES, markdown_table
+from emor3.outputs import write_whole
 from emor3.plan import Cell, Plan
 from emor3.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
@@ -276,6 +277,6 @@ def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[
         for column, entry in row.items()
     ]
     markdown, csv = folder / "table.md", folder / TABLE
-    markdown.write_text(to_markdown(results, cells, accuracy, reasoning), encoding="utf-8")
-    write_table(rows, csv)
+    write_whole(markdown, to_markdown(results, cells, accuracy, reasoning))
+    write_whole(csv, table_text(rows))
     return [markdown, csv]

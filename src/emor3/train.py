@@ -1,6 +1,7 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
 import difflib
+import hashlib
 import math
 import shutil
 from array import array
@@ -8,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache, partial
+from importlib.metadata import metadata
 from pathlib import Path
 from random import Random
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from accelerate import PartialState
@@ -19,14 +21,17 @@ from datasets import Dataset
 from peft import LoraConfig
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
 from emor3 import records
 from emor3.blank import see_in_step
+from emor3.blocks import short
+from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
-from emor3.data import LazySamples, load_mixture
+from emor3.data import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
 from emor3.generation import generate, vision_token_ids
@@ -81,8 +86,14 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     sample_prompt(samples[0], recipe.prompt_template)
     check_rows(samples, recipe)
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
+    if config is not None:
+        check_trackers(config)
     with _alone(run):
         checkpoint = _checked_run(recipe, resume=resume, overwrite=overwrite, step=step)
+        if resume and step is None and (run / FINAL).is_dir() and _is_finished(run, config, checkpoint):
+            if state.is_main_process:
+                say(f"{run} is finished, nothing is left to do: its policy lies in {run / FINAL}")
+            return run
         begin = cache(partial(_begin, recipe, resume, checkpoint))
         start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
@@ -117,7 +128,7 @@ def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | N
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite)
+        records.check_run(recipe, resume=resume, overwrite=overwrite, data=manifest_sums(recipe))
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -128,11 +139,26 @@ def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | N
     return checkpoint
 
 
+def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) -> bool:
+    """Whether a run that has a trained policy took all its steps. Raises UserError where none can follow."""
+    if config is None:
+        return True
+    saved = records.checkpoint_step(checkpoint) if checkpoint else 0
+    if max(saved, records.steps_recorded(run)) >= config.max_steps:
+        return True
+    if checkpoint is None:
+        raise UserError(
+            f"{run} has a trained policy and no checkpoint to go on from: train anew with --overwrite, or start from "
+            f"{run / FINAL} with another --output"
+        )
+    return False
+
+
 def _begin(recipe: Recipe, resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
         done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done)
+        run = records.begin_run(recipe, resume=resume, last_step=done, data=manifest_sums(recipe))
         (run / records.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
 
@@ -156,6 +182,15 @@ def chosen_samples(recipe: Recipe) -> LazySamples:
     if data.limit is not None and data.limit < len(samples):
         samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), data.limit))
     return samples
+
+
+def manifest_sums(recipe: Recipe) -> list[str]:
+    """SHA-256 of the manifest of each folder of training data: what a resumed run knows its data by."""
+    sums = []
+    for folder in recipe.data.folders:
+        with (resolve_folder(folder) / MANIFEST).open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return sums
 
 
 def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:
@@ -196,6 +231,8 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     if config.max_steps <= 0:
         prompts = config.generation_batch_size / config.num_generations / _steps_per_cycle(config)
         config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
+    if config.max_steps > MOST:
+        raise UserError(f"grpo.num_train_epochs {config.num_train_epochs:g} is too many for {num_samples} samples")
     if (
         recipe.dynamic_sampling
         and config.per_device_train_batch_size * config.steps_per_generation % config.num_generations
@@ -219,10 +256,29 @@ def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
         raise UserError(
             f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
         )
+    form: Any = Annotated[known[key], BOUNDS[key]] if key in BOUNDS else known[key]
     try:
-        return TypeAdapter(known[key]).validate_python(value)
+        read = TypeAdapter(form).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {value!r})") from None
+        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {short(value, quoted=True)})") from None
+    odd = odd_number(read)
+    if odd is not None:
+        raise UserError(f"grpo.{key}: {odd}")
+    return read
+
+
+def check_trackers(config: GRPOConfig) -> None:
+    """Raise UserError where a tracker that steps are reported to is not known, or not installed."""
+    for name in config.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise UserError(f"grpo.report_to: {name!r} is no tracker; known are {known}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            extras = metadata("emor3").get_all("Provides-Extra") or []
+            way = f": pip install 'emor3[{name}]'" if name in extras else ""
+            raise UserError(f"grpo.report_to {name}: {error}{way}") from None
 
 
 def _steps_per_cycle(config: GRPOConfig) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from emor3.figures import markdown_table
 from emor3.plan import Cell
 from emor3.progress import TIME
-from emor3.records import METRICS, read_jsonl
+from emor3.records import MEASURED, METRICS, read_jsonl
 
 ROUNDS = 5
 """Rounds of completions that the start and the end of a run are averaged over."""
@@ -63,7 +63,8 @@ def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Row]
     for cell in cells:
         path = cell.training / METRICS
         if cell.domain is not None and cell.recipe.grpo is not None and path.is_file():
-            runs[cell.method, cell.domain].append(list(read_jsonl(path)))
+            rows: list[Row] = [*read_jsonl(path, MEASURED)]
+            runs[cell.method, cell.domain].append(rows)
     return runs
 
 

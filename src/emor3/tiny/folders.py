@@ -5,10 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from emor3.errors import UserError
+from emor3.outputs import written_to
 from emor3.tiny.drawing import draw_scene
 from emor3.tiny.language import completion_text, generic_text, leaky_text
 from emor3.tiny.world import DOMAINS, FACTORS, Domain, Scene, likely_shade, sample_scene, vote
@@ -65,13 +67,23 @@ def ensure_domain(name: str, seed: int = 0) -> Path:
         raise UserError(f"no embedded data set {name!r}: choose one of {', '.join(DOMAINS)}")
     target = cache_folder() / f"{name}-v{VERSION}-seed{seed}"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent))
-        write_domain(draft / name, DOMAINS[domain], seed, SPLIT_SIZES, TELLERS[attack])
-        try:
-            (draft / name).rename(target)  # in one step, so that a killed or parallel run leaves no half-drawn folder
-        except OSError:
-            if not target.exists():
-                raise
-        shutil.rmtree(draft)
+        with written_to(cache_folder()):
+            _draw(
+                target,
+                partial(write_domain, domain=DOMAINS[domain], seed=seed, sizes=SPLIT_SIZES, tell=TELLERS[attack]),
+            )
     return target
+
+
+def _draw(target: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder in one step: a killed or parallel run leaves no half-drawn one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        write(draft / target.name)
+        (draft / target.name).rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(draft)

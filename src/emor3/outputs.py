@@ -1,0 +1,112 @@
+"""What a command writes is there whole or not at all, and a place that takes nothing is one line that names it."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from emor3.errors import UserError
+from emor3.locks import LOCK, held, name_held
+
+DRAFT = ".tmp"
+"""Suffix of a folder that is being written, and what it is called inside the place where a disk is mounted."""
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE),
+}
+TORCH_CUT_SHORT = ("PytorchStreamWriter failed", "unexpected pos", "cannot be opened")
+"""What torch makes of a file that could not be written, without a number."""
+_NUMBER = re.compile(r"os error (\d+)")  # as safetensors tells it
+
+
+@contextmanager
+def new_output(out: Path) -> Iterator[Path]:
+    """A draft folder that becomes `out` in one step when the block ends well, and vanishes when it does not.
+
+    What a killed command left of its draft is replaced by the next one. Raises UserError where `out` exists with
+    something in it, cannot be written to, or is being written by another process.
+    """
+    out = out.expanduser().resolve()
+    check_free(out)
+    mounted = os.path.ismount(out)  # nothing can be put in its place, only into it
+    with written_to(out), held(out) if mounted else name_held(out):
+        check_free(out)  # another process may have filled it meanwhile
+        draft = out / DRAFT if mounted else out.with_name(f".{out.name}{DRAFT}")
+        shutil.rmtree(draft, ignore_errors=True)  # unlinks what is linked, and follows no link
+        draft.mkdir()
+        try:
+            yield draft
+            for part in draft.iterdir() if mounted else ():
+                part.replace(out / part.name)
+            if not mounted:
+                draft.replace(out)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_free(out: Path) -> None:
+    """Raise UserError where a folder to be written holds something, or is none."""
+    with written_to(out):
+        if out.is_dir() and any(path.name not in (DRAFT, LOCK) for path in out.iterdir()):
+            raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} exists and is a file: choose a new folder")
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file in one step, making the folders above it: a page or table that found no room is not there at all.
+
+    Links and devices are written through. Raises UserError where the place cannot be written to.
+    """
+    text = content.encode("utf-8", "replace")  # records may hold halves of surrogate pairs
+    with written_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(text)
+            return
+        draft = path.with_name(path.name + DRAFT)
+        try:
+            draft.write_bytes(text)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_to(place: Path) -> Iterator[None]:
+    """Turn what a place says that is read-only, full or no folder into one line that names it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = hindrance(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write to {place}: {reason}") from None
+
+
+def hindrance(error: Exception) -> str | None:
+    """What hinders writing, in words; None where an error says something else."""
+    if is_disk_full(error):
+        return "the disk or a quota is full"
+    number = _errno(error)
+    if number in UNWRITABLE:
+        return os.strerror(number)
+    return "it is not writable, or full" if any(text in str(error) for text in TORCH_CUT_SHORT) else None
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a file could not be written for lack of room."""
+    return _errno(error) in DISK_FULL or any(text in str(error) for text in TORCH_CUT_SHORT[:2])
+
+
+def _errno(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = _NUMBER.search(str(error))
+    return int(told[1]) if told else 0

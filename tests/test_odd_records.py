@@ -1,0 +1,176 @@
+"""Records that are not as they were written are one line that names the file, in every command that reads them."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from emor3.cli import app
+from emor3.config import build_recipe
+from emor3.errors import UserError
+from emor3.plan import cells_of, load_plan
+from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
+from emor3.records import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, prepare_run, read_json
+from emor3.table1 import Results, write_tables
+from emor3.train import train
+from made_up import prediction, save_evaluation
+from test_reproduce import finish, write_plan
+
+OBJECTS = [b"{}", b"[1]", b"3", b"\xff", b"", b"[" * 5000, b'{"version": 2, "version": ' + b"9" * 5000 + b"}"]
+LINES = [*OBJECTS[:4], b"[" * 5000, b"null"]
+
+
+def two_items():
+    return [
+        prediction("joy", "joy", id="a", sampled=("joy", None)),
+        prediction("fear", "joy", id="b", votes={"fear": 1.0}),
+    ]
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    return save_evaluation(tmp_path / "evaluation", {"d": two_items()})
+
+
+@pytest.fixture
+def run(tmp_path, scenes, random_checkpoint):
+    """A run that was killed after two steps and before its first checkpoint."""
+    content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "data": {"train": scenes}}
+    folder = prepare_run(build_recipe(content, [], "here"), resume=False, overwrite=False)
+    for name in (METRICS, ROLLOUTS):
+        append_jsonl(folder / name, [{"step": 1, "reward": 0.5}, {"step": 2, "reward": 0.5}])
+    shutil.copytree(random_checkpoint, folder / "final")
+    return folder
+
+
+def one_line(call, path):
+    """Call it, and return its message, which must be one about that file."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def command(*arguments):
+    return lambda: app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def spoil(path, number, line):
+    """Put a line in the place of another (from 1)."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[: number - 1], line + b"\n", *lines[number:]]))
+
+
+@pytest.mark.parametrize("content", OBJECTS)
+@pytest.mark.parametrize("use", ["evaluate", "compare", "share"])
+def test_an_odd_evaluation_json_is_one_line(evaluation, tmp_path, use, content):
+    (evaluation / EVALUATION).write_bytes(content)
+    arguments = {"evaluate": ["--from"], "compare": [evaluation], "share": []}[use]
+    if content == b"{}":
+        one_line(command(use, *arguments, evaluation, *([tmp_path / "out"] if use == "share" else [])), evaluation)
+    else:
+        out = [tmp_path / "out"] if use == "share" else []
+        one_line(command(use, *arguments, evaluation, *out), evaluation / EVALUATION)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_odd_line_of_predictions_is_named_by_its_number(evaluation, line):
+    spoil(evaluation / PREDICTIONS, 2, line)
+    for use in (["evaluate", "--from"], ["compare", evaluation]):
+        assert "line 2: " in one_line(command(*use, evaluation), evaluation / PREDICTIONS)
+
+
+def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_named(evaluation):
+    for name, read in ((EVALUATION, lambda text: [json.loads(text)]), (PREDICTIONS, _rows)):
+        path = evaluation / name
+        written = path.read_text()
+        rows = read(written)
+        for field in rows[0].keys() - {"version", "environment", *THOUGHT, "predicted", "images", "text"}:
+            for changed in ({k: v for k, v in rows[0].items() if k != field}, rows[0] | {field: {"odd": [1]}}):
+                path.write_text("".join(json.dumps(row) + "\n" for row in [changed, *rows[1:]]))
+                assert field in one_line(lambda: read_evaluation(evaluation), path)
+        path.write_text(written)
+    assert read_evaluation(evaluation).predictions["d"] == two_items()
+
+
+THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem")
+
+
+def _rows(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("label", "no such"), ("sampled", ["no such"]), ("votes", {"no such": 1.0}), ("images", [7])]
+)
+def test_a_label_outside_the_set_is_named_with_its_line(evaluation, field, value):
+    row = _rows((evaluation / PREDICTIONS).read_text())[1] | {field: value}
+    spoil(evaluation / PREDICTIONS, 2, json.dumps(row).encode())
+    assert "line 2: " in one_line(lambda: read_evaluation(evaluation), evaluation / PREDICTIONS)
+
+
+@pytest.mark.parametrize("content", OBJECTS)
+def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(evaluation, tmp_path, content, capsys):
+    (evaluation / RESULTS).write_bytes(content)
+    assert app(["report", str(tmp_path), "-o", str(tmp_path / "page.html")], standalone_mode=False) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if "pictures cannot be read" not in line]
+    assert len(told) == 1
+    assert re.match(f"left out: evaluation: .*{RESULTS}", told[0])
+
+
+@pytest.mark.parametrize("content", OBJECTS)
+@pytest.mark.parametrize("use", ["resume", "evaluate", "export"])
+def test_an_odd_config_of_a_run_is_one_line(run, tmp_path, use, content):
+    recipe = build_recipe(read_json(run / CONFIG), [], "here")
+    (run / CONFIG).write_bytes(content)
+    calls = {
+        "resume": lambda: train(recipe, resume=True),
+        "evaluate": command("evaluate", "-m", run, "-d", recipe.data.train, "-o", tmp_path / "evaluation"),
+        "export": command("export", run, tmp_path / "out"),
+    }
+    one_line(calls[use], run)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [METRICS, ROLLOUTS])
+@pytest.mark.parametrize("line", [*LINES, b'{"step": "2"}', b'{"step": null}'])
+def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run, name, line):
+    before = (run / name).read_bytes()
+    spoil(run / name, 2, line)
+    recipe = build_recipe(read_json(run / CONFIG), [], "here")
+    shutil.rmtree(run / "final")
+    assert "line 2: " in one_line(lambda: train(recipe, resume=True), run / name)
+    assert (run / name).read_bytes() != before  # nothing is dropped of what a person may still mend
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"packages": []}', b"[1]"])
+def test_an_odd_environment_is_named_by_export_which_leaves_no_folder(run, tmp_path, content):
+    (run / ENVIRONMENT).write_bytes(content)
+    one_line(command("export", run, tmp_path / "out"), run / ENVIRONMENT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_records_of_a_cell_are_one_line_of_reproduce(tmp_path):
+    plan = load_plan(write_plan(tmp_path), None, quick=False)
+    cells = cells_of(plan)
+    for cell in cells:
+        finish(cell, plan, right=4)
+    trained = next(cell for cell in cells if cell.trains)
+    trained.training.mkdir(parents=True)
+    for rows in ([{"step": 1, "reward": "high"}], [{"reward": 0.5}], [[1]]):
+        (trained.training / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        message = one_line(lambda: write_tables(Results(plan, cells), cells, tmp_path), trained.training / METRICS)
+        assert "line 1: " in message
+    spoil(trained.evaluation / PREDICTIONS, 1, b"{}")
+    one_line(lambda: Results(plan, cells), trained.evaluation / PREDICTIONS)
+
+
+def test_names_of_files_that_are_no_text_are_written_and_read_again(tmp_path):
+    item = prediction("joy", "joy", id="a\udcff")
+    folder = save_evaluation(tmp_path / "e\udcff", {"d": [item]}, model="m\udcff")
+    assert read_evaluation(folder).predictions["d"] == [item]
+    assert b"\\udcff" in (folder / PREDICTIONS).read_bytes()
