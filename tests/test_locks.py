@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from emor3 import cli, locks
+from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.evaluate import fresh_output
 from emor3.locks import held, name_held
+from emor3.records import write_json
 
 HOLDER = """
 import sys, time
@@ -156,6 +158,9 @@ def test_every_command_that_writes_a_folder_is_refused_beside_another_before_it_
     places = {"data": scenes, "model": random_checkpoint}
     Path("recipe.yaml").write_text(RECIPE.format(**places))
     Path("plan.yaml").write_text(PLAN.format(**places))
+    Path("run/final").mkdir(parents=True)  # as far as an export looks before its output
+    Path("run/final/config.json").write_text("{}")
+    write_json(Path("run/config.json"), load_recipe("recipe.yaml").model_dump())
     arguments = [part.format(**places) for part in (COMMANDS | NEW_FOLDERS)[name]]
     monkeypatch.setattr(sys, "argv", ["emor3", *arguments])
     lock = held if name in COMMANDS else name_held

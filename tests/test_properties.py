@@ -209,7 +209,7 @@ def test_a_recipe_that_is_written_and_read_is_the_same_recipe(content):
     recipe = build_recipe(content, [], "drawn.yaml")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "drawn.yaml"
-        path.write_text(yaml.safe_dump(recipe.model_dump(), allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(recipe.model_dump()), encoding="utf-8")
         assert load_recipe(path) == recipe
     assert build_recipe(json.loads(json.dumps(recipe.model_dump())), [], "config.json") == recipe  # as a run keeps it
 
