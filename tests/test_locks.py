@@ -159,7 +159,8 @@ def test_every_command_that_writes_a_folder_is_refused_beside_another_before_it_
     Path("recipe.yaml").write_text(RECIPE.format(**places))
     Path("plan.yaml").write_text(PLAN.format(**places))
     Path("run/final").mkdir(parents=True)  # as far as an export looks before its output
-    Path("run/final/config.json").write_text("{}")
+    for record in ("final/config.json", "environment.json"):
+        Path("run", record).write_text("{}")
     write_json(Path("run/config.json"), load_recipe("recipe.yaml").model_dump())
     arguments = [part.format(**places) for part in (COMMANDS | NEW_FOLDERS)[name]]
     monkeypatch.setattr(sys, "argv", ["emor3", *arguments])
