@@ -93,7 +93,16 @@ class Report:
 
     def tallies(self) -> tuple[Tally, ...]:
         faults = (self.bad_rows, self.unreadable, self.empty)
-        return (*faults, self.duplicates, self.near, self.torn_groups, self.two_labels, self.split_labels, self.outvoted, self.tied)
+        return (
+            *faults,
+            self.duplicates,
+            self.near,
+            self.torn_groups,
+            self.two_labels,
+            self.split_labels,
+            self.outvoted,
+            self.tied,
+        )
 
     def breaks_training(self) -> bool:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
