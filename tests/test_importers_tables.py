@@ -124,12 +124,12 @@ def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path):
     )
     imported = import_data("table", str(tmp_path / "src/t.csv"), tmp_path / "out")
     assert reasons(imported) == [
-        "'images/a.jpg' is listed a second time",
         "it has no image",
         "its label is None, not a word",
         "its valence is 'high', not a number",
         "its image lies outside the folder of the set",
         "there is no such image file",
+        "'images/a.jpg' is listed a second time",
     ]
 
 

@@ -497,7 +497,7 @@ class _Writer:
         place = f"{LINKED}/{image}"
         if not self.copy and self.folder.resolve().is_relative_to(self.root.resolve()):
             raise UserError(
-                f"{self.folder.resolve().parent.parent} lies inside {self.root}, which images would be linked to: "
+                f"{self.folder.resolve().parent.parent / self.folder.name} lies inside {self.root}, which images would be linked to: "
                 "choose a folder outside it, or give --copy"
             )
         if self.copy:
