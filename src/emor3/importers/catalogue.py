@@ -496,8 +496,9 @@ class _Writer:
             raise ValueError("there is no such image file")
         place = f"{LINKED}/{image}"
         if not self.copy and self.folder.resolve().is_relative_to(self.root.resolve()):
+            out = self.folder.resolve().parent.parent / self.folder.name
             raise UserError(
-                f"{self.folder.resolve().parent.parent / self.folder.name} lies inside {self.root}, which images would be linked to: "
+                f"{out} lies inside {self.root}, which images would be linked to: "
                 "choose a folder outside it, or give --copy"
             )
         if self.copy:
