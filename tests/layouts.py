@@ -157,6 +157,21 @@ def raf_db(root):
     text(root / "EmoLabel/list_patition_label.txt", *rows)
 
 
+def oasis(root):
+    """Lines end in carriage returns alone, as in the authors' own file."""
+    lines = [
+        ",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N,Arousal_mean,Arousal_SD,Arousal_N",
+        "I1,Acorns 1,Object,Pixabay,4.68627451,0.954202712,102,2.346534653,1.602720459,101",
+        "I2,Acorns 2,Object,Pixabay,4.519607843,0.841149522,102,2.227722772,1.399151086,101",
+        "I3,Alcohol 2,Object,Pixabay,4.25,1.136686445,108,3,1.700942058,104",
+        "I4,Angry face 1,Person,Pixabay,3.382352941,0.954863711,102,3.257425743,1.480901518,101",
+        "I5,Car crash 1,Scenery,Wikipedia,1.852941176,0.762967874,102,4.554455446,1.757698766,101",
+    ]
+    (root / "OASIS.csv").write_bytes("\r".join(lines).encode())
+    for line in lines[1:]:
+        image(root / f"images/{line.split(',')[1]}.jpg")
+
+
 def folders(root):
     for split in ("train", "test"):
         for label in ("at peace", "uneasy"):
@@ -178,5 +193,6 @@ BUILDERS = {
     "fer2013": fer2013,
     "ferplus": ferplus,
     "raf-db": raf_db,
+    "oasis": oasis,
     "folders": folders,
 }

@@ -55,12 +55,13 @@ def paid_by_chance(monkeypatch):
     earned = BatchScorer._score
 
     def paid(self, texts, samples):
-        rollouts = earned(self, texts, samples)
+        rollouts, errors = earned(self, texts, samples)
         chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
-        return [
+        paid = [
             replace(rollout, reward=replace(rollout.reward, parts={**rollout.reward.parts, "accuracy": chance}))
             for rollout, chance in zip(rollouts, chances, strict=True)
         ]
+        return paid, errors
 
     monkeypatch.setattr(BatchScorer, "_score", paid)
 

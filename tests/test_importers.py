@@ -223,6 +223,72 @@ def test_raf_db_counts_from_one_and_aligned_files_have_a_suffix(bring, policy, n
     assert Counter(sample.split for sample in samples.values()) == {"train": 7, "test": 7}
 
 
+def test_oasis_ratings_are_cut_into_three_or_five_labels_and_themes_are_groups(bring, tmp_path):
+    samples = bring("oasis")
+    by_theme = {name.split("/")[1].removesuffix(".jpg"): sample for name, sample in samples.items()}
+    assert {theme: sample.label for theme, sample in by_theme.items()} == {
+        "Acorns 1": "positive",
+        "Acorns 2": "positive",
+        "Alcohol 2": "neutral",
+        "Angry face 1": "negative",
+        "Car crash 1": "negative",
+    }
+    assert by_theme["Acorns 1"].valence == pytest.approx(0.6144, abs=1e-4)
+    assert by_theme["Acorns 1"].group == by_theme["Acorns 2"].group == "Acorns"
+    import_data("oasis", str(tmp_path / "source"), tmp_path / "five", policy="va5")
+    five = Counter(sample.label for sample in load_samples(str(tmp_path / "five")))
+    assert five == {"positive_low_arousal": 2, "neutral": 1, "negative_high_arousal": 2}
+
+
+# --- own folders in all their layouts
+
+LAYOUTS = {
+    "other names of splits": ["Training/calm", "Training/tense", "Testing/calm", "dev/tense"],
+    "a wrapper": ["archive/v2/train/calm", "archive/v2/test/tense"],
+    "a folder twice": ["train/train/calm", "train/train/tense", "test/test/calm"],
+    "splits below labels": ["calm/train", "calm/test", "tense/train"],
+    "hidden and system folders": [
+        *("train/calm", "test/tense", ".ipynb_checkpoints/calm", "train/@eaDir", "train/calm/.thumbnails"),
+        *("lost+found/calm", "$RECYCLE.BIN/calm", "__MACOSX/train/calm"),
+    ],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_are_never_labels_where_they_are_splits_wrappers_or_the_systems(layout, bring):
+    samples = bring("folders", lambda root: [layouts.image(root / place / "1.jpg") for place in LAYOUTS[layout]])
+    assert {sample.label for sample in samples.values()} == {"calm", "tense"}
+    for name, sample in samples.items():
+        parts = name.lower().split("/")
+        assert sample.label in parts
+        assert sample.split == ("train" if {"train", "training"} & {*parts} else "val" if "dev" in parts else "test")
+
+
+@pytest.mark.parametrize(
+    ("places", "drawn"),
+    [
+        (["train/calm", "train/tense", "extra/calm"], r"train/ beside extra/.*extra/calm/ \(1\), train/calm/ \(1\)"),
+        (["calm/train", "calm/test", "tense"], r"splits below some labels"),
+        (["train/test/calm", "train/val/tense"], r"a split inside a split, test.*train/test/calm/"),
+    ],
+)
+def test_an_unclear_layout_is_refused_and_drawn(places, drawn, bring):
+    with pytest.raises(UserError, match=drawn):
+        bring("folders", lambda root: [layouts.image(root / place / "1.jpg") for place in places])
+
+
+def test_pictures_that_are_not_read_and_classes_that_vanish_are_named(tmp_path):
+    for name in ("calm/1.jpg", "tense/1.jpeg"):
+        layouts.image(tmp_path / "source" / name)
+    (tmp_path / "source/calm/1.jpg").rename(tmp_path / "source/calm/1.jfif")
+    layouts.text(tmp_path / "source/awe/1.avif", "x")
+    (tmp_path / "source/fear").mkdir()
+    imported = import_data("folders", str(tmp_path / "source"), tmp_path / "out", test_share=0)
+    assert imported.rows == {"train": {"calm": 1, "tense": 1}}
+    assert [entry["what"] for entry in imported.dropped] == ["awe/1.avif", "fear/"]
+    assert "no row is left of: awe, fear" in list(describe(imported, tmp_path / "out"))
+
+
 # --- faces
 
 

@@ -1,5 +1,6 @@
 """CSV, TSV, JSONL, Parquet and hub data sets become samples; what a row lacks drops that row by name, and no other."""
 
+import base64
 import io
 import json
 
@@ -12,7 +13,8 @@ import layouts
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.images import open_image
-from emor3.importers.catalogue import import_data
+from emor3.importers.catalogue import describe, import_data
+from emor3.importers.tables import unwrap
 
 
 def bring(tmp_path, name, source, **options):
@@ -122,12 +124,12 @@ def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path):
     )
     imported = import_data("table", str(tmp_path / "src/t.csv"), tmp_path / "out")
     assert reasons(imported) == [
-        "'images/a.jpg' is listed a second time",
         "it has no image",
         "its label is None, not a word",
         "its valence is 'high', not a number",
         "its image lies outside the folder of the set",
         "there is no such image file",
+        "'images/a.jpg' is listed a second time",
     ]
 
 
@@ -149,6 +151,164 @@ def test_a_file_that_is_no_table_is_told_which_ones_are(tmp_path):
     layouts.text(tmp_path / "src/t.xlsx", "x")
     with pytest.raises(UserError, match=r"found t.xlsx, which is no .csv, .tsv, .jsonl or .parquet file"):
         bring(tmp_path, "table", tmp_path / "src/t.xlsx")
+
+
+# --- what spreadsheets, models and raters write
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+def test_a_csv_is_read_by_the_separator_of_its_header_with_decimal_commas(tmp_path, separator):
+    lines = ["\ufeffimage;label;valence", "photo 1.jpg;Joy ;0,25", 'photo 2.jpg;"sad, blue";']
+    lines = [line.replace("0,25", '"0,25"').replace(";", separator) for line in lines]
+    layouts.text(tmp_path / "src/rows.csv", *lines)
+    for number in (1, 2):
+        layouts.image(tmp_path / f"src/photo {number}.jpg")
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/rows.csv", test_share=0)
+    assert [(sample.label, sample.valence) for sample in samples] == [("Joy", 0.25), ("sad, blue", None)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<answer>calm</answer>",
+        "<answer> calm </answer>",
+        "<think>It is <answer>tense</answer>?</think>\n<answer>calm</answer>",
+        "<think>waves</think> calm",
+        "**calm**",
+        "**`calm`**",
+        r"\boxed{calm}",
+        r"<answer>\boxed{ calm }</answer>",
+    ],
+)
+def test_answers_of_models_are_unwrapped(written):
+    assert unwrap(written) == "calm"
+
+
+@pytest.mark.parametrize("written", ["<think>calm", "<answer></answer>", "  "])
+def test_an_answer_without_a_label_is_refused(written):
+    with pytest.raises(ValueError, match="its label"):
+        unwrap(written)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_numbers_are_labels_by_their_names_alone_in_every_format(tmp_path, suffix):
+    rows = [{"image": f"{number}.jpg", "label": label} for number, label in enumerate((0, 1, -1, 7))]
+    for row in rows:
+        layouts.image(tmp_path / "src" / row["image"])
+    {
+        "csv": lambda path: layouts.text(path, "image,label", *(f"{row['image']},{row['label']}" for row in rows)),
+        "jsonl": lambda path: layouts.text(path, *map(json.dumps, rows)),
+        "parquet": lambda path: Dataset.from_list(rows).to_parquet(path),
+    }[suffix](tmp_path / f"src/rows.{suffix}")
+    with pytest.raises(UserError, match=r"its label is the number 0, which has no name: give --label-names"):
+        bring(tmp_path, "table", tmp_path / f"src/rows.{suffix}")
+    names = {0: "calm", 1: "tense"}
+    _, imported = bring(tmp_path, "table", tmp_path / f"src/rows.{suffix}", label_names=names, test_share=0)
+    assert imported.rows == {"train": {"calm": 1, "tense": 1}}
+    assert [reason.split(",")[0] for reason in reasons(imported)] == [
+        "its label is -1",
+        "its label is the number 7",
+    ]
+
+
+def test_an_index_of_no_class_is_no_label_where_the_file_names_its_classes(tmp_path):
+    (tmp_path / "src").mkdir()
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["calm", "tense"])})
+    rows = [
+        {"image": {"bytes": png(colour), "path": None}, "label": label} for colour, label in (("red", 0), ("blue", -1))
+    ]
+    Dataset.from_list(rows, features=features).to_parquet(tmp_path / "src/rows.parquet")
+    imported = import_data("table", str(tmp_path / "src/rows.parquet"), tmp_path / "src/out", test_share=0)
+    assert imported.rows == {"train": {"calm": 1}}  # beside the table, since nothing is linked
+    assert reasons(imported) == ["its label is -1, which stands for no label"]
+
+
+def test_a_folder_beside_the_table_that_it_would_link_to_is_refused(tmp_path):
+    layouts.image(tmp_path / "a.jpg")
+    layouts.text(tmp_path / "t.csv", "image,label", "a.jpg,calm")
+    with pytest.raises(UserError, match=r"out lies inside .*choose a folder outside it, or give --copy"):
+        import_data("table", str(tmp_path / "t.csv"), tmp_path / "out")
+    assert import_data("table", str(tmp_path / "t.csv"), tmp_path / "out", copy=True, test_share=0).rows
+
+
+def test_rows_with_other_cells_than_the_header_are_dropped_by_line_and_a_double_header_is_refused(tmp_path):
+    layouts.image(tmp_path / "src/a.jpg")
+    layouts.text(tmp_path / "src/t.csv", "image,label,group", "a.jpg,calm,g", "a.jpg,sad, blue,g", "a.jpg")
+    imported = import_data("table", str(tmp_path / "src/t.csv"), tmp_path / "out", test_share=0)
+    assert [(entry["what"], entry["reason"]) for entry in imported.dropped] == [
+        ("t.csv line 3", "it has 4 cells, the header has 3"),
+        ("t.csv line 4", "it has 1 cells, the header has 3"),
+    ]
+    layouts.text(tmp_path / "src/twice.csv", "image,label,Label", "a.jpg,calm,tense")
+    with pytest.raises(UserError, match=r"a header that names the column 'label' twice"):
+        import_data("table", str(tmp_path / "src/twice.csv"), tmp_path / "twice")
+
+
+def test_one_vote_a_row_becomes_one_row_an_image_with_its_votes(tmp_path):
+    votes = {"a": ["calm", "tense", "tense"], "b": ["calm", "Calm", "calm"], "c": ["calm", "tense"]}
+    for name in votes:
+        layouts.image(tmp_path / f"src/{name}.jpg")
+    layouts.text(
+        tmp_path / "src/t.csv",
+        "rater,image,label",
+        *(f"{rater},{name}.jpg,{label}" for name, labels in votes.items() for rater, label in enumerate(labels)),
+    )
+    samples, imported = bring(tmp_path, "table", tmp_path / "src/t.csv", test_share=0)
+    assert {sample.id: sample.label for sample in samples} == {"images/a.jpg": "tense", "images/b.jpg": "calm"}
+    assert samples[0].distribution == pytest.approx({"calm": 1 / 3, "tense": 2 / 3})
+    assert reasons(imported) == ["tie of calm and tense (2 rows)"]
+    assert any("8 rows of 3 images, one vote each, became 2 rows" in line for line in describe(imported, tmp_path))
+
+
+@pytest.mark.parametrize("columns", [{}, {"votes": "joy,fear"}])
+def test_votes_in_columns_become_a_distribution_and_the_label_with_most(tmp_path, columns):
+    for name in "abc":
+        layouts.image(tmp_path / f"src/{name}.jpg")
+    layouts.text(tmp_path / "src/t.csv", "image;joy;fear", "a.jpg;3;1", "b.jpg;0,25;0,75", "c.jpg;1;1")
+    samples, imported = bring(tmp_path, "table", tmp_path / "src/t.csv", columns=columns, test_share=0)
+    assert [(s.label, s.distribution) for s in samples] == [
+        ("joy", {"joy": 0.75, "fear": 0.25}),
+        ("fear", {"joy": 0.25, "fear": 0.75}),
+    ]
+    assert reasons(imported) == ["tie of joy and fear"]
+
+
+def test_pictures_in_base64_and_the_tsv_of_share_are_read(tmp_path):
+    noisy = io.BytesIO()
+    Image.effect_noise((300, 300), 90).save(noisy, "PNG")
+    text = base64.b64encode(noisy.getvalue()).decode()
+    small = base64.b64encode(png("red")).decode()
+    layouts.text(
+        tmp_path / "src/data.tsv",
+        "index\timage\tquestion\tA\tB\tanswer\tsplit",
+        f"0\t{text}\tWhich?\tcalm\ttense\tB\tmy/folder",
+        f"1\t{small}\tWhich?\tcalm\ttense\tA\tmy/folder",
+    )
+    samples, _ = bring(tmp_path, "table", tmp_path / "src/data.tsv", test_share=0)
+    assert [(s.label, s.split) for s in samples] == [("tense", "train"), ("calm", "train")]
+    assert open_image(samples[0].image).size == (300, 300)
+    layouts.text(tmp_path / "src/t.jsonl", json.dumps({"image": f"data:image/png;base64,{small}", "label": "calm"}))
+    assert import_data("table", str(tmp_path / "src/t.jsonl"), tmp_path / "uri", test_share=0).rows
+
+
+def test_a_free_text_in_place_of_a_label_is_refused(tmp_path):
+    for number in range(10):
+        layouts.image(tmp_path / f"src/{number}.jpg")
+    layouts.text(tmp_path / "src/t.csv", "image,label", *(f"{n}.jpg,picture number {n}" for n in range(10)))
+    with pytest.raises(UserError, match=r"10 labels for 10 rows.*free text"):
+        bring(tmp_path, "table", tmp_path / "src/t.csv")
+
+
+def test_held_out_rows_are_drawn_by_the_label_whatever_its_spelling(tmp_path):
+    lines = ["image,label"]
+    for number in range(10):
+        layouts.image(tmp_path / f"src/{number}.jpg")
+        lines.append(f"{number}.jpg,{('calm', 'Calm', 'CALM', 'calm!', '**calm**')[number % 5]}")
+        layouts.image(tmp_path / f"src/t{number}.jpg")
+        lines.append(f"t{number}.jpg,tense")
+    layouts.text(tmp_path / "src/t.csv", *lines)
+    _, imported = bring(tmp_path, "table", tmp_path / "src/t.csv", test_share=0.4)
+    assert sorted(imported.rows["test"].values()) == [4, 4]
 
 
 # --- Parquet and hub data sets

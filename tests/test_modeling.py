@@ -92,7 +92,7 @@ def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpo
 
 def test_four_bits_need_the_package_and_a_gpu_and_adapters(monkeypatch):
     monkeypatch.setattr(modeling, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install 'emor3\[qlora\]'"):
+    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install -e '\.\[qlora\]'"):
         check_quantizable()
     monkeypatch.setattr(modeling, "find_spec", lambda name: name)
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)

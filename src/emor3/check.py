@@ -28,6 +28,7 @@ from emor3.duplicates import near_pairs, perceptual_hash
 from emor3.errors import UserError, one_line
 from emor3.files import regular
 from emor3.images import open_image
+from emor3.importers.items import SPLITS
 from emor3.lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.taxonomy import LabelSet
 from emor3.thinking import build_prompt, sample_prompt
@@ -88,12 +89,24 @@ class Report:
     near: Tally = field(default_factory=lambda: Tally("near copies in two splits", False))
     torn_groups: Tally = field(default_factory=lambda: Tally("group in two splits", False))
     two_labels: Tally = field(default_factory=lambda: Tally("near copies with two labels", False, NOISE))
+    split_labels: Tally = field(
+        default_factory=lambda: Tally("label with the name of a split", False, "class folders read a level too high?")
+    )
     outvoted: Tally = field(default_factory=lambda: Tally("label not the votes' favourite", False, NOISE))
     tied: Tally = field(default_factory=lambda: Tally("votes tied for the label", False, NOISE))
 
     def tallies(self) -> tuple[Tally, ...]:
         faults = (self.bad_rows, self.unreadable, self.empty)
-        return (*faults, self.duplicates, self.near, self.torn_groups, self.two_labels, self.outvoted, self.tied)
+        return (
+            *faults,
+            self.duplicates,
+            self.near,
+            self.torn_groups,
+            self.two_labels,
+            self.split_labels,
+            self.outvoted,
+            self.tied,
+        )
 
     def breaks_training(self) -> bool:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
@@ -109,6 +122,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains
     folder, label_field = resolve_folder(path), recipe.data.label_field
     labels = label_spec(folder, recipe.data.labels, label_field)
     report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
+    report.split_labels.cases += [label for label in report.labels.labels if label.casefold() in SPLITS]
     look = None if processor is None else _Look(report, processor, recipe.prompt_template)
     repetitions, groups = Repetitions(folder), dict[str, str]()
     for where, line, *_ in manifest_lines(folder):

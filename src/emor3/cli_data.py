@@ -71,7 +71,7 @@ def import_data(
         typer.Argument(
             metavar="NAME",
             help="abstract, artphoto, caer-s, emoset, emotion6, emotionroi, fer2013, ferplus, fi, flickr-ldl, "
-            "raf-db, twitter-ldl, unbiasedemo, webemo; or your own: folders, table, hub.",
+            "oasis, raf-db, twitter-ldl, unbiasedemo, webemo; or your own: folders, table, hub.",
         ),
     ],
     source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
@@ -82,6 +82,12 @@ def import_data(
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, as label=mood."),
+    ] = None,
+    label_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Names of labels that a table gives as numbers: calm,tense from 0, or 1=calm,2=tense."
+        ),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     test_share: Annotated[
@@ -102,7 +108,15 @@ def import_data(
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
     imported = catalogue.import_data(
-        name, source, output, policy=policy, columns=columns, copy=copy, test_share=test_share, seed=seed
+        name,
+        source,
+        output,
+        policy=policy,
+        columns=columns,
+        label_names=_label_names(label_names),
+        copy=copy,
+        test_share=test_share,
+        seed=seed,
     )
     for line in catalogue.describe(imported, output):
         say(line)
@@ -163,6 +177,14 @@ def data_stats(
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")
+
+
+def _label_names(text: str | None) -> dict[int, str]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    pairs = [_pair(name, "--label-names", "1=calm,2=tense") for name in names if "=" in name]
+    if not all(names) or len(pairs) not in (0, len(names)) or not all(number.isdecimal() for number, _ in pairs):
+        raise UserError(f"--label-names is given as calm,tense or as 1=calm,2=tense; found {text!r}")
+    return {int(number): name for number, name in pairs} or dict(enumerate(names))
 
 
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:

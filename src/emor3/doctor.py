@@ -99,7 +99,11 @@ def check_accelerator() -> Check:
 def check_vllm() -> Check:
     """vLLM is an extra; where it is installed it must load."""
     if find_spec("vllm") is None:
-        return Check("vLLM", "warn", "not installed: transformers makes the completions; pip install 'emor3[vllm]'")
+        return Check(
+            "vLLM",
+            "warn",
+            "not installed: transformers makes the completions; pip install -e '.[vllm]' in emor3's clone",
+        )
     try:
         found = importlib.import_module("vllm").__version__  # its CPU builds have another distribution name
     except (ImportError, OSError, RuntimeError) as error:

@@ -182,7 +182,7 @@ def check_quantizable() -> None:
     On CPUs with AVX-512 BF16 bitsandbytes 0.50 packs weights for inference, and gives no gradients from then on.
     """
     if find_spec("bitsandbytes") is None:
-        raise UserError("model.quantize 4bit needs bitsandbytes: pip install 'emor3[qlora]'")
+        raise UserError("model.quantize 4bit needs bitsandbytes: pip install -e '.[qlora]' in emor3's clone")
     if not torch.accelerator.is_available():
         raise UserError("model.quantize 4bit needs a GPU, and there is none: leave model.quantize out")
 

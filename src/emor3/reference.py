@@ -183,6 +183,9 @@ IMPORT_KEYS = {
     "split": "whose split it is",
     "rows": "number of rows by split and label",
     "dropped": "each entry that became no row, and why",
+    "votes": "how rows with one vote each became rows with a distribution, or empty",
+    "vanished": "labels of the source of which no row is left",
+    "terms": "under which the set may be used, if they are known",
     "manifest_sha256": "of metadata.jsonl",
     "emor3": "version of emor3",
 }

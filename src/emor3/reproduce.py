@@ -91,7 +91,9 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
                     finished_steps += cell.steps
                     if process.returncode != 0:
                         failed.append(cell)
-                        progress.console.print(f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}")
+                        progress.console.print(
+                            f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}", soft_wrap=True
+                        )
                 names = ", ".join(f"{cell.method} {cell.domain or ''} {cell.seed}" for cell in running.values())
                 done = finished_steps + sum(_steps_done(cell) for cell in running.values())
                 progress.update(task, completed=done, description=printable(names))

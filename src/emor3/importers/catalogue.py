@@ -2,8 +2,10 @@
 
 import csv
 import difflib
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 
 from emor3 import __version__
 from emor3.data import LABELS, named_labels, to_sample
-from emor3.errors import UserError
+from emor3.errors import UserError, one_line
 from emor3.images import FAULTS, open_known
 from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
 from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
@@ -27,9 +29,22 @@ from emor3.importers.items import (
     Options,
     Reader,
     WrongLayoutError,
+    favourite,
     listing,
+    why_no_favourite,
 )
-from emor3.importers.lists import KEYWORD, VOTES6, VOTES7, MikelsVotes, artphoto, emoset, emotion6, rafdb
+from emor3.importers.lists import (
+    KEYWORD,
+    OASIS_POLICIES,
+    VOTES6,
+    VOTES7,
+    MikelsVotes,
+    artphoto,
+    emoset,
+    emotion6,
+    oasis,
+    rafdb,
+)
 from emor3.importers.tables import hub, table
 from emor3.manifest import copy_file, link, new_folder, write_rows
 from emor3.records import write_json
@@ -66,6 +81,8 @@ class DataSet:
     obtain: str
     published: int | None = None
     """Images of the set as its authors count them."""
+    terms: str = ""
+    """What its authors ask of users, where they say it."""
 
 
 def _plain(labels: LabelSet) -> Mapping[str, LabelSet | None]:
@@ -169,6 +186,16 @@ SETS: Mapping[str, DataSet] = {
         "its authors, on request (Li, Deng and Du, CVPR 2017)",
         15_339,
     ),
+    "oasis": DataSet(
+        "OASIS",
+        oasis,
+        OASIS_POLICIES,
+        "OASIS.csv and images/<theme>.jpg",
+        "github.com/bkurdi/shiny-server, by its first author (Kurdi, Lozano and Banaji 2017)",
+        900,
+        "free use in research, cite doi:10.3758/s13428-016-0715-3; single pictures belong to whom its column Source "
+        "names; some show nudity, violence or people who can be recognised",
+    ),
     "folders": DataSet(
         "class folders", own_folders, {AS_GIVEN: None}, "[train|val|test/]<label>/ with images at any depth", YOURS
     ),
@@ -204,6 +231,11 @@ class Imported:
     """split -> label -> rows."""
     dropped: list[dict[str, str]] = field(default_factory=list)
     """Each entry of the source that is no row, and why."""
+    votes: str = ""
+    """How rows that share an image became one."""
+    vanished: list[str] = field(default_factory=list)
+    """Labels of the source of which no row is left."""
+    terms: str = ""
     manifest_sha256: str = ""
     emor3: str = __version__
 
@@ -215,6 +247,7 @@ def import_data(
     *,
     policy: str | None = None,
     columns: Mapping[str, str] | None = None,
+    label_names: Mapping[int, str] | None = None,
     copy: bool = False,
     test_share: float | None = None,
     seed: int = 0,
@@ -226,7 +259,7 @@ def import_data(
     was found, and where the set is obtained.
     """
     data_set = _get(name)
-    options = Options(_policy(data_set, name, policy), columns or {})
+    options = Options(_policy(data_set, name, policy), columns or {}, label_names or {})
     path = Path(source).expanduser()
     if data_set.read is not hub and not path.exists():
         raise UserError(
@@ -234,13 +267,17 @@ def import_data(
             f"it is obtained from {data_set.obtain}"
         )
     labels = data_set.policies[options.policy]
-    imported = Imported(name, source, options.policy, labels.name if labels else "from the data", "the set's own")
+    imported = Imported(
+        name, source, options.policy, labels.name if labels else "from the data", "the set's own", terms=data_set.terms
+    )
     root = path.parent if path.is_file() else path
-    with new_folder(out, root) as folder:
-        writer = _Writer(root, folder, copy, imported)
+    with new_folder(out, path) as folder:  # a table may have its folder beside it, if nothing is linked
+        writer = _Writer(root, folder, out, copy, imported)
         try:
             for found in data_set.read(path, options):
                 writer.take(found)
+            if data_set.read in (table, hub):
+                writer.merge_votes()
             writer.drop_unreadable(labels)
             if not writer.rows:
                 first = imported.dropped[0] if imported.dropped else {}
@@ -251,16 +288,21 @@ def import_data(
                 f"{source} is not {data_set.title} as it is distributed: expected {data_set.expected}; found {error}. "
                 f"It is obtained from {data_set.obtain}"
             ) from None
+        if labels is None:
+            _refuse_free_text(source, writer.rows)
+        imported.vanished = writer.vanished()
         if all(row["split"] is None for row in writer.rows):
             share = TEST_SHARE if test_share is None else test_share
             _split(writer.rows, share, seed)
             imported.split = f"{share:g} of each label held out as test, seed {seed}"
         elif test_share is not None:
             raise UserError("--test-share does nothing here: the set has splits of its own: leave it out")
+        spelt: dict[str, str] = {}
         for row in writer.rows:
             row["split"] = row["split"] or "train"
             counts = imported.rows.setdefault(row["split"], {})
-            counts[row["label"]] = counts.get(row["label"], 0) + 1
+            label = spelt.setdefault(normalise(row["label"]), row["label"])
+            counts[label] = counts.get(label, 0) + 1
         imported.manifest_sha256 = write_rows(folder, writer.rows)
         if labels is not None:
             (folder / LABELS).write_text(_label_file(labels), encoding="utf-8")
@@ -280,10 +322,44 @@ def describe(imported: Imported, out: Path) -> Iterator[str]:
     seen, published = sum(sum(counts.values()) for counts in imported.rows.values()), SETS[imported.set].published
     if published is not None and seen + len(imported.dropped) != published:
         yield f"the set was published with {published} images, this source names {seen + len(imported.dropped)}"
+    yield f"kept: {seen} rows"
+    if imported.votes:
+        yield imported.votes
     if imported.dropped:
         yield f"dropped: {len(imported.dropped)}, all named in {out / RECORD}"
-        yield from (f"  {entry['what']}: {entry['reason']}" for entry in imported.dropped[:SHOWN])
+        yield from _reasons(imported.dropped)
+    if imported.vanished:
+        yield f"no row is left of: {one_line(', '.join(imported.vanished))}"
+    if imported.terms:
+        yield f"terms: {imported.terms}"
     yield f"written to: {out}"
+
+
+def _reasons(dropped: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """The commonest reasons, each with its count and its first entry."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for entry in dropped:
+        reason = entry["reason"].replace(repr(entry["what"]), "it")
+        first.setdefault(reason, entry["what"])
+        counts[reason] += 1
+    for reason, count in counts.most_common(SHOWN):
+        yield f"  {one_line(first[reason])}: {one_line(reason)}" + (f" ({count} such)" if count > 1 else "")
+    if len(counts) > SHOWN:
+        yield f"  and {counts.total() - sum(n for _, n in counts.most_common(SHOWN))} for other reasons"
+
+
+MANY_ROWS, NEARLY_ONE_A_ROW = 8, 0.8
+
+
+def _refuse_free_text(source: str, rows: list[dict[str, Any]]) -> None:
+    """Raises UserError where nearly every row has a label of its own."""
+    labels = {normalise(row["label"]) for row in rows}
+    if len(rows) >= MANY_ROWS and len(labels) >= NEARLY_ONE_A_ROW * len(rows):
+        raise UserError(
+            f"{source}: {len(labels)} labels for {len(rows)} rows, as {one_line(rows[0]['label'])[:40]!r}: that is a "
+            "free text, no label; give --column label=NAME"
+        )
 
 
 def _get(name: str) -> DataSet:
@@ -307,7 +383,7 @@ def _split(rows: list[dict[str, Any]], share: float, seed: int) -> None:
     unit_of = [row["group"] or row.get("id") or row["file_name"] for row in rows]
     units: dict[str, str] = {}
     for unit, row in zip(unit_of, rows, strict=True):
-        units.setdefault(unit, row["label"])
+        units.setdefault(unit, normalise(row["label"]))
     held_out = hold_out(units.items(), share, seed)
     for unit, row in zip(unit_of, rows, strict=True):
         row["split"] = "test" if unit in held_out else "train"
@@ -322,32 +398,79 @@ def _label_file(labels: LabelSet) -> str:
 class _Writer:
     """Makes rows of items, puts their images in place, and notes what is dropped."""
 
-    def __init__(self, root: Path, folder: Path, copy: bool, imported: Imported) -> None:
-        self.root, self.folder, self.copy, self.imported = root, folder, copy, imported
+    def __init__(self, root: Path, folder: Path, out: Path, copy: bool, imported: Imported) -> None:
+        """`folder` is written to, and becomes `out` once it is whole."""
+        self.root, self.folder, self.out, self.copy, self.imported = root, folder, out, copy, imported
         self.rows: list[dict[str, Any]] = []
-        self._seen: set[str] = set()
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._repeated: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._labels: dict[str, str] = {}
+        self._pictures: dict[str, str] = {}
 
     def take(self, found: Item | Dropped) -> None:
         """Add a row, or note why there is none."""
         if isinstance(found, Dropped):
             self._drop(found.what, found.reason)
+            if found.label is not None:
+                self._labels.setdefault(normalise(found.label), found.label)
             return
+        self._labels.setdefault(normalise(found.label), found.label)
+        fields = {name: value for name, value in vars(found).items() if name != "image"}
         try:
             name = self._unpack(found.image) if isinstance(found.image, bytes) else self._refer(found.image)
             key = found.id or name
-            if key in self._seen:
-                raise ValueError(f"{key!r} is listed a second time")
             f"{name}{key}{found.label}".encode()  # what UTF-8 cannot spell is refused here
+            if key in self._seen:
+                self._repeated.append((self._seen[key], {"file_name": name, **fields}))
+                return
         except ValueError as error:
             what = found.id or (found.image if isinstance(found.image, str) else f"picture {len(self.rows)}")
             self._drop(what, str(error))
             return
-        self._seen.add(key)
-        fields = {name: value for name, value in vars(found).items() if name != "image"}
         self.rows.append({"file_name": name, **fields})
+        self._seen[key] = self.rows[-1]
+
+    def merge_votes(self) -> None:
+        """Make one row of those that share an image, where some image has several labels: each is then one vote.
+
+        The label is the one with most votes; a tie is dropped. Where no labels differ, repeated rows are repetitions.
+        """
+        by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in (*self.rows, *(again for _, again in self._repeated)):
+            by_image[self._pictures.get(row["file_name"], row["file_name"])].append(row)
+        voted = [rows for rows in by_image.values() if len({normalise(row["label"]) for row in rows}) > 1]
+        if not voted or any(row["distribution"] for rows in voted for row in rows):
+            return
+        self._repeated = []
+        before = sum(map(len, by_image.values()))
+        merged = [rows[0] if len(rows) == 1 else self._merge(rows) for rows in by_image.values()]
+        self.rows = [row for row in merged if row is not None]
+        self.imported.votes = (
+            f"votes: {before} rows of {len(by_image)} images, one vote each, became {len(self.rows)} rows: the label "
+            "is the one with most votes, a tie is dropped"
+        )
+
+    def _merge(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        spelt: dict[str, str] = {}
+        votes = Counter(spelt.setdefault(normalise(row["label"]), row["label"]) for row in rows)
+        label = favourite(votes)
+        if label is None or len({row["split"] for row in rows}) > 1:
+            why = why_no_favourite(votes) if label is None else "its votes are in several splits"
+            self._drop(rows[0]["file_name"], f"{why} ({len(rows)} rows)")
+            return None
+        return {**rows[0], "id": None, "label": label, "distribution": dict(votes), **_means(rows)}
+
+    def vanished(self) -> list[str]:
+        """Labels of the source that no row has, as they were first spelt."""
+        left = {normalise(row["label"]) for row in self.rows}
+        return [label for form, label in self._labels.items() if form not in left]
 
     def drop_unreadable(self, labels: LabelSet | None) -> None:
         """Drop the rows that loading would refuse: a single one would make the folder useless."""
+        for first, again in self._repeated:
+            name = again["id"] or again["file_name"]
+            other = "" if normalise(first["label"]) == normalise(again["label"]) else " with another label"
+            self._drop(name, f"{name!r} is listed a second time{other}")
         found: dict[str, str] = {}
         self._sift(
             lambda row, where: found.update((normalise(name), name) for name in named_labels(row, "label", where))
@@ -378,6 +501,11 @@ class _Writer:
         if not os.path.isfile(self.root / image):
             raise ValueError("there is no such image file")
         place = f"{LINKED}/{image}"
+        if not self.copy and self.folder.resolve().is_relative_to(self.root.resolve()):
+            raise UserError(
+                f"{self.out} lies inside {self.root}, which images would be linked to: "
+                "choose a folder outside it, or give --copy"
+            )
         if self.copy:
             copy_file(self.root / image, self.folder / place)
         elif not (self.folder / LINKED).exists():
@@ -390,7 +518,14 @@ class _Writer:
                 suffix = str(image.format).lower().replace("mpo", "jpeg")  # JPEGs of some telephones
         except (*FAULTS, Image.DecompressionBombError) as error:
             raise ValueError(f"its picture cannot be read ({error})") from None
-        name = f"{WRITTEN}/{len(self.rows):06d}.{suffix}"
+        name = f"{WRITTEN}/{len(self._pictures):06d}.{suffix}"
         (self.folder / WRITTEN).mkdir(exist_ok=True)
         (self.folder / name).write_bytes(content)
+        self._pictures[name] = hashlib.sha256(content).hexdigest()
         return name
+
+
+def _means(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean valence and arousal of the rows that give them."""
+    given = {name: [row[name] for row in rows if row[name] is not None] for name in ("valence", "arousal")}
+    return {name: sum(values) / len(values) for name, values in given.items() if values}

@@ -1,8 +1,10 @@
 """Sets whose folder names are the labels: FI, EmotionROI, CAER-S, UnBiasedEmo, WebEmo, and anyone's own folders."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from emor3 import taxonomy
 from emor3.importers.items import (
@@ -12,9 +14,11 @@ from emor3.importers.items import (
     Item,
     Options,
     WrongLayoutError,
-    images_below,
+    is_read,
     listing,
+    pictures_below,
     require,
+    unread,
 )
 from emor3.importers.items import subfolders as folders_of
 from emor3.taxonomy import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
@@ -38,8 +42,12 @@ class ClassFolders:
                 if label is None:
                     place = label_folder.relative_to(source)
                     raise WrongLayoutError(f"folder {place}/, which is none of {', '.join(self._names())}")
-                for path in images_below(label_folder):
-                    yield Item(path.relative_to(source).as_posix(), label, split)
+                pictures = pictures_below(label_folder)
+                if not pictures:
+                    yield Dropped(f"{label_folder.relative_to(source).as_posix()}/", "it holds no picture", label)
+                for path in pictures:
+                    name = path.relative_to(source).as_posix()
+                    yield Item(name, label, split) if is_read(path) else unread(path, source, label)
 
     def _split_folders(self, root: Path) -> Iterator[tuple[Path, str | None]]:
         if self.splits is None:
@@ -58,11 +66,110 @@ class ClassFolders:
         return () if self.labels is None else self.labels.labels
 
 
+INNER = {"images", "image", "imgs", "pictures", "data"}
+"""Names of folders between a split and its labels."""
+
+Folders: TypeAlias = tuple[str, ...]
+"""Names of the folders above a picture, from the source on."""
+
+
 def own_folders(source: Path, options: Options) -> Found:
-    """Anyone's class folders: below split folders where all top folders are named as splits."""
-    tops = [folder.name.lower() for folder in folders_of(source)]
-    splits = SPLITS if tops and all(name in SPLITS for name in tops) else None
-    yield from ClassFolders(None, splits=splits)(source, options)
+    """Anyone's class folders: labels, labels below splits or splits below labels, all in a wrapper or not.
+
+    Raises WrongLayoutError, drawing what was found, where folders could be read in more than one way.
+    """
+    pictures = {path: path.relative_to(source).parts[:-1] for path in pictures_below(source)}
+    read = _layout(Counter(pictures.values()))
+    for path, folders in pictures.items():
+        split, label = read(folders)
+        name = path.relative_to(source).as_posix()
+        if label is None:
+            yield Dropped(name, "it lies in no folder of a label")
+        else:
+            yield Item(name, label, split) if is_read(path) else unread(path, source, label)
+    for folder in _empty_beside(source, set(pictures.values())):
+        yield Dropped(f"{folder.relative_to(source).as_posix()}/", "it holds no picture", folder.name)
+
+
+def _empty_beside(source: Path, seen: set[Folders]) -> Iterator[Path]:
+    """Folders without a picture that stand where others hold some."""
+    parents = {folders[:-1] for folders in seen if folders}
+    filled = {folders[:depth] for folders in seen for depth in range(1, len(folders) + 1)}
+    for parent in sorted(parents):
+        for folder in folders_of(source.joinpath(*parent)):
+            if (*parent, folder.name) not in filled:
+                yield folder
+
+
+def _layout(counts: Counter[Folders]) -> Callable[[Folders], tuple[str | None, str | None]]:
+    """What reads split and label from a picture's folders."""
+    inside = [folders for folders in counts if folders]
+    depth = _wrappers(inside)
+    tops = {folders[depth] for folders in inside if len(folders) > depth}
+    of_splits = {top for top in tops if _is_split(top)}
+    if of_splits and of_splits < tops:
+        raise _unclear(counts, f"{_names(of_splits)} beside {_names(tops - of_splits)}")
+    below = {folders[: depth + 2] for folders in inside if len(folders) > depth + 1}
+    if of_splits:
+        place_in = {top: _label_place([f for f in inside if f[depth] == top], depth + 1) for top in tops}
+        split_place, first_free = depth, depth + 2
+    elif any(_is_split(name) for *_, name in below):
+        if not all(len(folders) > depth + 1 and _is_split(folders[depth + 1]) for folders in inside):
+            raise _unclear(counts, "splits below some labels, beside other pictures of them")
+        place_in, split_place, first_free = dict.fromkeys(tops, depth), depth + 1, depth + 2
+    else:
+        place_in, split_place, first_free = dict.fromkeys(tops, depth), None, depth + 1
+
+    def read(folders: Folders) -> tuple[str | None, str | None]:
+        if len(folders) <= depth:
+            return None, None
+        place = place_in[folders[depth]]
+        split = None if split_place is None else SPLITS[folders[split_place].lower()]
+        if any(map(_is_split, folders[max(place, split_place or 0, first_free - 1) + 1 :])):
+            raise _unclear(counts, "a split inside a label")
+        return split, folders[place] if len(folders) > place else None
+
+    for folders in inside:
+        if (label := read(folders)[1]) is not None and _is_split(label):
+            raise _unclear(counts, f"a split inside a split, {label}")
+    return read
+
+
+def _wrappers(inside: Sequence[Folders]) -> int:
+    """How many folders around everything are neither splits nor labels."""
+    depth = 0
+    while inside and all(len(folders) > depth + 1 for folders in inside):
+        names = {folders[depth] for folders in inside}
+        if len(names) > 1 or _is_split(next(iter(names))):
+            break
+        depth += 1
+    return depth
+
+
+def _label_place(inside: Sequence[Folders], place: int) -> int:
+    """Where labels stand in a split; `train/train/` and `train/images/` hold them one further down."""
+    while all(len(folders) > place + 1 for folders in inside):
+        names = {folders[place].lower() for folders in inside}
+        if len(names) > 1 or not names <= INNER | {inside[0][place - 1].lower()}:
+            break
+        place += 1
+    return place
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in SPLITS
+
+
+def _names(folders: Iterable[str]) -> str:
+    return ", ".join(f"{name}/" for name in sorted(folders)[:4])
+
+
+def _unclear(counts: Counter[Folders], why: str) -> WrongLayoutError:
+    drawn = [f"{'/'.join(folders)}/ ({count})" for folders, count in sorted(counts.items())]
+    more = f" and {len(drawn) - 12} more" if len(drawn) > 12 else ""
+    return WrongLayoutError(
+        f"{why}, which can be read in more than one way. Folders and their pictures: {', '.join(drawn[:12])}{more}"
+    )
 
 
 # --- WebEmo: class indices, and three levels of labels ----------------------------------------------------------------
@@ -80,6 +187,8 @@ def webemo(source: Path, options: Options) -> Found:
     layout = ClassFolders(None, splits={"train25": "train", "test25": "test"})
     for item in layout(source / "images", options):
         if isinstance(item, Dropped) or isinstance(item.image, bytes):
+            if isinstance(item, Dropped):
+                yield item
             continue
         name = item.label
         if name.isdecimal() and int(name) < len(WEBEMO25.labels):

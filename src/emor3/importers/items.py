@@ -1,6 +1,7 @@
 """What a reader of a layout yields, and the small tools that all readers share."""
 
 import csv
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,15 @@ from typing import TypeAlias
 from emor3.taxonomy import LabelSet
 from emor3.types import Attribute
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+UNREAD_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".ico", ".dng", ".cr2"})
+"""Pictures in forms that are never opened: they are named, never left out silently."""
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 """Folder names of splits, in lower case, and what we call them."""
 
 
@@ -42,6 +50,8 @@ class Dropped:
 
     what: str
     reason: str
+    label: str | None = None
+    """Its label, if it had one: a label of which nothing is left is named."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Options:
 
     policy: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    """Number -> label, where a table holds numbers in place of labels."""
 
 
 Found: TypeAlias = Iterator[Item | Dropped]
@@ -73,16 +85,42 @@ def listing(folder: Path) -> str:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, less hidden ones and what archivers leave behind."""
-    names = (path for path in folder.iterdir() if path.is_dir())
-    return sorted(path for path in names if not path.name.startswith((".", "__MACOSX")))
+    """Folders in a folder, less those that `is_system` knows."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name))
+
+
+_SYSTEM = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "#recycle", "system volume information", "__pycache__"}
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or made by a system, an archiver or a server rather than by a person."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, in order; hidden files (`._1.jpg`, `.DS_Store`) are no images."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path
+    """Image files at any depth, in order; hidden files (`._1.jpg`, `.DS_Store`) and system folders hold no images."""
+    return (path for path in pictures_below(folder) if is_read(path))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """As `images_below`, with the pictures in forms that are not read."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system(name)]
+        found += [Path(place, name) for name in files if not is_system(name)]
+    suffixes = IMAGE_SUFFIXES | UNREAD_SUFFIXES
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+
+
+def is_read(picture: Path) -> bool:
+    """Whether a picture's suffix is one of those that are opened."""
+    return picture.suffix.lower() in IMAGE_SUFFIXES
+
+
+def unread(picture: Path, source: Path, label: str | None = None) -> Dropped:
+    """A picture in a form that is never opened."""
+    reason = f"{picture.suffix.lower()} files are not read: save it as PNG or JPEG"
+    return Dropped(picture.relative_to(source).as_posix(), reason, label)
 
 
 def rows_of(path: Path, delimiter: str | None) -> Iterator[tuple[str, list[str]]]:
@@ -95,8 +133,10 @@ def rows_of(path: Path, delimiter: str | None) -> Iterator[tuple[str, list[str]]
 
 
 def number(text: str) -> float | None:
-    """The number that a cell holds, or None."""
-    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text) else None
+    """The number that a cell holds, also with a decimal comma, or None."""
+    text = text.strip()
+    found = re.fullmatch(r"[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?", text)
+    return float(text.replace(",", ".")) if found else None
 
 
 # --- label policies for votes ---------------------------------------------------------------------------------------

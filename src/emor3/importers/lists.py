@@ -1,10 +1,13 @@
 """Sets that come with a list or a table of ratings beside their images: Emotion6, the LDL sets, Abstract, RAF-DB,
 EmoSet; and ArtPhoto, whose file names are the list."""
 
+import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from emor3 import taxonomy
@@ -22,7 +25,50 @@ from emor3.importers.items import (
     shares,
     why_no_favourite,
 )
-from emor3.taxonomy import EKMAN6, EKMAN7, MIKELS8
+from emor3.taxonomy import EKMAN6, EKMAN7, MIKELS8, SENTIMENT3, LabelSet
+
+VA5 = LabelSet(
+    "va5",
+    ("negative_high_arousal", "negative_low_arousal", "neutral", "positive_high_arousal", "positive_low_arousal"),
+    polarity={
+        f"{sign}_{level}_arousal": value
+        for sign, value in (("negative", -1), ("positive", 1))
+        for level in ("high", "low")
+    },
+    arousal={
+        f"{sign}_{level}_arousal": value
+        for sign in ("negative", "positive")
+        for level, value in (("high", 1), ("low", -1))
+    },
+)
+OASIS_POLICIES: Mapping[str, LabelSet | None] = {"sentiment3": SENTIMENT3, "va5": VA5}
+NEGATIVE_BELOW, POSITIVE_ABOVE = 3.5, 4.5
+"""Cuts of the mean valence on its scale from 1 to 7; they are ours, OASIS has ratings and no classes."""
+
+
+def oasis(source: Path, options: Options) -> Found:
+    """`OASIS.csv` (Theme, Valence_mean, Arousal_mean) and `images/<theme>.jpg`; 1 to 7 becomes 0 to 1 for VA.
+
+    `Acorns 1` and `Acorns 2` are of one group. `va5` cuts negative and positive at the median arousal of the table.
+    """
+    require(source, "OASIS.csv", "images")
+    with (source / "OASIS.csv").open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"Theme", "Valence_mean", "Arousal_mean"} <= set(reader.fieldnames or ()):
+            raise WrongLayoutError(f"OASIS.csv with the columns {', '.join(reader.fieldnames or ())}")
+        rows = [(f"OASIS.csv line {reader.line_num}", row) for row in reader]
+    ratings = [(number(row["Valence_mean"] or ""), number(row["Arousal_mean"] or "")) for _, row in rows]
+    middle = median([arousal for _, arousal in ratings if arousal is not None] or [0.0])
+    for (where, row), (valence, arousal) in zip(rows, ratings, strict=True):
+        theme = (row["Theme"] or "").strip()
+        if valence is None or arousal is None or not theme:
+            yield Dropped(where, "a theme and mean ratings of valence and arousal expected")
+            continue
+        label = "negative" if valence < NEGATIVE_BELOW else "positive" if valence > POSITIVE_ABOVE else "neutral"
+        if options.policy == "va5" and label != "neutral":
+            label = f"{label}_{'high' if arousal > middle else 'low'}_arousal"
+        group = re.sub(r"\s*[0-9]+$", "", theme)
+        yield Item(f"images/{theme}.jpg", label, valence=(valence - 1) / 6, arousal=(arousal - 1) / 6, group=group)
 
 
 @dataclass(frozen=True)
