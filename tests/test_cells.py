@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emor3.cells import from_cell, table_text, to_cell
+from emor3.storage.cells import from_cell, table_text, to_cell
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''@x", "-", "=cmd|' /C calc'!A0")
 PLAIN = ("joy", "it's", "'quoted'", "1-2", "", " = ", "é 喜び", r"C:\x41\u0041", "two\nlines", "<b>")

@@ -10,8 +10,8 @@ from emor3.check import check, describe, token_counter
 from emor3.config import build_recipe
 from emor3.errors import UserError
 from emor3.generation import chat, encode
-from emor3.images import open_image
 from emor3.modeling import load
+from emor3.storage.images import open_image
 
 LABELS = ["joy", "fear"]
 

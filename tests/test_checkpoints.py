@@ -14,8 +14,8 @@ from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_
 from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.grpo import EmoTrainer, PartReward
-from emor3.locks import held
 from emor3.records import COMPLETE, REPLACED, complete_checkpoints, remove_incomplete
+from emor3.storage.locks import held
 from emor3.train import train
 from test_alive import rewards_by_length
 
@@ -300,7 +300,7 @@ def test_every_file_that_resume_reads_is_in_the_mark(whole):
 
 @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
 def test_a_train_beside_another_one_is_refused_and_touches_nothing(command, run, flag, monkeypatch):
-    monkeypatch.setattr("emor3.locks.PATIENCE", 0.0)
+    monkeypatch.setattr("emor3.storage.locks.PATIENCE", 0.0)
     before = content_of(run)
     with held(run):
         status, told = command(flag)

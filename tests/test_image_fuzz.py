@@ -14,8 +14,8 @@ from PIL import Image
 
 import emor3
 from emor3.errors import UserError
-from emor3.images import FORMATS, open_image
 from emor3.report_cards import thumbnail
+from emor3.storage.images import FORMATS, open_image
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])

@@ -9,8 +9,8 @@ import layouts
 from emor3 import taxonomy
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.images import open_image
 from emor3.importers.catalogue import SETS, describe, import_data
+from emor3.storage.images import open_image
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from PIL import Image
 import layouts
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.images import open_image
 from emor3.importers.catalogue import describe, import_data
 from emor3.importers.tables import unwrap
+from emor3.storage.images import open_image
 
 
 def bring(tmp_path, name, source, **options):

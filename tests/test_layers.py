@@ -11,7 +11,19 @@ import emor3
 
 PACKAGE = Path(emor3.__file__).parent
 ORDER = (
-    *("errors", "cells", "printing", "signals", "locks", "outputs", "files", "images", "yaml_text", "bounds", "blocks"),
+    *(
+        "errors",
+        "storage.cells",
+        "printing",
+        "signals",
+        "storage.locks",
+        "storage.outputs",
+        "storage.files",
+        "storage.images",
+        "storage.yaml_text",
+        "bounds",
+        "blocks",
+    ),
     *("taxonomy", "types"),
     *(
         "templating",

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from emor3 import cli, locks
+from emor3 import cli
 from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.evaluate import fresh_output
-from emor3.locks import held, name_held
 from emor3.records import write_json
+from emor3.storage import locks
+from emor3.storage.locks import held, name_held
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from emor3.locks import held
+from emor3.storage.locks import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

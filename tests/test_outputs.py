@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from emor3 import export as exporting
-from emor3 import outputs
 from emor3.cli import app, main
 from emor3.config import build_recipe
 from emor3.errors import UserError
 from emor3.importers import catalogue
-from emor3.outputs import hindrance, new_output, write_whole, written_to
 from emor3.predictions import RESULTS
 from emor3.records import prepare_run, write_json
+from emor3.storage import outputs
+from emor3.storage.outputs import hindrance, new_output, write_whole, written_to
 from emor3.train import train
 from made_up import prediction, save_evaluation
 
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_no_import(tmp_path, monkeypatch):
 KILLED = """
 import os, sys
 from pathlib import Path
-from emor3.outputs import new_output
+from emor3.storage.outputs import new_output
 with new_output(Path(sys.argv[1])) as folder:
     (folder / "half").touch()
     os._exit(9)
@@ -154,7 +154,7 @@ def test_the_place_where_a_disk_is_mounted_is_filled_and_not_replaced(tmp_path, 
 
 def test_a_page_that_found_no_room_is_not_there_and_the_old_one_stays(tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text("old")
-    monkeypatch.setattr("emor3.outputs.os.replace", full)
+    monkeypatch.setattr("emor3.storage.outputs.os.replace", full)
     with pytest.raises(UserError, match=r"cannot write to .*page\.html: the disk or a quota is full"):
         write_whole(tmp_path / "page.html", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from emor3.data import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
-from emor3.images import open_image
 from emor3.modeling import load
 from emor3.processing import limit_pixels, load_processor, save_processor, scaled
+from emor3.storage.images import open_image
 
 
 def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random_checkpoint, scenes, tmp_path):

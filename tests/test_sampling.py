@@ -11,8 +11,8 @@ from PIL import Image
 from emor3 import sampling, taxonomy
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.images import open_image
 from emor3.sampling import pick_data, ranked, read_ids, read_sizes, sample_data
+from emor3.storage.images import open_image
 from emor3.types import Sample
 
 

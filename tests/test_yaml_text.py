@@ -8,7 +8,7 @@ from emor3.config import load_recipe
 from emor3.data import label_set_for
 from emor3.errors import UserError
 from emor3.plan import load_plan
-from emor3.yaml_text import MOST, parse_yaml, read_yaml
+from emor3.storage.yaml_text import MOST, parse_yaml, read_yaml
 
 LEVELS = 30
 BOMB = "\n".join(

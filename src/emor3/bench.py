@@ -29,13 +29,13 @@ from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.generation import Request, chat, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
-from emor3.images import open_image
 from emor3.judges import ScoreJudge, evaluating
 from emor3.modeling import resolve_checkpoint
 from emor3.quickstart import RECIPE
 from emor3.records import environment_stamp
 from emor3.reflection import ask, read
 from emor3.rewards import verdict_value
+from emor3.storage.images import open_image
 from emor3.taxonomy import MIKELS8, PLUTCHIK8, WEBEMO25
 from emor3.thinking import parse
 from emor3.train import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order

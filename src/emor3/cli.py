@@ -215,9 +215,9 @@ def evaluate(
 def _evaluate_again(path: Path, output: Path | None) -> None:
     from emor3.evaluate import fresh_folder
     from emor3.figures import results, results_table, summarise
-    from emor3.locks import held
     from emor3.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.records import write_json
+    from emor3.storage.locks import held
 
     evaluation = read_evaluation(path)
     evaluations = [
@@ -307,9 +307,9 @@ def reproduce(
     Goes on where an earlier call stopped.
     """
     from emor3 import reproduce as reproduction
-    from emor3.locks import held
     from emor3.plan import cells_of, load_plan
     from emor3.predictions import leaves_out
+    from emor3.storage.locks import held
 
     settings = load_plan(plan, output, quick)
     if cell is not None:

@@ -46,9 +46,9 @@ def check_data(
     from emor3 import check
     from emor3.config import load_recipe
     from emor3.modeling import resolve_checkpoint
-    from emor3.outputs import write_whole
     from emor3.processing import limit_pixels, load_processor
     from emor3.quickstart import RECIPE
+    from emor3.storage.outputs import write_whole
 
     settings = load_recipe(recipe or RECIPE, overrides or [])
     processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))

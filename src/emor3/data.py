@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from emor3 import taxonomy
 from emor3.errors import UserError
-from emor3.files import regular
+from emor3.storage.files import regular
+from emor3.storage.yaml_text import read_yaml
 from emor3.taxonomy import LabelSet
 from emor3.types import Attribute, Sample
-from emor3.yaml_text import read_yaml
 
 MANIFEST = "metadata.jsonl"
 LABELS = "labels.yaml"

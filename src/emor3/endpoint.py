@@ -29,8 +29,8 @@ import httpx2
 
 from emor3.config import KEY_VARIABLE, EndpointBlock
 from emor3.errors import UserError
-from emor3.images import open_image
 from emor3.printing import say
+from emor3.storage.images import open_image
 from emor3.types import Question, Reply
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})

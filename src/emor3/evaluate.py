@@ -17,12 +17,9 @@ from emor3.data import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
-from emor3.images import image_fault
 from emor3.judges import ScoreJudge
 from emor3.lengths import check_context, warn_of_many_labels
-from emor3.locks import LOCK, held
 from emor3.modeling import load
-from emor3.outputs import written_to
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.printing import say
 from emor3.progress import evaluation_bar
@@ -30,6 +27,9 @@ from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_re
 from emor3.reflection import reflect
 from emor3.reflective import weigh
 from emor3.rewards import predicted_label
+from emor3.storage.images import image_fault
+from emor3.storage.locks import LOCK, held
+from emor3.storage.outputs import written_to
 from emor3.thinking import Thinking, parse, sample_prompt
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 

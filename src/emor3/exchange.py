@@ -2,7 +2,7 @@
 
 `data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
 same rows without images and with the model's answer, `model_card.md` the figures with their intervals. A row of a TSV
-file has one image; its text, where it has one, becomes the hint. Texts are cells as `emor3.cells` makes them.
+file has one image; its text, where it has one, becomes the hint. Texts are cells as `emor3.storage.cells` makes them.
 """
 
 import base64
@@ -13,12 +13,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from emor3.cells import table_text
 from emor3.errors import UserError, one_line
 from emor3.figures import FIGURES, percent, summarise
-from emor3.files import regular
-from emor3.outputs import write_whole
 from emor3.predictions import SavedEvaluation
+from emor3.storage.cells import table_text
+from emor3.storage.files import regular
+from emor3.storage.outputs import write_whole
 from emor3.types import Estimate, Prediction
 
 QUESTION = "Which emotion would this image evoke in a human viewer?"

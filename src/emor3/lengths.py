@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.generation import chat
-from emor3.images import MAX_ASPECT_RATIO, image_size
 from emor3.printing import say
 from emor3.processing import QWEN_VL
+from emor3.storage.images import MAX_ASPECT_RATIO, image_size
 from emor3.types import Sample
 
 MARKS = 2

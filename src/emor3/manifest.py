@@ -14,7 +14,7 @@ from typing import Any
 
 from emor3.data import MANIFEST
 from emor3.errors import UserError
-from emor3.outputs import check_free, new_output
+from emor3.storage.outputs import check_free, new_output
 
 
 @contextmanager

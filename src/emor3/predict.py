@@ -14,12 +14,12 @@ from PIL import Image
 from emor3.data import LabelSpec, label_set_for, load_mixture
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.images import image_fault, save_picture
 from emor3.importers.items import images_below
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.reflective import Decision, decide, weigh
 from emor3.rewards import judge_failed, predicted_label
+from emor3.storage.images import image_fault, save_picture
 from emor3.taxonomy import MIKELS8, LabelSet
 from emor3.thinking import parse
 from emor3.types import Finding, Prediction, Sample

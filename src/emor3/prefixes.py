@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, Cache, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import make_flat_list_of_images
 
-from emor3.images import SOURCE
+from emor3.storage.images import SOURCE
 
 PICTURES = {"pixel_values", "image_grid_thw"}
 UNDERSTOOD = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | PICTURES

@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from emor3.cells import from_cell
 from emor3.errors import UserError
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.records import (
@@ -32,6 +31,7 @@ from emor3.records import (
     scan_jsonl,
     typed,
 )
+from emor3.storage.cells import from_cell
 from emor3.types import Estimate
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)

@@ -18,9 +18,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from emor3.errors import UserError
 from emor3.grpo import EmoTrainer, NonFiniteError
-from emor3.outputs import hindrance, is_disk_full
 from emor3.records import way_on
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
+from emor3.storage.outputs import hindrance, is_disk_full
 
 NO_MEMORY = (
     "out of memory: free some, set grpo.gradient_checkpointing or a smaller judge.batch_size, and go on, or start a "

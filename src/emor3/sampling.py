@@ -23,9 +23,9 @@ from emor3.data import (
     row_id,
 )
 from emor3.errors import UserError
-from emor3.files import read_text
 from emor3.manifest import copy_file, link, new_folder, write_lines
 from emor3.records import write_json
+from emor3.storage.files import read_text
 from emor3.types import Sample
 
 IDS = "ids.txt"

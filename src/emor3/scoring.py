@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.files import regular
 from emor3.reflection import ScriptedJudge, ask, reflect
 from emor3.rewards import Formula, RewardSettings, reflective, score
+from emor3.storage.files import regular
 from emor3.taxonomy import MIKELS8, LabelSet, match
 from emor3.thinking import parse
 from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Sample, Verdict
@@ -91,7 +91,7 @@ def _reply_text(reflection: Reflection, aspect: Aspect) -> str | None:
 
 def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
     """The sample with what a judge looks at. Raises UserError where that is missing or cannot be opened."""
-    from emor3.images import open_image  # here, so that scoring alone does not pay for numpy
+    from emor3.storage.images import open_image  # here, so that scoring alone does not pay for numpy
 
     images, text = row.get("images"), row.get("text")
     if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from emor3.data import load_samples
 from emor3.errors import UserError
-from emor3.images import open_image
-from emor3.outputs import write_whole
 from emor3.sampling import first_of, ranked
+from emor3.storage.images import open_image
+from emor3.storage.outputs import write_whole
 from emor3.taxonomy import LabelSet
 from emor3.types import Sample
 

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
-from emor3.files import read_text
+from emor3.storage.files import read_text
 from emor3.taxonomy import SPECIAL, LabelSet, without_invisible
 from emor3.types import EmotionalThought, Problem, Sample
 

@@ -40,7 +40,6 @@ from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judging import MovingAverage, calibrate
 from emor3.lengths import check_context, warn_of_many_labels
-from emor3.locks import held
 from emor3.modeling import (
     check_quantizable,
     freeze,
@@ -58,6 +57,7 @@ from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.resumable import LastStep, told
 from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.start import MovingWeights, start_figures
+from emor3.storage.locks import held
 from emor3.thinking import parse, sample_prompt
 from emor3.types import Judge, Rollout, Sample
 from emor3.vllm_judge import VllmJudge

@@ -17,7 +17,6 @@ from PIL import Image
 from emor3 import __version__
 from emor3.data import LABELS, named_labels, to_sample
 from emor3.errors import UserError, one_line
-from emor3.images import FAULTS, open_known
 from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
 from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
 from emor3.importers.items import (
@@ -49,6 +48,7 @@ from emor3.importers.tables import hub, table
 from emor3.manifest import copy_file, link, new_folder, write_rows
 from emor3.records import write_json
 from emor3.sampling import hold_out
+from emor3.storage.images import FAULTS, open_known
 from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 
 RECORD = "import.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from emor3.errors import UserError
-from emor3.outputs import written_to
+from emor3.storage.outputs import written_to
 from emor3.tiny.drawing import draw_scene
 from emor3.tiny.language import completion_text, generic_text, leaky_text
 from emor3.tiny.world import DOMAINS, FACTORS, Domain, Scene, likely_shade, sample_scene, vote

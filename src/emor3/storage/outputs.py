@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from emor3.errors import UserError
-from emor3.locks import LOCK, held, name_held
+from emor3.storage.locks import LOCK, held, name_held
 
 DRAFT = ".tmp"
 """Suffix of a folder that is being written, and what it is called inside the place where a disk is mounted."""

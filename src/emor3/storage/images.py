@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emor3.errors import UserError, one_line
-from emor3.files import regular
+from emor3.storage.files import regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is opened, told by content and whatever the name. Pillow would run Ghostscript on an EPS file named .jpg."""

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from emor3.errors import UserError, one_line
-from emor3.files import read_text
+from emor3.storage.files import read_text
 
 MOST = 200_000
 """Characters and values of a text, counted again wherever an alias (*name) repeats them: each stands in memory."""
