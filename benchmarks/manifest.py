@@ -20,9 +20,9 @@ from PIL import Image
 LABELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 STEPS = {
     "import": "",
-    "load": "emor3.data.load_samples(folder)",
-    "check": "emor3.check.check(folder, recipe, None)",
-    "sample": "emor3.sampling.sample_data(folder, Path(folder + '_sample'), {'train': rows // 50})",
+    "load": "emor3.data.folders.load_samples(folder)",
+    "check": "emor3.data.check.check(folder, recipe, None)",
+    "sample": "emor3.data.subsets.sample_data(folder, Path(folder + '_sample'), {'train': rows // 50})",
     "train": "one_step(recipe)",
 }
 FEW = 1_000
@@ -69,9 +69,9 @@ def measure(step: str, folder: str, rows: int) -> tuple[float, float]:
 
 def run(step: str, folder: str, rows: int) -> None:
     """One step, in this process."""
-    import emor3.check
-    import emor3.data
-    import emor3.sampling
+    import emor3.data.check
+    import emor3.data.folders
+    import emor3.data.subsets
     from emor3.config import load_recipe
     from emor3.quickstart import RECIPE
 

@@ -18,7 +18,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from vllm.model_executor.layers import utils
 
 from emor3.config import load_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.generation import generate
 from emor3.judges import GenerateJudge, ScoreJudge
 from emor3.modeling import load

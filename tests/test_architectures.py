@@ -17,7 +17,7 @@ from trl import GRPOConfig
 from architectures import BUILDERS, write_checkpoint
 from emor3.blank import always_see
 from emor3.config import ModelBlock, load_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
 from emor3.generation import chat, encode, unexpanded, vision_token_ids

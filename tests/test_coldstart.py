@@ -8,7 +8,7 @@ from trl import SFTTrainer
 
 from emor3.coldstart import cold_start, supervised_dataset
 from emor3.config import ColdStartBlock
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.modeling import load
 

@@ -7,11 +7,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import layouts
-from emor3.check import check
 from emor3.cli import app
 from emor3.config import load_recipe
+from emor3.data.check import check
+from emor3.data.importers.catalogue import SETS
 from emor3.errors import UserError
-from emor3.importers.catalogue import SETS
 from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.modeling import resolve_checkpoint
 from emor3.processing import limit_pixels, load_processor

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.modeling import resolve_checkpoint
 from emor3.records import read_jsonl
 from rows import write_rows

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from emor3.data import load_samples, resolve_folder
+from emor3.data.folders import load_samples, resolve_folder
 from emor3.evaluate import EvaluationSettings, complete, load_candidate
 from emor3.modeling import resolve_checkpoint
 from emor3.reflection import coherence_question, consistency_question

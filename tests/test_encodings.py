@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from architectures import BUILDERS, write_checkpoint
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.encodings import EncodedImages
 from emor3.generation import encode
 from emor3.modeling import load

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from emor3.config import KEY_VARIABLE, EndpointBlock, build_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.endpoint import EndpointJudge, candidate_probabilities
 from emor3.errors import UserError
 from emor3.judges import GenerateJudge

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3 import cli, evaluate, grpo, train
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, choose_samples, fresh_folder, load_candidate, reflect_on_swapped
 from emor3.modeling import load, save

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from emor3 import export as exporting
 from emor3.config import build_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.export import export, push, verify
 from emor3.modeling import load

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.generation import encode, generate, vision_token_ids
 from emor3.modeling import load
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.groups import by_group
 from emor3.grpo import BatchScorer
 from emor3.reflection import ScriptedJudge

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, Stopwatch, part_rewards
 from emor3.progress import RunCallback

@@ -7,9 +7,9 @@ import pytest
 
 import layouts
 from emor3 import taxonomy
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
+from emor3.data.importers.catalogue import SETS, describe, import_data
 from emor3.errors import UserError
-from emor3.importers.catalogue import SETS, describe, import_data
 from emor3.storage.images import open_image
 
 

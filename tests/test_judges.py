@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import torch
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.generation import encode
 from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.modeling import load

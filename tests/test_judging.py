@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from emor3.config import load_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judging import Calibration, MovingAverage, calibrate
 from emor3.modeling import load

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from emor3.config import load_recipe
-from emor3.data import load_mixture
+from emor3.data.folders import load_mixture
 from emor3.errors import UserError
 from emor3.predict import choose_labels
 from emor3.records import ROLLOUTS, read_jsonl

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from architectures import write_checkpoint
 from emor3.cli import app
 from emor3.config import build_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
 from emor3.modeling import load

@@ -12,8 +12,8 @@ import pytest
 from emor3 import export as exporting
 from emor3.cli import app, main
 from emor3.config import build_recipe
+from emor3.data.importers import catalogue
 from emor3.errors import UserError
-from emor3.importers import catalogue
 from emor3.predictions import RESULTS
 from emor3.records import prepare_run, write_json
 from emor3.storage import outputs

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3 import cli, predict
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import Candidate, EvaluationSettings, load_candidate
 from emor3.predict import against_own_answer, choose_labels, describe

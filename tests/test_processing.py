@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
 from emor3.modeling import load

@@ -19,10 +19,10 @@ import layouts
 from emor3 import taxonomy
 from emor3.bounds import MOST
 from emor3.config import Recipe, build_recipe, load_recipe
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
+from emor3.data.importers.catalogue import import_data
+from emor3.data.importers.tables import FIELDS
 from emor3.errors import UserError
-from emor3.importers.catalogue import import_data
-from emor3.importers.tables import FIELDS
 from emor3.taxonomy import LabelSet, affirmed, mask, match, normalise, resolve
 from emor3.thinking import TAGS, parse, read_conclusion
 

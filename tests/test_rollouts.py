@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import vision_token_ids
 from emor3.modeling import EMBEDDED, load, sees_unchanged

@@ -7,10 +7,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from emor3.check import check, describe
 from emor3.cli import app
 from emor3.config import load_recipe
-from emor3.data import load_samples
+from emor3.data.check import check, describe
+from emor3.data.folders import load_samples
+from emor3.data.overview import stats, write_page
+from emor3.data.subsets import pick_data
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
 from emor3.exchange import left_out, write_exchange
@@ -19,8 +21,6 @@ from emor3.processing import load_processor
 from emor3.records import read_jsonl
 from emor3.report import render
 from emor3.report_data import read_records
-from emor3.sampling import pick_data
-from emor3.stats import stats, write_page
 from emor3.train import check_rows, train
 from emor3.types import Aspect
 from rows import write_rows

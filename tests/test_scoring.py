@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3.cli import app
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.reflection import ScriptedJudge
 from emor3.score_format import RESULT as RESULT_KEYS

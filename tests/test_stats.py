@@ -6,8 +6,8 @@ import re
 import pytest
 from PIL import Image
 
+from emor3.data.overview import describe, stats, write_page
 from emor3.errors import UserError
-from emor3.stats import describe, stats, write_page
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from emor3.config import (
     Recipe,
     load_recipe,
 )
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode, vision_token_ids
 from emor3.grpo import EQUAL, EmoTrainer, PartReward

@@ -6,7 +6,7 @@ import pytest
 from trl import GRPOConfig
 from trl.generation.vllm_generation import VLLMGeneration
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
 from emor3.generation import encode
 from emor3.modeling import load
 from emor3.processing import limit_pixels

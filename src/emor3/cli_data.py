@@ -43,8 +43,8 @@ def check_data(
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
-    from emor3 import check
     from emor3.config import load_recipe
+    from emor3.data import check
     from emor3.modeling import resolve_checkpoint
     from emor3.processing import limit_pixels, load_processor
     from emor3.quickstart import RECIPE
@@ -104,7 +104,7 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
-    from emor3.importers import catalogue
+    from emor3.data.importers import catalogue
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
     imported = catalogue.import_data(
@@ -143,7 +143,7 @@ def sample_data(
 
     Writes its rows, its id list and the checksums of both.
     """
-    from emor3 import sampling
+    from emor3.data import subsets as sampling
 
     if (size is None) == (ids is None):
         raise UserError("give --size, as in --size train=2100, or --ids with an id list")
@@ -170,7 +170,7 @@ def data_stats(
     """Count labels and splits; show pictures of each label."""
     if html is None:
         refuse_idle(context, "without --html", ["per_label", "seed"])
-    from emor3 import stats
+    from emor3.data import overview as stats
 
     found = stats.stats(folder)
     show(stats.describe(found))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.adapters import holds_adapters, load_merged
 from emor3.config import Recipe
-from emor3.data import LabelSpec, load_samples
+from emor3.data.folders import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate

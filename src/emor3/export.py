@@ -25,7 +25,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 from emor3 import __version__
 from emor3.adapters import holds_adapters, load_merged
 from emor3.config import Recipe
-from emor3.data import MANIFEST, resolve_folder
+from emor3.data.folders import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from emor3.data import LabelSpec, label_set_for, load_mixture
+from emor3.data.folders import LabelSpec, label_set_for, load_mixture
+from emor3.data.importers.items import images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
-from emor3.importers.items import images_below
 from emor3.predictions import reasoning_row
 from emor3.reflection import read
 from emor3.reflective import Decision, decide, weigh

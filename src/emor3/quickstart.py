@@ -18,7 +18,7 @@ from rich.table import Table
 
 from emor3 import metrics
 from emor3.config import load_recipe
-from emor3.data import EMBEDDED, resolve_folder
+from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
 from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from emor3.config import Recipe
+from emor3.data.importers.catalogue import RECORD
 from emor3.figures import DISTANCES, FIGURES, markdown_table
-from emor3.importers.catalogue import RECORD
 from emor3.plan import Plan
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START

@@ -31,7 +31,7 @@ from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
-from emor3.data import MANIFEST, LazySamples, load_mixture, resolve_folder
+from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
 from emor3.generation import generate, vision_token_ids

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.config import Recipe
-from emor3.data import (
+from emor3.data.duplicates import near_pairs, perceptual_hash
+from emor3.data.folders import (
     Repetitions,
     in_split,
     label_set_for,
@@ -24,9 +25,8 @@ from emor3.data import (
     resolve_folder,
     to_sample,
 )
-from emor3.duplicates import near_pairs, perceptual_hash
+from emor3.data.importers.items import SPLITS
 from emor3.errors import UserError, one_line
-from emor3.importers.items import SPLITS
 from emor3.lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.storage.files import regular
 from emor3.storage.images import open_image

@@ -15,11 +15,10 @@ import yaml
 from PIL import Image
 
 from emor3 import __version__
-from emor3.data import LABELS, named_labels, to_sample
-from emor3.errors import UserError, one_line
-from emor3.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
-from emor3.importers.faces import FERPLUS_LABELS, fer2013, ferplus
-from emor3.importers.items import (
+from emor3.data.folders import LABELS, named_labels, to_sample
+from emor3.data.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
+from emor3.data.importers.faces import FERPLUS_LABELS, fer2013, ferplus
+from emor3.data.importers.items import (
     DROP_TIES,
     FIRST_OF_TIES,
     SPLITS,
@@ -32,7 +31,7 @@ from emor3.importers.items import (
     listing,
     why_no_favourite,
 )
-from emor3.importers.lists import (
+from emor3.data.importers.lists import (
     KEYWORD,
     OASIS_POLICIES,
     VOTES6,
@@ -44,10 +43,11 @@ from emor3.importers.lists import (
     oasis,
     rafdb,
 )
-from emor3.importers.tables import hub, table
-from emor3.manifest import copy_file, link, new_folder, write_rows
+from emor3.data.importers.tables import hub, table
+from emor3.data.manifest import copy_file, link, new_folder, write_rows
+from emor3.data.subsets import hold_out
+from emor3.errors import UserError, one_line
 from emor3.records import write_json
-from emor3.sampling import hold_out
 from emor3.storage.images import FAULTS, open_known
 from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from emor3 import taxonomy
-from emor3.importers.items import (
+from emor3.data.importers.items import (
     SPLITS,
     Dropped,
     Found,
@@ -20,7 +20,7 @@ from emor3.importers.items import (
     require,
     unread,
 )
-from emor3.importers.items import subfolders as folders_of
+from emor3.data.importers.items import subfolders as folders_of
 from emor3.taxonomy import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
 
 

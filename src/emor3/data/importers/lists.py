@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from emor3 import taxonomy
-from emor3.importers.items import (
+from emor3.data.importers.items import (
     Dropped,
     Found,
     Item,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emor3.data import MANIFEST
+from emor3.data.folders import MANIFEST
 from emor3.errors import UserError
 from emor3.storage.outputs import check_free, new_output
 

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emor3.data import parse_row
-from emor3.errors import UserError
-from emor3.importers.items import (
+from emor3.data.folders import parse_row
+from emor3.data.importers.items import (
     SPLITS,
     Dropped,
     Found,
@@ -26,6 +25,7 @@ from emor3.importers.items import (
     number,
     why_no_favourite,
 )
+from emor3.errors import UserError
 from emor3.storage.cells import from_cell
 from emor3.taxonomy import BUILT_IN, resolve
 from emor3.thinking import parse

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from emor3.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, listing, number, require
-from emor3.importers.items import why_no_favourite as why_none
+from emor3.data.importers.items import (
+    Dropped,
+    Found,
+    Item,
+    Options,
+    WrongLayoutError,
+    favourite,
+    listing,
+    number,
+    require,
+)
+from emor3.data.importers.items import why_no_favourite as why_none
 from emor3.taxonomy import EKMAN7
 
 USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}

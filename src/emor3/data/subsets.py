@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from emor3.data import (
+from emor3.data.folders import (
     LABELS,
     MANIFEST,
     describe_splits,
@@ -22,8 +22,8 @@ from emor3.data import (
     resolve_folder,
     row_id,
 )
+from emor3.data.manifest import copy_file, link, new_folder, write_lines
 from emor3.errors import UserError
-from emor3.manifest import copy_file, link, new_folder, write_lines
 from emor3.records import write_json
 from emor3.storage.files import read_text
 from emor3.types import Sample

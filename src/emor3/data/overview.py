@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader
 from rich import box
 from rich.table import Table
 
-from emor3.data import load_samples
+from emor3.data.folders import load_samples
+from emor3.data.subsets import first_of, ranked
 from emor3.errors import UserError
-from emor3.sampling import first_of, ranked
 from emor3.storage.images import open_image
 from emor3.storage.outputs import write_whole
 from emor3.taxonomy import LabelSet
