@@ -14,7 +14,7 @@ from PIL import Image
 
 import emor3
 from emor3.errors import UserError
-from emor3.report_cards import thumbnail
+from emor3.report.cards import thumbnail
 from emor3.storage.images import FORMATS, open_image
 
 

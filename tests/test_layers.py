@@ -41,7 +41,7 @@ ORDER = (
         "changes",
     ),
     *("records", "predictions", "figures", "compare", "exchange"),
-    *("report_data", "report_plots", "report_cards", "report"),
+    *("report.records", "report.plots", "report.cards", "report.page"),
     *("loading", "processing"),
     *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
     *("data.folders", "data.manifest", "data.subsets"),

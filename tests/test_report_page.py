@@ -11,7 +11,7 @@ from PIL import Image
 from browser import CHROMIUM, Browser
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.records import METRICS, append_jsonl
-from emor3.report import write_report
+from emor3.report.page import write_report
 from emor3.taxonomy import label_set_from
 from made_up import prediction, save_evaluation
 from test_report import save_run

@@ -17,7 +17,7 @@ from emor3.errors import UserError
 from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
 from emor3.records import CONFIG, METRICS, append_jsonl, write_json
-from emor3.report_data import read_records
+from emor3.report.records import read_records
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation

@@ -19,8 +19,8 @@ from emor3.exchange import left_out, write_exchange
 from emor3.predictions import PREDICTIONS, read_evaluation
 from emor3.processing import load_processor
 from emor3.records import read_jsonl
-from emor3.report import render
-from emor3.report_data import read_records
+from emor3.report.page import render
+from emor3.report.records import read_records
 from emor3.train import check_rows, train
 from emor3.types import Aspect
 from rows import write_rows

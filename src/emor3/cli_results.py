@@ -93,7 +93,7 @@ def report(
     """
     if not watch:
         refuse_idle(context, "without --watch", ["every"])
-    from emor3 import report as page
+    from emor3.report import page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
     left_out: Sequence[str] = ()

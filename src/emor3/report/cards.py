@@ -11,7 +11,7 @@ from typing import Any
 from emor3.errors import UserError
 from emor3.predictions import prediction_row
 from emor3.records import read_content
-from emor3.report_data import UNREADABLE, Evaluated, Run, by_decoding, is_number
+from emor3.report.records import UNREADABLE, Evaluated, Run, by_decoding, is_number
 from emor3.storage.images import open_image
 
 ITEMS = 120

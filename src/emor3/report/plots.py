@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from emor3.report_data import Run
+from emor3.report.records import Run
 
 POINTS = 40
 """Points of a curve: steps are averaged in that many equal stretches of the run."""
