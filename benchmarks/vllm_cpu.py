@@ -20,13 +20,13 @@ from vllm.model_executor.layers import utils
 from emor3.config import load_recipe
 from emor3.data.folders import load_samples
 from emor3.generation import generate
-from emor3.judges import GenerateJudge, ScoreJudge
+from emor3.judges.local import GenerateJudge, ScoreJudge
+from emor3.judges.vllm import VllmJudge
 from emor3.modeling import load
 from emor3.reflection import coherence_question, consistency_question
 from emor3.thinking import parse, sample_prompt
 from emor3.train import train
 from emor3.types import Question
-from emor3.vllm_judge import VllmJudge
 
 RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")
 SETTINGS = (

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.distributed.fsdp import fully_shard
 
-from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge
+from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.modeling import load
 from emor3.reflection import coherence_question, consistency_question
 from emor3.taxonomy import MIKELS8, LabelSet

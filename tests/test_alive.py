@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from emor3 import cli, signals
 from emor3.config import Recipe
-from emor3.endpoint import EndpointJudge, NoReplyError
 from emor3.grpo import EmoTrainer, PartReward
+from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.records import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
 from emor3.resumable import is_out_of_memory
 from emor3.signals import Stopped

@@ -21,9 +21,9 @@ from PIL import Image
 
 from emor3.config import KEY_VARIABLE, EndpointBlock, build_recipe
 from emor3.data.folders import load_samples
-from emor3.endpoint import EndpointJudge, candidate_probabilities
 from emor3.errors import UserError
-from emor3.judges import GenerateJudge
+from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
+from emor3.judges.local import GenerateJudge
 from emor3.modeling import load, resolve_checkpoint
 from emor3.records import read_jsonl
 from emor3.reflection import coherence_question, consistency_question
@@ -119,7 +119,7 @@ def waits(monkeypatch):
             waited.append(timeout)
             return self.is_set()
 
-    monkeypatch.setattr("emor3.endpoint.Event", Patient)
+    monkeypatch.setattr("emor3.judges.endpoint.Event", Patient)
     return waited
 
 
@@ -484,7 +484,7 @@ def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(serv
         return 429, {"Retry-After": "60"}, ""
 
     server = serve(slow_and_busy)
-    monkeypatch.setattr("emor3.endpoint.Event", threading.Event)  # this one waits
+    monkeypatch.setattr("emor3.judges.endpoint.Event", threading.Event)  # this one waits
     assert judge_at(server.url, timeout=0.2, retries=3).answer(texts(1))[0].error == "HTTP 429: "
     # 0.8 seconds in all: the fourth try would begin after 3 x (0.1 + 0.2)
     assert len(server.requests) <= 3

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from emor3.config import load_recipe
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.judging import Calibration, MovingAverage, calibrate
+from emor3.judges.calibration import Calibration, MovingAverage, calibrate
 from emor3.modeling import load
 from emor3.records import latest_checkpoint
 from emor3.reflection import ScriptedJudge
@@ -73,7 +73,7 @@ def test_a_checkpoint_without_its_moving_average_is_not_complete(tmp_path, scene
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("emor3.judging.save_file", fail)
+    monkeypatch.setattr("emor3.judges.calibration.save_file", fail)
     with pytest.raises(UserError, match="no room"):
         run_of(tmp_path, scenes, random_checkpoint, judge={"model": "ema"})
     assert latest_checkpoint(tmp_path / "run") is None

@@ -10,7 +10,7 @@ from emor3 import metrics
 from emor3.config import Recipe
 from emor3.data.importers.catalogue import Imported
 from emor3.figures import DISTANCES, FIGURES
-from emor3.judging import Calibration
+from emor3.judges.calibration import Calibration
 from emor3.plan import Plan
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.quickstart import summary

@@ -34,7 +34,7 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode, vision_token_ids
 from emor3.grpo import EQUAL, EmoTrainer, PartReward
-from emor3.judges import InStepJudge
+from emor3.judges.local import InStepJudge
 from emor3.modeling import load, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.progress import RunCallback

@@ -29,7 +29,7 @@ from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.generation import Request, chat, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
-from emor3.judges import ScoreJudge, evaluating
+from emor3.judges.local import ScoreJudge, evaluating
 from emor3.modeling import resolve_checkpoint
 from emor3.quickstart import RECIPE
 from emor3.records import environment_stamp

@@ -39,7 +39,7 @@ def score(
     asked = None
     if judge is not None:
         from emor3.evaluate import load_any
-        from emor3.judges import ScoreJudge
+        from emor3.judges.local import ScoreJudge
 
         asked = ScoreJudge(*load_any(judge))
     failed = False

@@ -17,7 +17,7 @@ from emor3.data.folders import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
-from emor3.judges import ScoreJudge
+from emor3.judges.local import ScoreJudge
 from emor3.lengths import check_context, warn_of_many_labels
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions

@@ -32,13 +32,14 @@ from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.config import ModelBlock, Recipe
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
-from emor3.endpoint import EndpointJudge
 from emor3.errors import UserError, refused_by
 from emor3.generation import generate, vision_token_ids
 from emor3.groups import by_group
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
-from emor3.judges import GenerateJudge, InStepJudge, ScoreJudge, evaluating
-from emor3.judging import MovingAverage, calibrate
+from emor3.judges.calibration import MovingAverage, calibrate
+from emor3.judges.endpoint import EndpointJudge
+from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
+from emor3.judges.vllm import VllmJudge
 from emor3.lengths import check_context, warn_of_many_labels
 from emor3.modeling import (
     check_quantizable,
@@ -60,7 +61,6 @@ from emor3.start import MovingWeights, start_figures
 from emor3.storage.locks import held
 from emor3.thinking import parse, sample_prompt
 from emor3.types import Judge, Rollout, Sample
-from emor3.vllm_judge import VllmJudge
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:

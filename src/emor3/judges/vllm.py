@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import ProcessorMixin
 
 from emor3.generation import chat, encode, unexpanded
-from emor3.judges import Work
+from emor3.judges.local import Work
 from emor3.processing import open_images, scaled
 from emor3.types import Question, Reply
 

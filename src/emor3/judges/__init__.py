@@ -1,0 +1,1 @@
+"""Who answers the two questions of reflection, and how well."""
