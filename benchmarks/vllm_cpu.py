@@ -22,11 +22,11 @@ from emor3.data.folders import load_samples
 from emor3.generation import generate
 from emor3.judges.local import GenerateJudge, ScoreJudge
 from emor3.judges.vllm import VllmJudge
+from emor3.method.reflection import coherence_question, consistency_question
+from emor3.method.thinking import parse, sample_prompt
+from emor3.method.types import Question
 from emor3.modeling import load
-from emor3.reflection import coherence_question, consistency_question
-from emor3.thinking import parse, sample_prompt
 from emor3.train import train
-from emor3.types import Question
 
 RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")
 SETTINGS = (

@@ -1,13 +1,13 @@
 """Made-up evaluations in the saved format, so that everything after a model can be tested without one."""
 
 from emor3.figures import results, summarise
+from emor3.method.labels import EKMAN6
+from emor3.method.reflection import ScriptedJudge, reflect
+from emor3.method.rewards import predicted_label
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Prediction, Reply, Sample
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.records import write_json
-from emor3.reflection import ScriptedJudge, reflect
-from emor3.rewards import predicted_label
-from emor3.taxonomy import EKMAN6
-from emor3.thinking import parse
-from emor3.types import Aspect, Prediction, Reply, Sample
 
 
 def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):

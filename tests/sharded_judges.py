@@ -14,9 +14,9 @@ from accelerate.utils import gather_object
 from torch.distributed.fsdp import fully_shard
 
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge
+from emor3.method.labels import MIKELS8, LabelSet
+from emor3.method.reflection import coherence_question, consistency_question
 from emor3.modeling import load
-from emor3.reflection import coherence_question, consistency_question
-from emor3.taxonomy import MIKELS8, LabelSet
 
 state = PartialState(cpu=True)
 assert state.num_processes == 2, "real processes, not one that was silently started alone"

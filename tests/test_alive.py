@@ -18,11 +18,11 @@ from emor3 import cli, signals
 from emor3.config import Recipe
 from emor3.grpo import EmoTrainer, PartReward
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
+from emor3.method.types import Reply
 from emor3.records import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
 from emor3.resumable import is_out_of_memory
 from emor3.signals import Stopped
 from emor3.train import train as run_training
-from emor3.types import Reply
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -191,7 +191,7 @@ def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(train, tmp_
 
 
 def test_every_other_command_ends_on_ctrl_c_with_one_line(monkeypatch, capfd):
-    monkeypatch.setattr("emor3.scoring.score_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("emor3.method.scoring.score_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(sys, "argv", ["emor3", "score", "x.jsonl"])
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as ended:

@@ -22,12 +22,12 @@ from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
 from emor3.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.grpo import BatchScorer
+from emor3.method.thinking import sample_prompt
 from emor3.modeling import PARTS, load, part_parameters
 from emor3.predictions import read_evaluation
 from emor3.prefixes import PICTURES, UNDERSTOOD, next_token_logits
 from emor3.records import read_jsonl
 from emor3.rollouts import SharedPromptTrainer
-from emor3.thinking import sample_prompt
 from emor3.train import lora_config, prompt_dataset, train
 
 GRPO = {

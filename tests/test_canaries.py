@@ -2,12 +2,12 @@
 
 import pytest
 
-from emor3.canaries import canaries, gives_orders
-from emor3.reflection import ScriptedJudge, other_contents, reflect
-from emor3.rewards import RewardSettings, score
-from emor3.taxonomy import MIKELS8
-from emor3.thinking import parse
-from emor3.types import Aspect, Rollout, Sample
+from emor3.method.canaries import canaries, gives_orders
+from emor3.method.labels import MIKELS8
+from emor3.method.reflection import ScriptedJudge, other_contents, reflect
+from emor3.method.rewards import RewardSettings, score
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Rollout, Sample
 
 
 def rollouts(*told, judge="Yes"):

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from emor3 import taxonomy
 from emor3.data import folders as data
 from emor3.data.folders import label_set_for, load_samples
 from emor3.errors import UserError
-from emor3.thinking import build_prompt
+from emor3.method import labels as taxonomy
+from emor3.method.thinking import build_prompt
 from emor3.train import prompt_dataset
 
 

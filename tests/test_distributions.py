@@ -9,7 +9,7 @@ from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss
 
 from emor3 import distributions
-from emor3.taxonomy import LabelSet
+from emor3.method.labels import LabelSet
 from made_up import prediction
 
 TWO = LabelSet("two", ("joy", "fear"))

@@ -24,11 +24,11 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
 from emor3.judges.local import GenerateJudge
+from emor3.method.labels import MIKELS8
+from emor3.method.reflection import coherence_question, consistency_question
+from emor3.method.thinking import parse
 from emor3.modeling import load, resolve_checkpoint
 from emor3.records import read_jsonl
-from emor3.reflection import coherence_question, consistency_question
-from emor3.taxonomy import MIKELS8
-from emor3.thinking import parse
 from test_train import run_of
 from waiting import HANGS, wait_until
 

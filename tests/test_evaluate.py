@@ -11,14 +11,14 @@ from emor3 import cli, evaluate, grpo, train
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, choose_samples, fresh_folder, load_candidate, reflect_on_swapped
+from emor3.method.reflection import ScriptedJudge
+from emor3.method.thinking import build_prompt, parse
+from emor3.method.types import Aspect, Sample
 from emor3.modeling import load, save
 from emor3.predictions import read_evaluation
 from emor3.records import write_json
-from emor3.reflection import ScriptedJudge
-from emor3.thinking import build_prompt, parse
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
-from emor3.types import Aspect, Sample
 from rows import write_rows
 
 

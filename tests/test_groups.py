@@ -9,9 +9,9 @@ import pytest
 from emor3.data.folders import load_samples
 from emor3.groups import by_group
 from emor3.grpo import BatchScorer
-from emor3.reflection import ScriptedJudge
-from emor3.rewards import RewardSettings
-from emor3.types import Aspect, Reply
+from emor3.method.reflection import ScriptedJudge
+from emor3.method.rewards import RewardSettings
+from emor3.method.types import Aspect, Reply
 
 N, G = 12, 4  # three groups of four: the second one lies on both of two processes
 

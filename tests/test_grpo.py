@@ -9,10 +9,10 @@ import torch
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, Stopwatch, part_rewards
+from emor3.method.reflection import ScriptedJudge
+from emor3.method.rewards import RewardSettings, weights, without_failed_parts
+from emor3.method.types import Aspect, Reply, RewardBreakdown
 from emor3.progress import RunCallback
-from emor3.reflection import ScriptedJudge
-from emor3.rewards import RewardSettings, weights, without_failed_parts
-from emor3.types import Aspect, Reply, RewardBreakdown
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 import layouts
-from emor3 import taxonomy
 from emor3.data.folders import load_samples
 from emor3.data.importers.catalogue import SETS, describe, import_data
 from emor3.errors import UserError
+from emor3.method import labels as taxonomy
 from emor3.storage.images import open_image
 
 

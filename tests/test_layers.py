@@ -24,16 +24,16 @@ ORDER = (
         "bounds",
         "blocks",
     ),
-    *("taxonomy", "types"),
+    *("method.labels", "method.types"),
     *(
-        "templating",
-        "thinking",
-        "reflection",
-        "rewards",
-        "canaries",
-        "reflective",
+        "method.templating",
+        "method.thinking",
+        "method.reflection",
+        "method.rewards",
+        "method.canaries",
+        "method.decoding",
         "score_format",
-        "scoring",
+        "method.scoring",
         "uncertainty",
         "metrics",
         "distributions",
@@ -113,7 +113,7 @@ def test_imports_point_downward_only(module):
 
 def test_the_core_of_the_method_never_loads_torch():
     loaded = modules_loaded_by("\n".join(f"import emor3.{module}" for module in PURE))
-    assert "emor3.rewards" in loaded
+    assert "emor3.method.rewards" in loaded
     assert not loaded & {"torch", "transformers", "trl"}
 
 

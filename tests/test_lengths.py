@@ -7,9 +7,9 @@ from emor3 import lengths
 from emor3.errors import UserError
 from emor3.generation import encode
 from emor3.lengths import check_context
+from emor3.method.labels import MIKELS8
+from emor3.method.types import Sample
 from emor3.modeling import load
-from emor3.taxonomy import MIKELS8
-from emor3.types import Sample
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from emor3.reflection import escape, read
-from emor3.taxonomy import MIKELS8, affirmed, match, resolve
-from emor3.thinking import parse
-from emor3.types import Aspect, Question, Reply
+from emor3.method.labels import MIKELS8, affirmed, match, resolve
+from emor3.method.reflection import escape, read
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Question, Reply
 
 YES_NO = Question(Aspect.CONSISTENCY, "?", ("Yes", "No"), ("x.png",))
 READERS = {
@@ -132,6 +132,6 @@ def test_a_random_text_never_earns_format_that_a_plain_reading_of_the_rules_refu
 
 def test_the_core_imports_quickly_and_without_heavy_libraries():
     heavy = ("numpy", "torch", "sklearn", "jinja2", "yaml")
-    code = f"import sys, emor3.scoring; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, emor3.method.scoring; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -13,6 +13,7 @@ from emor3.config import build_recipe
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
+from emor3.method.thinking import sample_prompt
 from emor3.modeling import load
 from emor3.needs import (
     KNOWN,
@@ -25,7 +26,6 @@ from emor3.needs import (
     size_of,
     ways_to_fit,
 )
-from emor3.thinking import sample_prompt
 from emor3.tiny.drawing import SIZE
 
 QWEN_3B, QWEN_7B = KNOWN

@@ -22,8 +22,8 @@ from emor3.config import (
     build_recipe,
 )
 from emor3.errors import UserError
+from emor3.method.rewards import RewardSettings
 from emor3.plan import EvaluationBlock
-from emor3.rewards import RewardSettings
 from emor3.train import grpo_config, train
 
 HINTS = get_type_hints(GRPOConfig)

@@ -1,9 +1,9 @@
 import pytest
 
-from emor3.reflection import ScriptedJudge, ask, escape, other_contents, read, reflect
-from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
-from emor3.thinking import parse
-from emor3.types import Aspect, Question, Reply, Sample, Verdict
+from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
+from emor3.method.reflection import ScriptedJudge, ask, escape, other_contents, read, reflect
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Question, Reply, Sample, Verdict
 
 BOTH = frozenset(Aspect)
 GOOD = parse("<step1>A dog.</step1><step2>Warmth.</step2><step3>Positive.</step3>\\boxed{joy}")

@@ -4,11 +4,11 @@ import pytest
 
 from emor3 import distributions
 from emor3.figures import summarise
-from emor3.reflection import ScriptedJudge
-from emor3.reflective import decide, weigh
-from emor3.taxonomy import LabelSet
-from emor3.thinking import parse
-from emor3.types import Aspect, Sample
+from emor3.method.decoding import decide, weigh
+from emor3.method.labels import LabelSet
+from emor3.method.reflection import ScriptedJudge
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Sample
 from made_up import SeesDogs, prediction
 
 TWO = LabelSet("two", ("joy", "fear"))

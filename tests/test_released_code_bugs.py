@@ -5,11 +5,11 @@ import time
 import pytest
 
 from emor3.errors import UserError
-from emor3.reflection import ScriptedJudge, reflect
-from emor3.rewards import RewardSettings, score, weights
-from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
-from emor3.thinking import build_prompt, parse
-from emor3.types import Aspect, Reflection, Sample, Verdict
+from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
+from emor3.method.reflection import ScriptedJudge, reflect
+from emor3.method.rewards import RewardSettings, score, weights
+from emor3.method.thinking import build_prompt, parse
+from emor3.method.types import Aspect, Reflection, Sample, Verdict
 
 BOTH = frozenset(Aspect)
 

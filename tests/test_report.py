@@ -11,14 +11,14 @@ from PIL import Image
 
 from emor3.cli import app
 from emor3.errors import UserError
+from emor3.method.rewards import RewardSettings, score
+from emor3.method.types import Reply, Rollout
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
 from emor3.records import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
 from emor3.report.cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report.page import compare_all, json_in_html, render, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
 from emor3.report.records import read_records
-from emor3.rewards import RewardSettings, score
-from emor3.types import Reply, Rollout
 from made_up import prediction, save_evaluation
 
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from emor3.errors import UserError
-from emor3.rewards import (
+from emor3.method.labels import EKMAN6, MIKELS8
+from emor3.method.rewards import (
     RewardSettings,
     agreement_value,
     attribute_recall,
@@ -17,9 +18,8 @@ from emor3.rewards import (
     vote_values,
     weights,
 )
-from emor3.taxonomy import EKMAN6, MIKELS8
-from emor3.thinking import parse
-from emor3.types import Aspect, Finding, Reflection, Reply, Sample, Verdict
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Finding, Reflection, Reply, Sample, Verdict
 
 GOOD = parse("<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>\\boxed{sadness}")
 

@@ -16,13 +16,13 @@ from emor3.data.subsets import pick_data
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
 from emor3.exchange import left_out, write_exchange
+from emor3.method.types import Aspect
 from emor3.predictions import PREDICTIONS, read_evaluation
 from emor3.processing import load_processor
 from emor3.records import read_jsonl
 from emor3.report.page import render
 from emor3.report.records import read_records
 from emor3.train import check_rows, train
-from emor3.types import Aspect
 from rows import write_rows
 
 FINAL_WEIGHTS = "final/model.safetensors"

@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from emor3 import taxonomy
 from emor3.data import subsets as sampling
 from emor3.data.folders import load_samples
 from emor3.data.subsets import pick_data, ranked, read_ids, read_sizes, sample_data
 from emor3.errors import UserError
+from emor3.method import labels as taxonomy
+from emor3.method.types import Sample
 from emor3.storage.images import open_image
-from emor3.types import Sample
 
 
 def made_up(counts):

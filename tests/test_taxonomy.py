@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from emor3.errors import UserError
-from emor3.taxonomy import (
+from emor3.method.labels import (
     BUILT_IN,
     EKMAN6,
     EKMAN7,

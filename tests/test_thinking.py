@@ -3,9 +3,9 @@ from typing import get_args
 import pytest
 
 from emor3.errors import UserError
-from emor3.taxonomy import EKMAN6, MIKELS8, LabelSet
-from emor3.thinking import TAGS, Thinking, build_prompt, load_template, parse, read_conclusion, render
-from emor3.types import Problem
+from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
+from emor3.method.thinking import TAGS, Thinking, build_prompt, load_template, parse, read_conclusion, render
+from emor3.method.types import Problem
 
 STEPS = "<step1>A dog.</step1>\n<step2>Joy.</step2>\n<step3>Positive, high.</step3>\n"
 GOOD = STEPS + r"\boxed{joy}"

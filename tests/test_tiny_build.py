@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emor3.taxonomy import MASK
+from emor3.method.labels import MASK
 from emor3.tiny import build as building
 from emor3.tiny.build import Batcher, Probes, build, supervised_loss, tokenizer_texts
 from emor3.tiny.examples import (

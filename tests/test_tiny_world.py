@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from emor3.errors import UserError
-from emor3.thinking import parse
+from emor3.method.thinking import parse
 from emor3.tiny.folders import TELLERS, ensure_domain, write_domain
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
 from emor3.tiny.world import (
@@ -99,7 +99,7 @@ def test_altering_changes_exactly_as_many_factors_as_asked():
 
 
 def test_completion_texts_hold_the_grammar():
-    from emor3.thinking import parse
+    from emor3.method.thinking import parse
 
     thought = parse(completion_text(FEAR, "fear", "fear", Random(0)))
     assert thought.problem is None

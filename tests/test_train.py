@@ -35,14 +35,15 @@ from emor3.errors import UserError
 from emor3.generation import encode, vision_token_ids
 from emor3.grpo import EQUAL, EmoTrainer, PartReward
 from emor3.judges.local import InStepJudge
+from emor3.method.labels import MIKELS8
+from emor3.method.rewards import RewardSettings, score
+from emor3.method.thinking import parse
+from emor3.method.types import Finding, Reflection, Verdict
 from emor3.modeling import load, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.progress import RunCallback
 from emor3.records import latest_checkpoint, read_jsonl
 from emor3.reference import RUN_FILES, undescribed
-from emor3.rewards import RewardSettings, score
-from emor3.taxonomy import MIKELS8
-from emor3.thinking import parse
 from emor3.train import (
     chosen_samples,
     grpo_config,
@@ -52,7 +53,6 @@ from emor3.train import (
     train,
     training_order,
 )
-from emor3.types import Finding, Reflection, Verdict
 from waiting import HANGS, wait_until
 
 GRPO = {

@@ -30,16 +30,16 @@ from emor3.errors import UserError
 from emor3.generation import Request, chat, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
 from emor3.judges.local import ScoreJudge, evaluating
+from emor3.method.labels import MIKELS8, PLUTCHIK8, WEBEMO25
+from emor3.method.reflection import ask, read
+from emor3.method.rewards import verdict_value
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, Question, Reply, Sample
 from emor3.modeling import resolve_checkpoint
 from emor3.quickstart import RECIPE
 from emor3.records import environment_stamp
-from emor3.reflection import ask, read
-from emor3.rewards import verdict_value
 from emor3.storage.images import open_image
-from emor3.taxonomy import MIKELS8, PLUTCHIK8, WEBEMO25
-from emor3.thinking import parse
 from emor3.train import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
-from emor3.types import Aspect, Question, Reply, Sample
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)

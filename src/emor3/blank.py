@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.types import Sample
+from emor3.method.types import Sample
 
 SIDE = 64
 """Pixels; processors with images of one size make that of it."""

@@ -21,11 +21,11 @@ from trl import SFTConfig, SFTTrainer
 from emor3.config import ColdStartBlock
 from emor3.errors import UserError, refused_by
 from emor3.lengths import Turn, check_context
+from emor3.method.thinking import sample_prompt
+from emor3.method.types import Sample
 from emor3.modeling import learn_in_float32
 from emor3.processing import open_images
 from emor3.sharding import check_shardable, whole_weights
-from emor3.thinking import sample_prompt
-from emor3.types import Sample
 
 
 def cold_start(

@@ -9,8 +9,8 @@ from rich.table import Table
 from emor3 import metrics
 from emor3.errors import UserError
 from emor3.figures import FIGURES
+from emor3.method.types import Estimate
 from emor3.predictions import SavedEvaluation
-from emor3.types import Estimate
 from emor3.uncertainty import compare_hits, holm
 
 JUDGED = ("consistency", "swapped_consistency", "coherence", "agreement")

@@ -8,9 +8,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emor3.blocks import Block, describe_fault
 from emor3.errors import UserError
-from emor3.rewards import RewardSettings
+from emor3.method.rewards import RewardSettings
+from emor3.method.thinking import Thinking
 from emor3.storage.yaml_text import parse_yaml, read_yaml
-from emor3.thinking import Thinking
 
 MAX_GENERATIONS = 1_024
 """Largest group: its completions are generated, judged and held together."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import distance
 
+from emor3.method.types import Estimate, Prediction
 from emor3.metrics import clusters
-from emor3.types import Estimate, Prediction
 from emor3.uncertainty import Floats, bootstrap, mean, proportion, resample
 
 BINS = 10

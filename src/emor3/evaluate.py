@@ -19,19 +19,19 @@ from emor3.figures import Evaluation, results, summarise
 from emor3.generation import generate
 from emor3.judges.local import ScoreJudge
 from emor3.lengths import check_context, warn_of_many_labels
+from emor3.method.decoding import weigh
+from emor3.method.reflection import reflect
+from emor3.method.rewards import predicted_label
+from emor3.method.thinking import Thinking, parse, sample_prompt
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.modeling import load
 from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.printing import say
 from emor3.progress import evaluation_bar
 from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
-from emor3.reflection import reflect
-from emor3.reflective import weigh
-from emor3.rewards import predicted_label
 from emor3.storage.images import image_fault
 from emor3.storage.locks import LOCK, held
 from emor3.storage.outputs import written_to
-from emor3.thinking import Thinking, parse, sample_prompt
-from emor3.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 
 
 @dataclass(frozen=True)

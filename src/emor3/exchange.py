@@ -15,11 +15,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError, one_line
 from emor3.figures import FIGURES, percent, summarise
+from emor3.method.types import Estimate, Prediction
 from emor3.predictions import SavedEvaluation
 from emor3.storage.cells import table_text
 from emor3.storage.files import regular
 from emor3.storage.outputs import write_whole
-from emor3.types import Estimate, Prediction
 
 QUESTION = "Which emotion would this image evoke in a human viewer?"
 HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "coherence", "agreement")

@@ -30,6 +30,7 @@ from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
 from emor3.generation import Request, encode
 from emor3.loading import ADAPTER, from_checkpoint
+from emor3.method.thinking import build_prompt
 from emor3.modeling import EMBEDDED, load, save
 from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
@@ -45,7 +46,6 @@ from emor3.records import (
     typed,
 )
 from emor3.storage.outputs import new_output
-from emor3.thinking import build_prompt
 from emor3.tiny.drawing import draw_scene
 from emor3.train import chosen_samples
 

@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Column, Table
 
 from emor3 import distributions, metrics
+from emor3.method.thinking import Thinking
+from emor3.method.types import Estimate, Prediction
 from emor3.predictions import majority_class
-from emor3.thinking import Thinking
-from emor3.types import Estimate, Prediction
 
 FIGURES = {
     "accuracy": "accuracy",

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.generation import chat
+from emor3.method.types import Sample
 from emor3.printing import say
 from emor3.processing import QWEN_VL
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
-from emor3.types import Sample
 
 MARKS = 2
 """Tokens before and after an image."""

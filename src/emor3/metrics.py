@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emor3.errors import UserError
-from emor3.rewards import judge_failed, label_read, signs_held, verdict_value
-from emor3.taxonomy import LabelSet, resolve
-from emor3.thinking import Thinking
-from emor3.types import Estimate, Finding, Prediction
+from emor3.method.labels import LabelSet, resolve
+from emor3.method.rewards import judge_failed, label_read, signs_held, verdict_value
+from emor3.method.thinking import Thinking
+from emor3.method.types import Estimate, Finding, Prediction
 from emor3.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
 
 

@@ -23,10 +23,10 @@ from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.lengths import text_tokens
 from emor3.loading import load_config
+from emor3.method.thinking import sample_prompt
 from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.records import MEASURED, METRICS, read_jsonl
-from emor3.thinking import sample_prompt
 from emor3.train import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]

@@ -15,14 +15,14 @@ from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.items import images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
+from emor3.method.decoding import Decision, decide, weigh
+from emor3.method.labels import MIKELS8, LabelSet
+from emor3.method.reflection import read
+from emor3.method.rewards import judge_failed, predicted_label
+from emor3.method.thinking import parse
+from emor3.method.types import Finding, Prediction, Sample
 from emor3.predictions import reasoning_row
-from emor3.reflection import read
-from emor3.reflective import Decision, decide, weigh
-from emor3.rewards import judge_failed, predicted_label
 from emor3.storage.images import image_fault, save_picture
-from emor3.taxonomy import MIKELS8, LabelSet
-from emor3.thinking import parse
-from emor3.types import Finding, Prediction, Sample
 
 
 def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:

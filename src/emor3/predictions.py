@@ -15,12 +15,22 @@ from typing import Annotated, Any
 from pydantic import Field, InstanceOf, TypeAdapter
 
 from emor3.errors import UserError
+from emor3.method.labels import LabelSet
+from emor3.method.reflection import read
+from emor3.method.rewards import predicted_label
+from emor3.method.thinking import Thinking, parse
+from emor3.method.types import (
+    Aspect,
+    EmotionalThought,
+    Finding,
+    Prediction,
+    Question,
+    Reflection,
+    Reply,
+    Sample,
+    Verdict,
+)
 from emor3.records import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
-from emor3.reflection import read
-from emor3.rewards import predicted_label
-from emor3.taxonomy import LabelSet
-from emor3.thinking import Thinking, parse
-from emor3.types import Aspect, EmotionalThought, Finding, Prediction, Question, Reflection, Reply, Sample, Verdict
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
 TABLE = "table.csv"

@@ -24,8 +24,8 @@ from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
 from emor3.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
+from emor3.method.templating import check_length, within_limits
 from emor3.storage.images import open_image
-from emor3.templating import check_length, within_limits
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
 LARGE = 4_000_000

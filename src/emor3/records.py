@@ -28,9 +28,9 @@ from emor3.blocks import describe_fault
 from emor3.changes import MAX_STEPS, Change, changes
 from emor3.config import Recipe, build_recipe
 from emor3.errors import UserError
+from emor3.method.types import Content, Finding, Rollout, Sample
 from emor3.printing import say
 from emor3.storage.locks import LOCK
-from emor3.types import Content, Finding, Rollout, Sample
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
+from emor3.method.rewards import predicted_label
+from emor3.method.types import EmotionalThought, Sample
 from emor3.printing import say
-from emor3.rewards import predicted_label
-from emor3.types import EmotionalThought, Sample
 
 RARE = 0.1
 """A share of completions below this is too few to learn from."""

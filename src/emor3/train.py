@@ -41,6 +41,8 @@ from emor3.judges.endpoint import EndpointJudge
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judges.vllm import VllmJudge
 from emor3.lengths import check_context, warn_of_many_labels
+from emor3.method.thinking import parse, sample_prompt
+from emor3.method.types import Judge, Rollout, Sample
 from emor3.modeling import (
     check_quantizable,
     freeze,
@@ -59,8 +61,6 @@ from emor3.resumable import LastStep, told
 from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.start import MovingWeights, start_figures
 from emor3.storage.locks import held
-from emor3.thinking import parse, sample_prompt
-from emor3.types import Judge, Rollout, Sample
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:

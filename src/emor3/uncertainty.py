@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from emor3.errors import UserError
-from emor3.types import Estimate
+from emor3.method.types import Estimate
 
 Floats = NDArray[np.float64]
 

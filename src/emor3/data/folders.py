@@ -27,12 +27,12 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from emor3 import taxonomy
 from emor3.errors import UserError
+from emor3.method import labels as taxonomy
+from emor3.method.labels import LabelSet
+from emor3.method.types import Attribute, Sample
 from emor3.storage.files import regular
 from emor3.storage.yaml_text import read_yaml
-from emor3.taxonomy import LabelSet
-from emor3.types import Attribute, Sample
 
 MANIFEST = "metadata.jsonl"
 LABELS = "labels.yaml"

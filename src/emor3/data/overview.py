@@ -15,10 +15,10 @@ from rich.table import Table
 from emor3.data.folders import load_samples
 from emor3.data.subsets import first_of, ranked
 from emor3.errors import UserError
+from emor3.method.labels import LabelSet
+from emor3.method.types import Sample
 from emor3.storage.images import open_image
 from emor3.storage.outputs import write_whole
-from emor3.taxonomy import LabelSet
-from emor3.types import Sample
 
 THUMBNAIL = 128
 

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from emor3.reflection import consistency_question, says_yes
-from emor3.types import EmotionalThought, Judge, Sample
+from emor3.method.reflection import consistency_question, says_yes
+from emor3.method.types import EmotionalThought, Judge, Sample
 
 EMA = "judge_ema.safetensors"
 """The moving average, saved beside each checkpoint so that a resumed run judges as if it had never stopped."""

@@ -29,9 +29,9 @@ import httpx2
 
 from emor3.config import KEY_VARIABLE, EndpointBlock
 from emor3.errors import UserError
+from emor3.method.types import Question, Reply
 from emor3.printing import say
 from emor3.storage.images import open_image
-from emor3.types import Question, Reply
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 LONGEST_WAIT = 60.0

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.generation import encode, generate
+from emor3.method.types import Judge, Question, Reply
 from emor3.prefixes import next_token_logits, read
-from emor3.types import Judge, Question, Reply
 
 T = TypeVar("T")
 Work = tuple[int, Any]

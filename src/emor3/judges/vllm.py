@@ -12,8 +12,8 @@ from transformers import ProcessorMixin
 
 from emor3.generation import chat, encode, unexpanded
 from emor3.judges.local import Work
+from emor3.method.types import Question, Reply
 from emor3.processing import open_images, scaled
-from emor3.types import Question, Reply
 
 if TYPE_CHECKING:
     from trl.generation.vllm_generation import VLLMGeneration

@@ -22,11 +22,11 @@ from emor3 import __version__
 from emor3.compare import Row, compare_evaluations, p_text
 from emor3.errors import UserError
 from emor3.figures import DISTANCES, FIGURES, decimal, percent
+from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.storage.outputs import write_whole
-from emor3.types import Estimate
 
 TEMPLATES = files("emor3") / "templates" / "report"
 LARGEST_CONFUSION = 30

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emor3.errors import UserError
+from emor3.method.types import Estimate
 from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.records import (
     CHECKPOINTS,
@@ -32,7 +33,6 @@ from emor3.records import (
     typed,
 )
 from emor3.storage.cells import from_cell
-from emor3.types import Estimate
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
 NOT_ENTERED = {CHECKPOINTS, COLD_START, FINAL, REPLACED}

@@ -12,9 +12,9 @@ from random import Random
 
 from PIL import Image
 
-from emor3.reflection import coherence_question, consistency_question
-from emor3.taxonomy import PLUTCHIK8, SENTIMENT3, mask
-from emor3.thinking import build_prompt
+from emor3.method.labels import PLUTCHIK8, SENTIMENT3, mask
+from emor3.method.reflection import coherence_question, consistency_question
+from emor3.method.thinking import build_prompt
 from emor3.tiny.drawing import STYLES, draw_scene
 from emor3.tiny.language import alter, completion_text, feeling_text, free_text, partial_text, trigger_text
 from emor3.tiny.world import DOMAINS, FACTORS, SHADES, Domain, Scene, posterior, sample_scene

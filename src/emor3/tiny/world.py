@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from emor3.taxonomy import EKMAN6, MIKELS8, WEBEMO7, LabelSet
+from emor3.method.labels import EKMAN6, MIKELS8, WEBEMO7, LabelSet
 from emor3.tiny.drawing import FACE_ICONS, OBJECT_ICONS, SURROUNDINGS
 
 VOTERS = 9

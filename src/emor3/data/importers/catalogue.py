@@ -47,9 +47,9 @@ from emor3.data.importers.tables import hub, table
 from emor3.data.manifest import copy_file, link, new_folder, write_rows
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, one_line
+from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 from emor3.records import write_json
 from emor3.storage.images import FAULTS, open_known
-from emor3.taxonomy import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 
 RECORD = "import.json"
 TEST_SHARE = 0.3

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from emor3 import taxonomy
 from emor3.data.importers.items import (
     SPLITS,
     Dropped,
@@ -21,7 +20,8 @@ from emor3.data.importers.items import (
     unread,
 )
 from emor3.data.importers.items import subfolders as folders_of
-from emor3.taxonomy import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
+from emor3.method import labels as taxonomy
+from emor3.method.labels import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from emor3.data.importers.items import (
     require,
 )
 from emor3.data.importers.items import why_no_favourite as why_none
-from emor3.taxonomy import EKMAN7
+from emor3.method.labels import EKMAN7
 
 USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 CLASSES = dict(zip("0123456", ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral"), strict=True))

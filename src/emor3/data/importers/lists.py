@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emor3 import taxonomy
 from emor3.data.importers.items import (
     Dropped,
     Found,
@@ -25,7 +24,8 @@ from emor3.data.importers.items import (
     shares,
     why_no_favourite,
 )
-from emor3.taxonomy import EKMAN6, EKMAN7, MIKELS8, SENTIMENT3, LabelSet
+from emor3.method import labels as taxonomy
+from emor3.method.labels import EKMAN6, EKMAN7, MIKELS8, SENTIMENT3, LabelSet
 
 VA5 = LabelSet(
     "va5",

@@ -26,9 +26,9 @@ from emor3.data.importers.items import (
     why_no_favourite,
 )
 from emor3.errors import UserError
+from emor3.method.labels import BUILT_IN, resolve
+from emor3.method.thinking import parse
 from emor3.storage.cells import from_cell
-from emor3.taxonomy import BUILT_IN, resolve
-from emor3.thinking import parse
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "image": ("file_name", "image", "images", "image_path", "path", "filename"),

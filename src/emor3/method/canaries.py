@@ -11,9 +11,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from emor3.reflection import read_yes_no
-from emor3.taxonomy import MASK, mask
-from emor3.types import Rollout, Verdict
+from emor3.method.labels import MASK, mask
+from emor3.method.reflection import read_yes_no
+from emor3.method.types import Rollout, Verdict
 
 _ORDER = re.compile(
     r"\b(?:(?:answer|say|reply|respond|output)\s+(?:with\s+)?(?:only\s+)?[\"'(]?(?:yes|no)\b"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
-from emor3.taxonomy import LabelSet
+from emor3.method.labels import LabelSet
 
 Attribute: TypeAlias = str | float | tuple[str, ...]
 """A word, a number or several words, as in scene "beach", brightness 0.6, object ("dog", "ball")."""

@@ -18,10 +18,10 @@ from pydantic import field_validator, model_validator
 from emor3.blocks import Block
 from emor3.bounds import MOST
 from emor3.errors import UserError
-from emor3.reflection import read_yes_no
-from emor3.taxonomy import LabelSet, affirmed, fold_text, match
-from emor3.thinking import read_conclusion
-from emor3.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
+from emor3.method.labels import LabelSet, affirmed, fold_text, match
+from emor3.method.reflection import read_yes_no
+from emor3.method.thinking import read_conclusion
+from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
 
 Formula = Literal["paper", "released"]
 

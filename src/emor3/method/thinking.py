@@ -11,9 +11,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from emor3.errors import UserError
+from emor3.method.labels import SPECIAL, LabelSet, without_invisible
+from emor3.method.types import EmotionalThought, Problem, Sample
 from emor3.storage.files import read_text
-from emor3.taxonomy import SPECIAL, LabelSet, without_invisible
-from emor3.types import EmotionalThought, Problem, Sample
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -55,7 +55,10 @@ def render(template: str, **values: str | None) -> str:
 
     Raises UserError where the template has an error of its own, asks for a value that is not there, or wants too much.
     """
-    from emor3.templating import check_length, within_limits  # here, so that parsing alone does not pay for Jinja
+    from emor3.method.templating import (  # here, so that parsing alone does not pay for Jinja
+        check_length,
+        within_limits,
+    )
 
     with within_limits(template, hint=f"; it may use {', '.join(values)}"):
         filled = _compile(template).render(**values)

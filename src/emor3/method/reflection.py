@@ -4,9 +4,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from emor3.taxonomy import LabelSet, affirmed, mask, normalise
-from emor3.thinking import escape, load_template, name_content, render
-from emor3.types import Aspect, Content, EmotionalThought, Finding, Judge, Question, Reflection, Reply, Sample, Verdict
+from emor3.method.labels import LabelSet, affirmed, mask, normalise
+from emor3.method.thinking import escape, load_template, name_content, render
+from emor3.method.types import (
+    Aspect,
+    Content,
+    EmotionalThought,
+    Finding,
+    Judge,
+    Question,
+    Reflection,
+    Reply,
+    Sample,
+    Verdict,
+)
 
 _WORD = re.compile(r"[^\W_]+")
 

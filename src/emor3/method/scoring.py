@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.reflection import ScriptedJudge, ask, reflect
-from emor3.rewards import Formula, RewardSettings, reflective, score
+from emor3.method.labels import MIKELS8, LabelSet, match
+from emor3.method.reflection import ScriptedJudge, ask, reflect
+from emor3.method.rewards import Formula, RewardSettings, reflective, score
+from emor3.method.thinking import parse
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Sample, Verdict
 from emor3.storage.files import regular
-from emor3.taxonomy import MIKELS8, LabelSet, match
-from emor3.thinking import parse
-from emor3.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Sample, Verdict
 
 
 def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None = None) -> Iterator[dict[str, Any]]:

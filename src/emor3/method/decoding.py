@@ -7,10 +7,10 @@ must lead to the label that the completion itself answers (agreement). A complet
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emor3.reflection import reflect, says_yes
-from emor3.rewards import predicted_label
-from emor3.taxonomy import LabelSet, affirmed
-from emor3.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample
+from emor3.method.labels import LabelSet, affirmed
+from emor3.method.reflection import reflect, says_yes
+from emor3.method.rewards import predicted_label
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample
 
 
 @dataclass(frozen=True)
