@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss
 
-from emor3 import distributions
 from emor3.method.labels import LabelSet
+from emor3.stats import distributions
 from made_up import prediction
 
 TWO = LabelSet("two", ("joy", "fear"))

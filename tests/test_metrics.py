@@ -8,13 +8,14 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from emor3 import metrics, uncertainty
 from emor3.errors import UserError
 from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import RewardSettings, predicted_label, score
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Finding, Prediction, Reflection, Sample, Verdict
+from emor3.stats import figures as metrics
+from emor3.stats import uncertainty
 
 
 def predict(label, answer, labels=EKMAN6, id=None, group=None, reflection=None):

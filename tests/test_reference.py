@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from emor3 import metrics
 from emor3.config import Recipe
 from emor3.data.importers.catalogue import Imported
 from emor3.figures import DISTANCES, FIGURES
@@ -25,6 +24,7 @@ from emor3.reference import (
     page,
     undescribed,
 )
+from emor3.stats import figures as metrics
 from made_up import prediction, save_evaluation
 from test_report import TABLE_HEAD, rollout
 

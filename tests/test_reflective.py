@@ -2,13 +2,13 @@
 
 import pytest
 
-from emor3 import distributions
 from emor3.figures import summarise
 from emor3.method.decoding import decide, weigh
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Sample
+from emor3.stats import distributions
 from made_up import SeesDogs, prediction
 
 TWO = LabelSet("two", ("joy", "fear"))

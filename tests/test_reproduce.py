@@ -18,8 +18,8 @@ from emor3.plan import cells_of, load_plan, merge
 from emor3.predictions import RESULTS
 from emor3.records import CONFIG, METRICS, append_jsonl, write_json
 from emor3.report.records import read_records
+from emor3.stats.uncertainty import mcnemar, sign_flip
 from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
-from emor3.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
 from waiting import HANGS, wait_until
 
@@ -112,8 +112,8 @@ def finish(cell, plan, right):
 
 @pytest.fixture
 def filled(tmp_path, monkeypatch):
-    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 100)
-    monkeypatch.setattr("emor3.uncertainty.PERMUTATION_DRAWS", 999)
+    monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 999)
     plan = load_plan(write_plan(tmp_path), None, quick=False)
     cells = cells_of(plan)
     hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
@@ -189,8 +189,8 @@ def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
 
 
 def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(tmp_path, monkeypatch):
-    monkeypatch.setattr("emor3.uncertainty.BOOTSTRAP_DRAWS", 100)
-    monkeypatch.setattr("emor3.uncertainty.PERMUTATION_DRAWS", 99)
+    monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 99)
     odd = 'a "b", c;é'
     methods = {"vanilla": {"grpo": None}, "grpo": {}, odd: {}}
     plan = load_plan(write_plan(tmp_path, methods=methods), None, quick=False)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from emor3 import metrics
 from emor3.errors import UserError
 from emor3.figures import FIGURES
 from emor3.method.types import Estimate
 from emor3.predictions import SavedEvaluation
-from emor3.uncertainty import compare_hits, holm
+from emor3.stats import figures as metrics
+from emor3.stats.uncertainty import compare_hits, holm
 
 JUDGED = ("consistency", "swapped_consistency", "coherence", "agreement")
 """Figures that are a judge's opinion: compared under one judge only."""

@@ -8,10 +8,11 @@ from typing import Any
 from rich import box
 from rich.table import Column, Table
 
-from emor3 import distributions, metrics
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.predictions import majority_class
+from emor3.stats import distributions
+from emor3.stats import figures as metrics
 
 FIGURES = {
     "accuracy": "accuracy",

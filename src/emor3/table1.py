@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emor3 import metrics, training_table
+from emor3 import training_table
 from emor3.errors import UserError
 from emor3.figures import FIGURES, markdown_table
 from emor3.method.thinking import Thinking
@@ -19,9 +19,10 @@ from emor3.method.types import Estimate, Prediction
 from emor3.plan import Cell, Plan
 from emor3.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
+from emor3.stats import figures as metrics
+from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 from emor3.storage.cells import table_text
 from emor3.storage.outputs import write_whole
-from emor3.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 
 Column = tuple[str, str]
 """Training domain and test set."""

@@ -14,7 +14,7 @@ from emor3.method.labels import LabelSet, resolve
 from emor3.method.rewards import judge_failed, label_read, signs_held, verdict_value
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Finding, Prediction
-from emor3.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
+from emor3.stats.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
 
 
 @dataclass(frozen=True)

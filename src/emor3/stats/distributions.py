@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial import distance
 
 from emor3.method.types import Estimate, Prediction
-from emor3.metrics import clusters
-from emor3.uncertainty import Floats, bootstrap, mean, proportion, resample
+from emor3.stats.figures import clusters
+from emor3.stats.uncertainty import Floats, bootstrap, mean, proportion, resample
 
 BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
