@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl.generation.vllm_generation import VLLMGeneration
 from vllm.model_executor.layers import utils
 
-from emor3.config import load_recipe
 from emor3.data.folders import load_samples
 from emor3.generation import generate
 from emor3.judges.local import GenerateJudge, ScoreJudge
@@ -26,6 +25,7 @@ from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Question
 from emor3.modeling import load
+from emor3.runs.recipe import load_recipe
 from emor3.train import train
 
 RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")

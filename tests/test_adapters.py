@@ -12,7 +12,7 @@ from emor3.errors import UserError
 from emor3.evaluate import load_candidate
 from emor3.modeling import load, resolve_checkpoint
 from emor3.processing import save_processor
-from emor3.records import write_json
+from emor3.runs.directory import write_json
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3 import cli, signals
-from emor3.config import Recipe
 from emor3.grpo import EmoTrainer, PartReward
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Reply
-from emor3.records import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
 from emor3.resumable import is_out_of_memory
+from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
+from emor3.runs.recipe import Recipe
 from emor3.signals import Stopped
 from emor3.train import train as run_training
 from waiting import HANGS, wait_until

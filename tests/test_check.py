@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from emor3.config import build_recipe
 from emor3.data.check import check, describe, token_counter
 from emor3.errors import UserError
 from emor3.generation import chat, encode
 from emor3.modeling import load
+from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 
 LABELS = ["joy", "fear"]

@@ -7,10 +7,10 @@ import torch
 from trl import SFTTrainer
 
 from emor3.coldstart import cold_start, supervised_dataset
-from emor3.config import ColdStartBlock
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.modeling import load
+from emor3.runs.recipe import ColdStartBlock
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from emor3.config import OWNED, build_recipe, load_recipe
 from emor3.errors import UserError, one_line
+from emor3.runs.recipe import OWNED, build_recipe, load_recipe
 
 
 def minimal(**blocks):

@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 import layouts
 from emor3.cli import app
-from emor3.config import load_recipe
 from emor3.data.check import check
 from emor3.data.importers.catalogue import SETS
 from emor3.errors import UserError
@@ -16,6 +15,7 @@ from emor3.lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_
 from emor3.modeling import resolve_checkpoint
 from emor3.processing import limit_pixels, load_processor
 from emor3.quickstart import RECIPE
+from emor3.runs.recipe import load_recipe
 
 
 def call(*arguments):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from emor3.data.folders import load_samples
 from emor3.modeling import resolve_checkpoint
-from emor3.records import read_jsonl
+from emor3.runs.directory import read_jsonl
 from rows import write_rows
 from waiting import HANGS
 

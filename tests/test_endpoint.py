@@ -19,7 +19,6 @@ import httpx2
 import pytest
 from PIL import Image
 
-from emor3.config import KEY_VARIABLE, EndpointBlock, build_recipe
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
@@ -28,7 +27,8 @@ from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
 from emor3.modeling import load, resolve_checkpoint
-from emor3.records import read_jsonl
+from emor3.runs.directory import read_jsonl
+from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock, build_recipe
 from test_train import run_of
 from waiting import HANGS, wait_until
 

@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from emor3.cli import app
-from emor3.config import build_recipe
 from emor3.errors import UserError
-from emor3.records import (
+from emor3.runs.directory import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
@@ -21,6 +20,7 @@ from emor3.records import (
     read_jsonl,
     resumed_recipe,
 )
+from emor3.runs.recipe import build_recipe
 from emor3.train import manifest_sums, train
 
 SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2}

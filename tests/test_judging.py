@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emor3.config import load_recipe
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.calibration import Calibration, MovingAverage, calibrate
@@ -15,7 +14,8 @@ from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
 from emor3.method.types import Reply
 from emor3.modeling import load
-from emor3.records import latest_checkpoint
+from emor3.runs.directory import latest_checkpoint
+from emor3.runs.recipe import load_recipe
 from emor3.train import train
 from test_train import LEARNING, run_of, same, weights_of, write_recipe
 

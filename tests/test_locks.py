@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from emor3 import cli
-from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.evaluate import fresh_output
-from emor3.records import write_json
+from emor3.runs.directory import write_json
+from emor3.runs.recipe import load_recipe
 from emor3.storage import locks
 from emor3.storage.locks import held, name_held
 

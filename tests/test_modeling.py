@@ -11,10 +11,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from emor3 import modeling
-from emor3.config import ModelBlock
 from emor3.errors import UserError
 from emor3.modeling import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
 from emor3.processing import limit_pixels
+from emor3.runs.recipe import ModelBlock
 
 
 def test_the_embedded_base_and_a_folder_load(random_checkpoint):

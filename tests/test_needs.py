@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from architectures import write_checkpoint
 from emor3.cli import app
-from emor3.config import build_recipe
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode
@@ -26,6 +25,7 @@ from emor3.needs import (
     size_of,
     ways_to_fit,
 )
+from emor3.runs.recipe import build_recipe
 from emor3.tiny.drawing import SIZE
 
 QWEN_3B, QWEN_7B = KNOWN

@@ -11,7 +11,10 @@ from trl import GRPOConfig
 from emor3.blocks import Block
 from emor3.bounds import BOUNDS, MOST
 from emor3.cli import app
-from emor3.config import (
+from emor3.errors import UserError
+from emor3.method.rewards import RewardSettings
+from emor3.plan import EvaluationBlock
+from emor3.runs.recipe import (
     ColdStartBlock,
     DataBlock,
     EndpointBlock,
@@ -21,9 +24,6 @@ from emor3.config import (
     Recipe,
     build_recipe,
 )
-from emor3.errors import UserError
-from emor3.method.rewards import RewardSettings
-from emor3.plan import EvaluationBlock
 from emor3.train import grpo_config, train
 
 HINTS = get_type_hints(GRPOConfig)

@@ -99,7 +99,7 @@ class Loaded:
 
 
 def test_labels_are_those_asked_for_else_those_of_the_training_data_else_mikels(scenes):
-    from emor3.config import build_recipe
+    from emor3.runs.recipe import build_recipe
 
     def trained_on(path):
         return Loaded(build_recipe({"output_dir": "r", "model": {"path": "m"}, "data": {"train": path}}, (), "r"))

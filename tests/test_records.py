@@ -5,14 +5,14 @@ import os
 
 import pytest
 
-from emor3 import records
-from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import reflect
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Reply, Rollout, Sample
+from emor3.runs import directory as records
+from emor3.runs.recipe import Recipe
 
 SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emor3.config import Recipe
 from emor3.data.importers.catalogue import Imported
 from emor3.figures import DISTANCES, FIGURES
 from emor3.judges.calibration import Calibration
 from emor3.plan import Plan
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.quickstart import summary
-from emor3.records import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
 from emor3.reference import (
     ENVIRONMENT_KEYS,
     EVALUATION_FILES,
@@ -24,6 +21,9 @@ from emor3.reference import (
     page,
     undescribed,
 )
+from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
+from emor3.runs.recipe import Recipe
 from emor3.stats import figures as metrics
 from made_up import prediction, save_evaluation
 from test_report import TABLE_HEAD, rollout

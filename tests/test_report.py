@@ -13,12 +13,12 @@ from emor3.cli import app
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.types import Reply, Rollout
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
-from emor3.records import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
 from emor3.report.cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report.page import compare_all, json_in_html, render, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
 from emor3.report.records import read_records
+from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
 from made_up import prediction, save_evaluation
 
 
@@ -284,7 +284,7 @@ def test_a_drawing_takes_its_colours_from_the_page(tmp_path):
 
 def test_a_card_counts_for_its_outcomes():
     def outcomes(*made, **said):
-        from emor3.predictions import prediction_row
+        from emor3.runs.predictions import prediction_row
 
         return card(prediction_row("d", prediction(*made, **said)))["outcomes"]
 

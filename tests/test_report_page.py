@@ -10,9 +10,9 @@ from PIL import Image
 
 from browser import CHROMIUM, Browser
 from emor3.method.labels import label_set_from
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS
-from emor3.records import METRICS, append_jsonl
 from emor3.report.page import write_report
+from emor3.runs.directory import METRICS, append_jsonl
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from made_up import prediction, save_evaluation
 from test_report import save_run
 

@@ -8,7 +8,6 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3.cli import app
-from emor3.config import load_recipe
 from emor3.data.check import check, describe
 from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
@@ -17,11 +16,12 @@ from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
 from emor3.exchange import left_out, write_exchange
 from emor3.method.types import Aspect
-from emor3.predictions import PREDICTIONS, read_evaluation
 from emor3.processing import load_processor
-from emor3.records import read_jsonl
 from emor3.report.page import render
 from emor3.report.records import read_records
+from emor3.runs.directory import read_jsonl
+from emor3.runs.predictions import PREDICTIONS, read_evaluation
+from emor3.runs.recipe import load_recipe
 from emor3.train import check_rows, train
 from rows import write_rows
 

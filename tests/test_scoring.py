@@ -12,8 +12,8 @@ from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.scoring import score_file
 from emor3.method.types import Aspect
-from emor3.score_format import RESULT as RESULT_KEYS
-from emor3.score_format import ROW as ROW_KEYS
+from emor3.runs.score_format import RESULT as RESULT_KEYS
+from emor3.runs.score_format import ROW as ROW_KEYS
 
 GOLDEN = Path(__file__).parent / "golden" / "rewards.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]

@@ -17,19 +17,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from emor3 import records
 from emor3.blocks import Block
 from emor3.cli import main
-from emor3.config import (
-    OWNED,
-    ColdStartBlock,
-    DataBlock,
-    JudgeBlock,
-    LoraBlock,
-    ModelBlock,
-    Recipe,
-    load_recipe,
-)
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.generation import encode, vision_token_ids
@@ -42,8 +31,19 @@ from emor3.method.types import Finding, Reflection, Verdict
 from emor3.modeling import load, resolve_checkpoint
 from emor3.processing import load_processor
 from emor3.progress import RunCallback
-from emor3.records import latest_checkpoint, read_jsonl
 from emor3.reference import RUN_FILES, undescribed
+from emor3.runs import directory as records
+from emor3.runs.directory import latest_checkpoint, read_jsonl
+from emor3.runs.recipe import (
+    OWNED,
+    ColdStartBlock,
+    DataBlock,
+    JudgeBlock,
+    LoraBlock,
+    ModelBlock,
+    Recipe,
+    load_recipe,
+)
 from emor3.train import (
     chosen_samples,
     grpo_config,

@@ -25,7 +25,6 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Train
 from transformers.image_utils import make_flat_list_of_images
 from trl import GRPOTrainer
 
-from emor3.config import load_recipe
 from emor3.errors import UserError
 from emor3.generation import Request, chat, vision_token_ids
 from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
@@ -37,7 +36,8 @@ from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
 from emor3.modeling import resolve_checkpoint
 from emor3.quickstart import RECIPE
-from emor3.records import environment_stamp
+from emor3.runs.directory import environment_stamp
+from emor3.runs.recipe import load_recipe
 from emor3.storage.images import open_image
 from emor3.train import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
 

@@ -118,8 +118,8 @@ def train(
     ] = None,
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
-    from emor3.config import load_recipe
-    from emor3.records import resumed_recipe
+    from emor3.runs.directory import resumed_recipe
+    from emor3.runs.recipe import load_recipe
 
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
@@ -188,7 +188,7 @@ def evaluate(
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     from emor3 import evaluate as evaluation
     from emor3.figures import results_table
-    from emor3.predictions import leaves_out
+    from emor3.runs.predictions import leaves_out
 
     with evaluation.fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
@@ -215,8 +215,8 @@ def evaluate(
 def _evaluate_again(path: Path, output: Path | None) -> None:
     from emor3.evaluate import fresh_folder
     from emor3.figures import results, results_table, summarise
-    from emor3.predictions import RESULTS, copy_evaluation, read_evaluation
-    from emor3.records import write_json
+    from emor3.runs.directory import write_json
+    from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
 
     evaluation = read_evaluation(path)
@@ -308,7 +308,7 @@ def reproduce(
     """
     from emor3 import reproduce as reproduction
     from emor3.plan import cells_of, load_plan
-    from emor3.predictions import leaves_out
+    from emor3.runs.predictions import leaves_out
     from emor3.storage.locks import held
 
     settings = load_plan(plan, output, quick)

@@ -43,11 +43,11 @@ def check_data(
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
-    from emor3.config import load_recipe
     from emor3.data import check
     from emor3.modeling import resolve_checkpoint
     from emor3.processing import limit_pixels, load_processor
     from emor3.quickstart import RECIPE
+    from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 
     settings = load_recipe(recipe or RECIPE, overrides or [])

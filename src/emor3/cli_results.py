@@ -11,7 +11,7 @@ import typer
 
 from emor3.cli_common import refuse_idle, usable
 from emor3.printing import say, show
-from emor3.score_format import RESULT, ROW, keys_text
+from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
 
@@ -66,7 +66,7 @@ def compare(
     Ends with status 1 if any had to be left out.
     """
     from emor3.compare import compare_evaluations, comparison_tables
-    from emor3.predictions import read_evaluation
+    from emor3.runs.predictions import read_evaluation
 
     rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
     for line in left_out:
@@ -116,7 +116,7 @@ def share(
     These are TSV files for VLMEvalKit and a block for a model card.
     """
     from emor3.exchange import left_out, write_exchange
-    from emor3.predictions import read_evaluation
+    from emor3.runs.predictions import read_evaluation
 
     saved = read_evaluation(evaluation)
     for path in write_exchange(saved, output):
@@ -140,7 +140,7 @@ def export(
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
     from emor3 import export as exporting
-    from emor3.predictions import read_evaluation
+    from emor3.runs.predictions import read_evaluation
 
     saved = None if evaluation is None else read_evaluation(evaluation)
     folder = exporting.export(run, output, saved)

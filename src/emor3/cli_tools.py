@@ -34,7 +34,7 @@ def bench_step(
 ) -> None:
     """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
     from emor3 import bench
-    from emor3.records import write_json
+    from emor3.runs.directory import write_json
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
     costs = bench.bench_step(settings, lambda done: say(f"round {done} of {rounds}", error=True))
@@ -52,7 +52,7 @@ def bench_growth(
     from dataclasses import asdict
 
     from emor3 import bench_growth as growth
-    from emor3.records import write_json
+    from emor3.runs.directory import write_json
 
     output.mkdir(parents=True, exist_ok=True)
 
@@ -111,7 +111,7 @@ def plan(
     Nothing is loaded; status 1, and what to change, where it cannot fit.
     """
     from emor3 import needs as planning
-    from emor3.config import load_recipe
+    from emor3.runs.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides or [])
     machine = planning.Machine(gpus, memory * 1e9, sharding.value)

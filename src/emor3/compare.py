@@ -9,7 +9,7 @@ from rich.table import Table
 from emor3.errors import UserError
 from emor3.figures import FIGURES
 from emor3.method.types import Estimate
-from emor3.predictions import SavedEvaluation
+from emor3.runs.predictions import SavedEvaluation
 from emor3.stats import figures as metrics
 from emor3.stats.uncertainty import compare_hits, holm
 

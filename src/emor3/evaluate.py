@@ -12,7 +12,6 @@ from typing import Any
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.adapters import holds_adapters, load_merged
-from emor3.config import Recipe
 from emor3.data.folders import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
@@ -25,10 +24,11 @@ from emor3.method.rewards import predicted_label
 from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.modeling import load
-from emor3.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.printing import say
 from emor3.progress import evaluation_bar
-from emor3.records import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
+from emor3.runs.directory import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
+from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.runs.recipe import Recipe
 from emor3.storage.images import image_fault
 from emor3.storage.locks import LOCK, held
 from emor3.storage.outputs import written_to

@@ -24,7 +24,6 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel, Processor
 
 from emor3 import __version__
 from emor3.adapters import holds_adapters, load_merged
-from emor3.config import Recipe
 from emor3.data.folders import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
@@ -32,9 +31,8 @@ from emor3.generation import Request, encode
 from emor3.loading import ADAPTER, from_checkpoint
 from emor3.method.thinking import build_prompt
 from emor3.modeling import EMBEDDED, load, save
-from emor3.predictions import SavedEvaluation, checksum
 from emor3.processing import load_processor
-from emor3.records import (
+from emor3.runs.directory import (
     CONFIG,
     ENVIRONMENT,
     FINAL,
@@ -45,6 +43,8 @@ from emor3.records import (
     steps_recorded,
     typed,
 )
+from emor3.runs.predictions import SavedEvaluation, checksum
+from emor3.runs.recipe import Recipe
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
 from emor3.train import chosen_samples

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
-from emor3.predictions import majority_class
+from emor3.runs.predictions import majority_class
 from emor3.stats import distributions
 from emor3.stats import figures as metrics
 

@@ -23,10 +23,10 @@ from transformers import (
     ProcessorMixin,
 )
 
-from emor3.config import ModelBlock, Part
 from emor3.errors import UserError
 from emor3.loading import Told, adapters_from, check_weights, from_checkpoint, is_finite, load_config
 from emor3.processing import QWEN_VL, chat, load_processor, save_processor
+from emor3.runs.recipe import ModelBlock, Part
 from emor3.sharding import loading_whole
 
 

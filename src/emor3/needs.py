@@ -19,14 +19,14 @@ from rich.table import Table
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, ProcessorMixin
 from trl import GRPOConfig
 
-from emor3.config import Recipe
 from emor3.errors import UserError
 from emor3.lengths import text_tokens
 from emor3.loading import load_config
 from emor3.method.thinking import sample_prompt
 from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
 from emor3.processing import load_processor
-from emor3.records import MEASURED, METRICS, read_jsonl
+from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.runs.recipe import Recipe
 from emor3.train import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]

@@ -21,7 +21,7 @@ from emor3.method.reflection import read
 from emor3.method.rewards import judge_failed, predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
-from emor3.predictions import reasoning_row
+from emor3.runs.predictions import reasoning_row
 from emor3.storage.images import image_fault, save_picture
 
 

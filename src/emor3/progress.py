@@ -9,10 +9,17 @@ from accelerate import PartialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from emor3.checkpoints import mark_complete
 from emor3.printing import console
 from emor3.processing import save_processor
-from emor3.records import CHECKPOINTS, METRICS, append_jsonl, complete_checkpoints, drop_replaced, remove_checkpoint
+from emor3.runs.checkpoint_marks import mark_complete
+from emor3.runs.directory import (
+    CHECKPOINTS,
+    METRICS,
+    append_jsonl,
+    complete_checkpoints,
+    drop_replaced,
+    remove_checkpoint,
+)
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""

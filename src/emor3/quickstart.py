@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from emor3.config import load_recipe
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
 from emor3.figures import FIGURES, Evaluation, percent
 from emor3.predict import describe
-from emor3.predictions import RESULTS
 from emor3.printing import say, show
-from emor3.records import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.predictions import RESULTS
+from emor3.runs.recipe import load_recipe
 from emor3.stats import figures as metrics
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
 from emor3.tiny.folders import read_scenes

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emor3.config import Recipe
 from emor3.data.importers.catalogue import RECORD
 from emor3.figures import DISTANCES, FIGURES, markdown_table
 from emor3.plan import Plan
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
-from emor3.records import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
-from emor3.score_format import RESULT, ROW
+from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
+from emor3.runs.recipe import Recipe
+from emor3.runs.score_format import RESULT, ROW
 
 FINDING = (
     "`verdict` (supported, refuted, unreadable, not_asked, error), `question` and `reply` as texts, `probabilities` of "

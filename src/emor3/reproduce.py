@@ -17,14 +17,14 @@ from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from emor3.changes import MAX_STEPS, changes
 from emor3.errors import UserError, printable
 from emor3.modeling import resolve_checkpoint
 from emor3.plan import Cell, Plan, cells_of
-from emor3.predictions import RESULTS
 from emor3.printing import console
 from emor3.progress import DESCRIPTION
-from emor3.records import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
+from emor3.runs.changes import MAX_STEPS, changes
+from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
+from emor3.runs.predictions import RESULTS
 from emor3.storage.locks import held
 
 POLL_SECONDS = 0.5

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from emor3.errors import UserError
 from emor3.grpo import EmoTrainer, NonFiniteError
-from emor3.records import way_on
+from emor3.runs.directory import way_on
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
 from emor3.storage.outputs import hindrance, is_disk_full
 

@@ -17,8 +17,8 @@ from emor3.figures import FIGURES, markdown_table
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.plan import Cell, Plan
-from emor3.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.reproduce import is_finished
+from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.stats import figures as metrics
 from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 from emor3.storage.cells import table_text

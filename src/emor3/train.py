@@ -24,13 +24,10 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3 import records
 from emor3.blank import see_in_step
 from emor3.blocks import short
 from emor3.bounds import BOUNDS, MOST, odd_number
-from emor3.checkpoints import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.coldstart import cold_start, lazy_dataset
-from emor3.config import ModelBlock, Recipe
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.errors import UserError, refused_by
 from emor3.generation import generate, vision_token_ids
@@ -56,8 +53,11 @@ from emor3.modeling import (
 from emor3.printing import say
 from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
-from emor3.records import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.resumable import LastStep, told
+from emor3.runs import directory as records
+from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
+from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
+from emor3.runs.recipe import ModelBlock, Recipe
 from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.start import MovingWeights, start_figures
 from emor3.storage.locks import held

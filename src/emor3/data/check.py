@@ -12,7 +12,6 @@ from rich import box
 from rich.table import Column, Table
 from transformers import ProcessorMixin
 
-from emor3.config import Recipe
 from emor3.data.duplicates import near_pairs, perceptual_hash
 from emor3.data.folders import (
     Repetitions,
@@ -31,6 +30,7 @@ from emor3.lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_to
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
+from emor3.runs.recipe import Recipe
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
 

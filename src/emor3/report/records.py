@@ -17,8 +17,7 @@ from pydantic import TypeAdapter
 
 from emor3.errors import UserError
 from emor3.method.types import Estimate
-from emor3.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
-from emor3.records import (
+from emor3.runs.directory import (
     CHECKPOINTS,
     COLD_START,
     CONFIG,
@@ -32,6 +31,7 @@ from emor3.records import (
     scan_jsonl,
     typed,
 )
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.storage.cells import from_cell
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)

@@ -48,7 +48,7 @@ from emor3.data.manifest import copy_file, link, new_folder, write_rows
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, one_line
 from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
-from emor3.records import write_json
+from emor3.runs.directory import write_json
 from emor3.storage.images import FAULTS, open_known
 
 RECORD = "import.json"

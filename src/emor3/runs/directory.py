@@ -25,8 +25,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 
 from emor3 import __version__
 from emor3.blocks import describe_fault
-from emor3.changes import MAX_STEPS, Change, changes
-from emor3.config import Recipe, build_recipe
+from emor3.runs.changes import MAX_STEPS, Change, changes
+from emor3.runs.recipe import Recipe, build_recipe
 from emor3.errors import UserError
 from emor3.method.types import Content, Finding, Rollout, Sample
 from emor3.printing import say
@@ -59,7 +59,7 @@ def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence
 def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
     """Raise UserError where a recipe's folder holds what the flags do not allow to go on with or to replace.
 
-    A resumed run may change what leaves learning as it is (emor3.changes); `data` are the checksums of its training
+    A resumed run may change what leaves learning as it is (emor3.runs.changes); `data` are the checksums of its training
     data as they are now. Nothing is written.
     """
     run = Path(recipe.output_dir)
