@@ -20,7 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from emor3.grpo import EmoTrainer
 from emor3.method.labels import MIKELS8
-from emor3.modeling import load, save
+from emor3.models.checkpoints import load, save
 from emor3.runs.directory import METRICS, environment_stamp, read_jsonl, write_json
 from emor3.runs.recipe import build_recipe
 from emor3.tiny.build import tokenizer_texts

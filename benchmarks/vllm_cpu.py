@@ -18,13 +18,13 @@ from trl.generation.vllm_generation import VLLMGeneration
 from vllm.model_executor.layers import utils
 
 from emor3.data.folders import load_samples
-from emor3.generation import generate
 from emor3.judges.local import GenerateJudge, ScoreJudge
 from emor3.judges.vllm import VllmJudge
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Question
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import generate
 from emor3.runs.recipe import load_recipe
 from emor3.train import train
 

@@ -19,7 +19,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
-from emor3.modeling import save
+from emor3.models.checkpoints import save
 from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
 

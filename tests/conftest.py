@@ -2,7 +2,7 @@
 
 import pytest
 
-from emor3.modeling import save
+from emor3.models.checkpoints import save
 from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.folders import write_domain
 from emor3.tiny.model import build_model, build_processor, build_tokenizer

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
-from emor3.modeling import load
+from emor3.models.checkpoints import load
 
 state = PartialState(cpu=True)
 assert state.num_processes == 2, "real processes, not one that was silently started alone"

@@ -10,8 +10,8 @@ from emor3.adapters import load_merged
 from emor3.doctor import check_model
 from emor3.errors import UserError
 from emor3.evaluate import load_candidate
-from emor3.modeling import load, resolve_checkpoint
-from emor3.processing import save_processor
+from emor3.models.checkpoints import load, resolve_checkpoint
+from emor3.models.processors import save_processor
 from emor3.runs.directory import write_json
 
 

@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from trl import GRPOConfig
 
 from architectures import BUILDERS, write_checkpoint
-from emor3.blank import always_see
 from emor3.data.folders import load_samples
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
-from emor3.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.grpo import BatchScorer
 from emor3.method.thinking import sample_prompt
-from emor3.modeling import PARTS, load, part_parameters
-from emor3.prefixes import PICTURES, UNDERSTOOD, next_token_logits
+from emor3.models.checkpoints import PARTS, load, part_parameters
+from emor3.models.dummy_image import always_see
+from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
+from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, next_token_logits
 from emor3.rollouts import SharedPromptTrainer
 from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import read_evaluation

@@ -15,11 +15,11 @@ from emor3.data.check import check, describe
 from emor3.data.folders import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, load_samples, manifest_lines
 from emor3.data.subsets import read_ids, sample_data
 from emor3.errors import UserError
-from emor3.lengths import label_cost, warn_of_many_labels
 from emor3.method.labels import MAX_LABELS, MIKELS8, LabelSet
 from emor3.method.scoring import score_file
 from emor3.method.thinking import build_prompt, load_template
-from emor3.processing import LARGE, load_processor, open_images
+from emor3.models.processors import LARGE, load_processor, open_images
+from emor3.models.tokens import label_cost, warn_of_many_labels
 from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 from emor3.storage.yaml_text import read_yaml

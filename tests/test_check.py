@@ -8,8 +8,8 @@ from rich.console import Console
 
 from emor3.data.check import check, describe, token_counter
 from emor3.errors import UserError
-from emor3.generation import chat, encode
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import chat, encode
 from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from emor3.data.folders import load_samples
-from emor3.modeling import resolve_checkpoint
+from emor3.models.checkpoints import resolve_checkpoint
 from emor3.runs.directory import read_jsonl
 from rows import write_rows
 from waiting import HANGS

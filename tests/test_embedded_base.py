@@ -14,7 +14,7 @@ from emor3.evaluate import EvaluationSettings, complete, load_candidate
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
-from emor3.modeling import resolve_checkpoint
+from emor3.models.checkpoints import resolve_checkpoint
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import alter, feeling_text, names_scene, trigger_text
 from emor3.tiny.world import DOMAINS, ceiling, likely_shade

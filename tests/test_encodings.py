@@ -5,9 +5,9 @@ import torch
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
-from emor3.encodings import EncodedImages
-from emor3.generation import encode
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode
+from emor3.models.image_cache import EncodedImages
 
 TILED = "llava_onevision"
 

@@ -26,7 +26,7 @@ from emor3.judges.local import GenerateJudge
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
-from emor3.modeling import load, resolve_checkpoint
+from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.runs.directory import read_jsonl
 from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock, build_recipe
 from test_train import run_of

@@ -14,7 +14,7 @@ from emor3.evaluate import EvaluationSettings, choose_samples, fresh_folder, loa
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Aspect, Sample
-from emor3.modeling import load, save
+from emor3.models.checkpoints import load, save
 from emor3.runs.directory import write_json
 from emor3.runs.predictions import read_evaluation
 from emor3.tiny.folders import write_domain

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from emor3.data.folders import load_samples
-from emor3.generation import encode, generate, vision_token_ids
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode, generate, vision_token_ids
 
 
 @pytest.fixture(scope="module")

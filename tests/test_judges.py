@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from emor3.data.folders import load_samples
-from emor3.generation import encode
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.types import Question, Reply
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode
 
 
 @pytest.fixture(scope="module")

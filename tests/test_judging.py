@@ -13,7 +13,7 @@ from emor3.judges.calibration import Calibration, MovingAverage, calibrate
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
 from emor3.method.types import Reply
-from emor3.modeling import load
+from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
 from emor3.train import train

@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from emor3 import modeling
 from emor3.errors import UserError
-from emor3.modeling import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
-from emor3.processing import limit_pixels
+from emor3.models import checkpoints as modeling
+from emor3.models.checkpoints import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
+from emor3.models.processors import limit_pixels
 from emor3.runs.recipe import ModelBlock
 
 
@@ -37,7 +37,7 @@ def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(ra
 def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint, tmp_path):
     save(*load(random_checkpoint), tmp_path)
     load_it = f"transformers.AutoProcessor.from_pretrained({str(tmp_path)!r})"
-    code = f"import emor3.processing, transformers; print(type({load_it}))"
+    code = f"import emor3.models.processors, transformers; print(type({load_it}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "Qwen2_5_VLProcessor" in out
 

@@ -11,9 +11,9 @@ from architectures import write_checkpoint
 from emor3.cli import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.generation import encode
 from emor3.method.thinking import sample_prompt
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode
 from emor3.needs import (
     KNOWN,
     TEXT_TOKENS,
@@ -175,7 +175,7 @@ def test_a_model_without_a_configuration_and_a_recipe_without_reinforcement_are_
     def silent(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr("emor3.modeling.get_hf_file_metadata", silent)
+    monkeypatch.setattr("emor3.models.checkpoints.get_hf_file_metadata", silent)
     with pytest.raises(UserError, match="--config"):
         model_config("no-such/model", None)
     recipe = recipe_of(cold_start={}).model_copy(update={"grpo": None})

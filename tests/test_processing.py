@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.generation import encode
-from emor3.modeling import load
-from emor3.processing import limit_pixels, load_processor, save_processor, scaled
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode
+from emor3.models.processors import limit_pixels, load_processor, save_processor, scaled
 from emor3.storage.images import open_image
 
 

@@ -8,9 +8,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.generation import vision_token_ids
-from emor3.modeling import EMBEDDED, load, sees_unchanged
-from emor3.prefixes import distinct, images_once
+from emor3.models.checkpoints import EMBEDDED, load, sees_unchanged
+from emor3.models.generation import vision_token_ids
+from emor3.models.prefix_cache import distinct, images_once
 from emor3.rollouts import SharedPromptTrainer
 from emor3.storage.images import open_image
 from emor3.train import prompt_dataset

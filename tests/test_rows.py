@@ -16,7 +16,7 @@ from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
 from emor3.exchange import left_out, write_exchange
 from emor3.method.types import Aspect
-from emor3.processing import load_processor
+from emor3.models.processors import load_processor
 from emor3.report.page import render
 from emor3.report.records import read_records
 from emor3.runs.directory import read_jsonl

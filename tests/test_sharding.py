@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, set_hf_deepspeed_config
 
 from emor3.errors import UserError
-from emor3.modeling import load
-from emor3.sharding import check_resumable, check_shardable, loading_whole
+from emor3.models.checkpoints import load
+from emor3.models.sharding import check_resumable, check_shardable, loading_whole
 
 
 class Zero3:

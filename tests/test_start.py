@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from emor3.data.folders import load_samples
 from emor3.method.thinking import parse
-from emor3.modeling import learn_in_float32, load, resolve_checkpoint, save
+from emor3.models.checkpoints import learn_in_float32, load, resolve_checkpoint, save
 from emor3.runs.recipe import load_recipe
 from emor3.start import WATCHED_STEPS, MovingWeights, StartFigures, start_figures
 from emor3.train import train

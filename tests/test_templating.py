@@ -8,10 +8,10 @@ import pytest
 from jinja2 import TemplateError
 
 from emor3.errors import UserError
-from emor3.generation import chat, encode
 from emor3.method import templating
 from emor3.method.thinking import LONGEST_TEMPLATE, load_template, render
-from emor3.processing import load_processor
+from emor3.models.generation import chat, encode
+from emor3.models.processors import load_processor
 
 HOSTILE = {
     "a text": ("{{ 'a' * 10**9 }}", "memory"),

@@ -21,15 +21,15 @@ from emor3.blocks import Block
 from emor3.cli import main
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.generation import encode, vision_token_ids
 from emor3.grpo import EQUAL, EmoTrainer, PartReward
 from emor3.judges.local import InStepJudge
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Reflection, Verdict
-from emor3.modeling import load, resolve_checkpoint
-from emor3.processing import load_processor
+from emor3.models.checkpoints import load, resolve_checkpoint
+from emor3.models.generation import encode, vision_token_ids
+from emor3.models.processors import load_processor
 from emor3.progress import RunCallback
 from emor3.reference import RUN_FILES, undescribed
 from emor3.runs import directory as records

@@ -7,12 +7,12 @@ from trl import GRPOConfig
 from trl.generation.vllm_generation import VLLMGeneration
 
 from emor3.data.folders import load_samples
-from emor3.generation import encode
 from emor3.judges.vllm import VllmJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
-from emor3.modeling import load
-from emor3.processing import limit_pixels
+from emor3.models.checkpoints import load
+from emor3.models.generation import encode
+from emor3.models.processors import limit_pixels
 from emor3.rollouts import SharedPromptTrainer
 from emor3.train import prompt_dataset
 

@@ -6,9 +6,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
-from emor3.loading import ADAPTER, Told, adapters_from, check_adapters
-from emor3.modeling import load
-from emor3.processing import load_processor
+from emor3.models.checkpoints import load
+from emor3.models.loading import ADAPTER, Told, adapters_from, check_adapters
+from emor3.models.processors import load_processor
 from emor3.runs.directory import COLD_START, read_json
 from emor3.runs.recipe import Recipe
 

@@ -23,10 +23,10 @@ from rich.text import Text
 from transformers import AutoModelForImageTextToText
 
 from emor3.errors import UserError
-from emor3.generation import encode, generate
-from emor3.loading import load_config
-from emor3.modeling import EMBEDDED, check_fit, check_folder, load, resolve_checkpoint
-from emor3.processing import load_processor
+from emor3.models.checkpoints import EMBEDDED, check_fit, check_folder, load, resolve_checkpoint
+from emor3.models.generation import encode, generate
+from emor3.models.loading import load_config
+from emor3.models.processors import load_processor
 from emor3.tiny.drawing import draw_scene
 
 TESTED = {

@@ -15,15 +15,15 @@ from emor3.adapters import holds_adapters, load_merged
 from emor3.data.folders import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.figures import Evaluation, results, summarise
-from emor3.generation import generate
 from emor3.judges.local import ScoreJudge
-from emor3.lengths import check_context, warn_of_many_labels
 from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
-from emor3.modeling import load
+from emor3.models.checkpoints import load
+from emor3.models.generation import generate
+from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
 from emor3.progress import evaluation_bar
 from emor3.runs.directory import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json

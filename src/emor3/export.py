@@ -27,11 +27,11 @@ from emor3.adapters import holds_adapters, load_merged
 from emor3.data.folders import MANIFEST, resolve_folder
 from emor3.errors import UserError
 from emor3.exchange import card_results, card_table
-from emor3.generation import Request, encode
-from emor3.loading import ADAPTER, from_checkpoint
 from emor3.method.thinking import build_prompt
-from emor3.modeling import EMBEDDED, load, save
-from emor3.processing import load_processor
+from emor3.models.checkpoints import EMBEDDED, load, save
+from emor3.models.generation import Request, encode
+from emor3.models.loading import ADAPTER, from_checkpoint
+from emor3.models.processors import load_processor
 from emor3.runs.directory import (
     CONFIG,
     ENVIRONMENT,

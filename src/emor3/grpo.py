@@ -38,7 +38,7 @@ from emor3.method.rewards import (
 )
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
-from emor3.modeling import learn_in_float32
+from emor3.models.checkpoints import learn_in_float32
 from emor3.progress import TIME
 from emor3.rollouts import SharedPromptTrainer
 

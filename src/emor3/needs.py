@@ -20,11 +20,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConf
 from trl import GRPOConfig
 
 from emor3.errors import UserError
-from emor3.lengths import text_tokens
-from emor3.loading import load_config
 from emor3.method.thinking import sample_prompt
-from emor3.modeling import EMBEDDED, part_parameters, resolve_checkpoint
-from emor3.processing import load_processor
+from emor3.models.checkpoints import EMBEDDED, part_parameters, resolve_checkpoint
+from emor3.models.loading import load_config
+from emor3.models.processors import load_processor
+from emor3.models.tokens import text_tokens
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
 from emor3.runs.recipe import Recipe
 from emor3.train import chosen_samples, grpo_config, lora_config, train
@@ -268,7 +268,7 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
     """Bytes on each GPU that are there all the time."""
     lora = recipe.model.lora is not None
     parts = machine.gpus if machine.sharding != "none" else 1
-    # Weights that learn are float32 (emor3.modeling.learn_in_float32), with FSDP2 all weights; ZeRO-3 holds a float32
+    # Weights that learn are float32 (emor3.models.checkpoints.learn_in_float32), with FSDP2 all weights; ZeRO-3 holds a float32
     # copy beside weights of the run's precision.
     weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
     trained = size.weight_bytes if machine.sharding == "zero3" else 4

@@ -9,8 +9,8 @@ from accelerate import PartialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from emor3.models.processors import save_processor
 from emor3.printing import console
-from emor3.processing import save_processor
 from emor3.runs.checkpoint_marks import mark_complete
 from emor3.runs.directory import (
     CHECKPOINTS,

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from emor3.errors import UserError, printable
-from emor3.modeling import resolve_checkpoint
+from emor3.models.checkpoints import resolve_checkpoint
 from emor3.plan import Cell, Plan, cells_of
 from emor3.printing import console
 from emor3.progress import DESCRIPTION

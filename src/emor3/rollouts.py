@@ -1,7 +1,7 @@
 """GRPO in which the G completions of a prompt share it: one processor call, one image encoding and one prefill.
 
 TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here the
-copies are computed once (`emor3.prefixes`). vLLM does so by itself: its path is TRL's, with images as the engine takes
+copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images as the engine takes
 them.
 """
 
@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
-from emor3.encodings import EncodedImages
 from emor3.errors import UserError
-from emor3.generation import unexpanded
-from emor3.prefixes import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
-from emor3.processing import scaled
-from emor3.sharding import sharded
+from emor3.models.generation import unexpanded
+from emor3.models.image_cache import EncodedImages
+from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
+from emor3.models.processors import scaled
+from emor3.models.sharding import sharded
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]

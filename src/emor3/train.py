@@ -24,23 +24,20 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3.blank import see_in_step
 from emor3.blocks import short
 from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.coldstart import cold_start, lazy_dataset
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.errors import UserError, refused_by
-from emor3.generation import generate, vision_token_ids
 from emor3.groups import by_group
 from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges.calibration import MovingAverage, calibrate
 from emor3.judges.endpoint import EndpointJudge
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
 from emor3.judges.vllm import VllmJudge
-from emor3.lengths import check_context, warn_of_many_labels
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Judge, Rollout, Sample
-from emor3.modeling import (
+from emor3.models.checkpoints import (
     check_quantizable,
     freeze,
     frozen_modules,
@@ -50,15 +47,18 @@ from emor3.modeling import (
     save,
     sees_unchanged,
 )
+from emor3.models.dummy_image import see_in_step
+from emor3.models.generation import generate, vision_token_ids
+from emor3.models.processors import limit_pixels
+from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
+from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.processing import limit_pixels
 from emor3.progress import RunCallback
 from emor3.resumable import LastStep, told
 from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.runs.recipe import ModelBlock, Recipe
-from emor3.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.start import MovingWeights, start_figures
 from emor3.storage.locks import held
 

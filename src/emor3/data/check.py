@@ -26,10 +26,10 @@ from emor3.data.folders import (
 )
 from emor3.data.importers.items import SPLITS
 from emor3.errors import UserError, one_line
-from emor3.lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
+from emor3.models.tokens import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.runs.recipe import Recipe
 from emor3.storage.files import regular
 from emor3.storage.images import open_image

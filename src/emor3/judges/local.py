@@ -10,9 +10,9 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.generation import encode, generate
 from emor3.method.types import Judge, Question, Reply
-from emor3.prefixes import next_token_logits, read
+from emor3.models.generation import encode, generate
+from emor3.models.prefix_cache import next_token_logits, read
 
 T = TypeVar("T")
 Work = tuple[int, Any]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import ProcessorMixin
 
-from emor3.generation import chat, encode, unexpanded
 from emor3.judges.local import Work
 from emor3.method.types import Question, Reply
-from emor3.processing import open_images, scaled
+from emor3.models.generation import chat, encode, unexpanded
+from emor3.models.processors import open_images, scaled
 
 if TYPE_CHECKING:
     from trl.generation.vllm_generation import VLLMGeneration

@@ -11,7 +11,7 @@ from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emor3.method.labels import EKMAN6, MIKELS8, PLUTCHIK8, SENTIMENT3, WEBEMO7
 from emor3.method.thinking import build_prompt
-from emor3.processing import save_processor
+from emor3.models.processors import save_processor
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.examples import MIX, Example, any_scene, picture
 from emor3.tiny.model import build_model, build_processor, build_tokenizer

@@ -23,8 +23,8 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
-from emor3.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
 from emor3.method.templating import check_length, within_limits
+from emor3.models.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
 from emor3.storage.images import open_image
 
 QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)

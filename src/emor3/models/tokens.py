@@ -11,10 +11,10 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
-from emor3.generation import chat
 from emor3.method.types import Sample
+from emor3.models.generation import chat
+from emor3.models.processors import QWEN_VL
 from emor3.printing import say
-from emor3.processing import QWEN_VL
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
 
 MARKS = 2

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from emor3.prefixes import pictures_of_rows
+from emor3.models.prefix_cache import pictures_of_rows
 
 
 @dataclass(frozen=True)

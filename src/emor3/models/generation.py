@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from emor3.prefixes import images_once
-from emor3.processing import chat as chat
-from emor3.processing import open_images
+from emor3.models.prefix_cache import images_once
+from emor3.models.processors import chat as chat
+from emor3.models.processors import open_images
 
 Request = tuple[tuple[str, ...], str]
 """Paths of the images, and the text of the user turn."""

@@ -1,0 +1,1 @@
+"""Checkpoints, processors and fast forward passes of vision-language models."""
