@@ -18,14 +18,14 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from emor3.grpo import EmoTrainer
 from emor3.method.labels import MIKELS8
 from emor3.models.checkpoints import load, save
 from emor3.runs.directory import METRICS, environment_stamp, read_jsonl, write_json
 from emor3.runs.recipe import build_recipe
 from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
-from emor3.train import train
+from emor3.training.run import train
+from emor3.training.trainer import EmoTrainer
 
 SIDE = 448
 """Pixels: 32 x 32 patches of 14, merged 2 x 2 to 256 visual tokens."""

@@ -64,7 +64,7 @@ def recipe(folder: Path, steps: int) -> Recipe:
 
 def work(folder: Path, steps: int, log: Path) -> None:
     """Train or go on, in a process of its own, with its output in a file."""
-    from emor3.train import train
+    from emor3.training.run import train
 
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
@@ -122,7 +122,7 @@ def check_outcome(run: Path, whole: Path, steps: int) -> None:
 def main(kills: int, steps: int, seed: int, scratch: Path) -> None:
     """Do the kills and print what was found."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["emor3.train"])
+    processes.set_forkserver_preload(["emor3.training.run"])
     rng, done, runs, moments = Random(seed), 0, 0, Counter[str]()
     whole, run, log = scratch / "whole", scratch / "run", scratch / "log.txt"
 

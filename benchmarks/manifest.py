@@ -49,14 +49,14 @@ def write(folder: Path, rows: int) -> str:
 
 def one_step(recipe: Any) -> None:
     """Train for an epoch that ends after its first step."""
-    import emor3.train
+    import emor3.training.run
 
-    class First(emor3.train.StopOnNonFinite):
+    class First(emor3.training.run.StopOnNonFinite):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = True
 
-    emor3.train.StopOnNonFinite = First
-    emor3.train.train(recipe)
+    emor3.training.run.StopOnNonFinite = First
+    emor3.training.run.train(recipe)
 
 
 def measure(step: str, folder: str, rows: int) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from emor3.method.types import Question
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
 from emor3.runs.recipe import load_recipe
-from emor3.train import train
+from emor3.training.run import train
 
 RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")
 SETTINGS = (

@@ -15,14 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3 import cli, signals
-from emor3.grpo import EmoTrainer, PartReward
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Reply
-from emor3.resumable import is_out_of_memory
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
 from emor3.runs.recipe import Recipe
 from emor3.signals import Stopped
-from emor3.train import train as run_training
+from emor3.training.run import train as run_training
+from emor3.training.stopping import is_out_of_memory
+from emor3.training.trainer import EmoTrainer, PartReward
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -180,7 +180,7 @@ def test_a_second_signal_stops_at_once(train, tmp_path, monkeypatch):
 def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(train, tmp_path, monkeypatch):
     cold = {"samples": 4, "steps": 1, "batch_size": 2, "learning_rate": 1e-3}
     with monkeypatch.context() as patch:
-        patch.setattr("emor3.coldstart.SFTTrainer.train", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("emor3.training.cold_start.SFTTrainer.train", lambda self: os.kill(os.getpid(), signal.SIGTERM))
         ended, told = train("run", cold_start=cold, grpo={"max_steps": 1})
     assert ended == 143
     assert "--resume goes on from its start, for no step was saved yet" in line_of(told, "stopped by SIGTERM; ")
@@ -329,7 +329,9 @@ def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
 
     monkeypatch.setattr(EndpointJudge, "_try_once", try_once)
     # Descriptions, without which the judge is not asked.
-    monkeypatch.setattr("emor3.grpo._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}")
+    monkeypatch.setattr(
+        "emor3.training.trainer._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}"
+    )
     assert train("whole", judge=judge)[0] == 0
     at_step(monkeypatch, 2, lambda _: alive.__setitem__(0, False))
     ended, told = train("run", judge=judge)

@@ -18,17 +18,17 @@ from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
 from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
-from emor3.grpo import BatchScorer
 from emor3.method.thinking import sample_prompt
 from emor3.models.checkpoints import PARTS, load, part_parameters
 from emor3.models.dummy_image import always_see
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, next_token_logits
-from emor3.rollouts import SharedPromptTrainer
 from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import read_evaluation
 from emor3.runs.recipe import ModelBlock, load_recipe
-from emor3.train import lora_config, prompt_dataset, train
+from emor3.training.run import lora_config, prompt_dataset, train
+from emor3.training.shared_prompts import SharedPromptTrainer
+from emor3.training.trainer import BatchScorer
 
 GRPO = {
     "max_steps": 2,
@@ -203,7 +203,9 @@ def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_expo
 
 @pytest.mark.slow
 def test_adapters_on_four_bits_go_the_same_way(tmp_path, scenes, random_checkpoint, paid_by_chance, monkeypatch):
-    monkeypatch.setattr("emor3.train.check_quantizable", lambda: None)  # asks for a GPU, because of the next line:
+    monkeypatch.setattr(
+        "emor3.training.run.check_quantizable", lambda: None
+    )  # asks for a GPU, because of the next line:
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)  # packed weights give no gradients
     go_the_whole_way(tmp_path, scenes, random_checkpoint, lora={"r": 2, "alpha": 4}, quantize="4bit")
 

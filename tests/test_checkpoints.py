@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from emor3 import cli
 from emor3.errors import UserError
-from emor3.grpo import EmoTrainer, PartReward
 from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, faults, mark_complete
 from emor3.runs.directory import COMPLETE, REPLACED, complete_checkpoints, remove_incomplete
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
-from emor3.train import train
+from emor3.training.run import train
+from emor3.training.trainer import EmoTrainer, PartReward
 from test_alive import rewards_by_length
 
 

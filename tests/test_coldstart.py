@@ -6,11 +6,11 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from emor3.coldstart import cold_start, supervised_dataset
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.runs.recipe import ColdStartBlock
+from emor3.training.cold_start import cold_start, supervised_dataset
 
 
 @pytest.fixture(scope="module")

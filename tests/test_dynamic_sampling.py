@@ -2,7 +2,7 @@
 
 import torch
 
-from emor3.dynamic_sampling import refill, replace_rows
+from emor3.training.dynamic_sampling import refill, replace_rows
 
 PAD = 9
 

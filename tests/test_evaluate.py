@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from emor3 import cli, evaluate, grpo, train
+from emor3 import cli, evaluate
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluate import EvaluationSettings, choose_samples, fresh_folder, load_candidate, reflect_on_swapped
@@ -19,6 +19,8 @@ from emor3.runs.directory import write_json
 from emor3.runs.predictions import read_evaluation
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
+from emor3.training import run as train
+from emor3.training import trainer as grpo
 from rows import write_rows
 
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from emor3.data.folders import load_samples
-from emor3.groups import by_group
-from emor3.grpo import BatchScorer
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.rewards import RewardSettings
 from emor3.method.types import Aspect, Reply
+from emor3.training.groups import by_group
+from emor3.training.trainer import BatchScorer
 
 N, G = 12, 4  # three groups of four: the second one lies on both of two processes
 
@@ -38,8 +38,8 @@ def processes(monkeypatch):
         with ThreadPoolExecutor(count) as pool:
             return [value for values in pool.map(call, range(count)) for value in values]
 
-    monkeypatch.setattr("emor3.groups.gather_object", gather)
-    monkeypatch.setattr("emor3.groups.PartialState", lambda: SimpleNamespace(process_index=place.rank))
+    monkeypatch.setattr("emor3.training.groups.gather_object", gather)
+    monkeypatch.setattr("emor3.training.groups.PartialState", lambda: SimpleNamespace(process_index=place.rank))
     return run
 
 

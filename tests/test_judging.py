@@ -16,7 +16,7 @@ from emor3.method.types import Reply
 from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
-from emor3.train import train
+from emor3.training.run import train
 from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 

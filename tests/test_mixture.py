@@ -10,7 +10,7 @@ from emor3.runs.directory import ROLLOUTS, read_jsonl
 from emor3.runs.recipe import load_recipe
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
-from emor3.train import chosen_samples, train
+from emor3.training.run import chosen_samples, train
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from emor3.runs.recipe import build_recipe
 from emor3.table1 import Results, write_tables
-from emor3.train import train
+from emor3.training.run import train
 from made_up import prediction, save_evaluation
 from test_reproduce import finish, write_plan
 

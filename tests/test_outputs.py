@@ -18,7 +18,7 @@ from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import build_recipe
 from emor3.storage import outputs
 from emor3.storage.outputs import hindrance, new_output, write_whole, written_to
-from emor3.train import train
+from emor3.training.run import train
 from made_up import prediction, save_evaluation
 
 

@@ -12,7 +12,7 @@ from emor3.cli import app
 from emor3.plan import cells_of, load_plan
 from emor3.quickstart import RECIPE
 from emor3.runs.recipe import load_recipe
-from emor3.train import grpo_config
+from emor3.training.run import grpo_config
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml"}

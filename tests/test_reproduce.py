@@ -301,7 +301,7 @@ def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_ki
             ended.append(output)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("emor3.train.train", train)
+    monkeypatch.setattr("emor3.training.run.train", train)
     monkeypatch.setattr("emor3.evaluate.evaluate", evaluate)
     monkeypatch.setattr("emor3.evaluate.load_candidate", lambda *_: None)
     for _ in range(2):

@@ -21,7 +21,6 @@ from emor3.blocks import Block
 from emor3.cli import main
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.grpo import EQUAL, EmoTrainer, PartReward
 from emor3.judges.local import InStepJudge
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
@@ -30,7 +29,6 @@ from emor3.method.types import Finding, Reflection, Verdict
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
-from emor3.progress import RunCallback
 from emor3.reference import RUN_FILES, undescribed
 from emor3.runs import directory as records
 from emor3.runs.directory import latest_checkpoint, read_jsonl
@@ -44,7 +42,8 @@ from emor3.runs.recipe import (
     Recipe,
     load_recipe,
 )
-from emor3.train import (
+from emor3.training.callbacks import RunCallback
+from emor3.training.run import (
     chosen_samples,
     grpo_config,
     load_policy,
@@ -53,6 +52,7 @@ from emor3.train import (
     train,
     training_order,
 )
+from emor3.training.trainer import EQUAL, EmoTrainer, PartReward
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -423,7 +423,7 @@ def biased_towards(monkeypatch, choose):
         model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + bias)
         return model, processor
 
-    monkeypatch.setattr("emor3.train.load_policy", load_biased)
+    monkeypatch.setattr("emor3.training.run.load_policy", load_biased)
 
 
 def batches_of(monkeypatch):
@@ -462,7 +462,7 @@ def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothi
     for name, threshold in (("ours", EQUAL), ("trl", -1.0)):
         folder = tmp_path / name
         folder.mkdir()
-        monkeypatch.setattr("emor3.grpo.EQUAL", threshold)
+        monkeypatch.setattr("emor3.training.trainer.EQUAL", threshold)
         settings = {"max_steps": 1, "num_generations": 8, "per_device_train_batch_size": 8}
         run_of(folder, scenes, random_checkpoint, grpo=settings)
     ours, trl = (batch["advantages"] for batch in batches)
@@ -576,8 +576,8 @@ def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_
     def wait(_):
         marked.append((folder / records.COMPLETE).exists())
 
-    monkeypatch.setattr("emor3.progress.PartialState.wait_for_everyone", wait)
-    monkeypatch.setattr("emor3.progress.save_processor", lambda *_: None)
+    monkeypatch.setattr("emor3.training.callbacks.PartialState.wait_for_everyone", wait)
+    monkeypatch.setattr("emor3.training.callbacks.save_processor", lambda *_: None)
     for rank in (1, 0):
         state = SimpleNamespace(global_step=3, is_world_process_zero=rank == 0)
         RunCallback(tmp_path, None, None).on_save(None, state, None)

@@ -8,8 +8,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Trainer, TrainingAr
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from emor3.grpo import EmoTrainer
 from emor3.runs.recipe import OWNED
+from emor3.training.trainer import EmoTrainer
 
 
 def test_the_methods_we_wrap_still_exist_and_take_what_they_took():

@@ -13,8 +13,8 @@ from emor3.method.reflection import coherence_question, consistency_question
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.models.processors import limit_pixels
-from emor3.rollouts import SharedPromptTrainer
-from emor3.train import prompt_dataset
+from emor3.training.run import prompt_dataset
+from emor3.training.shared_prompts import SharedPromptTrainer
 
 SETTINGS = {
     "temperature": 1.0,

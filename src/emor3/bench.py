@@ -26,7 +26,6 @@ from transformers.image_utils import make_flat_list_of_images
 from trl import GRPOTrainer
 
 from emor3.errors import UserError
-from emor3.grpo import BatchScorer, EmoTrainer, part_rewards
 from emor3.judges.local import ScoreJudge, evaluating
 from emor3.method.labels import MIKELS8, PLUTCHIK8, WEBEMO25
 from emor3.method.reflection import ask, read
@@ -39,7 +38,8 @@ from emor3.quickstart import RECIPE
 from emor3.runs.directory import environment_stamp
 from emor3.runs.recipe import load_recipe
 from emor3.storage.images import open_image
-from emor3.train import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
+from emor3.training.run import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
+from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)

@@ -130,7 +130,7 @@ def train(
         loaded = resumed_recipe(recipe, settings)
     else:
         loaded = load_recipe(recipe, settings)
-    from emor3.train import train as run_training
+    from emor3.training.run import train as run_training
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
     say(f"run directory: {run}")

@@ -76,8 +76,8 @@ def build_tiny(
     Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
     """
     from emor3.evaluate import fresh_output
-    from emor3.progress import training_bar
     from emor3.tiny.build import STEPS, VISION_STEPS, build
+    from emor3.training.callbacks import training_bar
 
     with fresh_output(output, "tiny") as folder, training_bar() as bar:
         task = bar.add_task("loss", total=VISION_STEPS + STEPS)

@@ -27,7 +27,7 @@ from emor3.models.processors import load_processor
 from emor3.models.tokens import text_tokens
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
 from emor3.runs.recipe import Recipe
-from emor3.train import chosen_samples, grpo_config, lora_config, train
+from emor3.training.run import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]
 
@@ -233,7 +233,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
-    # The completions of a prompt share it (emor3.rollouts), except in updates under checkpointing or on shards.
+    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch

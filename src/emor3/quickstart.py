@@ -28,7 +28,7 @@ from emor3.stats import figures as metrics
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
-from emor3.train import train
+from emor3.training.run import train
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
 SETTINGS = EvaluationSettings(max_new_tokens=96, batch_size=256)

@@ -21,11 +21,11 @@ from emor3.errors import UserError, printable
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.plan import Cell, Plan, cells_of
 from emor3.printing import console
-from emor3.progress import DESCRIPTION
 from emor3.runs.changes import MAX_STEPS, changes
 from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
 from emor3.runs.predictions import RESULTS
 from emor3.storage.locks import held
+from emor3.training.callbacks import DESCRIPTION
 
 POLL_SECONDS = 0.5
 ORPHAN_SECONDS = 60.0
@@ -149,7 +149,7 @@ def run_cell(plan: Plan, folder: Path) -> None:
 
 def _run_cell(plan: Plan, cell: Cell) -> None:
     from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
-    from emor3.train import train
+    from emor3.training.run import train
 
     if cell.trains:
         if not _is_trained(cell):

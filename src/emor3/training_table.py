@@ -8,8 +8,8 @@ import numpy as np
 
 from emor3.figures import markdown_table
 from emor3.plan import Cell
-from emor3.progress import TIME
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.training.callbacks import TIME
 
 ROUNDS = 5
 """Rounds of completions that the start and the end of a run are averaged over."""

@@ -22,9 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig
 
-from emor3.dynamic_sampling import refill
 from emor3.errors import UserError
-from emor3.groups import by_group, own_rows
 from emor3.method.canaries import canaries
 from emor3.method.reflection import other_contents, reflect
 from emor3.method.rewards import (
@@ -39,8 +37,10 @@ from emor3.method.rewards import (
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 from emor3.models.checkpoints import learn_in_float32
-from emor3.progress import TIME
-from emor3.rollouts import SharedPromptTrainer
+from emor3.training.callbacks import TIME
+from emor3.training.dynamic_sampling import refill
+from emor3.training.groups import by_group, own_rows
+from emor3.training.shared_prompts import SharedPromptTrainer
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""

@@ -26,11 +26,8 @@ from trl import GRPOConfig
 
 from emor3.blocks import short
 from emor3.bounds import BOUNDS, MOST, odd_number
-from emor3.coldstart import cold_start, lazy_dataset
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.errors import UserError, refused_by
-from emor3.groups import by_group
-from emor3.grpo import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 from emor3.judges.calibration import MovingAverage, calibrate
 from emor3.judges.endpoint import EndpointJudge
 from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
@@ -53,14 +50,17 @@ from emor3.models.processors import limit_pixels
 from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.progress import RunCallback
-from emor3.resumable import LastStep, told
 from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.runs.recipe import ModelBlock, Recipe
-from emor3.start import MovingWeights, start_figures
 from emor3.storage.locks import held
+from emor3.training.callbacks import RunCallback
+from emor3.training.cold_start import cold_start, lazy_dataset
+from emor3.training.groups import by_group
+from emor3.training.start import MovingWeights, start_figures
+from emor3.training.stopping import LastStep, told
+from emor3.training.trainer import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:

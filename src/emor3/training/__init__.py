@@ -1,0 +1,1 @@
+"""From a recipe to a trained policy: cold start, GRPO with reflection, checkpoints."""
