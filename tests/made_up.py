@@ -1,6 +1,6 @@
 """Made-up evaluations in the saved format, so that everything after a model can be tested without one."""
 
-from emor3.figures import results, summarise
+from emor3.evaluation.summary import results, summarise
 from emor3.method.labels import EKMAN6
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import predicted_label

@@ -16,7 +16,7 @@ from trl import GRPOConfig
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
-from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
+from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.export import export
 from emor3.method.thinking import sample_prompt
 from emor3.models.checkpoints import PARTS, load, part_parameters

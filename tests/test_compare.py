@@ -3,8 +3,8 @@
 import pytest
 
 from emor3.cli import app
-from emor3.compare import compare_evaluations
 from emor3.errors import UserError
+from emor3.evaluation.compare import compare_evaluations
 from emor3.runs.predictions import read_evaluation
 from emor3.stats.uncertainty import holm, mcnemar
 from made_up import prediction, save_evaluation

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from emor3.errors import UserError
-from emor3.exchange import write_exchange
+from emor3.evaluation.share import write_exchange
 from emor3.method.labels import EKMAN6, label_set_from
 from emor3.runs.predictions import read_evaluation
 from emor3.storage.cells import from_cell

@@ -13,7 +13,7 @@ import pytest
 
 from emor3 import cli
 from emor3.errors import UserError
-from emor3.evaluate import fresh_output
+from emor3.evaluation.evaluate import fresh_output
 from emor3.runs.directory import write_json
 from emor3.runs.recipe import load_recipe
 from emor3.storage import locks

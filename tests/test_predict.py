@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from emor3 import cli, predict
+from emor3 import cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.evaluate import Candidate, EvaluationSettings, load_candidate
+from emor3.evaluation import predict
+from emor3.evaluation.evaluate import Candidate, EvaluationSettings, load_candidate
+from emor3.evaluation.predict import against_own_answer, choose_labels, describe
 from emor3.method.labels import MIKELS8, SENTIMENT3
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Sample, Verdict
-from emor3.predict import against_own_answer, choose_labels, describe
 from made_up import SeesDogs
 
 WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>\\boxed{{{}}}"

@@ -7,7 +7,7 @@ import pytest
 
 from emor3.cli import app
 from emor3.errors import UserError
-from emor3.figures import results, results_table, summarise
+from emor3.evaluation.summary import results, results_table, summarise
 from emor3.method.labels import label_set_from
 from emor3.method.types import Finding, Reflection, Verdict
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emor3.data.importers.catalogue import Imported
-from emor3.figures import DISTANCES, FIGURES
+from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.judges.calibration import Calibration
 from emor3.plan import Plan
 from emor3.quickstart import summary

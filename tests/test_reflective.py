@@ -2,7 +2,7 @@
 
 import pytest
 
-from emor3.figures import summarise
+from emor3.evaluation.summary import summarise
 from emor3.method.decoding import decide, weigh
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import ScriptedJudge

@@ -302,8 +302,8 @@ def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_ki
             raise KeyboardInterrupt
 
     monkeypatch.setattr("emor3.training.run.train", train)
-    monkeypatch.setattr("emor3.evaluate.evaluate", evaluate)
-    monkeypatch.setattr("emor3.evaluate.load_candidate", lambda *_: None)
+    monkeypatch.setattr("emor3.evaluation.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("emor3.evaluation.evaluate.load_candidate", lambda *_: None)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             reproduce.run_cell(plan, cell.folder)

@@ -13,8 +13,8 @@ from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
 from emor3.data.subsets import pick_data
 from emor3.errors import UserError
-from emor3.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
-from emor3.exchange import left_out, write_exchange
+from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
+from emor3.evaluation.share import left_out, write_exchange
 from emor3.method.types import Aspect
 from emor3.models.processors import load_processor
 from emor3.report.page import render
@@ -156,7 +156,9 @@ def test_the_page_of_a_data_set_shows_all_images_and_escapes_texts(mixed, tmp_pa
 
 def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_checkpoint, monkeypatch):
     told = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{joy}"
-    monkeypatch.setattr("emor3.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests))
+    monkeypatch.setattr(
+        "emor3.evaluation.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests)
+    )
     samples = load_samples(mixed, split="test")
     made = predict_samples(load_candidate(random_checkpoint), samples, EvaluationSettings())
     asked = [prediction.reflection.consistency.question for prediction in made]

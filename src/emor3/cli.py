@@ -186,8 +186,8 @@ def evaluate(
         raise UserError("--reflect weighs sampled answers: say how many with --samples")
     if model is None or not data:
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
-    from emor3 import evaluate as evaluation
-    from emor3.figures import results_table
+    from emor3.evaluation import evaluate as evaluation
+    from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
 
     with evaluation.fresh_output(output, "evaluation") as folder:
@@ -213,8 +213,8 @@ def evaluate(
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
-    from emor3.evaluate import fresh_folder
-    from emor3.figures import results, results_table, summarise
+    from emor3.evaluation.evaluate import fresh_folder
+    from emor3.evaluation.summary import results, results_table, summarise
     from emor3.runs.directory import write_json
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
@@ -264,8 +264,8 @@ def predict(
         refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
-    from emor3 import predict as prediction
-    from emor3.evaluate import EvaluationSettings, load_candidate
+    from emor3.evaluation import predict as prediction
+    from emor3.evaluation.evaluate import EvaluationSettings, load_candidate
 
     pictures = prediction.pictures_of(images)
     candidate = load_candidate(model, judge)

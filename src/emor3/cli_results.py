@@ -38,7 +38,7 @@ def score(
 
     asked = None
     if judge is not None:
-        from emor3.evaluate import load_any
+        from emor3.evaluation.evaluate import load_any
         from emor3.judges.local import ScoreJudge
 
         asked = ScoreJudge(*load_any(judge))
@@ -65,7 +65,7 @@ def compare(
 
     Ends with status 1 if any had to be left out.
     """
-    from emor3.compare import compare_evaluations, comparison_tables
+    from emor3.evaluation.compare import compare_evaluations, comparison_tables
     from emor3.runs.predictions import read_evaluation
 
     rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
@@ -115,7 +115,7 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
-    from emor3.exchange import left_out, write_exchange
+    from emor3.evaluation.share import left_out, write_exchange
     from emor3.runs.predictions import read_evaluation
 
     saved = read_evaluation(evaluation)

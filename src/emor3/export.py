@@ -23,10 +23,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
-from emor3.adapters import holds_adapters, load_merged
 from emor3.data.folders import MANIFEST, resolve_folder
 from emor3.errors import UserError
-from emor3.exchange import card_results, card_table
+from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.share import card_results, card_table
 from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import EMBEDDED, load, save
 from emor3.models.generation import Request, encode

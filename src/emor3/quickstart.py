@@ -17,9 +17,9 @@ from rich import box
 from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
-from emor3.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
-from emor3.figures import FIGURES, Evaluation, percent
-from emor3.predict import describe
+from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
+from emor3.evaluation.predict import describe
+from emor3.evaluation.summary import FIGURES, Evaluation, percent
 from emor3.printing import say, show
 from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
 from emor3.runs.predictions import RESULTS

@@ -148,7 +148,7 @@ def run_cell(plan: Plan, folder: Path) -> None:
 
 
 def _run_cell(plan: Plan, cell: Cell) -> None:
-    from emor3.evaluate import EvaluationSettings, evaluate, load_candidate
+    from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
     from emor3.training.run import train
 
     if cell.trains:

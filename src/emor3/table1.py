@@ -13,7 +13,7 @@ import numpy as np
 
 from emor3 import training_table
 from emor3.errors import UserError
-from emor3.figures import FIGURES, markdown_table
+from emor3.evaluation.summary import FIGURES, markdown_table
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.plan import Cell, Plan

@@ -19,9 +19,9 @@ import jinja2
 from markupsafe import Markup
 
 from emor3 import __version__
-from emor3.compare import Row, compare_evaluations, p_text
 from emor3.errors import UserError
-from emor3.figures import DISTANCES, FIGURES, decimal, percent
+from emor3.evaluation.compare import Row, compare_evaluations, p_text
+from emor3.evaluation.summary import DISTANCES, FIGURES, decimal, percent
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram

@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.adapters import holds_adapters, load_merged
 from emor3.data.folders import LabelSpec, load_samples
 from emor3.errors import UserError, one_line, printable
-from emor3.figures import Evaluation, results, summarise
+from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.summary import Evaluation, results, summarise
 from emor3.judges.local import ScoreJudge
 from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError, one_line
-from emor3.figures import FIGURES, percent, summarise
+from emor3.evaluation.summary import FIGURES, percent, summarise
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
 from emor3.storage.cells import table_text

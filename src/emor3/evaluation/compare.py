@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from emor3.errors import UserError
-from emor3.figures import FIGURES
+from emor3.evaluation.summary import FIGURES
 from emor3.method.types import Estimate
 from emor3.runs.predictions import SavedEvaluation
 from emor3.stats import figures as metrics

@@ -1,0 +1,1 @@
+"""A policy's answers, their figures, and comparisons between policies."""
