@@ -72,7 +72,7 @@ def run(step: str, folder: str, rows: int) -> None:
     import emor3.data.check
     import emor3.data.folders
     import emor3.data.subsets
-    from emor3.quickstart import RECIPE
+    from emor3.experiments.quickstart import RECIPE
     from emor3.runs.recipe import load_recipe
 
     changes = [f"data.train={folder}", f"output_dir={folder}_run", "cold_start=null", "grpo.max_steps=-1"]

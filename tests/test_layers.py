@@ -79,8 +79,15 @@ ORDER = (
         "training.cold_start",
         "training.run",
     ),
-    *("data.check", "evaluation.evaluate", "evaluation.predict", "quickstart", "plan", "reproduce"),
-    *("training_table", "table1", "bench", "bench_growth"),
+    *(
+        "data.check",
+        "evaluation.evaluate",
+        "evaluation.predict",
+        "experiments.quickstart",
+        "experiments.plan",
+        "experiments.reproduce",
+    ),
+    *("experiments.training_table", "experiments.table", "bench", "bench_growth"),
     *("export", "doctor", "needs", "reference"),
     *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )

@@ -12,8 +12,8 @@ from emor3.blocks import Block
 from emor3.bounds import BOUNDS, MOST
 from emor3.cli import app
 from emor3.errors import UserError
+from emor3.experiments.plan import EvaluationBlock
 from emor3.method.rewards import RewardSettings
-from emor3.plan import EvaluationBlock
 from emor3.runs.recipe import (
     ColdStartBlock,
     DataBlock,

@@ -8,11 +8,11 @@ import pytest
 
 from emor3.cli import app
 from emor3.errors import UserError
-from emor3.plan import cells_of, load_plan
+from emor3.experiments.plan import cells_of, load_plan
+from emor3.experiments.table import Results, write_tables
 from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, prepare_run, read_json
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from emor3.runs.recipe import build_recipe
-from emor3.table1 import Results, write_tables
 from emor3.training.run import train
 from made_up import prediction, save_evaluation
 from test_reproduce import finish, write_plan

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3 import cli
-from emor3.quickstart import DECODINGS, SHOWN, TABLE_WIDTH
+from emor3.experiments.quickstart import DECODINGS, SHOWN, TABLE_WIDTH
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import pytest
 
 from emor3.data.importers.catalogue import Imported
 from emor3.evaluation.summary import DISTANCES, FIGURES
+from emor3.experiments.plan import Plan
+from emor3.experiments.quickstart import summary
 from emor3.judges.calibration import Calibration
-from emor3.plan import Plan
-from emor3.quickstart import summary
 from emor3.reference import (
     ENVIRONMENT_KEYS,
     EVALUATION_FILES,

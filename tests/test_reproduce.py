@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from emor3 import reproduce, training_table
 from emor3.errors import UserError
-from emor3.plan import cells_of, load_plan, merge
+from emor3.experiments import reproduce, training_table
+from emor3.experiments.plan import cells_of, load_plan, merge
+from emor3.experiments.table import Results, accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory as records
 from emor3.runs.directory import CONFIG, METRICS, append_jsonl, write_json
 from emor3.runs.predictions import RESULTS
 from emor3.stats.uncertainty import mcnemar, sign_flip
-from emor3.table1 import Results, accuracy_table, reasoning_table, write_tables
 from made_up import prediction, save_evaluation
 from waiting import HANGS, wait_until
 

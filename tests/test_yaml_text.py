@@ -6,7 +6,7 @@ import pytest
 
 from emor3.data.folders import label_set_for
 from emor3.errors import UserError
-from emor3.plan import load_plan
+from emor3.experiments.plan import load_plan
 from emor3.runs.recipe import load_recipe
 from emor3.storage.yaml_text import MOST, parse_yaml, read_yaml
 

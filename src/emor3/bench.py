@@ -26,6 +26,7 @@ from transformers.image_utils import make_flat_list_of_images
 from trl import GRPOTrainer
 
 from emor3.errors import UserError
+from emor3.experiments.quickstart import RECIPE
 from emor3.judges.local import ScoreJudge, evaluating
 from emor3.method.labels import MIKELS8, PLUTCHIK8, WEBEMO25
 from emor3.method.reflection import ask, read
@@ -34,7 +35,6 @@ from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
-from emor3.quickstart import RECIPE
 from emor3.runs.directory import environment_stamp
 from emor3.runs.recipe import load_recipe
 from emor3.storage.images import open_image

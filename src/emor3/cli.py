@@ -306,8 +306,8 @@ def reproduce(
 
     Goes on where an earlier call stopped.
     """
-    from emor3 import reproduce as reproduction
-    from emor3.plan import cells_of, load_plan
+    from emor3.experiments import reproduce as reproduction
+    from emor3.experiments.plan import cells_of, load_plan
     from emor3.runs.predictions import leaves_out
     from emor3.storage.locks import held
 
@@ -316,7 +316,7 @@ def reproduce(
         reproduction.end_with_parent()
         reproduction.run_cell(settings, cell)
         return
-    from emor3.table1 import Results, write_tables
+    from emor3.experiments.table import Results, write_tables
 
     cells = cells_of(settings)
     with held(Path(settings.output_dir)):
@@ -347,7 +347,7 @@ def quickstart(
     for option, key in (("--seed", "seed"), ("--output", "output_dir")):
         if any(override.startswith(f"{key}=") for override in overrides or []):
             raise UserError(f"--set {key}=… does nothing here: give {option}")
-    from emor3.quickstart import run_quickstart
+    from emor3.experiments.quickstart import run_quickstart
 
     run_quickstart(seed, output, limit, overrides or [])
 

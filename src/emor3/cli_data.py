@@ -44,9 +44,9 @@ def check_data(
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
     from emor3.data import check
+    from emor3.experiments.quickstart import RECIPE
     from emor3.models.checkpoints import resolve_checkpoint
     from emor3.models.processors import limit_pixels, load_processor
-    from emor3.quickstart import RECIPE
     from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 

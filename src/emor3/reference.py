@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from emor3.data.importers.catalogue import RECORD
 from emor3.evaluation.summary import DISTANCES, FIGURES, markdown_table
-from emor3.plan import Plan
+from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.runs.recipe import Recipe

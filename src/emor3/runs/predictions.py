@@ -34,7 +34,7 @@ from emor3.runs.directory import Row, append_jsonl, content_row, finding_row, re
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
 TABLE = "table.csv"
-"""The table of a reproduction (`emor3.table1`), over many evaluations."""
+"""The table of a reproduction (`emor3.experiments.table`), over many evaluations."""
 VERSION = 2
 """Raised whenever older files can no longer be read."""
 

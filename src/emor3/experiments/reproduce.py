@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from emor3.errors import UserError, printable
+from emor3.experiments.plan import Cell, Plan, cells_of
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.plan import Cell, Plan, cells_of
 from emor3.printing import console
 from emor3.runs.changes import MAX_STEPS, changes
 from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json

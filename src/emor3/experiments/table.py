@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from emor3 import training_table
 from emor3.errors import UserError
 from emor3.evaluation.summary import FIGURES, markdown_table
+from emor3.experiments import training_table
+from emor3.experiments.plan import Cell, Plan
+from emor3.experiments.reproduce import is_finished
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
-from emor3.plan import Cell, Plan
-from emor3.reproduce import is_finished
 from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.stats import figures as metrics
 from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson

@@ -1,0 +1,1 @@
+"""Many runs in one table: the quickstart and the paper's comparison."""
