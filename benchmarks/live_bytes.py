@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl import GRPOTrainer
 
-from emor3.needs import Machine, model_config, needs_of
 from emor3.runs.recipe import load_recipe
+from emor3.tools.capacity import Machine, model_config, needs_of
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer
 

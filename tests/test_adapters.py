@@ -6,13 +6,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from emor3.doctor import check_model
 from emor3.errors import UserError
 from emor3.evaluation.adapters import load_merged
 from emor3.evaluation.evaluate import load_candidate
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.processors import save_processor
 from emor3.runs.directory import write_json
+from emor3.tools.doctor import check_model
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from emor3 import doctor
 from emor3.cli import app
-from emor3.doctor import (
+from emor3.tools import doctor
+from emor3.tools.doctor import (
     TESTED,
     Check,
     check_disk,

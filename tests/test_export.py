@@ -12,15 +12,15 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
-from emor3 import export as exporting
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.export import export, push, verify
 from emor3.models.checkpoints import load
 from emor3.models.processors import save_processor
 from emor3.runs.directory import append_jsonl, prepare_run
 from emor3.runs.predictions import checksum, read_evaluation
 from emor3.runs.recipe import build_recipe
+from emor3.tools import export as exporting
+from emor3.tools.export import export, push, verify
 from made_up import prediction, save_evaluation
 
 

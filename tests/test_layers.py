@@ -87,8 +87,8 @@ ORDER = (
         "experiments.plan",
         "experiments.reproduce",
     ),
-    *("experiments.training_table", "experiments.table", "bench", "bench_growth"),
-    *("export", "doctor", "needs", "reference"),
+    *("experiments.training_table", "experiments.table", "tools.bench", "tools.bench_growth"),
+    *("tools.export", "tools.doctor", "tools.capacity", "tools.reference"),
     *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
 )
 PURE = ORDER[: ORDER.index("loading")]

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import emor3
-from emor3.doctor import check_model
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
 from emor3.models.loading import check_weights, load_config
 from emor3.models.processors import load_processor
-from emor3.needs import model_config
+from emor3.tools.capacity import model_config
+from emor3.tools.doctor import check_model
 
 LOADING = ("from_pretrained", "from_config")
 

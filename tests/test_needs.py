@@ -14,7 +14,9 @@ from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.needs import (
+from emor3.runs.recipe import build_recipe
+from emor3.tiny.drawing import SIZE
+from emor3.tools.capacity import (
     KNOWN,
     TEXT_TOKENS,
     Machine,
@@ -25,8 +27,6 @@ from emor3.needs import (
     size_of,
     ways_to_fit,
 )
-from emor3.runs.recipe import build_recipe
-from emor3.tiny.drawing import SIZE
 
 QWEN_3B, QWEN_7B = KNOWN
 

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from emor3 import export as exporting
 from emor3.cli import app, main
 from emor3.data.importers import catalogue
 from emor3.errors import UserError
@@ -18,6 +17,7 @@ from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import build_recipe
 from emor3.storage import outputs
 from emor3.storage.outputs import hindrance, new_output, write_whole, written_to
+from emor3.tools import export as exporting
 from emor3.training.run import train
 from made_up import prediction, save_evaluation
 

@@ -11,7 +11,11 @@ from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary
 from emor3.judges.calibration import Calibration
-from emor3.reference import (
+from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
+from emor3.runs.recipe import Recipe
+from emor3.stats import figures as metrics
+from emor3.tools.reference import (
     ENVIRONMENT_KEYS,
     EVALUATION_FILES,
     IMPORT_KEYS,
@@ -21,10 +25,6 @@ from emor3.reference import (
     page,
     undescribed,
 )
-from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
-from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
-from emor3.runs.recipe import Recipe
-from emor3.stats import figures as metrics
 from made_up import prediction, save_evaluation
 from test_report import TABLE_HEAD, rollout
 
@@ -40,7 +40,7 @@ def test_every_setting_has_a_description(schema):
 
 def test_the_reference_page_is_up_to_date():
     written = Path(__file__).parent.parent / "docs" / "reference.md"
-    assert written.read_text(encoding="utf-8") == page(), "run: python -m emor3.reference docs/reference.md"
+    assert written.read_text(encoding="utf-8") == page(), "run: python -m emor3.tools.reference docs/reference.md"
 
 
 def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path):

@@ -29,7 +29,6 @@ from emor3.method.types import Finding, Reflection, Verdict
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
-from emor3.reference import RUN_FILES, undescribed
 from emor3.runs import directory as records
 from emor3.runs.directory import latest_checkpoint, read_jsonl
 from emor3.runs.recipe import (
@@ -42,6 +41,7 @@ from emor3.runs.recipe import (
     Recipe,
     load_recipe,
 )
+from emor3.tools.reference import RUN_FILES, undescribed
 from emor3.training.callbacks import RunCallback
 from emor3.training.run import (
     chosen_samples,

@@ -139,8 +139,8 @@ def export(
 
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
-    from emor3 import export as exporting
     from emor3.runs.predictions import read_evaluation
+    from emor3.tools import export as exporting
 
     saved = None if evaluation is None else read_evaluation(evaluation)
     folder = exporting.export(run, output, saved)

@@ -33,8 +33,8 @@ def bench_step(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
     """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
-    from emor3 import bench
     from emor3.runs.directory import write_json
+    from emor3.tools import bench
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
     costs = bench.bench_step(settings, lambda done: say(f"round {done} of {rounds}", error=True))
@@ -51,8 +51,8 @@ def bench_growth(
     """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
     from dataclasses import asdict
 
-    from emor3 import bench_growth as growth
     from emor3.runs.directory import write_json
+    from emor3.tools import bench_growth as growth
 
     output.mkdir(parents=True, exist_ok=True)
 
@@ -110,8 +110,8 @@ def plan(
 
     Nothing is loaded; status 1, and what to change, where it cannot fit.
     """
-    from emor3 import needs as planning
     from emor3.runs.recipe import load_recipe
+    from emor3.tools import capacity as planning
 
     settings = load_recipe(recipe, overrides or [])
     machine = planning.Machine(gpus, memory * 1e9, sharding.value)
@@ -142,7 +142,7 @@ def doctor(
 
     Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
     """
-    from emor3.doctor import checks_table, examine
+    from emor3.tools.doctor import checks_table, examine
 
     checks = list(examine(model, hub))
     show(checks_table(checks))

@@ -1,6 +1,6 @@
 """The reference page of all settings and of every file that runs and evaluations write, made from the code.
 
-`python -m emor3.reference docs/reference.md` writes it anew; a test compares it, and the files with what is written.
+`python -m emor3.tools.reference docs/reference.md` writes it anew; a test compares it, and the files with what is written.
 """
 
 import json
@@ -194,7 +194,7 @@ IMPORT_KEYS = {
 def page() -> str:
     """The reference page as Markdown."""
     parts = [
-        "# Reference\n\nMade by `python -m emor3.reference docs/reference.md`; do not edit.\n",
+        "# Reference\n\nMade by `python -m emor3.tools.reference docs/reference.md`; do not edit.\n",
         "## Settings of a recipe\n",
         settings_table(Recipe),
         "## Settings of a plan (`emor3 reproduce`)\n",

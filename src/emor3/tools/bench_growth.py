@@ -15,7 +15,7 @@ import transformers
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from emor3.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
+from emor3.tools.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
 BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
 AXES: dict[str, tuple[int, ...]] = {
