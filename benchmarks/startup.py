@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 ROUNDS = 9
-COMMANDS = {"import emor3": ["-c", "import emor3"], "emor3 --help": ["-m", "emor3.cli", "--help"]}
+COMMANDS = {"import emor3": ["-c", "import emor3"], "emor3 --help": ["-m", "emor3.cli.main", "--help"]}
 
 
 def seconds(arguments: list[str]) -> float:

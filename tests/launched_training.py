@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 
-from emor3.cli import main
+from emor3.cli.main import main
 from emor3.training.trainer import EmoTrainer
 
 STEPS = "<step1>A {0} dog in the street.</step1><step2>It feels {0}.</step2><step3>High arousal.</step3>"

@@ -14,7 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from emor3 import cli, signals
+from emor3 import signals
+from emor3.cli import main as cli
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Reply
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
@@ -229,7 +230,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, phot
     path.write_text(yaml.safe_dump(content | {"data": {"train": str(photos)}}))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     process = subprocess.Popen(
-        [*launcher, "emor3.cli", "train", str(path)],
+        [*launcher, "emor3.cli.main", "train", str(path)],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from emor3 import cli
+from emor3.cli import main as cli
 from waiting import HANGS
 
 GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 8}
@@ -160,7 +160,7 @@ def test_the_other_commands_refuse_bad_input_with_one_line(emor3, photos, argume
 
 def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tmp_path):
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}  # nothing listens there
-    command = [sys.executable, "-m", "emor3.cli", "predict", "--model", "org/nothing", "x.png"]
+    command = [sys.executable, "-m", "emor3.cli.main", "predict", "--model", "org/nothing", "x.png"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, **closed}, timeout=HANGS
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3 import __version__
-from emor3 import cli as command_line
+from emor3.cli import main as command_line
 from emor3.tiny import build as building
 
 COMMANDS = {

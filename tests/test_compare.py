@@ -2,7 +2,7 @@
 
 import pytest
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.evaluation.compare import compare_evaluations
 from emor3.runs.predictions import read_evaluation

@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import layouts
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.data.check import check
 from emor3.data.importers.catalogue import SETS
 from emor3.errors import UserError

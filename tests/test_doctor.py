@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.tools import doctor
 from emor3.tools.doctor import (
     TESTED,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.runs.directory import (
     CHECKPOINTS,

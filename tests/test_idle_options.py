@@ -7,7 +7,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from emor3 import cli
+from emor3.cli import main as cli
 from emor3.errors import UserError
 from made_up import prediction, save_evaluation
 

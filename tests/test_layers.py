@@ -89,7 +89,7 @@ ORDER = (
     ),
     *("experiments.training_table", "experiments.table", "tools.bench", "tools.bench_growth"),
     *("tools.export", "tools.doctor", "tools.capacity", "tools.reference"),
-    *("cli_common", "cli_data", "cli_results", "cli_tools", "cli", "__main__"),
+    *("cli.options", "cli.data", "cli.results", "cli.tools", "cli.main", "__main__"),
 )
 PURE = ORDER[: ORDER.index("loading")]
 
@@ -135,6 +135,6 @@ def test_the_core_of_the_method_never_loads_torch():
 
 
 def test_help_and_the_bare_package_never_load_torch():
-    call_help = "from emor3.cli import app\napp(['--help'], standalone_mode=False)"
+    call_help = "from emor3.cli.main import app\napp(['--help'], standalone_mode=False)"
     for code in ("import emor3", call_help):
         assert not modules_loaded_by(code) & {"torch", "transformers", "trl", "numpy"}

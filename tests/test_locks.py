@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emor3 import cli
+from emor3.cli import main as cli
 from emor3.errors import UserError
 from emor3.evaluation.evaluate import fresh_output
 from emor3.runs.directory import write_json

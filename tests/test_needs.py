@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from typer.testing import CliRunner
 
 from architectures import write_checkpoint
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt

@@ -10,7 +10,7 @@ from trl import GRPOConfig
 
 from emor3.blocks import Block
 from emor3.bounds import BOUNDS, MOST
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import EvaluationBlock
 from emor3.method.rewards import RewardSettings

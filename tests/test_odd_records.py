@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.table import Results, write_tables

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from emor3.cli import app, main
+from emor3.cli.main import app, main
 from emor3.data.importers import catalogue
 from emor3.errors import UserError
 from emor3.runs.directory import prepare_run, write_json
@@ -179,7 +179,7 @@ def test_a_result_that_found_no_room_leaves_no_draft(tmp_path, monkeypatch):
 def test_a_full_standard_output_is_one_line(evaluation):
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no file that is always full")
-    command = [sys.executable, "-c", "from emor3.cli import main; main()", "compare", evaluation, evaluation]
+    command = [sys.executable, "-c", "from emor3.cli.main import main; main()", "compare", evaluation, evaluation]
     with open("/dev/full", "w") as nowhere:
         done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from emor3 import cli
+from emor3.cli import main as cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import predict

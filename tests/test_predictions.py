@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.evaluation.summary import results, results_table, summarise
 from emor3.method.labels import label_set_from

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import emor3
-from emor3 import cli
+from emor3.cli import main as cli
 from emor3.errors import one_line, printable
 from emor3.printing import console, say, show
 from emor3.signals import tell

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from emor3 import cli
+from emor3.cli import main as cli
 from emor3.experiments.quickstart import DECODINGS, SHOWN, TABLE_WIDTH
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import yaml
 from accelerate.commands.config.config_args import ClusterConfig
 from typer.testing import CliRunner
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import RECIPE
 from emor3.runs.recipe import load_recipe

@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.types import Reply, Rollout

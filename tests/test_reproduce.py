@@ -279,7 +279,7 @@ LEARNING = {
 
 
 def call(plan):
-    command = [sys.executable, "-m", "emor3.cli", "reproduce", str(plan)]
+    command = [sys.executable, "-m", "emor3.cli.main", "reproduce", str(plan)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.data.check import check, describe
 from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from emor3.cli import app
+from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge

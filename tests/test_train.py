@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from emor3.blocks import Block
-from emor3.cli import main
+from emor3.cli.main import main
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.local import InStepJudge
@@ -673,7 +673,7 @@ def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(
 
 def start(recipe, *flags):
     return subprocess.Popen(
-        [sys.executable, "-m", "emor3.cli", "train", str(recipe), *flags],
+        [sys.executable, "-m", "emor3.cli.main", "train", str(recipe), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -720,7 +720,7 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
             train(load_recipe(recipe))
         else:
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-            command = [sys.executable, *launcher, "emor3.cli", "train", str(recipe)]
+            command = [sys.executable, *launcher, "emor3.cli.main", "train", str(recipe)]
             env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
             done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
             assert done.returncode == 0, done.stderr

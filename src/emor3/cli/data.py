@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, refuse_idle, usable
+from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, show
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import Overrides, Seed, usable
+from emor3.cli.options import Overrides, Seed, usable
 from emor3.printing import say, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)

@@ -18,7 +18,8 @@ from typing import Annotated
 import typer
 
 from emor3 import __version__
-from emor3.cli_common import (
+from emor3.cli.data import data_app
+from emor3.cli.options import (
     BatchSize,
     JudgePath,
     Labels,
@@ -34,9 +35,8 @@ from emor3.cli_common import (
     refuse_idle,
     usable,
 )
-from emor3.cli_data import data_app
-from emor3.cli_results import compare, export, report, score, share
-from emor3.cli_tools import bench_app, doctor, plan, tiny_app
+from emor3.cli.results import compare, export, report, score, share
+from emor3.cli.tools import bench_app, doctor, plan, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
 from emor3.signals import Stopped, received_by, stop_at_once, tell

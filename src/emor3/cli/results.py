@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emor3.cli_common import refuse_idle, usable
+from emor3.cli.options import refuse_idle, usable
 from emor3.printing import say, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped

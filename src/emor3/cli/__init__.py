@@ -1,0 +1,1 @@
+"""The `emor3` command."""
