@@ -1,114 +1,54 @@
-"""The package is layered: a module imports only modules before it, and the method's core never loads torch."""
+"""The package is layered: imports point down the list of packages, and the method's core never loads torch."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import emor3
 
-PACKAGE = Path(emor3.__file__).parent
-ORDER = (
-    *(
-        "errors",
-        "storage.cells",
-        "printing",
-        "signals",
-        "storage.locks",
-        "storage.outputs",
-        "storage.files",
-        "storage.images",
-        "storage.yaml_text",
-        "bounds",
-        "blocks",
-    ),
-    *("method.labels", "method.types"),
-    *(
-        "method.templating",
-        "method.thinking",
-        "method.reflection",
-        "method.rewards",
-        "method.canaries",
-        "method.decoding",
-        "runs.score_format",
-        "method.scoring",
-        "stats.uncertainty",
-        "stats.figures",
-        "stats.distributions",
-        "runs.recipe",
-        "runs.changes",
-    ),
-    *("runs.directory", "runs.predictions", "evaluation.summary", "evaluation.compare", "evaluation.share"),
-    *("report.records", "report.plots", "report.cards", "report.page"),
-    *("models.loading", "models.processors"),
-    *("tiny.drawing", "tiny.world", "tiny.language", "tiny.folders", "tiny.examples", "tiny.model", "tiny.build"),
-    *("data.folders", "data.manifest", "data.subsets"),
-    *(
-        "data.importers.items",
-        "data.importers.class_folders",
-        "data.importers.lists",
-        "data.importers.faces",
-        "data.importers.tables",
-    ),
-    "data.importers.catalogue",
-    *(
-        "models.sharding",
-        "models.checkpoints",
-        "evaluation.adapters",
-        "models.prefix_cache",
-        "models.image_cache",
-        "models.dummy_image",
-        "models.generation",
-        "judges.local",
-        "judges.endpoint",
-        "judges.vllm",
-        "judges.calibration",
-        "training.start",
-    ),
-    *("data.duplicates", "models.tokens", "data.overview"),
-    *(
-        "training.groups",
-        "training.dynamic_sampling",
-        "runs.checkpoint_marks",
-        "training.callbacks",
-        "training.shared_prompts",
-        "training.trainer",
-        "training.stopping",
-        "training.cold_start",
-        "training.run",
-    ),
-    *(
-        "data.check",
-        "evaluation.evaluate",
-        "evaluation.predict",
-        "experiments.quickstart",
-        "experiments.plan",
-        "experiments.reproduce",
-    ),
-    *("experiments.training_table", "experiments.table", "tools.bench", "tools.bench_growth"),
-    *("tools.export", "tools.doctor", "tools.capacity", "tools.reference"),
-    *("cli.options", "cli.data", "cli.results", "cli.tools", "cli.main", "__main__"),
+ROOT = Path(emor3.__file__).parent
+PACKAGES = (  # from the bottom; "" are the files beside the packages
+    *("", "storage", "method", "stats", "runs", "models", "tiny", "judges", "data", "training", "evaluation"),
+    *("report", "experiments", "tools", "cli"),
 )
-PURE = ORDER[: ORDER.index("loading")]
+PURE = ("storage", "method", "stats", "runs")
+MOST_MODULES = 9
 
 
-def modules() -> list[str]:
-    paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
-    return [".".join(path.parts) for path in paths if path.name != "__init__"]
+def modules():
+    """Every module by its dotted name below `emor3`; a package by its own."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        *parents, name = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parents if name == "__init__" else [*parents, name])] = path
+    del found[""], found["__main__"]  # the entry point may stand above everything
+    return found
+
+
+MODULES = modules()
+
+
+def package_of(module: str) -> str:
+    """The folder of a module directly below `emor3`; "" for a file beside the packages."""
+    first = module.split(".")[0]
+    return first if (ROOT / first).is_dir() else ""
 
 
 def imports_of(module: str) -> set[str]:
     """Modules of the package that a module imports anywhere, also inside functions."""
     found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports by a relative path"
-            found |= {node.module or ""} | {f"{node.module}.{name.name}" for name in node.names}
-    return {name.removeprefix("emor3.") for name in found} & set(modules())
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name.removeprefix("emor3.") in MODULES else node.module for name in names}
+    return {name.removeprefix("emor3.") for name in found} & MODULES.keys() - {module}
 
 
 def modules_loaded_by(code: str) -> set[str]:
@@ -118,18 +58,30 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_every_module_has_a_place_in_the_order():
-    assert sorted(modules()) == sorted(ORDER)
+def test_every_package_has_a_place_in_the_order():
+    assert {package_of(module) for module in MODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_imports_point_downward_only(module):
-    lower = set(ORDER[: ORDER.index(module)])
-    assert imports_of(module) <= lower
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down_the_list_of_packages(module):
+    place = PACKAGES.index(package_of(module))
+    above = {name for name in imports_of(module) if PACKAGES.index(package_of(name)) > place}
+    assert not above
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    tuple(TopologicalSorter({module: imports_of(module) for module in MODULES}).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "data.importers"])
+def test_a_folder_holds_few_modules(package):
+    folder = ROOT / package.replace(".", "/")
+    assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= MOST_MODULES
 
 
 def test_the_core_of_the_method_never_loads_torch():
-    loaded = modules_loaded_by("\n".join(f"import emor3.{module}" for module in PURE))
+    pure = [module for module in MODULES if package_of(module) in PURE]
+    loaded = modules_loaded_by("\n".join(f"import emor3.{module}" for module in pure))
     assert "emor3.method.rewards" in loaded
     assert not loaded & {"torch", "transformers", "trl"}
 

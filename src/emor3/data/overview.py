@@ -81,7 +81,7 @@ def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
         }
         for label in found.labels.labels
     ]
-    page = Environment(loader=PackageLoader("emor3"), autoescape=True).get_template("stats.html")
+    page = Environment(loader=PackageLoader("emor3", "data/templates"), autoescape=True).get_template("stats.html")
     text = page.render(path=found.path, n=len(found.samples), splits=found.splits, rows=rows, seed=seed, side=THUMBNAIL)
     write_whole(path, text)
 

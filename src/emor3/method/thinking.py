@@ -36,7 +36,7 @@ def load_template(name: str) -> str:
 
     Raises UserError where neither exists.
     """
-    shipped = files("emor3") / "templates" / f"{name}.txt"
+    shipped = files("emor3") / "method" / "prompts" / f"{name}.txt"
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
     try:

@@ -28,7 +28,7 @@ from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_run
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.storage.outputs import write_whole
 
-TEMPLATES = files("emor3") / "templates" / "report"
+TEMPLATES = files("emor3") / "report" / "templates"
 LARGEST_CONFUSION = 30
 """Labels of the largest confusion matrix that is shown."""
 SIGNIFICANT = 0.05
@@ -103,7 +103,7 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emor3", "templates/report"),
+        loader=jinja2.PackageLoader("emor3", "report/templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -233,7 +233,8 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
-    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on shards.
+    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on
+    # shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch
@@ -268,8 +269,8 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
     """Bytes on each GPU that are there all the time."""
     lora = recipe.model.lora is not None
     parts = machine.gpus if machine.sharding != "none" else 1
-    # Weights that learn are float32 (emor3.models.checkpoints.learn_in_float32), with FSDP2 all weights; ZeRO-3 holds a float32
-    # copy beside weights of the run's precision.
+    # Weights that learn are float32 (emor3.models.checkpoints.learn_in_float32), with FSDP2 all weights; ZeRO-3 holds a
+    # float32 copy beside weights of the run's precision.
     weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
     trained = size.weight_bytes if machine.sharding == "zero3" else 4
     moments = 2 * (1 if "8bit" in settings.optim else 4)  # Adam's two

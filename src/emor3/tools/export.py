@@ -137,7 +137,8 @@ def model_card(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    template = environment.from_string((files("emor3") / "templates" / "model_card.md").read_text(encoding="utf-8"))
+    shipped = files("emor3") / "tools" / "templates" / "model_card.md"
+    template = environment.from_string(shipped.read_text(encoding="utf-8"))
     return template.render(
         metadata=metadata.to_yaml(),
         name=run.name,

@@ -1,6 +1,7 @@
 """The reference page of all settings and of every file that runs and evaluations write, made from the code.
 
-`python -m emor3.tools.reference docs/reference.md` writes it anew; a test compares it, and the files with what is written.
+`python -m emor3.tools.reference docs/reference.md` writes it anew; a test compares it, and the files with what is
+written.
 """
 
 import json

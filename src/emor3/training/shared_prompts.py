@@ -1,8 +1,8 @@
 """GRPO in which the G completions of a prompt share it: one processor call, one image encoding and one prefill.
 
 TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here the
-copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images as the engine takes
-them.
+copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images as the
+engine takes them.
 """
 
 from collections.abc import Iterator, Sequence
