@@ -2,11 +2,11 @@
 
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT
+
 TEXT = (ROOT / "docs" / "method.md").read_text("utf-8")
 ROWS = re.findall(r"\| `(emor3\.\w+)\.(\w+)` \| `(tests/\w+\.py)::(\w+)` \|", TEXT)
 

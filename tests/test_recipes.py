@@ -13,8 +13,9 @@ from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import RECIPE
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import grpo_config
+from places import ROOT
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml"}
 NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""

@@ -1,14 +1,13 @@
-"""CI runs every test: one that is skipped fails it unless tests/skips.py says why."""
-
-from pathlib import Path
+"""CI runs every test: one that is skipped fails it unless tests/support/skips.py says why."""
 
 import pytest
 
+from places import ROOT, SUPPORT
 from skips import EXPECTED
 
 pytest_plugins = ["pytester"]
 
-HOOKS = Path(__file__).with_name("skips.py").read_text(encoding="utf-8")
+HOOKS = (SUPPORT / "skips.py").read_text(encoding="utf-8")
 SKIPPED = {
     "a test": "import pytest\ndef test_page():\n    pytest.skip('no browser')\n",
     "a module": "import pytest\npytest.importorskip('no_such_module', reason='no browser')\n",
@@ -42,4 +41,4 @@ def test_elsewhere_it_may_be_skipped_and_in_ci_nothing_else_fails(pytest_on):
 def test_every_listed_skip_is_of_a_test_that_exists():
     for name in EXPECTED:
         file, test = name.split("[")[0].split("::")
-        assert f"def {test}(" in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")

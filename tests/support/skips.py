@@ -6,7 +6,7 @@ So CI tests what it is there to test, also after a dependency or a browser has g
 import pytest
 
 EXPECTED = {
-    "tests/test_architectures.py::test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows"
+    "tests/models/test_architectures.py::test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows"
     "[llava_onevision-": "TRL cannot train it on rows with several images; that it is refused is tested there, too",
 }
 """Beginnings of the tests' names, and why each is skipped."""
@@ -14,7 +14,9 @@ EXPECTED = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option; for all of CI it is set by PYTEST_ADDOPTS."""
-    parser.addoption("--no-skips", action="store_true", help="fail where a test is skipped that tests/skips.py lacks")
+    parser.addoption(
+        "--no-skips", action="store_true", help="fail where a test is skipped that tests/support/skips.py lacks"
+    )
 
 
 def unexpected(config: pytest.Config) -> list[pytest.TestReport]:

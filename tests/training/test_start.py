@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from test_train import LEARNING, metrics_of, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.method.thinking import parse
@@ -13,7 +14,6 @@ from emor3.models.checkpoints import learn_in_float32, load, resolve_checkpoint,
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
 from emor3.training.start import WATCHED_STEPS, MovingWeights, StartFigures, start_figures
-from test_train import LEARNING, metrics_of, run_of, same, weights_of, write_recipe
 
 GOOD = "<step1>a</step1><step2>b</step2><step3>c</step3>\\boxed{awe}"
 

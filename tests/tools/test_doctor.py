@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -23,8 +22,7 @@ from emor3.tools.doctor import (
     check_vllm,
     self_test,
 )
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def test_the_tested_versions_are_those_of_the_constraints():

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from emor3.data.folders import load_samples
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.runs.directory import read_jsonl
+from places import ROOT, SUPPORT
 from rows import write_rows
 from waiting import HANGS
 
@@ -24,7 +25,7 @@ from waiting import HANGS
 def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(tmp_path, scenes, random_checkpoint):
     image = load_samples(scenes, split="test")[0].image
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(Path(__file__).with_name("sharded_judges.py")), random_checkpoint, image, str(tmp_path)]
+    script = [str(SUPPORT / "sharded_judges.py"), random_checkpoint, image, str(tmp_path)]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,11 +65,11 @@ def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes
     if layout == "ddp":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     if layout in ("fsdp2", "zero3"):
-        shipped = yaml.safe_load((Path(__file__).parents[1] / f"recipes/accelerate/{layout}.yaml").read_text())
+        shipped = yaml.safe_load((ROOT / f"recipes/accelerate/{layout}.yaml").read_text())
         shipped |= {"use_cpu": layout == "fsdp2", "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
         (folder / "accelerate.yaml").write_text(yaml.safe_dump(shipped))
         launcher = ["-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml")]
-    script = [str(Path(__file__).with_name("launched_training.py")), "train", str(path), *flags]
+    script = [str(SUPPORT / "launched_training.py"), "train", str(path), *flags]
     env = os.environ | {"ACCELERATE_USE_CPU": str(layout != "zero3"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, *script]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)

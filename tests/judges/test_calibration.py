@@ -6,6 +6,7 @@ import errno
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
@@ -17,7 +18,6 @@ from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
-from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 
 def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint, tmp_path):

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from PIL import Image
+from test_report import save_run
 
 from browser import CHROMIUM, Browser
 from emor3.method.labels import label_set_from
@@ -14,7 +15,6 @@ from emor3.report.page import write_report
 from emor3.runs.directory import METRICS, append_jsonl
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from made_up import prediction, save_evaluation
-from test_report import save_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)")
 

@@ -24,6 +24,7 @@ from emor3.signals import Stopped
 from emor3.training.run import train as run_training
 from emor3.training.stopping import is_out_of_memory
 from emor3.training.trainer import EmoTrainer, PartReward
+from places import ROOT
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -405,7 +406,7 @@ def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_us
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint():
-    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    script = ROOT / "benchmarks" / "kills.py"
     done = subprocess.run(
         [sys.executable, str(script), "--kills", "4", "--steps", "4"],
         capture_output=True,

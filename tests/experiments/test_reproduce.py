@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,9 +21,10 @@ from emor3.runs.directory import CONFIG, METRICS, append_jsonl, write_json
 from emor3.runs.predictions import RESULTS
 from emor3.stats.uncertainty import mcnemar, sign_flip
 from made_up import prediction, save_evaluation
+from places import ROOT
 from waiting import HANGS, wait_until
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = ROOT / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
 
 

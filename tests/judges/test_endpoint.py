@@ -13,11 +13,11 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import httpx2
 import pytest
 from PIL import Image
+from test_train import run_of
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
@@ -29,7 +29,7 @@ from emor3.method.thinking import parse
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.runs.directory import read_jsonl
 from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock, build_recipe
-from test_train import run_of
+from places import SUPPORT
 from waiting import HANGS, wait_until
 
 EMBEDDED = resolve_checkpoint("embedded")
@@ -641,7 +641,7 @@ def real_server(tmp_path_factory):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as free:
         port = free.server_address[1]
     log = tmp_path_factory.mktemp("serve") / "log.txt"
-    script = Path(__file__).with_name("serve_transformers.py")
+    script = SUPPORT / "serve_transformers.py"
     with log.open("w") as output:
         command = [sys.executable, str(script), EMBEDDED, str(port)]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import pytest
+from test_report import TABLE_HEAD, rollout
 
 from emor3.data.importers.catalogue import Imported
 from emor3.evaluation.summary import DISTANCES, FIGURES
@@ -26,7 +26,7 @@ from emor3.tools.reference import (
     undescribed,
 )
 from made_up import prediction, save_evaluation
-from test_report import TABLE_HEAD, rollout
+from places import ROOT
 
 
 @pytest.mark.parametrize("schema", [Recipe, Plan])
@@ -39,7 +39,7 @@ def test_every_setting_has_a_description(schema):
 
 
 def test_the_reference_page_is_up_to_date():
-    written = Path(__file__).parent.parent / "docs" / "reference.md"
+    written = ROOT / "docs" / "reference.md"
     assert written.read_text(encoding="utf-8") == page(), "run: python -m emor3.tools.reference docs/reference.md"
 
 

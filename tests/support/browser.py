@@ -1,6 +1,6 @@
 """A headless Chromium driven over a pipe (its DevTools protocol), for tests of pages; no socket is opened.
 
-`python tests/browser.py report.html docs` takes the screenshots of the documentation.
+`python tests/support/browser.py report.html docs` takes the screenshots of the documentation.
 """
 
 import base64
