@@ -58,10 +58,11 @@ app.add_typer(tiny_app, name="tiny")
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
-    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, and bitsandbytes misses a
-    # kernel that only inference on CPUs would use.
+    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, bitsandbytes misses a kernel
+    # that only inference on CPUs would use, and DeepSpeed finds no GPU.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     escape_what_no_encoding_has()
     try:
         with received_by(stop_at_once):
