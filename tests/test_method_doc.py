@@ -8,7 +8,7 @@ import pytest
 from places import ROOT
 
 TEXT = (ROOT / "docs" / "method.md").read_text("utf-8")
-ROWS = re.findall(r"\| `(emor3\.\w+)\.(\w+)` \| `(tests/\w+\.py)::(\w+)` \|", TEXT)
+ROWS = re.findall(r"\| `(emor3[\w.]+)\.(\w+)` \| `(tests/[\w/]+\.py)::(\w+)` \|", TEXT)
 
 
 @pytest.mark.parametrize(("module", "function", "file", "test"), ROWS, ids=lambda part: part.split("/")[-1])

@@ -34,6 +34,7 @@ def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(ra
     assert not list(tmp_path.glob("*.bin"))
 
 
+@pytest.mark.slow
 def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint, tmp_path):
     save(*load(random_checkpoint), tmp_path)
     load_it = f"transformers.AutoProcessor.from_pretrained({str(tmp_path)!r})"

@@ -23,6 +23,7 @@ def costs(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs):
     # three passes: rollouts, reference, update; 2 images with 3 completions each
     assert costs[TRL].encoded == 3 * 2 * 3
@@ -31,6 +32,7 @@ def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs
     assert costs[OURS_BARE].processed == costs[OURS].processed == 2  # once a step, also for the judge
 
 
+@pytest.mark.slow
 def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(costs):
     assert costs[OURS].encoded - costs[OURS_BARE].encoded in (1, 2)  # one where no completion on the other is readable
     assert 0 < costs[STRAIGHT].encoded - costs[TRL].encoded <= 2 * 3

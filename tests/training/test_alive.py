@@ -319,6 +319,7 @@ def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory():
     assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
 
 
+@pytest.mark.slow
 def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0, "max_error_share": 0}
     judge = {"model": "endpoint", "endpoint": endpoint}
@@ -347,6 +348,7 @@ def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
 @pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints/checkpoint-2/optimizer.pt"])
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_whole_checkpoint(train, whole, tmp_path, monkeypatch, file):
     full = tmp_path / "run" / file
 

@@ -62,6 +62,7 @@ def moved(run):
     return (steps != 0).double().mean().item(), steps.abs().mean().item()
 
 
+@pytest.mark.slow
 def test_weights_learn_under_bfloat16_as_in_float32(tmp_path, scenes, capsys):
     learning = LEARNING | {"learning_rate": 2e-6, "max_steps": 3, "save_steps": 3, "lr_scheduler_type": "constant"}
     shares, means = {}, {}
@@ -141,6 +142,7 @@ def test_updates_without_a_gradient_or_a_learning_rate_are_not_counted(capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_padding_token_that_also_ends_a_turn_learns_as_any_other(tmp_path, scenes):
     """torch gives `padding_idx` no gradient, so that weights differed though completions and rewards were equal."""
     model, processor = load("embedded")

@@ -392,6 +392,7 @@ def weights_of_path(path):
 
 
 @pytest.mark.parametrize("freeze", [False, True], ids=["all", "vision frozen"])
+@pytest.mark.slow
 def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes, freeze):
     model = {"path": "embedded", "lora": {"r": 2, "alpha": 4}, "freeze": ["vision", "projector"] if freeze else []}
     run = run_of(tmp_path, scenes, "embedded", model=model, grpo=LEARNING | {"learning_rate": 1e-2})
@@ -522,6 +523,7 @@ def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(tmp_path, s
 # --- what can go wrong ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoint_that_was_due_as_it_was(
     tmp_path, scenes, random_checkpoint, monkeypatch, capsys
 ):
