@@ -10,7 +10,8 @@ from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.judges.calibration import Calibration, MovingAverage, calibrate
+from emor3.judges.calibration import Calibration, calibrate
+from emor3.judges.moving_average import MovingAverage
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
 from emor3.method.types import Reply
@@ -73,7 +74,7 @@ def test_a_checkpoint_without_its_moving_average_is_not_complete(tmp_path, scene
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("emor3.judges.calibration.save_file", fail)
+    monkeypatch.setattr("emor3.judges.moving_average.save_file", fail)
     with pytest.raises(UserError, match="no room"):
         run_of(tmp_path, scenes, random_checkpoint, judge={"model": "ema"})
     assert latest_checkpoint(tmp_path / "run") is None

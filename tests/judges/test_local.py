@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from emor3.data.folders import load_samples
-from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
+from emor3.judges.local import GenerateJudge, ScoreJudge, evaluating
+from emor3.judges.lockstep import InStepJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.types import Question, Reply

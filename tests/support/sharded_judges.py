@@ -13,7 +13,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.distributed.fsdp import fully_shard
 
-from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge
+from emor3.judges.local import GenerateJudge, ScoreJudge
+from emor3.judges.lockstep import InStepJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.models.checkpoints import load

@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from test_train import LEARNING, metrics_of, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
+from emor3.judges.calibration import StartFigures, start_figures
 from emor3.method.thinking import parse
 from emor3.models.checkpoints import learn_in_float32, load, resolve_checkpoint, save
 from emor3.runs.recipe import load_recipe
+from emor3.training.callbacks import WATCHED_STEPS, MovingWeights
 from emor3.training.run import train
-from emor3.training.start import WATCHED_STEPS, MovingWeights, StartFigures, start_figures
 
 GOOD = "<step1>a</step1><step2>b</step2><step3>c</step3>\\boxed{awe}"
 

@@ -21,7 +21,7 @@ from emor3.blocks import Block
 from emor3.cli.main import main
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.judges.local import InStepJudge
+from emor3.judges.lockstep import InStepJudge
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse

@@ -11,8 +11,8 @@ from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.rewards import RewardSettings, weights, without_failed_parts
 from emor3.method.types import Aspect, Reply, RewardBreakdown
-from emor3.training.callbacks import RunCallback
-from emor3.training.trainer import BatchScorer, EmoTrainer, StopOnNonFinite, Stopwatch, part_rewards
+from emor3.training.callbacks import RunCallback, StopOnNonFinite
+from emor3.training.trainer import BatchScorer, EmoTrainer, Stopwatch, part_rewards
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 

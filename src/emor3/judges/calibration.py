@@ -1,53 +1,22 @@
-"""Who judges a training run: the policy itself, the start model, or a moving average of the policy; and how well.
+"""Trials before the first step: how well the judge sees, and what the start model is paid for.
 
-Before the first step the judge is tried on descriptions that the policy gives of training images: each with its own
-image and with another one. A judge that cannot tell these apart makes the consistency reward noise.
+Both look at one completion of the start model for each of some training images. A judge that cannot tell an image's own
+description from another one's makes the consistency reward noise; a start model that never keeps the format, or never
+names a label of the set, is paid nothing.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
-from transformers.training_args import TrainingArguments
 
 from emor3.method.reflection import consistency_question, says_yes
+from emor3.method.rewards import predicted_label
 from emor3.method.types import EmotionalThought, Judge, Sample
 
-EMA = "judge_ema.safetensors"
-"""The moving average, saved beside each checkpoint so that a resumed run judges as if it had never stopped."""
-
 WEAK_AUC = 0.7
-
-
-class MovingAverage(TrainerCallback):  # type: ignore[misc]
-    """A copy of the policy that follows it: weights = decay * weights + (1 - decay) * policy, after every step."""
-
-    def __init__(self, policy: PreTrainedModel, decay: float, folder: Path, checkpoint: Path | None) -> None:
-        self.decay = decay
-        self.folder = folder
-        self.model = copy.deepcopy(policy).eval().requires_grad_(False)
-        if checkpoint is not None:
-            self.model.load_state_dict(load_file(checkpoint / EMA), strict=False)  # tied weights are stored once
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
-    ) -> None:
-        """Move towards the policy."""
-        with torch.no_grad():
-            for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
-                average.lerp_(current.detach(), 1 - self.decay)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save beside the checkpoint."""
-        if state.is_world_process_zero:
-            folder = self.folder / f"checkpoint-{state.global_step}"
-            save_file({name: p.contiguous() for name, p in self.model.named_parameters()}, folder / EMA)
+RARE = 0.1
+"""A share of completions below this is too few to learn from."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +70,44 @@ def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[Emotio
     auc = float(roc_auc_score([1] * len(own) + [0] * len(swapped), own + swapped))
     yes_own, yes_swapped = (sum(score > 0.5 for score in part) / len(part) for part in (own, swapped))
     return Calibration(auc, yes_own, yes_swapped, len(answered))
+
+
+@dataclass(frozen=True)
+class StartFigures:
+    """How many of n sampled completions of the start model keep the format, and name a label of the set."""
+
+    n: int
+    format: int
+    named: int
+    temperature: float
+
+    def line(self) -> str:
+        """The figures on one line, with a warning on another if almost no completion can be paid."""
+        text = (
+            f"start model: {self.format} of {self.n} completions keep the format, {self.named} name a label of the set "
+            f"(one for each of {self.n} training images, temperature {self.temperature:g})"
+        )
+        lacks = [
+            what
+            for what, count in (("keeps the format", self.format), ("names a label of the set", self.named))
+            if count < RARE * self.n
+        ]
+        if not lacks:
+            return text
+        return (
+            f"{text}\nwarning: almost none {' or '.join(lacks)}, so there is hardly a reward to learn from: "
+            "try another start model, a cold start (a shorter one if there is one), or a prompt template it follows"
+        )
+
+
+def start_figures(samples: Sequence[Sample], thoughts: Sequence[EmotionalThought], temperature: float) -> StartFigures:
+    """Figures of one parsed completion for each of n samples.
+
+    Two of four in the right format and three with a label of the set: `StartFigures(4, 2, 3, 1.0)`.
+    """
+    named = [
+        predicted_label(thought, sample.labels) is not None for sample, thought in zip(samples, thoughts, strict=True)
+    ]
+    return StartFigures(
+        len(thoughts), sum(thought.problem is None for thought in thoughts), sum(named), float(temperature)
+    )

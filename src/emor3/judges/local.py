@@ -1,22 +1,20 @@
 """Judges that ask a vision-language model: by the probabilities of the candidate replies, or by generating a reply."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.method.types import Judge, Question, Reply
+from emor3.judges.lockstep import Work
+from emor3.method.types import Question, Reply
 from emor3.models.generation import encode, generate
 from emor3.models.prefix_cache import next_token_logits, read
 
 T = TypeVar("T")
-Work = tuple[int, Any]
-"""The kind of work that one question is: images to encode, and what of a second pass decides its forwards."""
 
 
 @contextmanager
@@ -135,36 +133,3 @@ class GenerateJudge:
                 in_step=PartialState().num_processes > 1,
             )
         return [Reply(text) for text in texts]
-
-
-class CostedJudge(Judge, Protocol):
-    """A judge that can say what a question costs it."""
-
-    def work(self, question: Question) -> Work:
-        """Ranks that ask equally many questions of each kind of work do the same forwards."""
-
-
-class InStepJudge:
-    """Keeps the ranks of a distributed run in step: all do the same forwards, fillers are asked and discarded.
-
-    Ranks ask unlike questions (malformed completions cannot be asked, equal ones are asked once), and a sharded model
-    waits for every rank in every forward. So each kind of work is padded to the most that any rank has of it.
-    """
-
-    def __init__(self, judge: CostedJudge, gather_object: Callable[[list[Any]], list[Any]]) -> None:
-        self.judge = judge
-        self.gather_object = gather_object
-
-    def answer(self, questions: Sequence[Question]) -> list[Reply]:
-        """Replies to the questions, in order."""
-        mine: defaultdict[Work, list[Question]] = defaultdict(list)
-        for question in questions:
-            mine[self.judge.work(question)].append(question)
-        samples = self.gather_object([{work: (len(asked), asked[0]) for work, asked in mine.items()}])
-        padded: list[Question] = []
-        for work in sorted({work for sample in samples for work in sample}):
-            most = max(sample[work][0] for sample in samples if work in sample)
-            filler = next(sample[work][1] for sample in samples if work in sample)
-            padded += [*mine[work], *[filler] * (most - len(mine[work]))]
-        replies = dict(zip(padded, self.judge.answer(padded), strict=True))
-        return [replies[question] for question in questions]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import ProcessorMixin
 
-from emor3.judges.local import Work
+from emor3.judges.lockstep import Work
 from emor3.method.types import Question, Reply
 from emor3.models.generation import chat, encode, unexpanded
 from emor3.models.processors import open_images, scaled

@@ -1,16 +1,28 @@
-"""What a training run shows and records while it goes: a bar with ETA, `metrics.jsonl`, complete checkpoints."""
+"""Callbacks of a training run: its progress bar and records, and two watches over gradients and weights."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from accelerate.optimizer import AcceleratedOptimizer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import ProcessorMixin, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import (
+    PreTrainedModel,
+    ProcessorMixin,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from emor3.errors import UserError
 from emor3.models.processors import save_processor
-from emor3.printing import console
+from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
 from emor3.runs.directory import (
     CHECKPOINTS,
@@ -25,6 +37,10 @@ DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
 TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
+WATCHED_STEPS = 3
+"""Optimizer steps after which weights should have moved; adapters take two, because one of their halves starts at 0."""
+WATCHED_NUMBERS = 4096
+"""Of each weight, so that a look at all of them costs nothing."""
 
 
 def training_bar() -> Progress:
@@ -92,3 +108,94 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             for name, seconds in self.seconds.most_common()
         )
         return f"time per step: {total / self.steps:.2f} s = {' + '.join(phases)}"
+
+
+class NonFiniteError(UserError):
+    """The gradient is not finite, which all ranks see at once."""
+
+
+class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
+    """Stops before an update that would destroy the weights: raises with the last good weights in place."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        optimizer: AcceleratedOptimizer,
+        **_: Any,
+    ) -> None:
+        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not.
+
+        DeepSpeed shows none: it has made its step by now, or skipped it for the same reason and would go on.
+        """
+        norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
+        finite = not norms or bool(torch.isfinite(torch.stack(norms)).all())
+        if not finite or optimizer.step_was_skipped:
+            raise NonFiniteError(
+                f"the loss is not finite at step {state.global_step + 1}: training stopped before the update; "
+                "lower grpo.learning_rate or grpo.max_grad_norm in a new run"
+            )
+
+
+class MovingWeights(TrainerCallback):  # type: ignore[misc]
+    """Warns once if more than half of the trained weights are as they were after the first updates.
+
+    Not under DeepSpeed, which learns in a float32 copy that rounds to the same weights for a while.
+    """
+
+    def __init__(self) -> None:
+        self.unmoved: float | None = None
+        """Share of the trained weights that did not change, once it is known."""
+        self._start: dict[str, Tensor] = {}
+        self._updates = 0
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        optimizer: Any,
+        **_: Any,
+    ) -> None:
+        """Remember the weights before the first update with a gradient and a learning rate, and count these."""
+        if args.deepspeed or self.unmoved is not None:
+            return
+        learns = any(group["lr"] > 0 for group in optimizer.param_groups)
+        gradients = (p.grad for p in model.parameters() if p.grad is not None)
+        if learns and any(bool(_some(gradient).any()) for gradient in gradients):
+            self._start = self._start or {name: value.clone() for name, value in _trained(model)}
+            self._updates += 1
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
+    ) -> None:
+        """Compare, after so many updates."""
+        if self.unmoved is not None or self._updates < WATCHED_STEPS:
+            return
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        same = sum(
+            sizes[name] * (now == self._start[name]).float().mean().item()
+            for name, now in _trained(model)
+            if now.numel()
+        )
+        self.unmoved = same / sum(sizes[name] for name in self._start)
+        self._start.clear()
+        if self.unmoved > 0.5 and state.is_world_process_zero:
+            say(
+                f"warning: {self.unmoved:.0%} of the trained weights did not change in {self._updates} updates: "
+                f"raise grpo.learning_rate ({args.learning_rate:g}), updates this small are lost in rounding"
+            )
+
+
+def _trained(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
+    return [(name, _some(p)) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def _some(weight: Tensor) -> Tensor:
+    """Some numbers of a weight, spread evenly; of a sharded one, of this process's part."""
+    own = weight.detach()
+    local = own.to_local() if isinstance(own, DTensor) else own
+    return local.flatten()[:: max(1, local.numel() // WATCHED_NUMBERS)]

@@ -28,10 +28,10 @@ from emor3.blocks import short
 from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.errors import UserError, refused_by
-from emor3.judges.calibration import MovingAverage, calibrate
-from emor3.judges.endpoint import EndpointJudge
-from emor3.judges.local import GenerateJudge, InStepJudge, ScoreJudge, evaluating
-from emor3.judges.vllm import VllmJudge
+from emor3.judges import build_average, build_judge
+from emor3.judges.calibration import calibrate, start_figures
+from emor3.judges.local import evaluating
+from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Judge, Rollout, Sample
 from emor3.models.checkpoints import (
@@ -55,12 +55,11 @@ from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, chec
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.runs.recipe import ModelBlock, Recipe
 from emor3.storage.locks import held
-from emor3.training.callbacks import RunCallback
+from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start, lazy_dataset
 from emor3.training.groups import by_group
-from emor3.training.start import MovingWeights, start_figures
 from emor3.training.stopping import LastStep, told
-from emor3.training.trainer import BatchScorer, EmoTrainer, StopOnNonFinite, part_rewards
+from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:
@@ -377,7 +376,13 @@ def _reinforce(
     callback = RunCallback(run, processor, config.save_total_limit)
     config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
     last_step = LastStep(run, _steps_per_cycle(config))
-    average = _moving_average(recipe, model, run, checkpoint)
+    average = build_average(
+        recipe.judge,
+        model,
+        lora=recipe.model.lora is not None,
+        checkpoints=run / records.CHECKPOINTS,
+        checkpoint=checkpoint,
+    )
     with refused_by("TRL"):
         trainer = EmoTrainer(
             model=model,
@@ -398,7 +403,8 @@ def _reinforce(
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     see_in_step(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
-    scorer.judge = _judge(recipe, trainer, processor, judge_model)
+    vllm = trainer.vllm_generation if trainer.use_vllm else None
+    scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
     if sees_unchanged(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
@@ -415,30 +421,12 @@ def _reinforce(
         _save_final(run, merge(policy, start, recipe.model), processor, weights)
 
 
-def _moving_average(recipe: Recipe, model: PreTrainedModel, run: Path, checkpoint: Path | None) -> MovingAverage | None:
-    if recipe.judge.model != "ema":
-        return None
-    if recipe.model.lora is not None:
-        raise UserError("judge.model ema follows all weights of the policy: train without model.lora, or use reference")
-    return MovingAverage(model, recipe.judge.ema_decay, run / records.CHECKPOINTS, checkpoint)
-
-
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
     """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
     if recipe.judge.model == "reference":
         start = trainer.model.config._name_or_path
         return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0]
     return trainer.model if average is None else average.model
-
-
-def _judge(recipe: Recipe, trainer: EmoTrainer, processor: ProcessorMixin, model: PreTrainedModel) -> Judge:
-    """The judge that the recipe names, in step over the ranks."""
-    if recipe.judge.endpoint is not None:
-        return EndpointJudge.from_settings(recipe.judge.endpoint)  # each rank by itself: no forwards to keep in step
-    if recipe.judge.model == "policy" and trainer.use_vllm and recipe.judge.backend == "generate":
-        return InStepJudge(VllmJudge(trainer.vllm_generation, processor), gather_object)
-    backend = ScoreJudge if recipe.judge.backend == "score" else GenerateJudge
-    return InStepJudge(backend(model, processor, recipe.judge.batch_size), gather_object)
 
 
 def _try_before_start(

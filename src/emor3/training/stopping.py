@@ -20,7 +20,8 @@ from emor3.errors import UserError
 from emor3.runs.directory import way_on
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
 from emor3.storage.outputs import hindrance, is_disk_full
-from emor3.training.trainer import EmoTrainer, NonFiniteError
+from emor3.training.callbacks import NonFiniteError
+from emor3.training.trainer import EmoTrainer
 
 NO_MEMORY = (
     "out of memory: free some, set grpo.gradient_checkpointing or a smaller judge.batch_size, and go on, or start a "

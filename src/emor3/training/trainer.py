@@ -4,7 +4,7 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format
 
 TRL samples, normalises inside the group and updates. Here are the rewards (parse, reflect, score: the same functions
 evaluation uses), the judge (the current policy) and what TRL lacks: exactly zero advantages for groups of equal
-rewards, the time split, and a stop before a non-finite gradient reaches the weights.
+rewards, and the time split.
 """
 
 import time
@@ -16,13 +16,10 @@ from random import Random
 from typing import Any
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig
+from transformers import TrainerState
 
-from emor3.errors import UserError
 from emor3.method.canaries import canaries
 from emor3.method.reflection import other_contents, reflect
 from emor3.method.rewards import (
@@ -289,32 +286,3 @@ class EmoTrainer(SharedPromptTrainer):
         """TRL's log with the seconds of each phase since the last one."""
         seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
         super().log({**logs, **seconds}, start_time)
-
-
-class NonFiniteError(UserError):
-    """The gradient is not finite, which all ranks see at once."""
-
-
-class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
-    """Stops before an update that would destroy the weights: raises with the last good weights in place."""
-
-    def on_pre_optimizer_step(
-        self,
-        args: GRPOConfig,
-        state: TrainerState,
-        control: TrainerControl,
-        model: PreTrainedModel,
-        optimizer: AcceleratedOptimizer,
-        **_: Any,
-    ) -> None:
-        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not.
-
-        DeepSpeed shows none: it has made its step by now, or skipped it for the same reason and would go on.
-        """
-        norms = [p.grad.detach().float().norm() for p in model.parameters() if p.grad is not None]
-        finite = not norms or bool(torch.isfinite(torch.stack(norms)).all())
-        if not finite or optimizer.step_was_skipped:
-            raise NonFiniteError(
-                f"the loss is not finite at step {state.global_step + 1}: training stopped before the update; "
-                "lower grpo.learning_rate or grpo.max_grad_norm in a new run"
-            )
