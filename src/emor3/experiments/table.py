@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emor3.errors import UserError
-from emor3.evaluation.summary import FIGURES, markdown_table
+from emor3.evaluation.summary import FIGURES
 from emor3.experiments import training_table
 from emor3.experiments.plan import Cell, Plan
 from emor3.experiments.reproduce import is_finished
@@ -20,6 +20,7 @@ from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
 from emor3.stats import figures as metrics
+from emor3.stats.format import markdown_table, p_equation, percent_interval, percent_value, points, seed_spread
 from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 from emor3.storage.cells import table_text
 from emor3.storage.outputs import write_whole
@@ -253,10 +254,9 @@ def _short(group: str) -> str:
 def _cell(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    value = f"{100 * entry.estimate.value:.1f}"
+    value = percent_value(entry.estimate.value)
     value = f"**{value}**" if entry.bold else value
-    spread = "" if entry.seed_deviation is None else f" ±{100 * entry.seed_deviation:.1f}"
-    return f"{value} [{100 * entry.estimate.low:.1f}, {100 * entry.estimate.high:.1f}]{spread}"
+    return f"{value} {percent_interval(entry.estimate)}{seed_spread(entry.seed_deviation)}"
 
 
 def _change(results: Results, method: str, average: str, entry: Entry | None) -> str:
@@ -264,7 +264,7 @@ def _change(results: Results, method: str, average: str, entry: Entry | None) ->
         return "-"
     columns = results.cells_of_average(average)
     change = results.changes(method, results.plan.reference, columns, is_correct).sum()
-    return f"{100 * change:+.1f} (p {'< .001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'})"
+    return f"{points(change)} ({p_equation(entry.p_value)})"
 
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
