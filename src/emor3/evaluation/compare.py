@@ -11,6 +11,7 @@ from emor3.evaluation.summary import FIGURES
 from emor3.method.types import Estimate
 from emor3.runs.predictions import SavedEvaluation
 from emor3.stats import figures as metrics
+from emor3.stats.format import p_value, percent_value, points_with_interval
 from emor3.stats.uncertainty import compare_hits, holm
 
 JUDGED = ("consistency", "swapped_consistency", "coherence", "agreement")
@@ -100,15 +101,6 @@ def comparison_tables(rows: Sequence[Row]) -> Iterator[Table]:
             table.add_column(heading, no_wrap=True)
         for row in rows:
             if (row.data, row.before, row.after) == (data, before, after):
-                change = row.difference
-                interval = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-                values = (f"{100 * value:.1f}" for value in row.values)
-                table.add_row(FIGURES[row.figure].strip(), *values, interval, p_text(row.p_value), p_text(row.adjusted))
+                values = (*map(percent_value, row.values), points_with_interval(row.difference))
+                table.add_row(FIGURES[row.figure].strip(), *values, p_value(row.p_value), p_value(row.adjusted))
         yield table
-
-
-def p_text(p_value: float | None) -> str:
-    """A p-value as tables print it."""
-    if p_value is None:
-        return ""
-    return "<.0001" if p_value < 0.0001 else f"{p_value:.4f}"

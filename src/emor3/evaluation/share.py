@@ -14,9 +14,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError, one_line
-from emor3.evaluation.summary import FIGURES, percent, summarise
+from emor3.evaluation.summary import FIGURES, summarise
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
+from emor3.stats.format import markdown_table, percent
 from emor3.storage.cells import table_text
 from emor3.storage.files import regular
 from emor3.storage.outputs import write_whole
@@ -94,13 +95,13 @@ def card_results(evaluation: SavedEvaluation) -> list[EvalResult]:
 
 def card_table(evaluation: SavedEvaluation) -> str:
     """The headline figures as a Markdown table with intervals and n, and who judged."""
-    lines = []
+    rows = []
     for data, name, estimate in _headline_figures(evaluation):
         cells = (data, FIGURES[name], percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
-        lines.append(f"| {' | '.join(one_line(cell).replace('|', '/') for cell in cells)} |")
-    head = "| data | figure | % [95% interval] | n | samples (sha256) |\n|---|---|---|---|---|"
+        rows.append([one_line(cell).replace("|", "/") for cell in cells])
+    table = markdown_table(("data", "figure", "% [95% interval]", "n", "samples (sha256)"), rows)
     judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
-    return f"{head}\n" + "\n".join(lines) + f"\n\n{judge}\n"
+    return f"{table}\n{judge}\n"
 
 
 def _headline_figures(evaluation: SavedEvaluation) -> Iterator[tuple[str, str, Estimate]]:

@@ -13,6 +13,7 @@ from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import majority_class
 from emor3.stats import distributions
 from emor3.stats import figures as metrics
+from emor3.stats.format import decimal, percent
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -130,21 +131,3 @@ def results_table(model: str, evaluations: Iterable[Evaluation]) -> Table:
             table.add_row(f"  {DISTANCES[name]}", decimal(evaluation.figures[name]), "")
         table.add_section()
     return table
-
-
-def percent(estimate: Estimate | None) -> str:
-    """An estimate in percent with its interval: "61.3 [57.0, 65.5]"."""
-    if estimate is None:
-        return ""
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def decimal(estimate: Estimate) -> str:
-    """An estimate with its interval: "0.213 [0.180, 0.251]"."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as Markdown, ending with a line break."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
-    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]]) + "\n"

@@ -19,12 +19,13 @@ from rich.table import Table
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
 from emor3.evaluation.predict import describe
-from emor3.evaluation.summary import FIGURES, Evaluation, percent
+from emor3.evaluation.summary import FIGURES, Evaluation
 from emor3.printing import say, show
 from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
 from emor3.stats import figures as metrics
+from emor3.stats.format import p_value, percent, points
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
@@ -147,7 +148,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
 def _test_cells(test: Comparison | None) -> tuple[str, str]:
     if test is None:
         return "", ""
-    return f"{100 * test.difference.value:+.1f}", "<0.0001" if test.p_value < 0.0001 else f"{test.p_value:.4f}"
+    return points(test.difference.value), p_value(test.p_value)
 
 
 def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -5,21 +5,23 @@ seeds; how far seeds spread is given beside it. Averages weigh the cells equally
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from emor3.errors import UserError
-from emor3.evaluation.summary import FIGURES, markdown_table
+from emor3.evaluation.summary import FIGURES
+from emor3.evaluation.table_cell import TableCell
 from emor3.experiments import training_table
 from emor3.experiments.plan import Cell, Plan
 from emor3.experiments.reproduce import is_finished
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
-from emor3.stats import figures as metrics
+from emor3.stats.figures import Check, checks, is_correct
+from emor3.stats.format import markdown_table, p_equation, percent_interval, percent_value, points, seed_spread
 from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 from emor3.storage.cells import table_text
 from emor3.storage.outputs import write_whole
@@ -39,22 +41,7 @@ REASONING = (
 AVERAGES = ("in domain", "out of domain", "all")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One number of the table."""
-
-    estimate: Estimate
-    seeds: int
-    seed_deviation: float | None
-    """Standard deviation over seeds; None for one seed."""
-    p_value: float | None = None
-    """Against the plan's reference method, paired on items over all seeds, after Holm's correction in the column."""
-    bold: bool = False
-    """Whether it is the column's best and beats the runner-up in a paired test at 5%, Holm-corrected over columns."""
-
-
-Check = Callable[[Prediction], bool | None]
-Rows = Mapping[str, Mapping[str, Entry]]
+Rows = Mapping[str, Mapping[str, TableCell]]
 """Numbers by method and column."""
 
 
@@ -140,15 +127,10 @@ def mean_share(sums: Floats) -> Floats:
     return np.asarray((sums[..., 0] / np.maximum(sums[..., 1], 1)).mean(-1), dtype=np.float64)
 
 
-def is_correct(prediction: Prediction) -> bool:
-    """Strict accuracy of one prediction."""
-    return prediction.predicted == prediction.sample.label
-
-
-def accuracy_table(results: Results) -> dict[str, dict[str, Entry]]:
+def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Accuracy of every method (rows) in every column and average."""
     groups = results.groups()
-    table = {name: dict(_entries(results, name, groups, is_correct)) for name in results.predictions}
+    table = {name: dict(_cells(results, name, groups, is_correct)) for name in results.predictions}
     reference = results.plan.reference
     for group, columns in groups.items():
         p_values = {
@@ -157,15 +139,15 @@ def accuracy_table(results: Results) -> dict[str, dict[str, Entry]]:
             if name != reference and group in table[name] and group in table.get(reference, {})
         }
         for name, p_value in holm(p_values).items():
-            table[name][group] = Entry(**{**vars(table[name][group]), "p_value": p_value})
+            table[name][group] = replace(table[name][group], p_value=p_value)
     for group, name in _clear_winners(results, table, groups):
-        table[name][group] = Entry(**{**vars(table[name][group]), "bold": True})
+        table[name][group] = replace(table[name][group], bold=True)
     return table
 
 
-def _entries(
+def _cells(
     results: Results, method: str, groups: Mapping[str, Sequence[Column]], check: Check
-) -> Iterator[tuple[str, Entry]]:
+) -> Iterator[tuple[str, TableCell]]:
     for group, columns in groups.items():
         found = results.sums(method, columns, check)
         if found is None:
@@ -178,11 +160,11 @@ def _entries(
             low, high = bootstrap(mean_share, sums, items, seed=0)
         seeds = results.seed_values(method, columns, check)
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        yield group, Entry(Estimate(share, low, high, len(items)), len(seeds), deviation)
+        yield group, TableCell(Estimate(share, low, high, len(items)), len(seeds), deviation)
 
 
 def _clear_winners(
-    results: Results, table: Mapping[str, Mapping[str, Entry]], groups: Mapping[str, Sequence[Column]]
+    results: Results, table: Mapping[str, Mapping[str, TableCell]], groups: Mapping[str, Sequence[Column]]
 ) -> list[tuple[str, str]]:
     best, p_values = {}, {}
     for group, columns in groups.items():
@@ -193,29 +175,29 @@ def _clear_winners(
     return [(group, best[group]) for group, p_value in holm(p_values).items() if p_value < 0.05]
 
 
-def reasoning_table(results: Results) -> dict[str, dict[str, Entry]]:
+def reasoning_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Reasoning figures of every method under the plan's fixed judge, over the cells where a figure is defined."""
-    table: dict[str, dict[str, Entry]] = {}
+    table: dict[str, dict[str, TableCell]] = {}
     for name in results.predictions:
         table[name] = {}
-        for figure, check in metrics.checks(results.thinking[name]).items():
+        for figure, check in checks(results.thinking[name]).items():
             defined = [column for column in results.columns if results.sums(name, [column], check) is not None]
             if defined:
-                table[name][figure] = dict(_entries(results, name, {"all": defined}, check))["all"]
+                table[name][figure] = dict(_cells(results, name, {"all": defined}, check))["all"]
     return table
 
 
 def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoning: Rows) -> str:
     """All tables as Markdown: accuracy, differences, reasoning, training. Percent, 95% intervals, seeds and items."""
     groups = list(results.groups())
-    seeds = {name: str(max((entry.seeds for entry in row.values()), default=0)) for name, row in accuracy.items()}
+    seeds = {name: str(max((cell.seeds for cell in row.values()), default=0)) for name, row in accuracy.items()}
     items = {test: len({p.sample.id for p in runs[0]}) for _, test, runs in _runs(results)}
     others = [name for name in accuracy if name != results.plan.reference]
     parts = [
         "## Accuracy, %\n",
         markdown_table(
             ["method", "seeds", *map(_short, groups)],
-            ([name, seeds[name], *(_cell(row.get(group)) for group in groups)] for name, row in accuracy.items()),
+            ([name, seeds[name], *(_printed(row.get(group)) for group in groups)] for name, row in accuracy.items()),
         ),
         "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + NOTE + "\n",
         f"## Accuracy against {results.plan.reference}, points (p, Holm over methods)\n",
@@ -226,7 +208,7 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
         "## Reasoning, %, all cells, fixed judge\n",
         markdown_table(
             ["method", *(FIGURES[figure].strip() for figure in REASONING)],
-            ([name, *(_cell(row.get(figure)) for figure in REASONING)] for name, row in reasoning.items()),
+            ([name, *(_printed(row.get(figure)) for figure in REASONING)] for name, row in reasoning.items()),
         ),
         training_table.to_markdown(cells),
     ]
@@ -250,32 +232,30 @@ def _short(group: str) -> str:
     return group.replace("embedded:", "")
 
 
-def _cell(entry: Entry | None) -> str:
-    if entry is None:
+def _printed(cell: TableCell | None) -> str:
+    if cell is None:
         return "-"
-    value = f"{100 * entry.estimate.value:.1f}"
-    value = f"**{value}**" if entry.bold else value
-    spread = "" if entry.seed_deviation is None else f" ±{100 * entry.seed_deviation:.1f}"
-    return f"{value} [{100 * entry.estimate.low:.1f}, {100 * entry.estimate.high:.1f}]{spread}"
+    value = percent_value(cell.estimate.value)
+    value = f"**{value}**" if cell.bold else value
+    return f"{value} {percent_interval(cell.estimate)}{seed_spread(cell.seed_deviation)}"
 
 
-def _change(results: Results, method: str, average: str, entry: Entry | None) -> str:
-    if entry is None or entry.p_value is None:
+def _change(results: Results, method: str, average: str, cell: TableCell | None) -> str:
+    if cell is None or cell.p_value is None:
         return "-"
     columns = results.cells_of_average(average)
     change = results.changes(method, results.plan.reference, columns, is_correct).sum()
-    return f"{100 * change:+.1f} (p {'< .001' if entry.p_value < 0.001 else f'= {entry.p_value:.3f}'})"
+    return f"{points(change)} ({p_equation(cell.p_value)})"
 
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
     """Write `table.md` and `table.csv` (one row per number of an evaluation); returns their paths."""
     accuracy, reasoning = accuracy_table(results), reasoning_table(results)
     rows = [
-        {"figure": figure, "method": name, "column": column, **vars(entry.estimate), "seeds": entry.seeds}
-        | {"seed_deviation": entry.seed_deviation, "p_value": entry.p_value, "bold": entry.bold}
+        {"figure": figure, "method": name, "column": column, **cell.to_row()}
         for figure, table in (("accuracy", accuracy), ("reasoning", reasoning))
         for name, row in table.items()
-        for column, entry in row.items()
+        for column, cell in row.items()
     ]
     markdown, csv = folder / "table.md", folder / TABLE
     write_whole(markdown, to_markdown(results, cells, accuracy, reasoning))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emor3.evaluation.summary import markdown_table
 from emor3.experiments.plan import Cell
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.stats.format import markdown_table
 from emor3.training.callbacks import TIME
 
 ROUNDS = 5

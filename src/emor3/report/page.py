@@ -20,12 +20,14 @@ from markupsafe import Markup
 
 from emor3 import __version__
 from emor3.errors import UserError
-from emor3.evaluation.compare import Row, compare_evaluations, p_text
-from emor3.evaluation.summary import DISTANCES, FIGURES, decimal, percent
+from emor3.evaluation.compare import Row, compare_evaluations
+from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
+from emor3.stats import format as form
+from emor3.stats.format import decimal, p_equation, percent, points
 from emor3.storage.outputs import write_whole
 
 TEMPLATES = files("emor3") / "report" / "templates"
@@ -127,11 +129,9 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         times=time_split(groups),
         swatch=swatch,
         svg=Markup,
-        p_text=p_text,
         titles=FIGURES,
-        percent=percent,
+        form=form,
         change=change,
-        points=points,
         settings=settings,
     )
     return page, faults
@@ -209,18 +209,13 @@ def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any
     return {"name": name, "labels": labels, "rows": rows if len(labels) <= LARGEST_CONFUSION else []}
 
 
-def points(difference: Estimate) -> str:
-    """A change of a share in points with its interval."""
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-
-
 def change(row: Row | None) -> Markup:
     """The cell of a tested change: bold where it is one."""
     if row is None:
         return Markup("")
     real = row.adjusted is not None and row.adjusted < SIGNIFICANT
-    form = Markup("<b>{}</b> <small>{}</small>" if real else "{} <small>{}</small>")
-    return form.format(f"{100 * row.difference.value:+.1f}", f"p = {p_text(row.adjusted)}".replace("= <", "< "))
+    cell = Markup("<b>{}</b> <small>{}</small>" if real else "{} <small>{}</small>")
+    return cell.format(points(row.difference.value), "" if row.adjusted is None else p_equation(row.adjusted))
 
 
 def settings(values: Mapping[str, Any]) -> str:

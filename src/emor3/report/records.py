@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emor3.errors import UserError
+from emor3.evaluation.table_cell import TableCell
 from emor3.method.types import Estimate
 from emor3.runs.directory import (
     CHECKPOINTS,
@@ -94,16 +95,6 @@ class Evaluated:
         """How the judged completion of each sample was made."""
         temperature = self.saved.head["settings"].get("temperature", 0.0)
         return "greedy" if temperature == 0 else f"sampled at temperature {temperature:g}"
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """One number of a reproduction's table."""
-
-    estimate: Estimate
-    seeds: int
-    seed_deviation: float | None
-    bold: bool
 
 
 @dataclass(frozen=True)
@@ -231,10 +222,7 @@ def _read_table(path: Path, name: str, faults: list[str]) -> list[Reproduced]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                value, low, high = (float(row[key]) for key in ("value", "low", "high"))
-                deviation = float(row["seed_deviation"]) if row["seed_deviation"] else None
-                estimate = Estimate(value, low, high, int(row["n"]))
-                cell = TableCell(estimate, int(row["seeds"]), deviation, row["bold"] == "True")
+                cell = TableCell.from_row(row)
                 figure, method, column = (from_cell(row[key]) for key in ("figure", "method", "column"))
                 parts.setdefault(figure, {}).setdefault(method, {})[column] = cell
     except UNREADABLE as error:

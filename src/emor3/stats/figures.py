@@ -53,7 +53,12 @@ def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification
 
 def correct(predictions: Sequence[Prediction]) -> list[bool]:
     """Whether each prediction is the ground truth, strictly."""
-    return [p.predicted == p.sample.label for p in predictions]
+    return [is_correct(p) for p in predictions]
+
+
+def is_correct(prediction: Prediction) -> bool:
+    """Whether a prediction is the ground truth, strictly; one that cannot be read is not."""
+    return prediction.predicted == prediction.sample.label
 
 
 def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:

@@ -14,12 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from emor3.data.importers.catalogue import RECORD
-from emor3.evaluation.summary import DISTANCES, FIGURES, markdown_table
+from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.runs.recipe import Recipe
 from emor3.runs.score_format import RESULT, ROW
+from emor3.stats.format import markdown_table
 
 FINDING = (
     "`verdict` (supported, refuted, unreadable, not_asked, error), `question` and `reply` as texts, `probabilities` of "

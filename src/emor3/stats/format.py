@@ -1,0 +1,59 @@
+"""How terminal, page and table print numbers: percent and decimals with 95% intervals, changes in points, p-values."""
+
+from collections.abc import Iterable, Sequence
+
+from emor3.method.types import Estimate
+
+
+def percent(estimate: Estimate | None) -> str:
+    """A share in percent with its interval: "61.3 [57.0, 65.5]"; empty for none."""
+    return "" if estimate is None else f"{percent_value(estimate.value)} {percent_interval(estimate)}"
+
+
+def percent_value(share: float) -> str:
+    """A share in percent: "61.3"."""
+    return f"{100 * share:.1f}"
+
+
+def percent_interval(estimate: Estimate) -> str:
+    """The interval of a share in percent: "[57.0, 65.5]"."""
+    return f"[{percent_value(estimate.low)}, {percent_value(estimate.high)}]"
+
+
+def seed_spread(deviation: float | None) -> str:
+    """A share's standard deviation over seeds in points: " ±1.2"; empty for one seed, which has none."""
+    return "" if deviation is None else f" ±{percent_value(deviation)}"
+
+
+def decimal(estimate: Estimate | None) -> str:
+    """An estimate that is no share, with its interval: "0.213 [0.180, 0.251]"; empty for none."""
+    return "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def points(change: float) -> str:
+    """A change of a share in points, signed: "+1.2"."""
+    return f"{100 * change:+.1f}"
+
+
+def points_with_interval(change: Estimate) -> str:
+    """A change of a share in points with its interval, all signed: "+1.2 [-0.3, +2.7]"."""
+    return f"{points(change.value)} [{points(change.low)}, {points(change.high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value alone in its cell: "0.0123" or "< 0.0001"; empty for none."""
+    if p is None:
+        return ""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def p_equation(p: float) -> str:
+    """A p-value inside a text: "p = 0.0123" or "p < 0.0001"."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown, ending with a line break."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]]) + "\n"
