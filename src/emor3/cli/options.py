@@ -34,7 +34,7 @@ Labels = Annotated[
     str | None,
     typer.Option(
         help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file; "
-        "that of the data, or of the model's training, if absent."
+        "[default: the labels in the data, else those the model was trained on]"
     ),
 ]
 Output = Annotated[

@@ -113,6 +113,14 @@ def load_samples(
     Every row of the manifest decides which labels are found in the data, so all splits share one label set.
     Raises UserError for a missing folder or image, a malformed row, a label outside the set, a repeated id and a split
     without rows, naming the row. Images are not opened.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     rows = [{"id": "1", "text": "It rains.", "label": "gloomy"}, {"id": "2", "text": "Sun!", "label": "glad"}]
+    ...     _ = Path(folder, MANIFEST).write_text("\\n".join(map(json.dumps, rows)))
+    ...     samples = load_samples(folder, split="train")
+    ...     [(sample.id, sample.label) for sample in samples], samples[0].labels.labels
+    ([('1', 'gloomy'), ('2', 'glad')], ('glad', 'gloomy'))
     """
     folder = resolve_folder(path)
     label_set = label_set_for(label_spec(folder, labels, label_field), found_labels(folder, label_field))

@@ -129,6 +129,11 @@ def normalise(text: str) -> str:
     """A label as it is compared: `fold_text`, then less the punctuation and markup around it; inner text is kept.
 
     A text of nothing but punctuation is its own label ("+", "-"). "" for a blank text. Linear time.
+
+    >>> normalise("  **Awe!** ")
+    'awe'
+    >>> normalise("Awe, not fear.")
+    'awe, not fear'
     """
     folded = fold_text(text)
     start, end = _peel(folded, 0, len(folded), keep="<>")
@@ -168,6 +173,10 @@ def affirmed(text: str, labels: LabelSet) -> str | None:
     """The one label that a free text names, as a whole word or phrase; None for none, several, or a negated one.
 
     "great joy" does not name "joy" where both are labels; "sadness, not fear" names two.
+
+    >>> moods = LabelSet("moods", ("joy", "great joy", "fear"))
+    >>> affirmed("I feel great joy.", moods), affirmed("no fear", moods), affirmed("joy and fear", moods)
+    ('great joy', None, None)
     """
     normal_forms = _by_normal_form(labels)
     mentions = set(_mentions(fold_text(text), tuple(normal_forms)))
@@ -234,6 +243,9 @@ def mask(text: str, labels: LabelSet) -> str:
 
     A judge who reads the masked reasoning cannot copy the label: what is left must carry it. Invisible characters and
     look-alike forms (NFKC), which `affirmed` reads through, go first, so that they hide no label. Linear time.
+
+    >>> mask("A fearful child, amid joy.", LabelSet("moods", ("fear", "joy")))
+    'A [...] child, amid [...].'
     """
     text = without_invisible(_nfkc(text))
     phrases = [label for label in (*labels.labels, *labels.aliases) if len(label.split()) > 1]

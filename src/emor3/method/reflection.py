@@ -101,6 +101,19 @@ def reflect(
     `distractors` (N lists) is what each description is asked on too, beside its own sample (default: nothing).
     The judge is called even without a question, so that every rank of a distributed run calls it equally often.
     Raises ValueError where a judge does not answer every question.
+
+    A judge that always says "Yes" supports the description and names no label:
+
+    >>> from emor3.method.thinking import parse
+    >>> moods = LabelSet("moods", ("fear", "joy"))
+    >>> thought = parse(r"<step1>fog</step1><step2>tense</step2><step3>negative</step3>\\boxed{fear}")
+    >>> judge = ScriptedJudge(lambda question: "Yes")
+    >>> twice = [(Sample("1", ("fog.jpg",), "fear", moods), thought)] * 2
+    >>> found = reflect(judge, twice, frozenset(Aspect))[1]
+    >>> found.consistency.verdict.value, found.coherence.verdict.value
+    ('supported', 'refuted')
+    >>> len(judge.asked)  # two questions, not four: the completions are equal
+    2
     """
     asked = [ask(sample, thought, aspects, masked) for sample, thought in items]
     others = [

@@ -145,6 +145,18 @@ def score(
     What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it. So is a part
     on which the judge failed, because that is not the policy's failure.
     Raises UserError where the sample's label is not in its set, or a reflection that carries weight was never run.
+
+    Right answer, right form, the judge finds step 1 in the image but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
+
+    >>> from emor3.method.thinking import parse
+    >>> moods = LabelSet("moods", ("fear", "joy"))
+    >>> thought = parse(r"<step1>fog</step1><step2>tense</step2><step3>negative</step3>\\boxed{fear}")
+    >>> found = Reflection(Finding(Verdict.SUPPORTED), Finding(Verdict.REFUTED))
+    >>> reward = score(thought, Sample("1", ("fog.jpg",), "fear", moods), found, RewardSettings())
+    >>> reward.parts
+    {'accuracy': 1.0, 'format': 1.0, 'consistency': 1.0, 'coherence': 0.0}
+    >>> round(reward.total, 4)
+    0.95
     """
     label, labels = sample.label, sample.labels
     if label not in labels.labels:
@@ -252,6 +264,11 @@ def vote_values(answers: Sequence[str | None], votes: Mapping[str, float]) -> li
     q is the share of the other G - 1 answers, so q - p is the Brier score's gradient, estimated without the answer
     itself: a group that answers as people vote earns the same for every answer, and no single label is the best one.
     An unparsed answer earns 0.
+
+    People voted 3 to 1 for joy. A group that answers 3 to 1 as well: each "joy" is joined by 2 of the 3 others.
+
+    >>> [round(value, 3) for value in vote_values(["joy", "joy", "joy", "fear"], {"joy": 0.75, "fear": 0.25})]
+    [0.542, 0.542, 0.542, 0.625]
     """
     counts = Counter(answers)
     others = max(1, len(answers) - 1)

@@ -54,6 +54,11 @@ def score_row(
     """Every part of one row's reward; images of a row that the judge is asked about lie in the folder.
 
     Raises UserError for a row that cannot be scored.
+
+    >>> row = {"id": 1, "label": "fear", "response": r"\\boxed{fear}", "judge": {}}
+    >>> result = score_row(row | {"weights": {"reflective": 0, "format": 0.2}}, "paper")
+    >>> result["accuracy"], result["format"], result["overall"], result["problem"].value
+    (1.0, 0.0, 0.8, 'step_missing')
     """
     if not _is_id(row.get("id")):
         raise UserError(f"'id' must be a string or a number, found {reprlib.repr(row.get('id'))}")

@@ -119,6 +119,12 @@ def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
 
     A step is usable if its tag pair stands exactly once, closed and non-blank, even where the grammar is broken.
     A free thought is one description: it stands as the trigger, with an empty feeling.
+
+    >>> thought = parse(r"<step1>fog</step1><step2>tense</step2><step3>negative, high</step3>\\boxed{\\text{Fear}}")
+    >>> thought.trigger, thought.answer, thought.problem
+    ('fog', 'Fear', None)
+    >>> parse("<step1>fog</step1> I would say fear.").problem.value
+    'step_missing'
     """
     bodies = [_body(text, tag) for tag in TAGS[thinking]]
     if thinking == "free":

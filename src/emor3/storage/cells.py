@@ -17,13 +17,21 @@ _ESCAPED = re.compile(rf"(\\+)({_CODE})")
 
 
 def to_cell(text: str) -> str:
-    """A text as a cell: an apostrophe before what a spreadsheet would compute, control characters escaped."""
+    """A text as a cell: an apostrophe before what a spreadsheet would compute, control characters escaped.
+
+    >>> to_cell("=1+1"), to_cell("1+1")
+    ("'=1+1", '1+1')
+    """
     shown = _UNSHOWN.sub(_escape, text)
     return f"'{shown}" if _COMPUTED.match(shown) else shown
 
 
 def from_cell(cell: str) -> str:
-    """The text of a cell that `to_cell` made."""
+    """The text of a cell that `to_cell` made.
+
+    >>> from_cell("'=1+1")
+    '=1+1'
+    """
     shown = cell[1:] if cell.startswith("'") and _COMPUTED.match(cell) else cell
     return _ESCAPED.sub(_restore, shown)
 

@@ -25,6 +25,11 @@ def by_group(rows: Sequence[T], generations: int, compute: Callable[[list[list[T
 
     `compute` gets the groups of all processes, G rows each, and gives as many values for each. All processes must call
     this, each with equally many rows.
+
+    On one process, two groups of G = 2 rows, each row with the best reward of its group:
+
+    >>> by_group([0.1, 0.9, 0.5, 0.4], 2, lambda groups: ([max(group)] * len(group) for group in groups))
+    [0.9, 0.9, 0.5, 0.5]
     """
     gathered = gather_object(list(rows))
     groups = [gathered[start : start + generations] for start in range(0, len(gathered), generations)]

@@ -1,0 +1,40 @@
+"""The worked examples in docstrings: each gives what it says, and the central functions have one."""
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+import emor3
+from places import ROOT
+
+SOURCE = ROOT / "src"
+FILES = sorted(path for path in (SOURCE / "emor3").rglob("*.py") if ">>>" in path.read_text("utf-8"))
+CENTRAL = {
+    "method.labels": ("normalise", "affirmed", "mask"),
+    "method.thinking": ("parse",),
+    "method.reflection": ("reflect",),
+    "method.rewards": ("score", "vote_values"),
+    "method.scoring": ("score_row",),
+    "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
+    "data.folders": ("load_samples",),
+    "storage.cells": ("to_cell", "from_cell"),
+    "training.groups": ("by_group",),
+}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_the_examples_of_a_module_give_what_they_say(path):
+    found = doctest.testmod(import_module(module_name(path)))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize(("module", "names"), CENTRAL.items(), ids=list(CENTRAL))
+def test_central_functions_have_a_worked_example(module, names):
+    functions = vars(import_module(f"{emor3.__name__}.{module}"))
+    assert [name for name in names if ">>>" not in functions[name].__doc__] == []
