@@ -146,7 +146,7 @@ def score(
     on which the judge failed, because that is not the policy's failure.
     Raises UserError where the sample's label is not in its set, or a reflection that carries weight was never run.
 
-    Right answer, right form, the judge finds step 1 in the image but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
+    Right answer and form; the judge supports step 1 but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
 
     >>> from emor3.method.thinking import parse
     >>> moods = LabelSet("moods", ("fear", "joy"))
