@@ -117,7 +117,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains
 
     Unless it `trains`, the folder may be a test set: it then needs readable rows, and none of the recipe's split.
     Images are opened one at a time; what is kept is a digest and a hash of each image and a name for each group.
-    Raises UserError where the folder holds no manifest or the label set cannot be read.
+    Raises UserError if the folder holds no manifest or the label set cannot be read.
     """
     folder, label_field = resolve_folder(path), recipe.data.label_field
     labels = label_spec(folder, recipe.data.labels, label_field)
@@ -181,7 +181,7 @@ class _Look:
         return True
 
     def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
-        """Tokens of an image; None where it cannot be used."""
+        """Tokens of an image; None if it cannot be used."""
         with open(path, "rb", opener=regular) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         self._compare_splits(digest, sample, where)

@@ -61,7 +61,7 @@ class Source:
     """What ids and groups begin with."""
 
     def read(self, number: int, start: int, checksum: int) -> Sample:
-        """The row in a line that begins at a byte. Raises UserError where it is no longer what was loaded."""
+        """The row in a line that begins at a byte. Raises UserError if it is no longer what was loaded."""
         manifest = self.folder / MANIFEST
         try:
             with open(manifest, "rb", opener=regular) as file:  # each time, so that processes share no position
@@ -194,7 +194,7 @@ def found_labels(folder: Path, label_field: str) -> list[str]:
 
 
 def resolve_folder(path: str) -> Path:
-    """Folder of a data set, given as a path or as `embedded:NAME`. Raises UserError where there is no manifest."""
+    """Folder of a data set, given as a path or as `embedded:NAME`. Raises UserError if there is no manifest."""
     if path.startswith(EMBEDDED):
         from emor3.tiny.folders import ensure_domain  # draws with the tiny model's world only when asked to
 
@@ -227,7 +227,7 @@ def _line_name(folder: Path, number: int) -> str:
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """One manifest line as a dict. Raises UserError where it is too long, not a JSON object or no proper text."""
+    """One manifest line as a dict. Raises UserError if it is too long, not a JSON object or no proper text."""
     if len(line) > MAX_ROW_BYTES:
         raise UserError(f"{where}: a row of over {MAX_ROW_BYTES:,} bytes: shorten its texts")
     try:
@@ -265,7 +265,7 @@ def split_of(row: Mapping[str, Any]) -> str:
 
 
 def read_label(row: Mapping[str, Any], label_field: str, where: str) -> str:
-    """The row's label as it is written there. Raises UserError where it is missing, blank or not a string."""
+    """The row's label as it is written there. Raises UserError if it is missing, blank or not a string."""
     label = row.get(label_field)
     if not isinstance(label, str) or not _normalise(label):
         raise UserError(f"{where}: {label_field!r} must be a label in words, found {_shown(label)}")
@@ -279,7 +279,7 @@ def _refuse_unfit(label: str, where: str) -> None:
 
 
 def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[str]:
-    """Labels that a row names: its own and those that viewers could vote for. Raises UserError where one is blank."""
+    """Labels that a row names: its own and those that viewers could vote for. Raises UserError if one is blank."""
     votes = row.get("distribution") if label_field == "label" else None
     voted = votes if isinstance(votes, dict) else {}
     if not all(map(_normalise, voted)):

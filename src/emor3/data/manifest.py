@@ -29,7 +29,7 @@ def new_folder(out: Path, source: Path) -> Iterator[Path]:
 
 
 def link(place: Path, target: Path) -> None:
-    """Make `place` a symbolic link to the target. Raises UserError where the file system has none."""
+    """Make `place` a symbolic link to the target. Raises UserError if the file system has none."""
     try:
         place.symlink_to(target.resolve(), target_is_directory=target.is_dir())
     except OSError as error:

@@ -39,7 +39,7 @@ class Stats:
 
 
 def stats(path: str) -> Stats:
-    """Class balance of a data folder. Raises UserError where it cannot be loaded."""
+    """Class balance of a data folder. Raises UserError if it cannot be loaded."""
     samples = load_samples(path)
     counts = Counter((sample.split, sample.label) for sample in samples)
     return Stats(path, samples[0].labels, samples, counts)
@@ -68,7 +68,7 @@ def _cell(count: int, total: int) -> str:
 def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
     """One HTML file without outside references: counts, and pictures of each label drawn with the seed.
 
-    Ids and labels are escaped. Raises UserError where the file exists.
+    Ids and labels are escaped. Raises UserError if the file exists.
     """
     if path.exists():
         raise UserError(f"{path} exists: choose another name, or delete it")

@@ -65,7 +65,7 @@ def draw(
 ) -> list[int]:
     """Places of the first `size` samples of the order, ascending; balanced: label counts differ by one at most.
 
-    Which labels get one more is drawn too. Raises UserError where there are too few samples.
+    Which labels get one more is drawn too. Raises UserError if there are too few samples.
     """
     if size > len(order):
         raise UserError(f"there are only {len(order)} samples to draw {size} from")
@@ -105,7 +105,7 @@ def sample_data(
     """Write a folder with `sizes[split]` rows of each split; splits not named are left out.
 
     Rows are those of the source, byte for byte; `ids.txt` lists their ids and `sample.json` how they were drawn.
-    Raises UserError where the data cannot be loaded or a draw is not possible.
+    Raises UserError if the data cannot be loaded or a draw is not possible.
     """
     samples = load_samples(path)
     order, labels = ranked(samples, seed), samples[0].labels.labels
@@ -121,7 +121,7 @@ def sample_data(
 
 
 def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -> Drawn:
-    """Write the folder that an id list describes. Raises UserError where the source lacks one of the ids."""
+    """Write the folder that an id list describes. Raises UserError if the source lacks one of the ids."""
     wanted = set(ids)
     by_id = {sample.id: sample for sample in load_samples(path) if sample.id in wanted}
     if missing := [name for name in ids if name not in by_id]:
@@ -130,7 +130,7 @@ def pick_data(path: str, out: Path, ids: Sequence[str], *, copy: bool = False) -
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of an id list, one a line. Raises UserError where it cannot be read, or is empty or double."""
+    """Ids of an id list, one a line. Raises UserError if it cannot be read, or is empty or double."""
     try:
         ids = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -141,7 +141,7 @@ def read_ids(path: Path) -> list[str]:
 
 
 def read_sizes(sizes: Mapping[str, str]) -> dict[str, int]:
-    """Rows to draw of each split. Raises UserError where one is not a positive whole number."""
+    """Rows to draw of each split. Raises UserError if one is not a positive whole number."""
     for split, size in sizes.items():
         if not size.isdecimal() or int(size) == 0:
             raise UserError(f"--size {split}={size}: the number of rows must be a whole number above 0")

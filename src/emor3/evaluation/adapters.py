@@ -23,7 +23,7 @@ def load_merged(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of adapters, merged into their base, which the run says they lie in, else they themselves.
 
-    Raises UserError where either cannot be loaded.
+    Raises UserError if either cannot be loaded.
     """
     if run is not None and recipe is not None:
         base = str(run / COLD_START) if recipe.cold_start else recipe.model.path

@@ -29,7 +29,7 @@ class Row:
     values: tuple[float, float]
     difference: Estimate
     p_value: float | None
-    """Exact McNemar, or sign flips of clusters; None where only an interval is at hand (macro-F1)."""
+    """Exact McNemar, or sign flips of clusters; None if only an interval is at hand (macro-F1)."""
     adjusted: float | None = None
     """The p-value after Holm's correction over all tests of the comparison."""
 

@@ -83,7 +83,7 @@ def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
     """Load a checkpoint (adapters with their base), or the final one of a run directory, and its judge.
 
     The judge stays the same before and after training: by default the model the run started from, and for a checkpoint
-    outside a run the checkpoint itself. Raises UserError where either cannot be loaded.
+    outside a run the checkpoint itself. Raises UserError if either cannot be loaded.
     """
     run = _run_of(Path(path))
     recipe = None if run is None else read_recipe(run)
@@ -136,7 +136,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
 
 
 def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings) -> None:
-    """Raise UserError where a prompt and its completion do not fit into the candidate's context."""
+    """Raise UserError if a prompt and its completion do not fit into the candidate's context."""
     turns = ((sample, sample_prompt(sample, settings.template), settings.max_new_tokens) for sample in samples)
     check_context(candidate.model, candidate.processor, turns)
 
@@ -144,7 +144,7 @@ def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: Eva
 def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
     """The samples whose images can all be read, and of each other one, by id, why not, which standard error tells too.
 
-    Each image is opened once. Raises UserError where no sample is left.
+    Each image is opened once. Raises UserError if no sample is left.
     """
     opened: dict[str, str | None] = {}
     for path in (path for sample in samples for path in sample.images if path not in opened):
@@ -245,7 +245,7 @@ def reflect_on_swapped(
 
 
 Drawn = tuple[tuple[str | None, ...] | None, tuple[float, ...] | None]
-"""Labels of M sampled completions, and what reflective decoding weighs each; None where not asked for."""
+"""Labels of M sampled completions, and what reflective decoding weighs each; None if not asked for."""
 
 
 def sample_answers(
@@ -282,7 +282,7 @@ def sample_completions(
 def fresh_folder(output: Path | None, kind: str) -> Path:
     """A folder to write to, absent or empty: the one asked for, or the next `runs/KIND-<n>`.
 
-    Raises UserError where the one asked for already holds files.
+    Raises UserError if the one asked for already holds files.
     """
     if output is None:
         return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
@@ -293,7 +293,7 @@ def fresh_folder(output: Path | None, kind: str) -> Path:
 
 @contextmanager
 def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
-    """`fresh_folder` for this process alone. Raises UserError where another one writes to it."""
+    """`fresh_folder` for this process alone. Raises UserError if another one writes to it."""
     folder = fresh_folder(output, kind)
     with written_to(folder), held(folder):
         yield fresh_folder(folder, kind)  # another process may have filled it meanwhile

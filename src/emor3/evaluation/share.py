@@ -28,7 +28,7 @@ HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "cohere
 
 
 def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
-    """Write all files for an evaluation; returns their paths. Raises UserError where a set has over 26 labels."""
+    """Write all files for an evaluation; returns their paths. Raises UserError if a set has over 26 labels."""
     written = []
     for place, (data, predictions) in enumerate(evaluation.predictions.items()):
         suffix = "" if len(evaluation.predictions) == 1 else f"_{place + 1}"

@@ -30,7 +30,7 @@ SPECIAL = re.compile(
 class LabelSet:
     """K labels with what is known of them. Signs are +1 or -1; a label without a fixed sign is absent.
 
-    Raises UserError where a label is blank or not a string, or where two labels differ only in what `normalise` drops.
+    Raises UserError if a label is blank or not a string, or where two labels differ only in what `normalise` drops.
     """
 
     name: str
@@ -160,7 +160,7 @@ def _is_decoration(character: str) -> bool:
 
 
 def match(text: str, labels: LabelSet) -> str | None:
-    """The label of the set that the whole text is, spelt as in the set; None where it is no label or several."""
+    """The label of the set that the whole text is, spelt as in the set; None if it is no label or several."""
     return _by_normal_form(labels).get(normalise(text))
 
 
@@ -374,7 +374,7 @@ _PARENTS = {(WEBEMO25, WEBEMO7): _PARENT_OF_25, (WEBEMO7, WEBEMO2): _PARENT_OF_7
 def fold(label: str, source: LabelSet, target: LabelSet) -> str:
     """The label of a coarser set that a finer one's label belongs to, along WebEmo 25 -> 7 -> 2.
 
-    Raises UserError where `label` is not in `source` or `source` does not fold into `target`.
+    Raises UserError if `label` is not in `source` or `source` does not fold into `target`.
     """
     if label not in source.labels:
         raise UserError(f"label {label!r} is not in the set {source.name} ({', '.join(source.labels)})")

@@ -100,7 +100,7 @@ def reflect(
 
     `distractors` (N lists) is what each description is asked on too, beside its own sample (default: nothing).
     The judge is called even without a question, so that every rank of a distributed run calls it equally often.
-    Raises ValueError where a judge does not answer every question.
+    Raises ValueError if a judge does not answer every question.
 
     A judge that always says "Yes" supports the description and names no label:
 

@@ -144,9 +144,9 @@ def score(
 
     What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it. So is a part
     on which the judge failed, because that is not the policy's failure.
-    Raises UserError where the sample's label is not in its set, or a reflection that carries weight was never run.
+    Raises UserError if the sample's label is not in its set, or a reflection that carries weight was never run.
 
-    Right answer, right form, the judge finds step 1 in the image but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
+    Right answer and form; the judge supports step 1 but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
 
     >>> from emor3.method.thinking import parse
     >>> moods = LabelSet("moods", ("fear", "joy"))
@@ -184,7 +184,7 @@ def score(
 def consistency_value(finding: Finding | None, settings: RewardSettings) -> float | None:
     """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those.
 
-    None where it never ran, or the judge failed on one of the images.
+    None if it never ran, or the judge failed on one of the images.
     """
     if finding is None or judge_failed(finding):
         return None
@@ -205,7 +205,7 @@ def _yes(verdict: Verdict, reply: Reply | None, settings: RewardSettings) -> flo
 def coherence_value(finding: Finding | None, label: str, settings: RewardSettings) -> float | None:
     """R_coh: whether the judge reads the true label from the reasoning, or how probable it finds it.
 
-    None where it never ran or the judge failed.
+    None if it never ran or the judge failed.
     """
     if finding is None or judge_failed(finding):
         return None
@@ -217,7 +217,7 @@ def coherence_value(finding: Finding | None, label: str, settings: RewardSetting
 def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
     """1 where the judge reads from the reasoning the label that is answered and that label is right.
 
-    None where the judge failed.
+    None if the judge failed.
     """
     if judge_failed(coherence):
         return None
@@ -226,18 +226,18 @@ def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample
 
 
 def label_read(coherence: Finding | None, labels: LabelSet) -> str | None:
-    """The label that the judge reads from steps 1 and 2; None where it was not asked or names none."""
+    """The label that the judge reads from steps 1 and 2; None if it was not asked or names none."""
     return affirmed(coherence.reply.text, labels) if coherence and coherence.reply else None
 
 
 def conclusion_value(thought: EmotionalThought, sample: Sample) -> float | None:
-    """Share of polarity and arousal that step 3 claims as the true label has them; None where it has neither."""
+    """Share of polarity and arousal that step 3 claims as the true label has them; None if it has neither."""
     checks = [held for held in signs_held(thought, sample) if held is not None]
     return sum(checks) / len(checks) if checks else None
 
 
 def signs_held(thought: EmotionalThought, sample: Sample) -> tuple[bool | None, bool | None]:
-    """Whether step 3 claims the polarity and the arousal of the true label; None where that has no fixed one."""
+    """Whether step 3 claims the polarity and the arousal of the true label; None if that has no fixed one."""
     polarity, arousal = read_conclusion(thought.conclusion)
     true = (sample.labels.polarity.get(sample.label), sample.labels.arousal.get(sample.label))
     return None if true[0] is None else polarity == true[0], None if true[1] is None else arousal == true[1]
@@ -315,6 +315,6 @@ def _total(parts: Mapping[str, float | None], part_weights: Mapping[str, float])
 
 
 def reflective(parts: Mapping[str, float | None]) -> float | None:
-    """R_RER = (R_cons + R_coh) / 2; None where either reflection was never run or failed."""
+    """R_RER = (R_cons + R_coh) / 2; None if either reflection was never run or failed."""
     consistency, coherence = parts["consistency"], parts["coherence"]
     return None if consistency is None or coherence is None else (consistency + coherence) / 2

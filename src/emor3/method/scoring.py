@@ -20,7 +20,7 @@ def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None
     """One result for every line of the file, in order, in the keys that `score_format` tells.
 
     {"id", "error"} for a row that cannot be scored. The judge is asked about rows without saved replies.
-    Raises UserError where the file cannot be read.
+    Raises UserError if the file cannot be read.
     """
     try:
         with open(path, "rb", opener=regular) as lines:
@@ -95,7 +95,7 @@ def _reply_text(reflection: Reflection, aspect: Aspect) -> str | None:
 
 
 def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
-    """The sample with what a judge looks at. Raises UserError where that is missing or cannot be opened."""
+    """The sample with what a judge looks at. Raises UserError if that is missing or cannot be opened."""
     from emor3.storage.images import open_image  # here, so that scoring alone does not pay for numpy
 
     images, text = row.get("images"), row.get("text")

@@ -53,7 +53,7 @@ def within_limits(template: str, *, kind: str = "template", hint: str = "") -> I
 
 
 def check_length(template: str, filled: str, kind: str = "template") -> None:
-    """Raise TemplateFaultError where a template made more than any model reads."""
+    """Raise TemplateFaultError if a template made more than any model reads."""
     if len(filled) > LONGEST:
         raise _fault(kind, template, f"it makes {len(filled):,} characters, of at most {LONGEST:,}")
 

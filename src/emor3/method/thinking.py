@@ -34,7 +34,7 @@ TAGS: dict[Thinking, tuple[str, ...]] = {"steps": ("step1", "step2", "step3"), "
 def load_template(name: str) -> str:
     """Text of a shipped template by name (a way of thinking, "consistency", "coherence") or of a user's file by path.
 
-    Raises UserError where neither exists.
+    Raises UserError if neither exists.
     """
     shipped = files("emor3") / "method" / "prompts" / f"{name}.txt"
     if shipped.is_file():
@@ -53,7 +53,7 @@ def load_template(name: str) -> str:
 def render(template: str, **values: str | None) -> str:
     """Fill a template. Values are inserted as data: braces inside them are never evaluated.
 
-    Raises UserError where the template has an error of its own, asks for a value that is not there, or wants too much.
+    Raises UserError if the template has an error of its own, asks for a value that is not there, or wants too much.
     """
     from emor3.method.templating import (  # here, so that parsing alone does not pay for Jinja
         check_length,
@@ -191,7 +191,7 @@ def _problem(text: str, steps: tuple[str, ...], box_start: int | None) -> Proble
 
 
 def read_conclusion(text: str | None) -> tuple[int | None, int | None]:
-    """Polarity and arousal that step 3 claims, each +1, -1, or None where it claims neither or both."""
+    """Polarity and arousal that step 3 claims, each +1, -1, or None if it claims neither or both."""
     words = set(re.findall(r"[^\W\d_]+", (text or "").casefold()))
     return _sign(words, "positive", "negative"), _sign(words, "high", "low")
 

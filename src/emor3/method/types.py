@@ -43,7 +43,7 @@ class Sample:
 
     @property
     def image(self) -> str:
-        """The only image, for what handles no other samples. Raises ValueError where there are several or none."""
+        """The only image, for what handles no other samples. Raises ValueError if there are several or none."""
         (image,) = self.images
         return image
 
@@ -68,7 +68,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True)
 class EmotionalThought:
-    """A parsed completion `o = {s1, s2, s3, answer}`; None where a part is not usable."""
+    """A parsed completion `o = {s1, s2, s3, answer}`; None if a part is not usable."""
 
     trigger: str | None
     """Body of <step1>: what in the scene could cause an emotion."""
@@ -79,7 +79,7 @@ class EmotionalThought:
     answer: str | None
     """Content of the last balanced, non-empty box, peeled; not yet normalised."""
     problem: Problem | None
-    """None where the grammar holds."""
+    """None if the grammar holds."""
 
 
 class Aspect(StrEnum):
@@ -145,7 +145,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reflection:
-    """Both findings on one completion. A finding is None where that reflection was never run."""
+    """Both findings on one completion. A finding is None if that reflection was never run."""
 
     consistency: Finding | None = None
     coherence: Finding | None = None
@@ -187,9 +187,9 @@ class Prediction:
     swapped: Finding | None = None
     """A control: the judge on this sample and another one's step 1, which must not be supported."""
     sampled: tuple[str | None, ...] | None = None
-    """Labels that M more completions answered, sampled at temperature 1; None where none were sampled."""
+    """Labels that M more completions answered, sampled at temperature 1; None if none were sampled."""
     weights: tuple[float, ...] | None = None
-    """What reflective decoding weighs each of them; None where the judge was not asked."""
+    """What reflective decoding weighs each of them; None if the judge was not asked."""
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def _reply(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shares(values: object) -> dict[str, float] | None:
-    """The numbers of a mapping, rounded; None where it is none."""
+    """The numbers of a mapping, rounded; None if it is none."""
     if not isinstance(values, Mapping):
         return None
     return {_clip(name) or "": round(value, 4) for name, value in values.items() if is_number(value)}

@@ -56,7 +56,7 @@ class Table:
 def write_report(paths: Sequence[Path], output: Path, refresh: float | None = None) -> Sequence[str]:
     """Write the page; returns a line for everything that had to be left out.
 
-    `refresh` is the number of seconds after which the page loads itself again. Raises UserError where nothing was found
+    `refresh` is the number of seconds after which the page loads itself again. Raises UserError if nothing was found
     (but not while watching: records may come).
     """
     records = read_records(paths)

@@ -93,7 +93,7 @@ DISTANCES: dict[str, Callable[[Floats, Floats], float]] = {
 
 
 def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0) -> dict[str, Estimate]:
-    """Mean of every distance over the predictions that have votes and readable answers; nothing where none has."""
+    """Mean of every distance over the predictions that have votes and readable answers; nothing if none has."""
     pairs = [
         (p, human, model)
         for p in predictions
@@ -119,7 +119,7 @@ def calibration(
 ) -> dict[str, Estimate]:
     """Accuracy of the leading answer, items without one, ECE, Brier score and area under the risk-coverage curve.
 
-    Nothing where no answers were sampled.
+    Nothing if no answers were sampled.
     """
     sampled = [p for p in predictions if p.sampled is not None]
     if not sampled:

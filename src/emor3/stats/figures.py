@@ -28,7 +28,7 @@ class Classification:
     balanced_accuracy: Estimate
     """Mean recall of the classes that occur (unweighted average recall)."""
     polarity_accuracy: Estimate | None
-    """Over items whose label has a fixed polarity; None where no item has."""
+    """Over items whose label has a fixed polarity; None if no item has."""
     unparsed: Estimate
     confusion: tuple[tuple[int, ...], ...]
     """[K][K + 1] counts, ground truth by prediction in the order of the label set; the last column is "unparsed"."""
@@ -67,7 +67,7 @@ def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:
 
 
 def compare(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Comparison:
-    """Strict accuracy of two models on the same samples in the same order. Raises UserError where they differ."""
+    """Strict accuracy of two models on the same samples in the same order. Raises UserError if they differ."""
     if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
         raise UserError("a paired test needs predictions on the same samples in the same order")
     return compare_hits(correct(before), correct(after), clusters(before), seed)
@@ -86,11 +86,11 @@ def compare_macro_f1(before: Sequence[Prediction], after: Sequence[Prediction], 
 
 
 Check = Callable[[Prediction], bool | None]
-"""Whether one prediction passes a check of its reasoning; None where the check does not apply to it."""
+"""Whether one prediction passes a check of its reasoning; None if the check does not apply to it."""
 
 
 def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Estimate | None:
-    """Share of the predictions a check applies to that pass it; None where it applies to none."""
+    """Share of the predictions a check applies to that pass it; None if it applies to none."""
     passed = [(p, outcome) for p in predictions if (outcome := check(p)) is not None]
     if not passed:
         return None
@@ -100,7 +100,7 @@ def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Esti
 def supported(finding: Finding | None) -> bool | None:
     """Whether the judge supports the text; what could not be asked is not supported.
 
-    None where it never ran or the judge failed.
+    None if it never ran or the judge failed.
     """
     return None if finding is None or judge_failed(finding) else verdict_value(finding.verdict) == 1
 

@@ -24,7 +24,7 @@ _CHUNK = 100  # draws at once, which bounds the memory
 def proportion(hits: Sequence[bool], items: Sequence[Hashable], seed: int = 0) -> Estimate:
     """A share with its interval: Wilson where every item is its own cluster, else the cluster bootstrap.
 
-    Raises UserError where there is nothing to count.
+    Raises UserError if there is nothing to count.
     """
     if len(hits) == 0:
         raise UserError("there is nothing to count")
@@ -49,7 +49,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def mean(values: Sequence[float], items: Sequence[Hashable], seed: int = 0) -> Estimate:
-    """A mean over items with its cluster bootstrap. Raises UserError where there is nothing to average."""
+    """A mean over items with its cluster bootstrap. Raises UserError if there is nothing to average."""
     if len(values) == 0:
         raise UserError("there is nothing to average")
     low, high = bootstrap(_ratio, _with_count(np.asarray(values, dtype=np.float64)), items, seed)
@@ -131,7 +131,7 @@ class Comparison:
 
 
 def compare_hits(before: Sequence[bool], after: Sequence[bool], items: Sequence[Hashable], seed: int = 0) -> Comparison:
-    """The comparison for any yes-or-no outcome of N items. Raises UserError where there are none."""
+    """The comparison for any yes-or-no outcome of N items. Raises UserError if there are none."""
     if len(before) == 0:
         raise UserError("there is nothing to compare")
     change = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)

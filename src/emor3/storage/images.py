@@ -68,7 +68,7 @@ def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the picture upright, from the head of its file. Raises UserError where that is damaged."""
+    """Width and height of the picture upright, from the head of its file. Raises UserError if that is damaged."""
     try:
         with open(path, "rb", opener=regular) as file, open_known(file) as image:
             turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
@@ -86,7 +86,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def image_fault(path: str) -> str | None:
-    """Why an image cannot be opened; None where it can."""
+    """Why an image cannot be opened; None if it can."""
     try:
         open_image(path)
     except UserError as error:

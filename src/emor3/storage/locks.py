@@ -20,7 +20,7 @@ BETWEEN_TRIES = 0.05
 def held(folder: Path, patience: float | None = None) -> Iterator[None]:
     """Keep other commands out of a folder, which is made where it is missing and goes again where it stays empty.
 
-    Raises UserError where another process holds it for longer than `patience`, or it cannot be written to.
+    Raises UserError if another process holds it for longer than `patience`, or it cannot be written to.
     """
     with _locked(folder / LOCK, folder, PATIENCE if patience is None else patience):
         yield

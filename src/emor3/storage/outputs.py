@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"os error (\d+)")  # as safetensors tells it
 def new_output(out: Path) -> Iterator[Path]:
     """A draft folder that becomes `out` in one step when the block ends well, and vanishes when it does not.
 
-    What a killed command left of its draft is replaced by the next one. Raises UserError where `out` exists with
+    What a killed command left of its draft is replaced by the next one. Raises UserError if `out` exists with
     something in it, cannot be written to, or is being written by another process.
     """
     out = out.expanduser().resolve()
@@ -51,7 +51,7 @@ def new_output(out: Path) -> Iterator[Path]:
 
 
 def check_free(out: Path) -> None:
-    """Raise UserError where a folder to be written holds something, or is none."""
+    """Raise UserError if a folder to be written holds something, or is none."""
     with written_to(out):
         if out.is_dir() and any(path.name not in (DRAFT, LOCK) for path in out.iterdir()):
             raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
@@ -62,7 +62,7 @@ def check_free(out: Path) -> None:
 def write_whole(path: Path, content: str) -> None:
     """Write a file in one step, making the folders above it: a page or table that found no room is not there at all.
 
-    Links and devices are written through. Raises UserError where the place cannot be written to.
+    Links and devices are written through. Raises UserError if the place cannot be written to.
     """
     text = content.encode("utf-8", "replace")  # records may hold halves of surrogate pairs
     with written_to(path):
@@ -91,7 +91,7 @@ def written_to(place: Path) -> Iterator[None]:
 
 
 def hindrance(error: Exception) -> str | None:
-    """What hinders writing, in words; None where an error says something else."""
+    """What hinders writing, in words; None if an error says something else."""
     if is_disk_full(error):
         return "the disk or a quota is full"
     number = _errno(error)

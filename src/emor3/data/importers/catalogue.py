@@ -353,7 +353,7 @@ MANY_ROWS, NEARLY_ONE_A_ROW = 8, 0.8
 
 
 def _refuse_free_text(source: str, rows: list[dict[str, Any]]) -> None:
-    """Raises UserError where nearly every row has a label of its own."""
+    """Raises UserError if nearly every row has a label of its own."""
     labels = {normalise(row["label"]) for row in rows}
     if len(rows) >= MANY_ROWS and len(labels) >= NEARLY_ONE_A_ROW * len(rows):
         raise UserError(

@@ -32,7 +32,7 @@ class ClassFolders:
     """Set that the folder names belong to (also by an alias, as `Happy` for joy); None takes them as they are."""
     root: str = "."
     splits: Mapping[str, str] | None = None
-    """Folder -> split; None where the label folders stand at the root."""
+    """Folder -> split; None if the label folders stand at the root."""
 
     def __call__(self, source: Path, options: Options) -> Found:
         require(source, self.root)

@@ -81,7 +81,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Mapping[s
 
 
 def _png(pixels: str) -> bytes | None:
-    """The picture of a row; None where it is not 48 x 48 values from 0 to 255."""
+    """The picture of a row; None if it is not 48 x 48 values from 0 to 255."""
     values = pixels.split()
     if len(values) != SIDE * SIDE or not all(value.isdecimal() and int(value) < 256 for value in values):
         return None

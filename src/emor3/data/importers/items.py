@@ -29,7 +29,7 @@ class WrongLayoutError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image of a source. `split` is None where the set has no split of its own."""
+    """One labelled image of a source. `split` is None if the set has no split of its own."""
 
     image: str | bytes
     """Path relative to the source folder, with forward slashes, or the image file's content."""
@@ -69,7 +69,7 @@ Reader: TypeAlias = Callable[[Path, Options], Found]
 
 
 def require(folder: Path, *names: str) -> None:
-    """Raises WrongLayoutError where one of the files or folders is missing."""
+    """Raises WrongLayoutError if one of the files or folders is missing."""
     for name in names:
         if not (folder / name).exists():
             raise WrongLayoutError(f"no {name}; {listing(folder)}")
@@ -159,7 +159,7 @@ def why_no_favourite(votes: Mapping[str, float]) -> str:
 
 
 def shares(votes: Mapping[str, float], labels: LabelSet | Sequence[str]) -> dict[str, float] | None:
-    """Votes over these labels only, None where nobody voted for any."""
+    """Votes over these labels only, None if nobody voted for any."""
     names = labels.labels if isinstance(labels, LabelSet) else labels
     kept = {label: votes[label] for label in names if label in votes}
     return kept if sum(kept.values()) > 0 else None
