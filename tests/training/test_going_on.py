@@ -107,8 +107,12 @@ def test_without_recorded_sums_data_are_known_by_their_path(finished, scenes, tm
         train(resumed_recipe(finished, [f"data.train={tmp_path / 'moved'}"]), resume=True)
 
 
-@pytest.mark.parametrize("tracker", ["wandb", "nonsense"])
-def test_a_tracker_that_is_not_there_is_one_line_before_the_run_exists(tmp_path, scenes, random_checkpoint, tracker):
+@pytest.mark.parametrize(
+    ("tracker", "way"), [("wandb", r"pip install -e '\.\[wandb\]'"), ("nonsense", "is no tracker; known are")]
+)
+def test_a_tracker_that_is_not_there_is_one_line_before_the_run_exists(
+    tmp_path, scenes, random_checkpoint, tracker, way
+):
     if tracker == "wandb":
         try:
             import wandb  # noqa: F401
@@ -116,7 +120,7 @@ def test_a_tracker_that_is_not_there_is_one_line_before_the_run_exists(tmp_path,
             pass
         else:
             pytest.skip("wandb is installed")
-    with pytest.raises(UserError, match=rf"grpo\.report_to.*{tracker}"):
+    with pytest.raises(UserError, match=rf"grpo\.report_to.*{tracker}.*{way}"):
         train(recipe_for(tmp_path, scenes, random_checkpoint, report_to=tracker))
     assert not (tmp_path / "run").exists()
 

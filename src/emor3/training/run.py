@@ -276,8 +276,8 @@ def check_trackers(config: GRPOConfig) -> None:
             INTEGRATION_TO_CALLBACK[name]()
         except (RuntimeError, ImportError) as error:
             extras = metadata("emor3").get_all("Provides-Extra") or []
-            way = f": pip install 'emor3[{name}]'" if name in extras else ""
-            raise UserError(f"grpo.report_to {name}: {error}{way}") from None
+            way = f"it is not installed: pip install -e '.[{name}]' in emor3's clone" if name in extras else str(error)
+            raise UserError(f"grpo.report_to {name}: {way}") from None
 
 
 def _steps_per_cycle(config: GRPOConfig) -> float:
