@@ -35,6 +35,7 @@ OWNED = {
     "resume_from_checkpoint": "the --resume flag",
     "save_only_model": "nothing: a resumed run needs the optimizer",
     "ignore_data_skip": "nothing: a resumed run goes on with the samples that are left",
+    "multi_objective_aggregation": "nothing: advantages are those of the weighted sum, the reward that is recorded",
     "sync_ref_model": "nothing: the KL reference is the start model, also in a resumed run",
 }
 """TRL settings that emor3 decides, and what to set instead."""

@@ -365,13 +365,8 @@ def _reinforce(
 ) -> None:
     prompts = config.generation_batch_size // config.num_generations
     order = training_order(len(samples), math.ceil(config.max_steps / _steps_per_cycle(config)) * prompts, recipe.seed)
-    # Another form for vLLM, whose sampling parameters know no suppressed tokens.
-    placeholders = vision_token_ids(processor)
-    config.generation_kwargs = (
-        {"logit_bias": dict.fromkeys(placeholders, -100.0)} if config.use_vllm else {"suppress_tokens": placeholders}
-    )
-    record = _recorder(run, config.num_generations)
-    scorer = BatchScorer(recipe.thinking, recipe.reward, config.num_generations, record)
+    config.generation_kwargs = _without_placeholders(processor, config.use_vllm)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, config.num_generations, _recorder(run, config.num_generations))
     functions, config.reward_weights = part_rewards(scorer)
     callback = RunCallback(run, processor, config.save_total_limit)
     config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
@@ -412,13 +407,23 @@ def _reinforce(
         _try_before_start(recipe, run, scorer.judge, trainer, processor, samples)
     with callback.progress, last_step.kept(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callback.seconds and trainer.accelerator.is_main_process:
+        say(callback.time_split())
+    _save_trained(recipe, run, trainer, processor)
+
+
+def _without_placeholders(processor: ProcessorMixin, use_vllm: bool) -> dict[str, Any]:
+    """Sampling settings that keep image placeholders out of completions; vLLM knows no suppressed tokens."""
+    placeholders = vision_token_ids(processor)
+    return {"logit_bias": dict.fromkeys(placeholders, -100.0)} if use_vllm else {"suppress_tokens": placeholders}
+
+
+def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer, processor: ProcessorMixin) -> None:
+    """Save the policy with its adapters merged. All ranks must call this: shards are gathered from them."""
     weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
-        if callback.seconds:
-            say(callback.time_split())
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        start = policy.config._name_or_path
-        _save_final(run, merge(policy, start, recipe.model), processor, weights)
+        _save_final(run, merge(policy, policy.config._name_or_path, recipe.model), processor, weights)
 
 
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:

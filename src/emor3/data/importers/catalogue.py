@@ -273,21 +273,7 @@ def import_data(
     root = path.parent if path.is_file() else path
     with new_folder(out, path) as folder:  # a table may have its folder beside it, if nothing is linked
         writer = _Writer(root, folder, out, copy, imported)
-        try:
-            for found in data_set.read(path, options):
-                writer.take(found)
-            if data_set.read in (table, hub):
-                writer.merge_votes()
-            writer.drop_unreadable(labels)
-            if not writer.rows:
-                first = imported.dropped[0] if imported.dropped else {}
-                detail = f"{first['what']}: {first['reason']}" if first else listing(root)
-                raise WrongLayoutError(f"no usable image; {detail}")
-        except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{source} is not {data_set.title} as it is distributed: expected {data_set.expected}; found {error}. "
-                f"It is obtained from {data_set.obtain}"
-            ) from None
+        _read(writer, data_set, source, path, options)
         if labels is None:
             _refuse_free_text(source, writer.rows)
         imported.vanished = writer.vanished()
@@ -297,17 +283,43 @@ def import_data(
             imported.split = f"{share:g} of each label held out as test, seed {seed}"
         elif test_share is not None:
             raise UserError("--test-share does nothing here: the set has splits of its own: leave it out")
-        spelt: dict[str, str] = {}
-        for row in writer.rows:
-            row["split"] = row["split"] or "train"
-            counts = imported.rows.setdefault(row["split"], {})
-            label = spelt.setdefault(normalise(row["label"]), row["label"])
-            counts[label] = counts.get(label, 0) + 1
+        imported.rows = _counted(writer.rows)
         imported.manifest_sha256 = write_rows(folder, writer.rows)
         if labels is not None:
             (folder / LABELS).write_text(_label_file(labels), encoding="utf-8")
         write_json(folder / RECORD, asdict(imported))
     return imported
+
+
+def _read(writer: "_Writer", data_set: DataSet, source: str, path: Path, options: Options) -> None:
+    """Take all rows of a source. Raises UserError if it is not in the layout of its set, or nothing of it is usable."""
+    try:
+        for found in data_set.read(path, options):
+            writer.take(found)
+        if data_set.read in (table, hub):
+            writer.merge_votes()
+        writer.drop_unreadable(data_set.policies[options.policy])
+        if not writer.rows:
+            first = writer.imported.dropped[0] if writer.imported.dropped else {}
+            detail = f"{first['what']}: {first['reason']}" if first else listing(writer.root)
+            raise WrongLayoutError(f"no usable image; {detail}")
+    except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{source} is not {data_set.title} as it is distributed: expected {data_set.expected}; found {error}. "
+            f"It is obtained from {data_set.obtain}"
+        ) from None
+
+
+def _counted(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """split -> label -> rows, labels as first spelt; a row without a split goes to train."""
+    counted: dict[str, dict[str, int]] = {}
+    spelt: dict[str, str] = {}
+    for row in rows:
+        row["split"] = row["split"] or "train"
+        counts = counted.setdefault(row["split"], {})
+        label = spelt.setdefault(normalise(row["label"]), row["label"])
+        counts[label] = counts.get(label, 0) + 1
+    return counted
 
 
 SHOWN = 5
