@@ -1,6 +1,7 @@
 """The worked examples in docstrings: each gives what it says, and the central functions have one."""
 
 import doctest
+import re
 from importlib import import_module
 
 import pytest
@@ -38,3 +39,10 @@ def test_the_examples_of_a_module_give_what_they_say(path):
 def test_central_functions_have_a_worked_example(module, names):
     functions = vars(import_module(f"{emor3.__name__}.{module}"))
     assert [name for name in names if ">>>" not in functions[name].__doc__] == []
+
+
+def test_docstrings_tell_conditions_by_if_and_when():
+    """As the field writes: "where" is for places and shapes."""
+    texts = [path.read_text("utf-8") for path in (SOURCE / "emor3").rglob("*.py")]
+    docstrings = " ".join(part for text in texts for part in re.findall(r'"""(.*?)"""', text, re.DOTALL))
+    assert len(re.findall(r"\bwhere\b", docstrings)) < len(re.findall(r"\b(?:if|when)\b", docstrings)) / 2

@@ -108,7 +108,7 @@ def plan(
 ) -> None:
     """Say what a recipe needs of each GPU.
 
-    Nothing is loaded; status 1, and what to change, where it cannot fit.
+    Nothing is loaded; status 1, and what to change, if it cannot fit.
     """
     from emor3.runs.recipe import load_recipe
     from emor3.tools import capacity as planning

@@ -46,7 +46,7 @@ class Tally:
     what: str
     breaks_training: bool
     effect: str = "flatters evaluation"
-    """What comes of it where it does not break training."""
+    """What comes of it if it does not break training."""
     cases: list[str] = field(default_factory=list)
 
     @property

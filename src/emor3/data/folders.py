@@ -420,7 +420,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def label_set_for(spec: LabelSpec, found: Iterable[str]) -> LabelSet:
-    """The label set a person asked for; for None that of the labels found, a built-in one where they are the same.
+    """The label set a person asked for; for None that of the labels found, a built-in one if they are the same.
 
     Raises UserError for an unknown name, a malformed file or fewer than two labels.
     """

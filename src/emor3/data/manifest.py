@@ -19,7 +19,7 @@ from emor3.storage.outputs import check_free, new_output
 
 @contextmanager
 def new_folder(out: Path, source: Path) -> Iterator[Path]:
-    """`new_output` for a folder that refers to another. Raises UserError, too, where it would lie inside that one."""
+    """`new_output` for a folder that refers to another. Raises UserError, too, if it would lie inside that one."""
     out = out.expanduser().resolve()
     check_free(out)
     if out.is_relative_to(source.resolve()):

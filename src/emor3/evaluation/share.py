@@ -2,7 +2,7 @@
 
 `data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
 same rows without images and with the model's answer, `model_card.md` the figures with their intervals. A row of a TSV
-file has one image; its text, where it has one, becomes the hint. Texts are cells as `emor3.storage.cells` makes them.
+file has one image; its text, if it has one, becomes the hint. Texts are cells as `emor3.storage.cells` makes them.
 """
 
 import base64

@@ -68,7 +68,7 @@ def is_finished(cell: Cell) -> bool:
 def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
     """Run every missing cell; returns those that failed. Progress with ETA over all cells on standard error.
 
-    Raises UserError where the plan's judge is missing.
+    Raises UserError if the plan's judge is missing.
     """
     cells = cells_of(plan)
     waiting = [cell for cell in cells if not is_finished(cell)]
@@ -139,7 +139,7 @@ def end_with_parent() -> None:
 
 
 def run_cell(plan: Plan, folder: Path) -> None:
-    """Train and evaluate the cell of a folder. Raises UserError where the plan has no such cell."""
+    """Train and evaluate the cell of a folder. Raises UserError if the plan has no such cell."""
     cell = next((cell for cell in cells_of(plan) if cell.folder == folder), None)
     if cell is None:
         raise UserError(f"{folder} is no cell of this plan")

@@ -83,7 +83,7 @@ class Results:
         return alone | {name: columns for name, columns in averages.items() if columns}
 
     def sums(self, method: str, columns: Sequence[Column], check: Check) -> tuple[Floats, list[tuple[str, str]]] | None:
-        """Hits and counts over seeds [items, columns, 2] and the items; None where a column is missing or empty."""
+        """Hits and counts over seeds [items, columns, 2] and the items; None if a column is missing or empty."""
         found = self.predictions.get(method, {})
         if not columns or any(column not in found for column in columns):
             return None

@@ -29,7 +29,7 @@ class Calibration:
     n: int
 
     def line(self) -> str:
-        """The finding on one line, with a warning where it is bad."""
+        """The finding on one line, with a warning if it is bad."""
         text = (
             f"judge: AUC {self.auc:.2f} between own and swapped descriptions of {self.n} images "
             f"(yes to {self.yes_own:.0%} and {self.yes_swapped:.0%})"

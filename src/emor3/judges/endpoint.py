@@ -63,7 +63,7 @@ class EndpointJudge:
     """Asks `POST {base_url}/chat/completions`, greedily; reads candidate probabilities where the server gives them."""
 
     def __init__(self, settings: EndpointBlock, key: str | None = None) -> None:
-        """Raises UserError where the key would cross a network in the clear, or the cache cannot be opened.
+        """Raises UserError if the key would cross a network in the clear, or the cache cannot be opened.
 
         And for a key that no header can hold.
         """
@@ -286,7 +286,7 @@ def _open_cache(folder: str | None) -> sqlite3.Connection:
 
 @contextmanager
 def _usable(folder: str | None) -> Iterator[None]:
-    """Raise UserError where the cache is damaged, its disk is full or it cannot be written."""
+    """Raise UserError if the cache is damaged, its disk is full or it cannot be written."""
     try:
         yield
     except (OSError, ValueError, sqlite3.Error) as error:
@@ -302,7 +302,7 @@ def _digest(path: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date; None where it says nothing of use."""
+    """Seconds of a Retry-After header, which holds a number or a date; None if it says nothing of use."""
     if retry_after is None:
         return None
     try:
@@ -316,7 +316,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _reply(question: Question, content: str) -> Reply:
-    """The reply in a chat completion. Raises NoReplyError where there is none."""
+    """The reply in a chat completion. Raises NoReplyError if there is none."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
@@ -344,7 +344,7 @@ def _reply(question: Question, content: str) -> Reply:
 def candidate_probabilities(candidates: Sequence[str], shares: Mapping[str, float]) -> dict[str, float] | None:
     """Probabilities over K candidates, from those of the most probable first tokens, in any case and after blanks.
 
-    None where a candidate has no token among them, or two candidates share one: then first tokens do not decide.
+    None if a candidate has no token among them, or two candidates share one: then first tokens do not decide.
     """
     found = dict.fromkeys(candidates, 0.0)
     for token, share in shares.items():

@@ -29,7 +29,7 @@ def gives_orders(text: str) -> bool:
 
 
 def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Figures of a batch of N rollouts, each over the rollouts it is defined for; absent where it is for none."""
+    """Figures of a batch of N rollouts, each over the rollouts it is defined for; absent if it is for none."""
     described = [rollout for rollout in rollouts if rollout.thought.trigger is not None]
     consistencies = [rollout.reflection.consistency for rollout in described]
     own = [finding.verdict is Verdict.SUPPORTED for finding in consistencies if finding and finding.reply]

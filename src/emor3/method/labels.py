@@ -172,7 +172,7 @@ def _by_normal_form(labels: LabelSet) -> dict[str, str]:
 def affirmed(text: str, labels: LabelSet) -> str | None:
     """The one label that a free text names, as a whole word or phrase; None for none, several, or a negated one.
 
-    "great joy" does not name "joy" where both are labels; "sadness, not fear" names two.
+    "great joy" does not name "joy" if both are labels; "sadness, not fear" names two.
 
     >>> moods = LabelSet("moods", ("joy", "great joy", "fear"))
     >>> affirmed("I feel great joy.", moods), affirmed("no fear", moods), affirmed("joy and fear", moods)

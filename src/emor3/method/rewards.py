@@ -57,13 +57,13 @@ class RewardSettings(Block):
     masked: bool = False
     """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""
     agreement: float = 0.0
-    """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only where that is right."""
+    """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only if that is right."""
     conclusion: float = 0.0
     """Weight of: step 3 claims the polarity and arousal of the true label, where these are defined."""
     votes: float = 0.0
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
-    """Weight of: share of the picture's annotated words that step 1 names, where there are any."""
+    """Weight of: share of the picture's annotated words that step 1 names, if there are any."""
 
     @field_validator("contrastive")
     @classmethod

@@ -117,7 +117,7 @@ def sample_prompt(sample: Sample, template: str) -> str:
 def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
     """Read a completion `o = {s1, s2, s3, answer}`. Linear in the text's length, whatever it holds.
 
-    A step is usable if its tag pair stands exactly once, closed and non-blank, even where the grammar is broken.
+    A step is usable if its tag pair stands exactly once, closed and non-blank, even if the grammar is broken.
     A free thought is one description: it stands as the trigger, with an empty feeling.
 
     >>> thought = parse(r"<step1>fog</step1><step2>tense</step2><step3>negative, high</step3>\\boxed{\\text{Fear}}")

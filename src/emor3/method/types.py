@@ -24,7 +24,7 @@ class Sample:
 
     id: str
     images: tuple[str, ...]
-    """Paths of the image files: one as a rule, several, or none where there is a text."""
+    """Paths of the image files: one as a rule, several, or none if there is a text."""
     label: str
     labels: LabelSet
     split: str = "train"

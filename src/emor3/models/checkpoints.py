@@ -81,7 +81,7 @@ def load(
     """Model (in eval mode, on the accelerator if there is one) and processor of a checkpoint.
 
     `quantize` holds its linear layers in 4 bits, for adapters to be trained on (QLoRA; see `check_quantizable`).
-    Only safetensors weights and no code from the checkpoint are loaded. Raises UserError where it cannot be loaded.
+    Only safetensors weights and no code from the checkpoint are loaded. Raises UserError if it cannot be loaded.
     """
     source = resolve_checkpoint(path)
     load_config(source)  # first, since where the model is unknown, the processor is too
@@ -119,7 +119,7 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError where a local checkpoint has not all weights of its model in their sizes, whole and finite.
+    """Raise UserError if a local checkpoint has not all weights of its model in their sizes, whole and finite.
 
     One weight at a time is read, so that a model of any size can be looked at.
     """
@@ -147,7 +147,7 @@ def _built(path: str, source: str, **settings: Any) -> PreTrainedModel:
 
 
 def check_fit(config: PretrainedConfig, processor: ProcessorMixin, path: str) -> None:
-    """Raise UserError where a model cannot read what the processor makes of a prompt with an image."""
+    """Raise UserError if a model cannot read what the processor makes of a prompt with an image."""
     patch = getattr(config.vision_config, "patch_size", None)
     if isinstance(processor, QWEN_VL) and processor.image_processor.patch_size != patch:
         cut = processor.image_processor.patch_size
@@ -177,7 +177,7 @@ def _complete_generation(model: PreTrainedModel, processor: ProcessorMixin, path
 
 
 def check_quantizable() -> None:
-    """Raise UserError where QLoRA cannot run: without bitsandbytes, or a GPU.
+    """Raise UserError if QLoRA cannot run: without bitsandbytes, or a GPU.
 
     On CPUs with AVX-512 BF16 bitsandbytes 0.50 packs weights for inference, and gives no gradients from then on.
     """
@@ -198,7 +198,7 @@ def four_bit_config() -> BitsAndBytesConfig:
 
 
 def merge(policy: PreTrainedModel | PeftModel, start: str, settings: ModelBlock) -> PreTrainedModel:
-    """The policy as one plain model: its adapters, where it has any, merged into the model it started from.
+    """The policy as one plain model: its adapters, if it has any, merged into the model it started from.
 
     Merging into 4-bit layers rounds what was learnt, so there the start model is read again as it was, on the CPU.
     """
@@ -236,7 +236,7 @@ def learn_in_float32(model: torch.nn.Module) -> None:
 
 
 def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:
-    """Parameters of a part. Raises UserError where the model has none that we know by name."""
+    """Parameters of a part. Raises UserError if the model has none that we know by name."""
     found = [parameter for name, parameter in model.named_parameters() if re.fullmatch(PARTS[part], name)]
     if not found:
         raise UserError(f"model.freeze: {type(model).__name__} has no part that we know as its {part}: leave it out")
@@ -244,14 +244,14 @@ def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Paramet
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[Part]) -> None:
-    """Keep parts of a model as they are in training. Raises UserError where the model has no such part."""
+    """Keep parts of a model as they are in training. Raises UserError if the model has no such part."""
     for part in parts:
         for parameter in part_parameters(model, part):
             parameter.requires_grad_(False)
 
 
 def frozen_modules(parts: Sequence[Part]) -> str | None:
-    """Pattern of the modules that get no adapters, as peft takes it; None where nothing is frozen."""
+    """Pattern of the modules that get no adapters, as peft takes it; None if nothing is frozen."""
     return "|".join(PARTS[part] for part in parts) or None
 
 

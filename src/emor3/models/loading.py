@@ -94,7 +94,7 @@ def _quiet() -> Iterator[None]:
 
 
 def load_config(source: str) -> PretrainedConfig:
-    """Configuration of a checkpoint at a local path or hub name. Raises UserError where it cannot be used."""
+    """Configuration of a checkpoint at a local path or hub name. Raises UserError if it cannot be used."""
     check_texts(Path(source), MODEL_TEXTS)
     with Told(f"cannot read the configuration of {source}"):
         config: PretrainedConfig = from_checkpoint(AutoConfig, source)
@@ -105,7 +105,7 @@ def load_config(source: str) -> PretrainedConfig:
 
 
 def check_texts(folder: Path, names: Iterable[str]) -> None:
-    """Raise UserError where one of these files is in a local folder and holds no JSON object, or a template no text."""
+    """Raise UserError if one of these files is in a local folder and holds no JSON object, or a template no text."""
     for path in (folder / name for name in names):
         if path.exists():
             with Told(f"{path} is damaged (copy it anew)"):
@@ -115,7 +115,7 @@ def check_texts(folder: Path, names: Iterable[str]) -> None:
 
 
 def check_weights(folder: Path, finite: bool = False) -> None:
-    """Raise UserError where a local folder's weights are not there, cut short or, if asked, not all finite.
+    """Raise UserError if a local folder's weights are not there, cut short or, if asked, not all finite.
 
     Without `finite` only the head of each file is read; with it all of them, one weight at a time.
     """
@@ -127,7 +127,7 @@ def check_weights(folder: Path, finite: bool = False) -> None:
 
 
 def check_adapters(folder: Path) -> None:
-    """Raise UserError where a local folder's adapters are not there or damaged; peft would ask the hub for them."""
+    """Raise UserError if a local folder's adapters are not there or damaged; peft would ask the hub for them."""
     check_texts(folder, (ADAPTER,))
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}: copy it anew")

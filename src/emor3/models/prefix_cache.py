@@ -146,7 +146,7 @@ def pictures_of_rows(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def together(pictures: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Pixels (and patch grids) of several rows in one; nothing where no row has an image."""
+    """Pixels (and patch grids) of several rows in one; nothing if no row has an image."""
     shown = [picture for picture in pictures if picture]
     return {name: torch.cat([picture[name] for picture in shown]) for name in (shown[0] if shown else ())}
 

@@ -80,7 +80,7 @@ for _module in (chat_template_utils, processing_utils, tokenization_utils_base):
 def load_processor(path: str) -> ProcessorMixin:
     """Processor of the checkpoint at a local path or hub name; padding on the left, as generation needs it.
 
-    Raises UserError where there is none, as for a text-only model.
+    Raises UserError if there is none, as for a text-only model.
     """
     check_texts(Path(path), ("config.json", *PROCESSOR_TEXTS))
     with Told(f"cannot load the processor of {path}"):
@@ -99,7 +99,7 @@ def chat(text: str, images: int) -> list[dict[str, Any]]:
 
 
 def try_render(processor: ProcessorMixin, path: str) -> None:
-    """Raise UserError where the chat template loses an image or a text, or the tokenizer cannot pad or end."""
+    """Raise UserError if the chat template loses an image or a text, or the tokenizer cannot pad or end."""
     template = f"the chat template of {path} ({_template_place(Path(path))})"
     if processor.tokenizer.pad_token_id is None or processor.tokenizer.eos_token_id is None:
         lacks = "pad_token" if processor.tokenizer.pad_token_id is None else "eos_token"

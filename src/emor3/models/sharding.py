@@ -18,7 +18,7 @@ def sharded(trainer: Trainer) -> bool:
 
 
 def check_shardable(trainer: Trainer, *, ema: bool = False) -> None:
-    """Raise UserError where a trainer splits weights that adapters or a moving average need whole."""
+    """Raise UserError if a trainer splits weights that adapters or a moving average need whole."""
     if not sharded(trainer):
         return
     if isinstance(trainer.model, PeftModel):
@@ -28,7 +28,7 @@ def check_shardable(trainer: Trainer, *, ema: bool = False) -> None:
 
 
 def check_resumable(trainer: Trainer, checkpoint: Path) -> None:
-    """Raise UserError where a checkpoint's optimizer was split in another way: it could not be read."""
+    """Raise UserError if a checkpoint's optimizer was split in another way: it could not be read."""
     if trainer.is_deepspeed_enabled:
         found = len(list(checkpoint.glob("global_step*/*optim_states.pt"))) == trainer.accelerator.num_processes
     else:
@@ -41,7 +41,7 @@ def check_resumable(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def whole_weights(trainer: Trainer) -> dict[str, Tensor] | None:
-    """Weights of a trained policy, gathered from all ranks, which must all call this; None where adapters learnt."""
+    """Weights of a trained policy, gathered from all ranks, which must all call this; None if adapters learnt."""
     if isinstance(trainer.model, PeftModel):
         return None
     weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)

@@ -82,7 +82,7 @@ Turn = tuple[Sample, str, int]
 
 
 def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iterable[Turn]) -> None:
-    """Raise UserError where a prompt and its completion are longer than what the model was made for.
+    """Raise UserError if a prompt and its completion are longer than what the model was made for.
 
     Beyond its context a model runs on and makes no sense. Images that cannot be read are left to whoever opens them.
     """

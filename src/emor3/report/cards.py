@@ -28,7 +28,7 @@ ROUNDS = 3
 
 
 class Pictures:
-    """Pictures of the page as data URIs, each once; past the budget, or where one cannot be read, there is none."""
+    """Pictures of the page as data URIs, each once; past the budget, or if one cannot be read, there is none."""
 
     _room = BUDGET
     """Characters that are left for pictures."""

@@ -210,7 +210,7 @@ def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any
 
 
 def change(row: Row | None) -> Markup:
-    """The cell of a tested change: bold where it is one."""
+    """The cell of a tested change: bold if it is one."""
     if row is None:
         return Markup("")
     real = row.adjusted is not None and row.adjusted < SIGNIFICANT

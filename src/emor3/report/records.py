@@ -54,7 +54,7 @@ class Run:
 
     name: str
     config: Mapping[str, Any]
-    """The resolved recipe; empty where it is missing."""
+    """The resolved recipe; empty if it is missing."""
     metrics: Sequence[Mapping[str, float]]
     """The finite numbers of each recorded step, `step` among them."""
     rollouts: Sequence[Mapping[str, Any]]
@@ -84,7 +84,7 @@ class Evaluated:
     saved: SavedEvaluation
     """Its folder is the short one, which is how tests and messages call it."""
     results: Mapping[str, Results]
-    """By data set; absent where they cannot be read."""
+    """By data set; absent if they cannot be read."""
     name: str = ""
     """Model and decoding, as rows are named; with the folder where several share these."""
     is_start: bool = False

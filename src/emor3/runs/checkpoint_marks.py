@@ -108,9 +108,9 @@ def _is_whole(path: Path) -> bool:
 
 
 def checkpoint_to_resume(run: Path, step: int | None = None) -> Path | None:
-    """The newest complete checkpoint, or that of a step; None where no step was saved yet.
+    """The newest complete checkpoint, or that of a step; None if no step was saved yet.
 
-    Raises UserError where the step has none.
+    Raises UserError if the step has none.
     """
     found = {checkpoint_step(folder): folder for folder in complete_checkpoints(run)}
     if step is None:
@@ -122,7 +122,7 @@ def checkpoint_to_resume(run: Path, step: int | None = None) -> Path | None:
 
 
 def check_checkpoint(run: Path, chosen: Path) -> None:
-    """Raise UserError where a checkpoint is not as it was written, naming the newest before it that is."""
+    """Raise UserError if a checkpoint is not as it was written, naming the newest before it that is."""
     wrong = faults(chosen)
     if wrong:
         older = [f for f in complete_checkpoints(run) if checkpoint_step(f) < checkpoint_step(chosen)]
@@ -138,7 +138,7 @@ def check_checkpoint(run: Path, chosen: Path) -> None:
 
 
 def check_cold_start(folder: Path) -> None:
-    """Raise UserError where a cold-started policy, from which a resumed run starts, is not as it was written."""
+    """Raise UserError if a cold-started policy, from which a resumed run starts, is not as it was written."""
     wrong = faults(folder) if (folder / COMPLETE).is_file() else []
     if wrong:
         raise UserError(

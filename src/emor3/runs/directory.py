@@ -57,7 +57,7 @@ def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence
 
 
 def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
-    """Raise UserError where a recipe's folder holds what the flags do not allow to go on with or to replace.
+    """Raise UserError if a recipe's folder holds what the flags do not allow to go on with or to replace.
 
     A resumed run may change what leaves learning as it is (emor3.runs.changes); `data` are the checksums of its training
     data as they are now. Nothing is written.
@@ -148,7 +148,7 @@ def drop_replaced(run: Path) -> None:
 
 
 def _harmless_changes(run: Path, recipe: Recipe, data: Sequence[str] | None) -> list[Change]:
-    """What a resumed run changes. Raises UserError where that would change what is learnt."""
+    """What a resumed run changes. Raises UserError if that would change what is learnt."""
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
     found = _with_data(run, data, changes(read_json(run / CONFIG), recipe.model_dump()))
@@ -238,7 +238,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object file. Raises UserError where it is missing or broken, or holds no object."""
+    """Content of a JSON object file. Raises UserError if it is missing or broken, or holds no object."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -265,7 +265,7 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def read_recipe(run: Path) -> Recipe:
-    """The resolved recipe of a run. Raises UserError where it is broken or of a version with other settings."""
+    """The resolved recipe of a run. Raises UserError if it is broken or of a version with other settings."""
     try:
         return Recipe.model_validate(read_json(run / CONFIG))
     except ValidationError as error:
@@ -286,7 +286,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def scan_jsonl(path: Path, form: "TypeAdapter[T]") -> Iterator[tuple[bytes, T | UserError]]:
     """Every line of a JSON lines file with its content, or with the error that says why it is not of the form.
 
-    Raises UserError where the file cannot be read.
+    Raises UserError if the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -378,7 +378,7 @@ def way_on(run: Path) -> str:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Optimizer steps behind a checkpoint, from its name. Raises UserError where the name tells none."""
+    """Optimizer steps behind a checkpoint, from its name. Raises UserError if the name tells none."""
     told = re.match(r"checkpoint-([0-9]+)", folder.name)
     if told is None:
         raise UserError(f"{folder}: give it a name as checkpoint-100 again, which tells the step")
@@ -415,7 +415,7 @@ def read_content(row: Mapping[str, Any]) -> Content:
 
 
 def finding_row(finding: Finding | None) -> dict[str, Any] | None:
-    """One reflection as JSON; None where it was never run."""
+    """One reflection as JSON; None if it was never run."""
     if finding is None:
         return None
     return {

@@ -193,7 +193,7 @@ def write_predictions(folder: Path, data: str, predictions: Iterable[Prediction]
 def read_evaluation(path: Path) -> SavedEvaluation:
     """An evaluation from its folder or from one of its files; completions and replies are read anew.
 
-    Raises UserError where files are missing, broken, of another version, or hold fewer samples than were asked for.
+    Raises UserError if files are missing, broken, of another version, or hold fewer samples than were asked for.
     """
     folder = path.parent if path.is_file() else path
     if not (folder / EVALUATION).is_file():

@@ -100,7 +100,7 @@ class DataBlock(Block):
 
     @property
     def folders(self) -> list[str]:
-        """The folders as a list, also where there is one."""
+        """The folders as a list, also if there is one."""
         return [self.train] if isinstance(self.train, str) else self.train
 
 

@@ -62,7 +62,7 @@ def is_correct(prediction: Prediction) -> bool:
 
 
 def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:
-    """What to resample together: the sample's group where it has one, else the sample."""
+    """What to resample together: the sample's group if it has one, else the sample."""
     return [("id", p.sample.id) if p.sample.group is None else ("group", p.sample.group) for p in predictions]
 
 

@@ -146,7 +146,7 @@ def compare_hits(before: Sequence[bool], after: Sequence[bool], items: Sequence[
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Exact two-sided McNemar test (1947): are the items that changed as often gained as lost? 1 where none did.
+    """Exact two-sided McNemar test (1947): are the items that changed as often gained as lost? 1 if none did.
 
     Five items gained and none lost: 2 * (1/2)^5.
 

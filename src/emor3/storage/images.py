@@ -42,7 +42,7 @@ def open_known(file: str | Path | BinaryIO) -> Image.Image:
 
 
 def open_image(path: str | Path, at_least: int | None = None) -> Image.Image:
-    """The picture as RGB, upright, on white where it is transparent; of an animation the first frame.
+    """The picture as RGB, upright, on white if it is transparent; of an animation the first frame.
 
     A JPEG may be decoded smaller, yet no side below `at_least` pixels, which is faster for a thumbnail.
     Raises UserError naming the file if it is missing, too large, a strip, of floating-point values or broken.

@@ -18,7 +18,7 @@ BETWEEN_TRIES = 0.05
 
 @contextmanager
 def held(folder: Path, patience: float | None = None) -> Iterator[None]:
-    """Keep other commands out of a folder, which is made where it is missing and goes again where it stays empty.
+    """Keep other commands out of a folder, which is made if it is missing and goes again where it stays empty.
 
     Raises UserError if another process holds it for longer than `patience`, or it cannot be written to.
     """

@@ -16,7 +16,7 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """YAML as plain values; `what` it should hold is named in the UserError where it is none, or too much of it."""
+    """YAML as plain values; `what` it should hold is named in the UserError if it is none, or too much of it."""
     if len(text) > MOST:
         raise UserError(f"{what} is too long: more than {MOST:,} characters")
     try:
@@ -32,7 +32,7 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file; `what` it should hold is named in the UserError where it cannot be read."""
+    """The content of a YAML file; `what` it should hold is named in the UserError if it cannot be read."""
     try:
         return parse_yaml(read_text(path, MOST + 1), f"the {what} {path}")
     except OSError as error:

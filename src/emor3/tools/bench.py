@@ -200,7 +200,7 @@ class StraightforwardReflection:
 
 
 def bench_step(settings: BenchSettings, on_round: Callable[[int], None]) -> dict[str, list[StepCost]]:
-    """Costs of every round of every way. Raises UserError where the model or data cannot be used."""
+    """Costs of every round of every way. Raises UserError if the model or data cannot be used."""
     resolve_checkpoint(settings.model)
     if len(chosen_samples(load_recipe(RECIPE, _overrides(settings, TRL, "unused")))) < settings.images:
         raise UserError(f"{settings.data} has fewer than {settings.images} training images: lower --images")

@@ -141,7 +141,7 @@ class Needs:
 def model_config(path: str, config: Path | None) -> PretrainedConfig:
     """Configuration of a checkpoint: a given file's, its own, or the known one of that name.
 
-    Raises UserError where none can be had.
+    Raises UserError if none can be had.
     """
     if config is None and path in KNOWN:
         return AutoConfig.for_model("qwen2_5_vl", **KNOWN[path], dtype="bfloat16")
@@ -200,7 +200,7 @@ def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
 
 
 def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
-    """The model's processor; None where the hub would be asked for it."""
+    """The model's processor; None if the hub would be asked for it."""
     if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
         return load_processor(resolve_checkpoint(recipe.model.path))
     return None
@@ -290,7 +290,7 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
 
 
 def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | None:
-    """Optimizer steps of the run; None where they follow from data that are not at hand."""
+    """Optimizer steps of the run; None if they follow from data that are not at hand."""
     asked = int((recipe.grpo or {}).get("max_steps", -1))
     if asked > 0:
         return asked

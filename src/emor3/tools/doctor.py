@@ -97,7 +97,7 @@ def check_accelerator() -> Check:
 
 
 def check_vllm() -> Check:
-    """vLLM is an extra; where it is installed it must load."""
+    """vLLM is an extra; if it is installed it must load."""
     if find_spec("vllm") is None:
         return Check(
             "vLLM",

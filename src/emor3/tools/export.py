@@ -57,7 +57,7 @@ LOGIT_TOLERANCE = 1e-4
 def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None) -> Path:
     """Write the policy of a run, or of one of its checkpoints, into a new folder; returns that folder.
 
-    Raises UserError where the run is not finished, the folder is taken, the evaluation is of another model, or the
+    Raises UserError if the run is not finished, the folder is taken, the evaluation is of another model, or the
     written checkpoint does not give the policy's logits.
     """
     run, checkpoint = find_policy(source)
@@ -73,7 +73,7 @@ def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None
 
 
 def find_policy(source: Path) -> tuple[Path, Path]:
-    """The run directory and the checkpoint to export. Raises UserError where there is no finished run."""
+    """The run directory and the checkpoint to export. Raises UserError if there is no finished run."""
     nearby = (source, source.parent, source.parent.parent)
     run = next((path for path in nearby if (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()), None)
     if run is None:
@@ -98,7 +98,7 @@ def load_trained(run: Path, checkpoint: Path, recipe: Recipe) -> tuple[PreTraine
 def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> float:
     """Load what was written with plain transformers; the largest difference of logits on a drawn picture.
 
-    Raises UserError where it exceeds the tolerance.
+    Raises UserError if it exceeds the tolerance.
     """
     again = from_checkpoint(AutoModelForImageTextToText, folder, dtype="auto", use_safetensors=True).to(model.device)
     with TemporaryDirectory() as scratch:
@@ -176,7 +176,7 @@ def public_name(path: str) -> str:
 
 
 def data_facts(recipe: Recipe) -> Mapping[str, Any] | None:
-    """Names, checksums, labels and prompts of the training data; None where they are no longer at hand."""
+    """Names, checksums, labels and prompts of the training data; None if they are no longer at hand."""
     try:
         samples = chosen_samples(recipe)
         manifests = {public_name(folder): resolve_folder(folder) / MANIFEST for folder in recipe.data.folders}
@@ -195,7 +195,7 @@ def data_facts(recipe: Recipe) -> Mapping[str, Any] | None:
 def push(folder: Path, repo: str) -> str:
     """Upload an exported folder to the hub as a private model repository; returns its address.
 
-    Raises UserError where the hub refuses or cannot be reached.
+    Raises UserError if the hub refuses or cannot be reached.
     """
     hub = HfApi()
     try:

@@ -44,13 +44,13 @@ WATCHED_NUMBERS = 4096
 
 
 def training_bar() -> Progress:
-    """A bar that stays when it is done, with its last description; where there is no terminal it is printed once."""
+    """A bar that stays when it is done, with its last description; if there is no terminal it is printed once."""
     columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
     return Progress(DESCRIPTION, BarColumn(), *columns)
 
 
 def evaluation_bar() -> Progress:
-    """A bar with ETA on standard error that goes away when it is done; none where there is no terminal."""
+    """A bar with ETA on standard error that goes away when it is done; none if there is no terminal."""
     shown = console(error=True)
     return Progress(
         DESCRIPTION, *Progress.get_default_columns()[1:], console=shown, transient=True, disable=not shown.is_terminal
@@ -126,7 +126,7 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
         optimizer: AcceleratedOptimizer,
         **_: Any,
     ) -> None:
-        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError where one is not.
+        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError if one is not.
 
         DeepSpeed shows none: it has made its step by now, or skipped it for the same reason and would go on.
         """

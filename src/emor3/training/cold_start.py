@@ -38,10 +38,10 @@ def cold_start(
     lora: LoraConfig | None,
     on_start: Callable[[], None] = lambda: None,
 ) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor] | None]:
-    """The model after a few steps on some of the samples, and its weights, None where adapters learnt (not merged).
+    """The model after a few steps on some of the samples, and its weights, None if adapters learnt (not merged).
 
     `template` is the recipe's prompt template, which goes with reasoning; `on_start` is called before the first step,
-    when all that can fail was tried. Raises UserError where a sample has none or is too long for the model, for
+    when all that can fail was tried. Raises UserError if a sample has none or is too long for the model, for
     adapters on shards, and for settings that TRL or peft refuse.
     """
     chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))

@@ -123,7 +123,7 @@ def _alone(run: Path) -> Iterator[None]:
 def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -> Path | None:
     """The checkpoint to go on from, once the main process found all that resume reads as it was written.
 
-    Raises UserError where it is not, and where the flags do not allow to write to the folder.
+    Raises UserError if it is not, and where the flags do not allow to write to the folder.
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
@@ -139,7 +139,7 @@ def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | N
 
 
 def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) -> bool:
-    """Whether a run that has a trained policy took all its steps. Raises UserError where none can follow."""
+    """Whether a run that has a trained policy took all its steps. Raises UserError if none can follow."""
     if config is None:
         return True
     saved = records.checkpoint_step(checkpoint) if checkpoint else 0
@@ -193,7 +193,7 @@ def manifest_sums(recipe: Recipe) -> list[str]:
 
 
 def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:
-    """Raises UserError where rows without images cannot be trained on as the recipe asks."""
+    """Raises UserError if rows without images cannot be trained on as the recipe asks."""
     if not recipe.dynamic_sampling:
         return  # any rows will do, which need not be read
     without = next((sample.id for sample in samples if not sample.images), None)
@@ -267,7 +267,7 @@ def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def check_trackers(config: GRPOConfig) -> None:
-    """Raise UserError where a tracker that steps are reported to is not known, or not installed."""
+    """Raise UserError if a tracker that steps are reported to is not known, or not installed."""
     for name in config.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
@@ -286,7 +286,7 @@ def _steps_per_cycle(config: GRPOConfig) -> float:
 
 
 def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model and processor to train, its weights from the checkpoint where a run goes on.
+    """Model and processor to train, its weights from the checkpoint when a run goes on.
 
     `Trainer.train(resume_from_checkpoint=…)` restores none of Qwen2.5-VL's tensors and only warns, hence
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.

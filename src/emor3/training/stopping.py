@@ -1,4 +1,4 @@
-"""Whatever ends a run leaves it resumable: the last step is saved where it can be, and one line says how to go on.
+"""Whatever ends a run leaves it resumable: the last step is saved if it can be, and one line says how to go on.
 
 A resumed run is exact only from the end of a generation cycle, with the random numbers that were next at that point. So
 these are kept after every such step, and a step that fails later is saved with them.

@@ -443,7 +443,7 @@ class _Writer:
         self._seen[key] = self.rows[-1]
 
     def merge_votes(self) -> None:
-        """Make one row of those that share an image, where some image has several labels: each is then one vote.
+        """Make one row of those that share an image, if some image has several labels: each is then one vote.
 
         The label is the one with most votes; a tie is dropped. Where no labels differ, repeated rows are repetitions.
         """

@@ -105,7 +105,7 @@ def _columns(row: Mapping[str, Any], options: Options) -> dict[str, str]:
 
 
 def _vote_columns(row: Mapping[str, Any]) -> dict[str, str]:
-    """The columns named after labels of one built-in set, where there are at least two."""
+    """The columns named after labels of one built-in set, if there are at least two."""
     for labels in BUILT_IN:
         voted = [name for name in row if resolve(name, labels) is not None]
         if len(voted) > 1:
@@ -114,7 +114,7 @@ def _vote_columns(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_columns(row: Mapping[str, Any], options: Options) -> None:
-    """Raises UserError for columns asked for in vain, WrongLayoutError where image or label is in none."""
+    """Raises UserError for columns asked for in vain, WrongLayoutError if image or label is in none."""
     for field, column in options.columns.items():
         if field not in FIELDS and field != VOTES:
             raise UserError(f"--column {field}=…: there are the fields {', '.join(FIELDS)}, {VOTES}")
