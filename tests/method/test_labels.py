@@ -9,6 +9,7 @@ from emor3.method.labels import (
     BUILT_IN,
     EKMAN6,
     EKMAN7,
+    LABEL_SETS,
     MIKELS8,
     PLUTCHIK8,
     SENTIMENT3,
@@ -22,6 +23,7 @@ from emor3.method.labels import (
     label_set_from,
     match,
     normalise,
+    read_label_set,
     resolve,
 )
 
@@ -251,3 +253,15 @@ def test_a_users_set_may_carry_signs_and_aliases():
 def test_a_malformed_label_set_is_refused_with_the_reason(values, complaint):
     with pytest.raises(UserError, match=complaint):
         label_set_from(values, "mine")
+
+
+@pytest.mark.parametrize("labels", BUILT_IN, ids=lambda labels: labels.name)
+def test_a_built_in_set_is_a_file_as_users_write_them(labels, tmp_path):
+    shipped = LABEL_SETS / f"{labels.name}.yaml"
+    own = tmp_path / f"{labels.name}.yaml"
+    own.write_text(shipped.read_text("utf-8"), encoding="utf-8")
+    assert read_label_set(own) == labels
+
+
+def test_every_shipped_file_is_a_built_in_set():
+    assert {labels.name for labels in BUILT_IN} == {path.stem for path in LABEL_SETS.glob("*.yaml")}

@@ -32,7 +32,6 @@ from emor3.method import labels as taxonomy
 from emor3.method.labels import LabelSet
 from emor3.method.types import Attribute, Sample
 from emor3.storage.files import regular
-from emor3.storage.yaml_text import read_yaml
 
 MANIFEST = "metadata.jsonl"
 LABELS = "labels.yaml"
@@ -431,7 +430,7 @@ def label_set_for(spec: LabelSpec, found: Iterable[str]) -> LabelSet:
     if not isinstance(spec, str):
         return taxonomy.label_set_from(list(spec), "custom")
     if Path(spec).suffix in (".yaml", ".yml"):
-        return _read_label_set(Path(spec))
+        return taxonomy.read_label_set(Path(spec))
     if "," in spec:
         return taxonomy.label_set_from([label.strip() for label in spec.split(",")], "custom")
     return taxonomy.get_label_set(spec)
@@ -445,13 +444,6 @@ def _label_set_of(found: Iterable[str]) -> LabelSet:
         if {taxonomy.normalise(label) for label in built_in.labels} == spelt.keys():
             return built_in
     return taxonomy.label_set_from(sorted(spelt.values()), "from the data")
-
-
-def _read_label_set(path: Path) -> LabelSet:
-    values = read_yaml(path, "label set")
-    if isinstance(values, str):
-        return taxonomy.get_label_set(values)
-    return taxonomy.label_set_from(values, path.stem)
 
 
 def in_split(split: str | None) -> str:

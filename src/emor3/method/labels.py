@@ -9,7 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
@@ -270,130 +271,58 @@ def _stem(word: str) -> str:
 
 # --- built-in sets ---------------------------------------------------------------------------------------------------
 
-# Words that mean the same in every set that holds the label; a word whose label differs by set is given with the set.
-_COMMON_ALIASES = {
-    "amusement": "amused amusing funny humor humour humorous fun",
-    "anger": "angry mad furious fury rage enraged outrage outraged annoyed annoyance irritated irritation",
-    "awe": "awed awestruck awesome wonder wonderment reverence majestic",
-    "confusion": "confused confusing bewildered puzzled perplexed",
-    "contentment": "content calm serene serenity peaceful peace satisfied satisfaction tranquil tranquility relaxed",
-    "disgust": "disgusted disgusting revulsion repulsion repulsed repulsive",
-    "excitement": "excited exciting thrill thrilled thrilling enthusiasm enthusiastic",
-    "fear": "afraid scared scary frightened frightening fright terrified terror horror horrified anxious anxiety",
-    "joy": "happy happiness joyful joyous delight delighted cheerful gladness glad",
-    "love": "loving affection affectionate tenderness",
-    "sadness": "sad sorrow sorrowful grief unhappy melancholy gloom gloomy depressed heartbroken",
-    "surprise": "surprised surprising astonished astonishment shock shocked startled",
-    "trust": "trusting trustful acceptance",
-    "anticipation": "anticipating expectation expectant",
-    "neutral": "neutrality indifferent indifference",
-    "positive": "positivity pleasant",
-    "negative": "negativity unpleasant",
-}
+LABEL_SETS = Path(__file__).with_name("label_sets")
+"""One YAML file for each built-in set, in the form that users write."""
+
+BY_PRECEDENCE = ("mikels8", "ekman6", "ekman7", "plutchik8", "webemo25", "webemo7", "webemo2", "sentiment3")
+"""Order in which the sets are tried on labels or columns found in data; others follow by name."""
+
+# Read at first use by `__getattr__`, so that the core does not pay for YAML.
+BUILT_IN: tuple[LabelSet, ...]
+MIKELS8: LabelSet
+EKMAN6: LabelSet
+EKMAN7: LabelSet
+PLUTCHIK8: LabelSet
+WEBEMO25: LabelSet
+WEBEMO7: LabelSet
+WEBEMO2: LabelSet
+SENTIMENT3: LabelSet
 
 
-def _built_in(
-    name: str, labels: str, positive: str = "", negative: str = "", high: str = "", low: str = "", **aliases: str
-) -> LabelSet:
-    words = tuple(labels.split())
-    spelt = {alias: label for label in words for alias in _COMMON_ALIASES.get(label, "").split()}
-    spelt |= {alias: label for label, more in aliases.items() for alias in more.split()}
-    return LabelSet(
-        name,
-        words,
-        polarity=dict.fromkeys(positive.split(), 1) | dict.fromkeys(negative.split(), -1),
-        arousal=dict.fromkeys(high.split(), 1) | dict.fromkeys(low.split(), -1),
-        aliases={alias: label for alias, label in spelt.items() if alias not in words},
-    )
+def __getattr__(name: str) -> object:
+    if name == "BUILT_IN":
+        return tuple(map(get_label_set, _built_in_names()))
+    if name.isupper() and name.lower() in _built_in_names():
+        return get_label_set(name.lower())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# Arousal is the sign of the circumplex quadrant. Surprise and awe have none: word norms misplace them.
-MIKELS8 = _built_in(
-    "mikels8",
-    "amusement awe contentment excitement anger disgust fear sadness",
-    positive="amusement awe contentment excitement",
-    negative="anger disgust fear sadness",
-    high="amusement excitement anger disgust fear",
-    low="contentment sadness",
-    awe="amazed amazing amazement",
-)
-_EKMAN_SIGNS = {
-    "positive": "joy",
-    "negative": "anger disgust fear sadness",
-    "high": "anger disgust fear joy",
-    "low": "sadness",
-    "surprise": "amazed amazing amazement",
-}
-EKMAN6 = _built_in("ekman6", "anger disgust fear joy sadness surprise", **_EKMAN_SIGNS)
-EKMAN7 = _built_in("ekman7", "anger disgust fear joy sadness surprise neutral", **_EKMAN_SIGNS)
-PLUTCHIK8 = _built_in(
-    "plutchik8",
-    "joy trust fear surprise sadness disgust anger anticipation",
-    positive="joy trust",
-    negative="fear sadness disgust anger",
-    high="joy fear disgust anger anticipation",
-    low="trust sadness",
-    surprise="amazed amazing amazement",
-)
-SENTIMENT3 = _built_in("sentiment3", "negative neutral positive", positive="positive", negative="negative")
-
-_WEBEMO_7_OF_25 = {
-    "love": "affection gratitude lust",
-    "joy": "cheerfulness contentment enthrallment optimism pride relief zest",
-    "surprise": "surprise",
-    "confusion": "confusion",
-    "anger": "disgust envy exasperation irritability rage",
-    "fear": "horror nervousness",
-    "sadness": "disappointment neglect sadness shame suffering sympathy",
-}
-_WEBEMO_2_OF_7 = {"positive": "love joy surprise", "negative": "confusion anger fear sadness"}
-_PARENT_OF_25 = {child: parent for parent, children in _WEBEMO_7_OF_25.items() for child in children.split()}
-_PARENT_OF_7 = {child: parent for parent, children in _WEBEMO_2_OF_7.items() for child in children.split()}
+@cache
+def _built_in_names() -> tuple[str, ...]:
+    found = sorted(path.stem for path in LABEL_SETS.glob("*.yaml"))
+    return tuple(sorted(found, key=lambda name: BY_PRECEDENCE.index(name) if name in BY_PRECEDENCE else len(found)))
 
 
-def _webemo25_of(polarity: str) -> str:
-    return " ".join(label for label, parent in _PARENT_OF_25.items() if _PARENT_OF_7[parent] == polarity)
-
-
-# In the order of the set's own class indices, 0 to 24; the aliases are its misspellings.
-WEBEMO25 = _built_in(
-    "webemo25",
-    " ".join(sorted(_PARENT_OF_25)),
-    positive=_webemo25_of("positive"),
-    negative=_webemo25_of("negative"),
-    cheerfulness="cheerfullness",
-    irritability="irritabilty",
-)
-WEBEMO7 = _built_in("webemo7", " ".join(_WEBEMO_7_OF_25), **_WEBEMO_2_OF_7)
-WEBEMO2 = _built_in("webemo2", "positive negative", positive="positive", negative="negative")
-
-BUILT_IN = (MIKELS8, EKMAN6, EKMAN7, PLUTCHIK8, WEBEMO25, WEBEMO7, WEBEMO2, SENTIMENT3)
-_PARENTS = {(WEBEMO25, WEBEMO7): _PARENT_OF_25, (WEBEMO7, WEBEMO2): _PARENT_OF_7}
-
-
-def fold(label: str, source: LabelSet, target: LabelSet) -> str:
-    """The label of a coarser set that a finer one's label belongs to, along WebEmo 25 -> 7 -> 2.
-
-    Raises UserError if `label` is not in `source` or `source` does not fold into `target`.
-    """
-    if label not in source.labels:
-        raise UserError(f"label {label!r} is not in the set {source.name} ({', '.join(source.labels)})")
-    if source == target:
-        return label
-    for (finer, coarser), parents in _PARENTS.items():
-        if finer == source:
-            return fold(parents[label], coarser, target)
-    raise UserError(f"label set {source.name} does not fold into {target.name}: only webemo25 -> webemo7 -> webemo2 do")
-
-
+@cache
 def get_label_set(name: str) -> LabelSet:
     """Built-in label set by name. Raises UserError, naming the nearest, for an unknown one."""
-    by_name = {labels.name: labels for labels in BUILT_IN}
-    if name in by_name:
-        return by_name[name]
-    near = difflib.get_close_matches(name.lower(), by_name, n=1)
+    names = _built_in_names()
+    if name in names:
+        return read_label_set(LABEL_SETS / f"{name}.yaml")
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown label set {name!r}: {hint}There are {', '.join(by_name)}, or give a YAML file or a list")
+    raise UserError(f"unknown label set {name!r}: {hint}There are {', '.join(names)}, or give a YAML file or a list")
+
+
+def read_label_set(path: Path) -> LabelSet:
+    """The label set of a YAML file, built-in or a user's: the name of a built-in one, a list of labels, or a mapping.
+
+    Raises UserError if the file cannot be read, or as `label_set_from`.
+    """
+    from emor3.storage.yaml_text import read_yaml  # here, so that the core does not pay for YAML
+
+    values = read_yaml(path, "label set")
+    return get_label_set(values) if isinstance(values, str) else label_set_from(values, path.stem)
 
 
 def label_set_from(values: Sequence[str] | Mapping[str, object], name: str) -> LabelSet:
@@ -418,3 +347,35 @@ def _table(fields: Mapping[str, object], table: str, name: str) -> Mapping[str, 
     if not isinstance(words, Mapping):
         raise UserError(f"label set {name!r}: {table} must map words to values")
     return words
+
+
+# --- the levels of WebEmo --------------------------------------------------------------------------------------------
+
+_WEBEMO_7_OF_25 = {
+    "love": "affection gratitude lust",
+    "joy": "cheerfulness contentment enthrallment optimism pride relief zest",
+    "surprise": "surprise",
+    "confusion": "confusion",
+    "anger": "disgust envy exasperation irritability rage",
+    "fear": "horror nervousness",
+    "sadness": "disappointment neglect sadness shame suffering sympathy",
+}
+_WEBEMO_2_OF_7 = {"positive": "love joy surprise", "negative": "confusion anger fear sadness"}
+_PARENT_OF_25 = {child: parent for parent, children in _WEBEMO_7_OF_25.items() for child in children.split()}
+_PARENT_OF_7 = {child: parent for parent, children in _WEBEMO_2_OF_7.items() for child in children.split()}
+_PARENTS = {("webemo25", "webemo7"): _PARENT_OF_25, ("webemo7", "webemo2"): _PARENT_OF_7}
+
+
+def fold(label: str, source: LabelSet, target: LabelSet) -> str:
+    """The label of a coarser set that a finer one's label belongs to, along WebEmo 25 -> 7 -> 2.
+
+    Raises UserError if `label` is not in `source` or `source` does not fold into `target`.
+    """
+    if label not in source.labels:
+        raise UserError(f"label {label!r} is not in the set {source.name} ({', '.join(source.labels)})")
+    if source == target:
+        return label
+    for (finer, coarser), parents in _PARENTS.items():
+        if finer == source.name:
+            return fold(parents[label], get_label_set(coarser), target)
+    raise UserError(f"label set {source.name} does not fold into {target.name}: only webemo25 -> webemo7 -> webemo2 do")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.method.labels import MIKELS8, LabelSet, match
+from emor3.method.labels import LabelSet, get_label_set, match
 from emor3.method.reflection import ScriptedJudge, ask, reflect
 from emor3.method.rewards import Formula, RewardSettings, reflective, score
 from emor3.method.thinking import parse
@@ -110,7 +110,7 @@ def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    labels = MIKELS8
+    labels = get_label_set("mikels8")
     if row.get("labels") is not None:
         if not isinstance(row["labels"], list) or not all(isinstance(label, str) for label in row["labels"]):
             raise UserError(f"'labels' must be a list of strings, found {reprlib.repr(row['labels'])}")
