@@ -273,6 +273,18 @@ def test_votes_in_columns_become_a_distribution_and_the_label_with_most(tmp_path
     assert reasons(imported) == ["tie of joy and fear"]
 
 
+def test_votes_beside_a_label_column_are_named_with_the_way_to_read_them(tmp_path):
+    layouts.image(tmp_path / "src/a.jpg")
+    layouts.image(tmp_path / "src/b.jpg")
+    layouts.text(tmp_path / "src/t.csv", "image,label,joy,fear", "a.jpg,joy,3,1", "b.jpg,fear,1,3")
+    samples, imported = bring(tmp_path, "table", tmp_path / "src/t.csv", test_share=0)
+    assert [(s.label, s.distribution) for s in samples] == [("joy", None), ("fear", None)]
+    assert [entry["what"] for entry in imported.dropped] == ["columns joy,fear"]
+    assert reasons(imported) == ["the label column decides; --column votes=joy,fear reads them as votes"]
+    layouts.text(tmp_path / "src/words.csv", "image,label,joy,fear", "a.jpg,joy,a smile,", "b.jpg,fear,,a spider")
+    assert bring(tmp_path / "words", "table", tmp_path / "src/words.csv", test_share=0)[1].dropped == []  # no numbers
+
+
 def test_pictures_in_base64_and_the_tsv_of_share_are_read(tmp_path):
     noisy = io.BytesIO()
     Image.effect_noise((300, 300), 90).save(noisy, "PNG")

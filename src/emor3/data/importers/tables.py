@@ -83,6 +83,7 @@ def _items(rows: Iterable[Row | Dropped], folder: Path, options: Options) -> Fou
             continue
         if not known:
             _check_columns(row, options)
+            yield from _votes_not_read(row, _columns(row, options))
         names = tuple(row)
         if names not in known:
             known[names] = _columns(row, options)
@@ -111,6 +112,16 @@ def _vote_columns(row: Mapping[str, Any]) -> dict[str, str]:
         if len(voted) > 1:
             return {VOTES: ",".join(voted)}
     return {}
+
+
+def _votes_not_read(row: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[Dropped]:
+    """Name columns that look like votes beside a label column, which decides alone unless a person says otherwise."""
+    voted = _vote_columns(row).get(VOTES, "")
+    if not voted or VOTES in columns or "distribution" in columns:
+        return
+    if all(number(str(row[name])) is not None for name in voted.split(",")):
+        way = f"the label column decides; --column {VOTES}={voted} reads them as votes"
+        yield Dropped(f"columns {voted}", way)
 
 
 def _check_columns(row: Mapping[str, Any], options: Options) -> None:
