@@ -159,12 +159,18 @@ def recipe_of(run, data="x", model="embedded", **changes):
     return Recipe.model_validate(content | changes)
 
 
+def write_head(run):
+    """What a run writes first."""
+    records.write_json(run / "config.json", recipe_of(run).model_dump())
+    records.write_json(run / "environment.json", {})
+
+
 def begin(run, **changes):
     records.prepare_run(recipe_of(run, **changes), resume=False, overwrite=True)
 
 
 def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from(made, capsys):
-    records.write_json(made / "config.json", recipe_of(made).model_dump())
+    write_head(made)
     begin(made, seed=1)
     assert f"is kept in {made / REPLACED} until the new one has its first checkpoint" in capsys.readouterr().out
     assert records.latest_checkpoint(made) is None
@@ -182,7 +188,7 @@ def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from
 
 
 def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
-    records.write_json(made / "config.json", recipe_of(made).model_dump())
+    write_head(made)
     (made / "metrics.jsonl").write_text('{"step": 1}\n')
     moved, rename = [], type(made).rename
 
@@ -199,7 +205,8 @@ def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
     assert moved == ["config.json"]
     (made / "checkpoints").mkdir(exist_ok=True)
     begin(made, seed=1)
-    assert {path.name for path in (made / REPLACED).iterdir()} == {"config.json", "metrics.jsonl", "checkpoints"}
+    kept = {"config.json", "environment.json", "metrics.jsonl", "checkpoints"}
+    assert {path.name for path in (made / REPLACED).iterdir()} == kept
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{}", b"\xff", b"", b'{"grpo": [1]}', b'{"model": null}', b"null"])

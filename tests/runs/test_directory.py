@@ -102,6 +102,18 @@ def test_overwrite_replaces_a_run_and_never_anything_else(tmp_path):
     assert (other / "thesis.tex").exists()
 
 
+def test_a_checkpoint_is_no_run_that_overwrite_may_replace(tmp_path):
+    """It holds a config.json, too, and would be gone once the new run has a checkpoint."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    with pytest.raises(UserError, match="does not look like a run"):
+        records.prepare_run(recipe(model), resume=False, overwrite=True)
+    assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors"}
+
+
+
 def test_a_run_resumes_under_its_own_recipe_in_whatever_folder_it_now_lies(tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
     records.prepare_run(recipe(run), resume=False, overwrite=False)

@@ -73,8 +73,11 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[s
         raise UserError(
             f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
         )
-    elif not (run / CONFIG).is_file() and not (run / REPLACED).is_dir():
-        raise UserError(f"{run} does not look like a run (no {CONFIG}): remove it yourself or choose another folder")
+    elif not {CONFIG, ENVIRONMENT} <= {path.name for path in run.iterdir()} and not (run / REPLACED).is_dir():
+        # A checkpoint holds a config.json, too.
+        raise UserError(
+            f"{run} does not look like a run (no {CONFIG} with {ENVIRONMENT}): remove it yourself or choose another folder"
+        )
 
 
 def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, data: Sequence[str] | None = None) -> Path:
