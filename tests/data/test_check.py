@@ -119,6 +119,13 @@ def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(t
     assert "flatters evaluation" in text_of(report)
 
 
+@pytest.mark.parametrize("name", ["train", "Testing", "vals", "test_set"])
+def test_a_label_with_the_name_of_a_split_is_warned_about(tmp_path, name):
+    report = check(write(tmp_path, [row("a"), row("b", label=name)]), recipe(labels=["joy", name]), None)
+    assert found(report) == {"label with the name of a split": 1}
+    assert not report.breaks_training()
+
+
 def test_a_folder_whose_label_set_cannot_be_told_is_refused(tmp_path, processor):
     with pytest.raises(UserError, match="label"):
         check(write(tmp_path, [row("a"), row("b")]), recipe(labels=None), processor)  # one label only

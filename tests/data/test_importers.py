@@ -244,6 +244,8 @@ def test_oasis_ratings_are_cut_into_three_or_five_labels_and_themes_are_groups(b
 
 LAYOUTS = {
     "other names of splits": ["Training/calm", "Training/tense", "Testing/calm", "dev/tense"],
+    "plural names of splits": ["Trains/calm", "tests/tense", "test_set/calm"],
+    "splits named as sets below labels": ["calm/train_set", "tense/Testset"],
     "a wrapper": ["archive/v2/train/calm", "archive/v2/test/tense"],
     "a folder twice": ["train/train/calm", "train/train/tense", "test/test/calm"],
     "splits below labels": ["calm/train", "calm/test", "tense/train"],
@@ -261,7 +263,8 @@ def test_folders_are_never_labels_where_they_are_splits_wrappers_or_the_systems(
     for name, sample in samples.items():
         parts = name.lower().split("/")
         assert sample.label in parts
-        assert sample.split == ("train" if {"train", "training"} & {*parts} else "val" if "dev" in parts else "test")
+        train = {"train", "training", "trains", "train_set"} & {*parts}
+        assert sample.split == ("train" if train else "val" if "dev" in parts else "test")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +278,14 @@ def test_folders_are_never_labels_where_they_are_splits_wrappers_or_the_systems(
 def test_an_unclear_layout_is_refused_and_drawn(places, drawn, bring):
     with pytest.raises(UserError, match=drawn):
         bring("folders", lambda root: [layouts.image(root / place / "1.jpg") for place in places])
+
+
+def test_a_folder_of_all_pictures_of_a_split_is_no_label(tmp_path):
+    for name in ("train/calm/1.jpg", "train/tense/1.jpg", "test/images/1.jpg"):
+        layouts.image(tmp_path / "source" / name)
+    imported = import_data("folders", str(tmp_path / "source"), tmp_path / "out")
+    assert imported.rows == {"train": {"calm": 1, "tense": 1}}
+    assert [entry["what"] for entry in imported.dropped] == ["test/images/1.jpg"]
 
 
 def test_pictures_that_are_not_read_and_classes_that_vanish_are_named(tmp_path):

@@ -24,7 +24,7 @@ from emor3.data.folders import (
     resolve_folder,
     to_sample,
 )
-from emor3.data.importers.items import SPLITS
+from emor3.data.importers.items import split_of
 from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
@@ -122,7 +122,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains
     folder, label_field = resolve_folder(path), recipe.data.label_field
     labels = label_spec(folder, recipe.data.labels, label_field)
     report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
-    report.split_labels.cases += [label for label in report.labels.labels if label.casefold() in SPLITS]
+    report.split_labels.cases += [label for label in report.labels.labels if split_of(label)]
     look = None if processor is None else _Look(report, processor, recipe.prompt_template)
     repetitions, groups = Repetitions(folder), dict[str, str]()
     for where, line, *_ in manifest_lines(folder):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from emor3.data.importers.items import (
-    SPLITS,
     Dropped,
     Found,
     Item,
@@ -17,6 +16,7 @@ from emor3.data.importers.items import (
     listing,
     pictures_below,
     require,
+    split_of,
     unread,
 )
 from emor3.data.importers.items import subfolders as folders_of
@@ -67,7 +67,7 @@ class ClassFolders:
 
 
 INNER = {"images", "image", "imgs", "pictures", "data"}
-"""Names of folders between a split and its labels."""
+"""Names of folders between a split and its labels; they are no labels themselves."""
 
 Folders: TypeAlias = tuple[str, ...]
 """Names of the folders above a picture, from the source on."""
@@ -124,10 +124,10 @@ def _layout(counts: Counter[Folders]) -> Callable[[Folders], tuple[str | None, s
         if len(folders) <= depth:
             return None, None
         place = place_in[folders[depth]]
-        split = None if split_place is None else SPLITS[folders[split_place].lower()]
+        split = None if split_place is None else split_of(folders[split_place])
         if any(map(_is_split, folders[max(place, split_place or 0, first_free - 1) + 1 :])):
             raise _unclear(counts, "a split inside a label")
-        return split, folders[place] if len(folders) > place else None
+        return split, folders[place] if len(folders) > place and folders[place].lower() not in INNER else None
 
     for folders in inside:
         if (label := read(folders)[1]) is not None and _is_split(label):
@@ -157,7 +157,7 @@ def _label_place(inside: Sequence[Folders], place: int) -> int:
 
 
 def _is_split(name: str) -> bool:
-    return name.lower() in SPLITS
+    return split_of(name) is not None
 
 
 def _names(folders: Iterable[str]) -> str:

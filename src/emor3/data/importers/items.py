@@ -23,6 +23,11 @@ SPLITS = {
 """Folder names of splits, in lower case, and what we call them."""
 
 
+def split_of(name: str) -> str | None:
+    """The split that a name stands for in any case, also as `tests`, `test_set` or `Testset`, or None."""
+    return SPLITS.get(re.sub(r"(s|[ _-]?sets?)$", "", name.strip().casefold()))
+
+
 class WrongLayoutError(Exception):
     """The source is not in the expected layout; the text says what was found instead."""
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from emor3.data.folders import parse_row
 from emor3.data.importers.items import (
-    SPLITS,
     Dropped,
     Found,
     Item,
@@ -23,6 +22,7 @@ from emor3.data.importers.items import (
     WrongLayoutError,
     favourite,
     number,
+    split_of,
     why_no_favourite,
 )
 from emor3.errors import UserError
@@ -153,7 +153,7 @@ def _item(
     return Item(
         image=_image(cells.get("image"), folder),
         label=label,
-        split=split if named is None else SPLITS.get(named.casefold(), named),
+        split=split if named is None else split_of(named) or named,
         distribution=votes,
         valence=_number(cells, "valence"),
         arousal=_number(cells, "arousal"),
@@ -343,7 +343,7 @@ def _streamed(name: str, **files: str) -> Iterator[Row | Dropped]:
     try:
         parts = load_dataset(name, streaming=True, **files)
         for part, stream in parts.items():
-            split = None if len(parts) == 1 else SPLITS.get(part.casefold(), part)
+            split = None if len(parts) == 1 else split_of(part) or part
             features = stream.features or {}
             words = {column: kind.names for column, kind in features.items() if isinstance(kind, ClassLabel)}
             for index, row in enumerate(stream.decode(False)):
