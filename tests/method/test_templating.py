@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 import time
 
 import pytest
@@ -85,6 +86,29 @@ def test_limits_leave_what_is_within_them_and_other_errors_alone():
     assert render("{{ 'a' * 3 }}{% for i in range(3) %}{{ i }}{% endfor %}", labels="joy") == "aaa012"
     with pytest.raises(KeyboardInterrupt), templating.within_limits("x"):
         raise KeyboardInterrupt
+
+
+def test_the_end_of_the_time_never_interrupts_the_taking_off_of_limits():
+    setting = templating._time.__wrapped__()  # whose frame is where limits are set and taken off
+    assert templating._end(signal.SIGPROF, setting.gi_frame) is None
+    with pytest.raises(templating._TooLongError):
+        templating._end(signal.SIGPROF, sys._getframe())
+
+
+def test_limits_are_taken_off_however_late_the_time_ends(monkeypatch):
+    """A signal in that moment left the timer running: it then ended whatever came next, as a test's set-up."""
+    monkeypatch.setattr(templating, "SECONDS", 0.01)
+    before, ended = resource.getrlimit(resource.RLIMIT_AS), 0
+    for count in range(60):
+        try:
+            with templating.within_limits("x"):
+                sum(range(count * 40_000))  # up to some tens of ms: around the end of the time
+        except UserError:
+            ended += 1
+        assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+        assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert 0 < ended < 60
 
 
 def test_a_template_file_is_read_no_further_than_a_template_may_be_long(tmp_path):

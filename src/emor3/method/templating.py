@@ -3,6 +3,7 @@
 Jinja's sandbox keeps them from what they may not touch, and not from loops and texts without end.
 """
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ LONGEST = 1_000_000
 FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
 """What the code of a template can raise, RecursionError and Python's own words for Jinja's mistakes included."""
 STATM = Path("/proc/self/statm")
+OWN_CODE = {__file__, contextlib.__file__}
+"""Files of the functions that set the limits and take them off."""
 
 
 class TemplateFaultError(UserError, TemplateError):  # TRL tries some templates, and goes on where one refuses
@@ -78,7 +81,9 @@ def _time() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise _TooLongError
+    """Interrupt the template; not what takes the limits off again, which would then stay in force."""
+    if frame is None or frame.f_code.co_filename not in OWN_CODE:  # if it is, the timer comes back in a moment
+        raise _TooLongError
 
 
 @contextmanager
