@@ -135,6 +135,7 @@ def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without
         "unsupported": ["no idea", "\\boxed{fear}"],
     }
     candidate = Candidate("m", None, None, "j", SeesDogs(0.9, awe=1.0), None)
+    monkeypatch.setattr(predict, "check_prompts", lambda *args: None)  # there is no model to hold them against
     settings = EvaluationSettings(samples=2, reflective=True)
     found = {}
     for name, completions in drawn.items():

@@ -25,7 +25,7 @@ from emor3.models.checkpoints import load
 from emor3.models.generation import generate
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.runs.directory import CONFIG, ENVIRONMENT, FINAL, environment_stamp, read_recipe, write_json
+from emor3.runs.directory import FINAL, environment_stamp, read_recipe, run_of, write_json
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.runs.recipe import Recipe
 from emor3.storage.images import image_fault
@@ -85,7 +85,7 @@ def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
     The judge stays the same before and after training: by default the model the run started from, and for a checkpoint
     outside a run the checkpoint itself. Raises UserError if either cannot be loaded.
     """
-    run = _run_of(Path(path))
+    run = run_of(Path(path))
     recipe = None if run is None else read_recipe(run)
     source = str(run / FINAL) if run is not None and run.samefile(path) else path
     model, processor = load_any(source)
@@ -98,14 +98,8 @@ def load_any(path: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a checkpoint, its adapters merged if it holds only these."""
     if not holds_adapters(Path(path)):
         return load(path)
-    run = _run_of(Path(path))
+    run = run_of(Path(path))
     return load_merged(Path(path), run, None if run is None else read_recipe(run))
-
-
-def _run_of(path: Path) -> Path | None:
-    """The run directory that a checkpoint is or lies in."""
-    nearby = (path, path.parent, path.parent.parent)
-    return next((folder for folder in nearby if (folder / ENVIRONMENT).is_file() and (folder / CONFIG).is_file()), None)
 
 
 def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSettings, output: Path) -> list[Evaluation]:
@@ -215,8 +209,7 @@ def complete(
     settings: EvaluationSettings,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """One completion for each of N samples, in order. Raises UserError as check_prompts."""
-    check_prompts(candidate, samples, settings)
+    """One completion for each of N samples, in order."""
     return generate(
         candidate.model,
         candidate.processor,

@@ -14,7 +14,13 @@ from PIL import Image
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.items import images_below
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, predict_samples, sample_completions
+from emor3.evaluation.evaluate import (
+    Candidate,
+    EvaluationSettings,
+    check_prompts,
+    predict_samples,
+    sample_completions,
+)
 from emor3.method.decoding import Decision, decide, weigh
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import read
@@ -89,6 +95,7 @@ def predict(
             paths = [_path_of(picture, Path(scratch, f"picture-{start + n}")) for n, picture in enumerate(batch)]
             errors = {n: UserError(why) for n, path in enumerate(paths) if (why := image_fault(path)) is not None}
             readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
+            check_prompts(candidate, readable, settings)
             if settings.reflective:
                 outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
             else:

@@ -6,7 +6,7 @@ words around them are a template's. Baselines think freely (<think>…</think>\\
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
@@ -101,12 +101,18 @@ def build_prompt(labels: LabelSet, template: str = "steps", images: int = 1, tex
     """
     content = name_content(images, text)
     it = "it" if content in ("image", "text") else "they"
-    instruction = render(load_template(template), labels=", ".join(labels.labels), content=content, it=it)
+    instruction = _instruction(load_template(template), labels.labels, content, it)
     if found := SPECIAL.search(instruction):  # the labels were looked at, so it is the template's
         raise UserError(
             f"template {template}: models take {found[0]!r} for a token of their own; leave it out, images stand first"
         )
     return instruction if text is None else f"Text: {escape(text)}\n{instruction}"
+
+
+@lru_cache(maxsize=256)
+def _instruction(template: str, labels: tuple[str, ...], content: str, it: str) -> str:
+    """A template filled; it is the same for nearly all samples of a run, which are gone through before it starts."""
+    return render(template, labels=", ".join(labels), content=content, it=it)
 
 
 def sample_prompt(sample: Sample, template: str) -> str:

@@ -56,6 +56,16 @@ def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence
     return begin_run(recipe, resume=resume, data=data)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run: a checkpoint holds a config.json, too."""
+    return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
+
+
+def run_of(path: Path) -> Path | None:
+    """The run directory that a checkpoint is or lies in."""
+    return next(filter(is_run, (path, path.parent, path.parent.parent)), None)
+
+
 def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
     """Raise UserError if a recipe's folder holds what the flags do not allow to go on with or to replace.
 
@@ -73,8 +83,7 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[s
         raise UserError(
             f"{run} already holds files: give --resume to go on, --overwrite to replace, or another --output"
         )
-    elif not {CONFIG, ENVIRONMENT} <= {path.name for path in run.iterdir()} and not (run / REPLACED).is_dir():
-        # A checkpoint holds a config.json, too.
+    elif not is_run(run) and not (run / REPLACED).is_dir():
         raise UserError(
             f"{run} does not look like a run (no {CONFIG} with {ENVIRONMENT}): remove it yourself or choose another folder"
         )

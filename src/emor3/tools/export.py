@@ -33,13 +33,13 @@ from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
 from emor3.runs.directory import (
-    CONFIG,
     ENVIRONMENT,
     FINAL,
     Environment,
     checkpoint_step,
     read_json,
     read_recipe,
+    run_of,
     steps_recorded,
     typed,
 )
@@ -74,8 +74,7 @@ def export(source: Path, output: Path, evaluation: SavedEvaluation | None = None
 
 def find_policy(source: Path) -> tuple[Path, Path]:
     """The run directory and the checkpoint to export. Raises UserError if there is no finished run."""
-    nearby = (source, source.parent, source.parent.parent)
-    run = next((path for path in nearby if (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()), None)
+    run = run_of(source)
     if run is None:
         raise UserError(f"{source} is no run directory: give the folder that `emor3 train` wrote")
     checkpoint = source / FINAL if run == source else source
