@@ -87,13 +87,14 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
     if config is not None:
         check_trackers(config)
+    sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
-        checkpoint = _checked_run(recipe, resume=resume, overwrite=overwrite, step=step)
+        checkpoint = _checked_run(recipe, sums, resume=resume, overwrite=overwrite, step=step)
         if resume and step is None and (run / FINAL).is_dir() and _is_finished(run, config, checkpoint):
             if state.is_main_process:
                 say(f"{run} is finished, nothing is left to do: its policy lies in {run / FINAL}")
             return run
-        begin = cache(partial(_begin, recipe, resume, checkpoint))
+        begin = cache(partial(_begin, recipe, sums, resume, checkpoint))
         start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
         if state.is_main_process:
@@ -120,14 +121,16 @@ def _alone(run: Path) -> Iterator[None]:
                 (run / records.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
 
 
-def _checked_run(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -> Path | None:
+def _checked_run(
+    recipe: Recipe, sums: Sequence[str], *, resume: bool, overwrite: bool, step: int | None
+) -> Path | None:
     """The checkpoint to go on from, once the main process found all that resume reads as it was written.
 
     Raises UserError if it is not, and where the flags do not allow to write to the folder.
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite, data=manifest_sums(recipe))
+        records.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -153,11 +156,11 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
     return False
 
 
-def _begin(recipe: Recipe, resume: bool, checkpoint: Path | None) -> None:
+def _begin(recipe: Recipe, sums: Sequence[str], resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
         done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done, data=manifest_sums(recipe))
+        run = records.begin_run(recipe, resume=resume, last_step=done, data=sums)
         (run / records.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
 
