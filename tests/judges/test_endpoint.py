@@ -467,7 +467,7 @@ def test_a_server_that_drips_is_timed_out_however_little_is_wanting(serve_bytes,
     started = time.monotonic()
     judge = judge_at(serve_bytes(drip), timeout=0.2, retries=0)
     assert judge.answer(texts(1))[0].error == "no whole reply within 0.2 seconds"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5  # what all 500 writes take at least
 
 
 def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(serve, waits, capsys):
