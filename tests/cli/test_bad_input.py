@@ -95,7 +95,7 @@ def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
         ("grpo.num_generations=four", "found 'four'"),
         ("grpo.num_generations=[2, 3]", "found [2, 3]"),
         ("grpo.learning_rate=high", "grpo.learning_rate: Input should be a valid number"),
-        ("grpo.num_generation=4", "did you mean num_generations?"),
+        ("grpo.num_generation=4", "did you mean 'num_generations'?"),
         ("grpo.num_generations=3", "TRL refuses the grpo settings"),
         ("model.path=nowhere", "no checkpoint at nowhere"),
         ("model.path=./photos", "it has no config.json"),

@@ -17,7 +17,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from emor3.blocks import Block
 from emor3.cli.main import main
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
@@ -41,6 +40,7 @@ from emor3.runs.recipe import (
     Recipe,
     load_recipe,
 )
+from emor3.settings import Block
 from emor3.tools.reference import RUN_FILES, undescribed
 from emor3.training.callbacks import RunCallback
 from emor3.training.run import (
@@ -339,7 +339,7 @@ def test_a_setting_reaches_what_it_sets(tmp_path, scenes, random_checkpoint, set
 @pytest.mark.parametrize(
     ("grpo", "message"),
     [
-        ({"betta": 0.1}, r"grpo\.betta is no setting .* did you mean beta"),
+        ({"betta": 0.1}, r"grpo\.betta is no setting .* did you mean 'beta'"),
         ({"output_dir": "x"}, "set by emor3"),
         ({"num_generations": 1}, "at least 2"),
         ({"per_device_train_batch_size": 3}, "TRL refuses"),

@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeVar, overload
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from emor3 import __version__
-from emor3.blocks import describe_fault
+from emor3.settings import describe_fault
 from emor3.runs.changes import MAX_STEPS, Change, changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.errors import UserError

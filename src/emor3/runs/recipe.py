@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from emor3.blocks import Block, describe_fault
+from emor3.settings import Block, describe_fault
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import Thinking

@@ -1,6 +1,5 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
-import difflib
 import hashlib
 import math
 import shutil
@@ -24,10 +23,8 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3.blocks import short
-from emor3.bounds import BOUNDS, MOST, odd_number
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
-from emor3.errors import UserError, refused_by
+from emor3.errors import UserError, did_you_mean, refused_by
 from emor3.judges import build_average, build_judge
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
@@ -54,6 +51,7 @@ from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.runs.recipe import ModelBlock, Recipe
+from emor3.settings import BOUNDS, MOST, odd_number, short
 from emor3.storage.locks import held
 from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start, lazy_dataset
@@ -254,10 +252,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
 def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
     """The value in the type TRL declares: its dataclass takes any, and YAML reads 5e-5 as a text."""
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        raise UserError(
-            f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise UserError(f"grpo.{key} is no setting of TRL's GRPOConfig; {did_you_mean(key, known)}".removesuffix("; "))
     form: Any = Annotated[known[key], BOUNDS[key]] if key in BOUNDS else known[key]
     try:
         read = TypeAdapter(form).validate_python(value)

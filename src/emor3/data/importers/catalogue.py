@@ -1,7 +1,6 @@
 """`emor3 data import`: every set by name, with its layout, its label policies and where it is obtained."""
 
 import csv
-import difflib
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -46,7 +45,7 @@ from emor3.data.importers.lists import (
 from emor3.data.importers.tables import hub, table
 from emor3.data.manifest import copy_file, link, new_folder, write_rows
 from emor3.data.subsets import hold_out
-from emor3.errors import UserError, one_line
+from emor3.errors import UserError, did_you_mean, one_line
 from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 from emor3.runs.directory import write_json
 from emor3.storage.images import FAULTS, open_known
@@ -377,9 +376,8 @@ def _refuse_free_text(source: str, rows: list[dict[str, Any]]) -> None:
 def _get(name: str) -> DataSet:
     if name in SETS:
         return SETS[name]
-    near = difflib.get_close_matches(name.lower(), SETS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown data set {name!r}: {hint}There are {', '.join(SETS)}")
+    hint = f"{did_you_mean(name, SETS)} There are".lstrip()
+    raise UserError(f"unknown data set {name!r}: {hint} {', '.join(SETS)}")
 
 
 def _policy(data_set: DataSet, name: str, policy: str | None) -> str:

@@ -8,8 +8,6 @@ import pytest
 import typer
 from trl import GRPOConfig
 
-from emor3.blocks import Block
-from emor3.bounds import BOUNDS, MOST
 from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import EvaluationBlock
@@ -24,6 +22,7 @@ from emor3.runs.recipe import (
     Recipe,
     build_recipe,
 )
+from emor3.settings import BOUNDS, MOST, Block
 from emor3.training.run import grpo_config, train
 
 HINTS = get_type_hints(GRPOConfig)
