@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from test_alive import rewards_by_length
 
 from emor3.cli import main as cli
 from emor3.errors import UserError
@@ -18,7 +19,6 @@ from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer, PartReward
-from test_alive import rewards_by_length
 
 
 def write_checkpoint(run, step):

@@ -113,7 +113,6 @@ def test_a_checkpoint_is_no_run_that_overwrite_may_replace(tmp_path):
     assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors"}
 
 
-
 def test_a_run_resumes_under_its_own_recipe_in_whatever_folder_it_now_lies(tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
     records.prepare_run(recipe(run), resume=False, overwrite=False)

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from test_reproduce import finish, write_plan
 
 from emor3.cli.main import app
 from emor3.errors import UserError
@@ -15,7 +16,6 @@ from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evalua
 from emor3.runs.recipe import build_recipe
 from emor3.training.run import train
 from made_up import prediction, save_evaluation
-from test_reproduce import finish, write_plan
 
 OBJECTS = [b"{}", b"[1]", b"3", b"\xff", b"", b"[" * 5000, b'{"version": 2, "version": ' + b"9" * 5000 + b"}"]
 LINES = [*OBJECTS[:4], b"[" * 5000, b"null"]

@@ -24,12 +24,12 @@ from typing import Annotated, Any, TypeVar, overload
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from emor3 import __version__
-from emor3.settings import describe_fault
-from emor3.runs.changes import MAX_STEPS, Change, changes
-from emor3.runs.recipe import Recipe, build_recipe
 from emor3.errors import UserError
 from emor3.method.types import Content, Finding, Rollout, Sample
 from emor3.printing import say
+from emor3.runs.changes import MAX_STEPS, Change, changes
+from emor3.runs.recipe import Recipe, build_recipe
+from emor3.settings import describe_fault
 from emor3.storage.locks import LOCK
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
@@ -69,8 +69,8 @@ def run_of(path: Path) -> Path | None:
 def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> None:
     """Raise UserError if a recipe's folder holds what the flags do not allow to go on with or to replace.
 
-    A resumed run may change what leaves learning as it is (emor3.runs.changes); `data` are the checksums of its training
-    data as they are now. Nothing is written.
+    A resumed run may change what leaves learning as it is (emor3.runs.changes); `data` are the checksums of its
+    training data as they are now. Nothing is written.
     """
     run = Path(recipe.output_dir)
     if not _occupied(run):
@@ -85,7 +85,8 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[s
         )
     elif not is_run(run) and not (run / REPLACED).is_dir():
         raise UserError(
-            f"{run} does not look like a run (no {CONFIG} with {ENVIRONMENT}): remove it yourself or choose another folder"
+            f"{run} does not look like a run (no {CONFIG} with {ENVIRONMENT}): remove it yourself or choose another "
+            "folder"
         )
 
 

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from emor3.settings import Block, describe_fault
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import Thinking
+from emor3.settings import Block, describe_fault
 from emor3.storage.yaml_text import parse_yaml, read_yaml
 
 MAX_GENERATIONS = 1_024
