@@ -48,7 +48,7 @@ def processor():
 
 
 def report_of(folder, processor):
-    return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]), processor)
+    return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]).data, processor)
 
 
 def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path):

@@ -124,7 +124,7 @@ def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated,
 
 
 def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, random_checkpoint):
-    report = check(mixed, recipe, load_processor(random_checkpoint))
+    report = check(mixed, recipe.data, load_processor(random_checkpoint))
     assert not report.breaks_training()
     assert report.tokens == {18: 8}  # each split: 1 + 2 + 0 + 1 images of 16 tokens and two marks
     assert report.most_images == 2
@@ -136,7 +136,7 @@ def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
     rows = [{"id": f"{place}", "text": "Fog.", "label": "joy", "split": split} for place, split in enumerate("ab")]
     write_rows(tmp_path, rows)
     (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
-    report = check(str(tmp_path), recipe, load_processor(random_checkpoint))
+    report = check(str(tmp_path), recipe.data, load_processor(random_checkpoint))
     assert report.duplicates.count == 1
 
 

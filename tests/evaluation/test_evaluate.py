@@ -22,8 +22,8 @@ from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Aspect, Sample
 from emor3.models.checkpoints import load, save
-from emor3.runs.directory import write_json
 from emor3.runs.predictions import read_evaluation
+from emor3.storage.outputs import write_json
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
 from emor3.training import run as train

@@ -17,9 +17,10 @@ from emor3.experiments.plan import cells_of, load_plan, merge
 from emor3.experiments.table import Results, accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory as records
-from emor3.runs.directory import CONFIG, METRICS, append_jsonl, write_json
+from emor3.runs.directory import CONFIG, METRICS, append_jsonl
 from emor3.runs.predictions import RESULTS
 from emor3.stats.uncertainty import mcnemar, sign_flip
+from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 from places import ROOT
 from waiting import HANGS, wait_until

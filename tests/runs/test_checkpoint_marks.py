@@ -17,6 +17,7 @@ from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, chec
 from emor3.runs.directory import COMPLETE, REPLACED, complete_checkpoints, remove_incomplete
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
+from emor3.storage.outputs import write_json
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer, PartReward
 
@@ -161,8 +162,8 @@ def recipe_of(run, data="x", model="embedded", **changes):
 
 def write_head(run):
     """What a run writes first."""
-    records.write_json(run / "config.json", recipe_of(run).model_dump())
-    records.write_json(run / "environment.json", {})
+    write_json(run / "config.json", recipe_of(run).model_dump())
+    write_json(run / "environment.json", {})
 
 
 def begin(run, **changes):

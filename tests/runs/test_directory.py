@@ -13,6 +13,7 @@ from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Reply, Rollout, Sample
 from emor3.runs import directory as records
 from emor3.runs.recipe import Recipe
+from emor3.storage.outputs import write_json
 
 SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
@@ -142,9 +143,9 @@ def test_resuming_what_never_started_starts_it(tmp_path):
 
 
 def test_a_json_file_is_the_old_one_or_the_new_one_never_half(tmp_path):
-    records.write_json(tmp_path / "a.json", {"a": 1})
+    write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(TypeError):
-        records.write_json(tmp_path / "a.json", {"a": object()})
+        write_json(tmp_path / "a.json", {"a": object()})
     assert records.read_json(tmp_path / "a.json") == {"a": 1}
 
 
@@ -169,8 +170,6 @@ def test_rows_that_are_kept_are_kept_as_they_are(tmp_path):
 
 
 def test_a_run_of_another_version_is_one_line_that_says_what_to_do(tmp_path):
-    records.write_json(
-        tmp_path / records.CONFIG, {"output_dir": "run", "model": {"path": "embedded", "freeze_vision": False}}
-    )
+    write_json(tmp_path / records.CONFIG, {"output_dir": "run", "model": {"path": "embedded", "freeze_vision": False}})
     with pytest.raises(UserError, match=r"another version of emor3 .*freeze_vision.* copy .*final elsewhere"):
         records.read_recipe(tmp_path)

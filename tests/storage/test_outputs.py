@@ -12,11 +12,11 @@ import pytest
 from emor3.cli.main import app, main
 from emor3.data.importers import catalogue
 from emor3.errors import UserError
-from emor3.runs.directory import prepare_run, write_json
+from emor3.runs.directory import prepare_run
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import build_recipe
 from emor3.storage import outputs
-from emor3.storage.outputs import hindrance, new_output, write_whole, written_to
+from emor3.storage.outputs import hindrance, new_output, write_json, write_whole, written_to
 from emor3.tools import export as exporting
 from emor3.training.run import train
 from made_up import prediction, save_evaluation
@@ -170,7 +170,7 @@ def test_links_are_written_through(tmp_path):
 
 
 def test_a_result_that_found_no_room_leaves_no_draft(tmp_path, monkeypatch):
-    monkeypatch.setattr("emor3.runs.directory.os.replace", full)
+    monkeypatch.setattr("emor3.storage.outputs.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         write_json(tmp_path / RESULTS, {})
     assert not list(tmp_path.iterdir())

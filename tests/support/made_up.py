@@ -6,8 +6,8 @@ from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Reply, Sample
-from emor3.runs.directory import write_json
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.storage.outputs import write_json
 
 
 def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):

@@ -19,8 +19,10 @@ from transformers import AutoModelForImageTextToText
 
 from emor3.cli.main import main
 from emor3.data.folders import load_samples
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.judges.lockstep import InStepJudge
+from emor3.judges.settings import JudgeBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
@@ -28,18 +30,10 @@ from emor3.method.types import Finding, Reflection, Verdict
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
+from emor3.models.settings import LoraBlock, ModelBlock
 from emor3.runs import directory as records
 from emor3.runs.directory import latest_checkpoint, read_jsonl
-from emor3.runs.recipe import (
-    OWNED,
-    ColdStartBlock,
-    DataBlock,
-    JudgeBlock,
-    LoraBlock,
-    ModelBlock,
-    Recipe,
-    load_recipe,
-)
+from emor3.runs.recipe import OWNED, ColdStartBlock, Recipe, load_recipe
 from emor3.settings import Block
 from emor3.tools.reference import RUN_FILES, undescribed
 from emor3.training.callbacks import RunCallback

@@ -55,7 +55,7 @@ def check_data(
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
     trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
-    report = check.check(folder, settings, processor, trains=trains)
+    report = check.check(folder, settings.data, processor, template=settings.prompt_template, trains=trains)
     show(check.describe(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]

@@ -216,9 +216,9 @@ def evaluate(
 def _evaluate_again(path: Path, output: Path | None) -> None:
     from emor3.evaluation.evaluate import fresh_folder
     from emor3.evaluation.summary import results, results_table, summarise
-    from emor3.runs.directory import write_json
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
+    from emor3.storage.outputs import write_json
 
     evaluation = read_evaluation(path)
     evaluations = [

@@ -25,12 +25,12 @@ from emor3.data.folders import (
     to_sample,
 )
 from emor3.data.importers.items import split_of
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
 from emor3.models.tokens import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
-from emor3.runs.recipe import Recipe
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
 
@@ -112,18 +112,21 @@ class Report:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
 
 
-def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains: bool = True) -> Report:
-    """Check every row and image of a folder against a recipe's settings; without a processor the rows alone.
+def check(
+    path: str, settings: DataBlock, processor: ProcessorMixin | None, *, template: str = "steps", trains: bool = True
+) -> Report:
+    """Check every row and image of a folder against a recipe's settings of data; without a processor the rows alone.
 
-    Unless it `trains`, the folder may be a test set: it then needs readable rows, and none of the recipe's split.
-    Images are opened one at a time; what is kept is a digest and a hash of each image and a name for each group.
+    Prompts are counted as the `template` makes them. Unless it `trains`, the folder may be a test set: it then needs
+    readable rows, and none of the recipe's split. Images are opened one at a time; what is kept is a digest and a hash
+    of each image and a name for each group.
     Raises UserError if the folder holds no manifest or the label set cannot be read.
     """
-    folder, label_field = resolve_folder(path), recipe.data.label_field
-    labels = label_spec(folder, recipe.data.labels, label_field)
+    folder, label_field = resolve_folder(path), settings.label_field
+    labels = label_spec(folder, settings.labels, label_field)
     report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
     report.split_labels.cases += [label for label in report.labels.labels if split_of(label)]
-    look = None if processor is None else _Look(report, processor, recipe.prompt_template)
+    look = None if processor is None else _Look(report, processor, template)
     repetitions, groups = Repetitions(folder), dict[str, str]()
     for where, line, *_ in manifest_lines(folder):
         report.rows += 1
@@ -139,7 +142,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains
             report.counts[sample.split, sample.label] += 1
     if look is not None:
         look.compare()
-    split = recipe.data.split if trains else None
+    split = settings.split if trains else None
     if not any(split in (None, found) for found, _ in report.counts):
         report.empty.add(f"no readable rows{in_split(split)}")
     return report

@@ -25,8 +25,8 @@ from emor3.data.folders import (
 from emor3.data.manifest import copy_file, link, new_folder, write_lines
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.runs.directory import write_json
 from emor3.storage.files import read_text
+from emor3.storage.outputs import write_json
 
 IDS = "ids.txt"
 RECORD = "sample.json"

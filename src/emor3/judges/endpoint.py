@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from emor3.errors import UserError
+from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.types import Question, Reply
 from emor3.printing import say
-from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock
 from emor3.storage.images import open_image
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from emor3.errors import UserError
 from emor3.printing import say
-from emor3.runs.directory import COMPLETE, DRAFT, checkpoint_step, complete_checkpoints, write_json
+from emor3.runs.directory import COMPLETE, checkpoint_step, complete_checkpoints
+from emor3.storage.outputs import DRAFT, write_json
 
 UNREAD = {COMPLETE, "README.md", "training_args.bin"}
 """Files of a checkpoint that resume does not read."""

@@ -31,6 +31,7 @@ from emor3.runs.changes import MAX_STEPS, Change, changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.settings import describe_fault
 from emor3.storage.locks import LOCK
+from emor3.storage.outputs import DRAFT, draft_of, write_json
 
 CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "metrics.jsonl", "rollouts.jsonl"
 JUDGE = "judge.json"
@@ -46,8 +47,6 @@ REPLACED = "replaced"
 OURS = re.compile(r"checkpoint-[0-9]+")
 MOST_SHOWN = 6
 """Changes of a resumed run that a refusal names."""
-DRAFT = ".tmp"
-"""Suffix of what is being written, and renamed when it is whole."""
 
 
 def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[str] | None = None) -> Path:
@@ -238,18 +237,6 @@ MEASURED: TypeAdapter[dict[str, float]] = TypeAdapter(
 """A line of `metrics.jsonl`: numbers, the step among them."""
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
-    draft = path.with_name(path.name + DRAFT)
-    try:
-        # Halves of surrogate pairs, as in file names that are no text, become the escapes that JSON has for them.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)  # so that a disk too full for it leaves nothing that looks like a result
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON object file. Raises UserError if it is missing or broken, or holds no object."""
     try:
@@ -346,10 +333,8 @@ def _check_steps(path: Path) -> None:
 def keep_steps(path: Path, last_step: int) -> None:
     """Drop the rows of steps after `last_step`, which a resumed run will write again."""
     if path.exists():
-        draft = path.with_name(path.name + DRAFT)
-        with draft.open("wb") as file:
+        with draft_of(path) as draft, draft.open("wb") as file:
             file.writelines(line for line, row in _whole_lines(path, STEP) if row.step <= last_step)
-        os.replace(draft, path)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -1,12 +1,14 @@
 """What a command writes is there whole or not at all, and a place that takes nothing is one line that names it."""
 
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -14,7 +16,7 @@ from emor3.errors import UserError
 from emor3.storage.locks import LOCK, held, name_held
 
 DRAFT = ".tmp"
-"""Suffix of a folder that is being written, and what it is called inside the place where a disk is mounted."""
+"""Suffix of what is being written, and the name of a draft folder inside the place where a disk is mounted."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
@@ -70,12 +72,27 @@ def write_whole(path: Path, content: str) -> None:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             path.write_bytes(text)
             return
-        draft = path.with_name(path.name + DRAFT)
-        try:
+        with draft_of(path) as draft:
             draft.write_bytes(text)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
+    # Halves of surrogate pairs, as in file names that are no text, become the escapes that JSON has for them.
+    text = json.dumps(content, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
+    with draft_of(path) as draft:
+        draft.write_bytes(text + b"\n")
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place in one step if the block ends well, and vanishes if it does not."""
+    draft = path.with_name(path.name + DRAFT)
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # so that a disk too full for it leaves nothing that looks like a result
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from trl import GRPOConfig
 
 from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
 from emor3.errors import UserError, did_you_mean, refused_by
-from emor3.judges import build_average, build_judge
+from emor3.judges.build import build_average, build_judge
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
@@ -41,18 +41,19 @@ from emor3.models.checkpoints import (
     save,
     sees_unchanged,
 )
-from emor3.models.dummy_image import see_in_step
 from emor3.models.generation import generate, vision_token_ids
 from emor3.models.processors import limit_pixels
-from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
+from emor3.models.settings import ModelBlock
+from emor3.models.sharding import check_resumable, check_shardable, see_in_step, sharded, whole_weights
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
 from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
-from emor3.runs.recipe import ModelBlock, Recipe
+from emor3.runs.recipe import Recipe
 from emor3.settings import BOUNDS, MOST, odd_number, short
 from emor3.storage.locks import held
+from emor3.storage.outputs import DRAFT, write_json
 from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start, lazy_dataset
 from emor3.training.groups import by_group
@@ -167,7 +168,7 @@ def _save_final(
     run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
     """Save the trained policy so that `final/` is whole wherever it is found."""
-    draft = run / f"{FINAL}{records.DRAFT}"
+    draft = run / f"{FINAL}{DRAFT}"
     for folder in (draft, run / FINAL):
         shutil.rmtree(folder, ignore_errors=True)
     save(model, processor, draft, weights)
@@ -461,10 +462,10 @@ def _try_before_start(
     say(figures.line())
     if found is not None:
         say(found.line())
-        records.write_json(run / JUDGE, asdict(found))
+        write_json(run / JUDGE, asdict(found))
     elif asks:
         say("judge: not tried, the start model gave no two different descriptions that it could judge")
-    records.write_json(run / START, asdict(figures))
+    write_json(run / START, asdict(figures))
 
 
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:

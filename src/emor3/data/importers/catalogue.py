@@ -47,8 +47,8 @@ from emor3.data.manifest import copy_file, link, new_folder, write_rows
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, did_you_mean, one_line
 from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
-from emor3.runs.directory import write_json
 from emor3.storage.images import FAULTS, open_known
+from emor3.storage.outputs import write_json
 
 RECORD = "import.json"
 TEST_SHARE = 0.3
