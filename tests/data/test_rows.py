@@ -19,9 +19,9 @@ from emor3.method.types import Aspect
 from emor3.models.processors import load_processor
 from emor3.report.page import render
 from emor3.report.records import read_records
-from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import PREDICTIONS, read_evaluation
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import read_jsonl
 from emor3.training.run import check_rows, train
 from rows import write_rows
 

@@ -28,8 +28,8 @@ from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
 from emor3.models.checkpoints import load, resolve_checkpoint
-from emor3.runs.directory import read_jsonl
 from emor3.runs.recipe import build_recipe
+from emor3.runs.records import read_jsonl
 from places import SUPPORT
 from waiting import HANGS, wait_until
 

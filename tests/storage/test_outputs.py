@@ -12,14 +12,13 @@ import pytest
 from emor3.cli.main import app, main
 from emor3.data.importers import catalogue
 from emor3.errors import UserError
-from emor3.runs.directory import prepare_run
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import build_recipe
 from emor3.storage import outputs
 from emor3.storage.outputs import hindrance, new_output, write_json, write_whole, written_to
 from emor3.tools import export as exporting
 from emor3.training.run import train
-from made_up import prediction, save_evaluation
+from made_up import prediction, prepare_run, save_evaluation
 
 
 @pytest.fixture

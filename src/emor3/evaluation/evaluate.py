@@ -25,9 +25,10 @@ from emor3.models.checkpoints import load
 from emor3.models.generation import generate
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.runs.directory import FINAL, environment_stamp, read_recipe, run_of
+from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import environment_stamp
 from emor3.storage.images import image_fault
 from emor3.storage.locks import LOCK, held
 from emor3.storage.outputs import write_json, written_to

@@ -21,9 +21,10 @@ from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, f
 from emor3.evaluation.predict import describe
 from emor3.evaluation.summary import FIGURES, Evaluation
 from emor3.printing import say, show
-from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl
+from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
 from emor3.stats import figures as metrics
 from emor3.stats.format import p_value, percent, points
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion

@@ -10,8 +10,8 @@ from typing import Any
 
 from emor3.errors import UserError
 from emor3.report.records import UNREADABLE, Evaluated, Run, by_decoding, is_number
-from emor3.runs.directory import read_content
 from emor3.runs.predictions import prediction_row
+from emor3.runs.records import read_content
 from emor3.storage.images import open_image
 
 ITEMS = 120

@@ -30,7 +30,7 @@ from emor3.method.types import (
     Sample,
     Verdict,
 )
-from emor3.runs.directory import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
+from emor3.runs.records import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
 TABLE = "table.csv"

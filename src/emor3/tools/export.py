@@ -32,19 +32,10 @@ from emor3.models.checkpoints import EMBEDDED, load, save
 from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
-from emor3.runs.directory import (
-    ENVIRONMENT,
-    FINAL,
-    Environment,
-    checkpoint_step,
-    read_json,
-    read_recipe,
-    run_of,
-    steps_recorded,
-    typed,
-)
+from emor3.runs.directory import ENVIRONMENT, FINAL, checkpoint_step, read_recipe, run_of, steps_recorded
 from emor3.runs.predictions import SavedEvaluation, checksum
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import Environment, read_json, typed
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
 from emor3.training.run import chosen_samples

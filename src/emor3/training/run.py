@@ -47,7 +47,7 @@ from emor3.models.settings import ModelBlock
 from emor3.models.sharding import check_resumable, check_shardable, see_in_step, sharded, whole_weights
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.runs import directory as records
+from emor3.runs import directory, records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
 from emor3.runs.recipe import Recipe
@@ -117,7 +117,7 @@ def _alone(run: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                (run / records.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
+                (run / directory.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
 
 
 def _checked_run(
@@ -129,7 +129,7 @@ def _checked_run(
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
+        directory.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -144,8 +144,8 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
     """Whether a run that has a trained policy took all its steps. Raises UserError if none can follow."""
     if config is None:
         return True
-    saved = records.checkpoint_step(checkpoint) if checkpoint else 0
-    if max(saved, records.steps_recorded(run)) >= config.max_steps:
+    saved = directory.checkpoint_step(checkpoint) if checkpoint else 0
+    if max(saved, directory.steps_recorded(run)) >= config.max_steps:
         return True
     if checkpoint is None:
         raise UserError(
@@ -158,9 +158,9 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
 def _begin(recipe: Recipe, sums: Sequence[str], resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
-        done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done, data=sums)
-        (run / records.CHECKPOINTS).mkdir(exist_ok=True)
+        done = directory.checkpoint_step(checkpoint) if checkpoint else 0
+        run = directory.begin_run(recipe, resume=resume, last_step=done, data=sums)
+        (run / directory.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
 
 
@@ -173,7 +173,7 @@ def _save_final(
         shutil.rmtree(folder, ignore_errors=True)
     save(model, processor, draft, weights)
     draft.rename(run / FINAL)
-    records.drop_replaced(run)
+    directory.drop_replaced(run)
 
 
 def chosen_samples(recipe: Recipe) -> LazySamples:
@@ -214,7 +214,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     settings = {
         **defaults,
         **chosen,
-        "output_dir": str(run / records.CHECKPOINTS),
+        "output_dir": str(run / directory.CHECKPOINTS),
         "logging_dir": str(run / "tensorboard"),
         "seed": recipe.seed,
         "logging_steps": 1,
@@ -374,7 +374,7 @@ def _reinforce(
         recipe.judge,
         model,
         lora=recipe.model.lora is not None,
-        checkpoints=run / records.CHECKPOINTS,
+        checkpoints=run / directory.CHECKPOINTS,
         checkpoint=checkpoint,
     )
     with refused_by("TRL"):
