@@ -4,9 +4,7 @@ A question that gets no reply is answered by a Reply with an error, which no rew
 """
 
 import asyncio
-import base64
 import hashlib
-import io
 import json
 import math
 import os
@@ -31,7 +29,7 @@ from emor3.errors import UserError
 from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.types import Question, Reply
 from emor3.printing import say
-from emor3.storage.images import open_image
+from emor3.storage.images import data_uri, open_image
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 LONGEST_WAIT = 60.0
@@ -202,9 +200,7 @@ class EndpointJudge:
         scale = math.sqrt(self.settings.max_pixels / (picture.width * picture.height))
         if scale < 1:
             picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return data_uri(picture, "PNG")
 
     def _cache_key(self, question: Question, digests: Mapping[str, str]) -> str:
         """Digest of all that a reply depends on."""
