@@ -75,7 +75,7 @@ def build_tiny(
 
     Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
     """
-    from emor3.evaluation.evaluate import fresh_output
+    from emor3.storage.outputs import fresh_output
     from emor3.tiny.build import STEPS, VISION_STEPS, build
     from emor3.training.callbacks import training_bar
 

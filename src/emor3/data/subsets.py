@@ -22,11 +22,11 @@ from emor3.data.folders import (
     resolve_folder,
     row_id,
 )
-from emor3.data.manifest import copy_file, link, new_folder, write_lines
+from emor3.data.manifest import copy_file, link, write_lines
 from emor3.errors import UserError
 from emor3.method.types import Sample
 from emor3.storage.files import read_text
-from emor3.storage.outputs import write_json
+from emor3.storage.outputs import new_output, write_json
 
 IDS = "ids.txt"
 RECORD = "sample.json"
@@ -167,7 +167,7 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
         if row_id(row) in ids:
             lines.append(line.rstrip(b"\n") + b"\n")
             images += file_names(row)
-    with new_folder(out, source) as folder:
+    with new_output(out, source) as folder:
         _place(source, folder, images, copy)
         if (source / LABELS).is_file():
             copy_file(source / LABELS, folder / LABELS)

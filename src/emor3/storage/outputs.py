@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,41 @@ TORCH_CUT_SHORT = ("PytorchStreamWriter failed", "unexpected pos", "cannot be op
 _NUMBER = re.compile(r"os error (\d+)")  # as safetensors tells it
 
 
+def fresh_folder(output: Path | None, kind: str) -> Path:
+    """A folder to write to, absent or empty: the one asked for, or the next `runs/KIND-<n>`.
+
+    Raises UserError as `check_free` if the one asked for holds something.
+    """
+    if output is None:
+        return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
+    check_free(output)
+    return output
+
+
 @contextmanager
-def new_output(out: Path) -> Iterator[Path]:
+def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
+    """`fresh_folder` for this process alone, written in place: what is done stays there if the command is killed.
+
+    Raises UserError if another process writes to it.
+    """
+    folder = fresh_folder(output, kind)
+    with written_to(folder), held(folder):
+        check_free(folder)  # another process may have filled it meanwhile
+        yield folder
+
+
+@contextmanager
+def new_output(out: Path, outside: Path | None = None) -> Iterator[Path]:
     """A draft folder that becomes `out` in one step when the block ends well, and vanishes when it does not.
 
     What a killed command left of its draft is replaced by the next one. Raises UserError if `out` exists with
-    something in it, cannot be written to, or is being written by another process.
+    something in it, cannot be written to, is being written by another process, or lies inside the folder `outside`,
+    to which it will refer.
     """
     out = out.expanduser().resolve()
     check_free(out)
+    if outside is not None and out.is_relative_to(outside.resolve()):
+        raise UserError(f"{out} lies inside {outside}, which it would refer to: choose a folder outside it")
     mounted = os.path.ismount(out)  # nothing can be put in its place, only into it
     with written_to(out), held(out) if mounted else name_held(out):
         check_free(out)  # another process may have filled it meanwhile
@@ -59,6 +86,12 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out} exists and is not empty: choose a new folder, or delete that one")
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} exists and is a file: choose a new folder")
+
+
+def check_absent(path: Path) -> None:
+    """Raise UserError if a file to be written exists."""
+    if path.exists():
+        raise UserError(f"{path} exists: choose another name, or delete it")
 
 
 def write_whole(path: Path, content: str) -> None:

@@ -43,12 +43,12 @@ from emor3.data.importers.lists import (
     rafdb,
 )
 from emor3.data.importers.tables import hub, table
-from emor3.data.manifest import copy_file, link, new_folder, write_rows
+from emor3.data.manifest import copy_file, link, write_rows
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, did_you_mean, one_line
 from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise
 from emor3.storage.images import FAULTS, open_known
-from emor3.storage.outputs import write_json
+from emor3.storage.outputs import new_output, write_json
 
 RECORD = "import.json"
 TEST_SHARE = 0.3
@@ -270,7 +270,7 @@ def import_data(
         name, source, options.policy, labels.name if labels else "from the data", "the set's own", terms=data_set.terms
     )
     root = path.parent if path.is_file() else path
-    with new_folder(out, path) as folder:  # a table may have its folder beside it, if nothing is linked
+    with new_output(out, path) as folder:  # a table may have its folder beside it, if nothing is linked
         writer = _Writer(root, folder, out, copy, imported)
         _read(writer, data_set, source, path, options)
         if labels is None:
