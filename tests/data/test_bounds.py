@@ -12,7 +12,8 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from emor3.data.check import check, describe
-from emor3.data.folders import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, load_samples, manifest_lines
+from emor3.data.folders import load_samples
+from emor3.data.rows import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, manifest_lines
 from emor3.data.settings import DataBlock
 from emor3.data.subsets import read_ids, sample_data
 from emor3.errors import UserError

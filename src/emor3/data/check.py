@@ -13,18 +13,9 @@ from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.data.duplicates import near_pairs, perceptual_hash
-from emor3.data.folders import (
-    Repetitions,
-    in_split,
-    label_set_for,
-    label_spec,
-    manifest_lines,
-    named_labels,
-    parse_row,
-    resolve_folder,
-    to_sample,
-)
+from emor3.data.folders import Repetitions, in_split, label_set_for, label_spec, resolve_folder
 from emor3.data.importers.items import split_of
+from emor3.data.rows import manifest_lines, named_labels, parse_row, to_sample
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet

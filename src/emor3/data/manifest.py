@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emor3.data.folders import MANIFEST
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 
 

@@ -11,18 +11,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from emor3.data.folders import (
-    LABELS,
-    MANIFEST,
-    describe_splits,
-    file_names,
-    load_samples,
-    manifest_lines,
-    parse_row,
-    resolve_folder,
-    row_id,
-)
+from emor3.data.folders import LABELS, describe_splits, load_samples, resolve_folder
 from emor3.data.manifest import copy_file, link, write_lines
+from emor3.data.rows import MANIFEST, file_names, manifest_lines, parse_row, row_id
 from emor3.errors import UserError
 from emor3.method.types import Sample
 from emor3.storage.files import read_text

@@ -23,7 +23,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
-from emor3.data.folders import MANIFEST, resolve_folder
+from emor3.data.folders import resolve_folder
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
 from emor3.evaluation.share import card_results, card_table

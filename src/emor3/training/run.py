@@ -23,7 +23,8 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
+from emor3.data.folders import LazySamples, load_mixture, resolve_folder
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError, did_you_mean, refused_by
 from emor3.judges.build import build_average, build_judge
 from emor3.judges.calibration import calibrate, start_figures

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from emor3 import __version__
-from emor3.data.folders import LABELS, named_labels, to_sample
+from emor3.data.folders import LABELS
 from emor3.data.importers.class_folders import WEBEMO6, ClassFolders, own_folders, webemo
 from emor3.data.importers.faces import FERPLUS_LABELS, fer2013, ferplus
 from emor3.data.importers.items import (
@@ -44,6 +44,7 @@ from emor3.data.importers.lists import (
 )
 from emor3.data.importers.tables import hub, table
 from emor3.data.manifest import copy_file, link, write_rows
+from emor3.data.rows import named_labels, to_sample
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, did_you_mean, one_line
 from emor3.method.labels import BUILT_IN, EKMAN6, EKMAN7, MIKELS8, WEBEMO2, WEBEMO7, WEBEMO25, LabelSet, normalise

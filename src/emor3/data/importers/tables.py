@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emor3.data.folders import parse_row
 from emor3.data.importers.items import (
     Dropped,
     Found,
@@ -25,6 +24,7 @@ from emor3.data.importers.items import (
     split_of,
     why_no_favourite,
 )
+from emor3.data.rows import parse_row
 from emor3.errors import UserError
 from emor3.method.labels import BUILT_IN, resolve
 from emor3.method.thinking import parse
