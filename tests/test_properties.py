@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import layouts
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import import_data
+from emor3.data.importers.importing import import_data
 from emor3.data.importers.tables import FIELDS
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy

@@ -7,7 +7,8 @@ import pytest
 
 import layouts
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import SETS, describe, import_data
+from emor3.data.importers.catalogue import SETS
+from emor3.data.importers.importing import describe, import_data
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
 from emor3.storage.images import open_image

@@ -11,7 +11,7 @@ from PIL import Image
 
 import layouts
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import describe, import_data
+from emor3.data.importers.importing import describe, import_data
 from emor3.data.importers.tables import unwrap
 from emor3.errors import UserError
 from emor3.storage.images import open_image

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 import pytest
 from test_report import TABLE_HEAD, rollout
 
-from emor3.data.importers.catalogue import Imported
+from emor3.data.importers.writer import Imported
 from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary

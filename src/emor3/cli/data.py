@@ -104,10 +104,10 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
-    from emor3.data.importers import catalogue
+    from emor3.data.importers import importing
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
-    imported = catalogue.import_data(
+    imported = importing.import_data(
         name,
         source,
         output,
@@ -118,7 +118,7 @@ def import_data(
         test_share=test_share,
         seed=seed,
     )
-    for line in catalogue.describe(imported, output):
+    for line in importing.describe(imported, output):
         say(line)
 
 
