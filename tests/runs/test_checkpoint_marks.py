@@ -176,7 +176,8 @@ def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from
     begin(made, seed=1)
     assert f"is kept in {made / REPLACED} until the new one has its first checkpoint" in capsys.readouterr().out
     assert directory.latest_checkpoint(made) is None
-    assert f"no step was saved yet; the run that it replaces is still in {made / REPLACED}" in directory.way_on(made)
+    hint = directory.resume_hint(made)
+    assert f"no step was saved yet; the run that it replaces is still in {made / REPLACED}" in hint
     (made / "metrics.jsonl").write_text('{"step": 1}\n')
     begin(made, seed=2)  # the run of seed 1 got nowhere: the one to keep is still the first
     assert records.read_json(made / "config.json")["seed"] == 2

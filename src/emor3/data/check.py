@@ -1,4 +1,4 @@
-"""`emor3 data check`: go through a data folder once, image by image, and say what would break training on it."""
+"""`emor3 data check`: go once through a data folder, image by image, for what breaks training or flatters a test."""
 
 import hashlib
 from collections import Counter
@@ -37,7 +37,7 @@ class Tally:
     what: str
     breaks_training: bool
     effect: str = "flatters evaluation"
-    """What comes of it if it does not break training."""
+    """Consequence of a kind that does not break training."""
     cases: list[str] = field(default_factory=list)
 
     @property
@@ -54,7 +54,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """What a check of one folder found."""
+    """Findings of the check of one folder."""
 
     path: str
     labels: LabelSet
@@ -66,13 +66,13 @@ class Report:
     lengths: Counter[int] = field(default_factory=Counter)
     """Tokens of a prompt -> rows."""
     text_tokens: int = 0
-    """Tokens of the prompt without its images; of the longest where rows have texts."""
+    """Tokens of the prompt without its images; of the longest if rows have texts."""
     most_images: int = 0
     """Images of the row that has most."""
     label_cost: str | None = None
     """Tokens that the label set takes."""
     max_pixels: int | None = None
-    """Suggested image limit where the longest prompt exceeds the paper's length."""
+    """Suggested limit of image size if the longest prompt exceeds the paper's length."""
     bad_rows: Tally = field(default_factory=lambda: Tally("bad rows", True))
     unreadable: Tally = field(default_factory=lambda: Tally("unreadable images", True))
     empty: Tally = field(default_factory=lambda: Tally("empty training split", True))
@@ -147,7 +147,7 @@ class _Picture(NamedTuple):
 
 
 class _Look:
-    """Opens images, and notes on the report what is in them."""
+    """Opens images and adds what it finds to the report."""
 
     def __init__(self, report: Report, processor: ProcessorMixin, template: str) -> None:
         prompt = build_prompt(report.labels, template)

@@ -44,7 +44,7 @@ LabelSpec: TypeAlias = LabelSet | str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest whose rows were found good, and how they are read."""
+    """A manifest whose rows were checked, and how they are read again."""
 
     folder: Path
     labels: LabelSet
@@ -107,12 +107,17 @@ def load_samples(
     without rows, naming the row. Images are not opened.
 
     >>> from tempfile import TemporaryDirectory
+    >>> from emor3.data.manifest import write_rows
+    >>> rows = [
+    ...     {"id": "1", "text": "It rains.", "label": "gloomy"},
+    ...     {"id": "2", "text": "The sun is out!", "label": "glad"},
+    ...     {"id": "3", "text": "It snows.", "label": "calm", "split": "test"},
+    ... ]
     >>> with TemporaryDirectory() as folder:
-    ...     rows = [{"id": "1", "text": "It rains.", "label": "gloomy"}, {"id": "2", "text": "Sun!", "label": "glad"}]
-    ...     _ = Path(folder, MANIFEST).write_text("\\n".join(map(json.dumps, rows)))
+    ...     _ = write_rows(Path(folder), rows)
     ...     samples = load_samples(folder, split="train")
     ...     [(sample.id, sample.label) for sample in samples], samples[0].labels.labels
-    ([('1', 'gloomy'), ('2', 'glad')], ('glad', 'gloomy'))
+    ([('1', 'gloomy'), ('2', 'glad')], ('calm', 'glad', 'gloomy'))
     """
     folder = resolve_folder(path)
     label_set = label_set_for(label_spec(folder, labels, label_field), found_labels(folder, label_field))
@@ -158,7 +163,7 @@ class Repetitions:
 def load_mixture(
     paths: Sequence[str], *, split: str | None = None, labels: LabelSpec = None, label_field: str = "label"
 ) -> LazySamples:
-    """Samples of several folders, each with the label set of its own where `labels` is None.
+    """Samples of several folders, each with its own label set if `labels` is None.
 
     Ids and groups then begin with their folder's path, so that two sets never share one; those of a single folder stay
     as they are. Raises UserError as `load_samples`, and for a folder given twice.
@@ -173,9 +178,9 @@ def load_mixture(
 
 
 def label_spec(folder: Path, labels: LabelSpec, label_field: str = "label") -> LabelSpec:
-    """The label set asked for, else the one that the folder's own `labels.yaml` names, else None."""
+    """The label set that was asked for, else that of the folder's own `labels.yaml`, else None."""
     if labels is None and label_field == "label" and os.path.lexists(folder / LABELS):
-        return str(folder / LABELS)  # also where it is a link that leads nowhere, which reading it says
+        return str(folder / LABELS)  # also if it is a link that leads nowhere, which reading it says
     return labels
 
 

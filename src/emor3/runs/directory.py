@@ -42,7 +42,7 @@ MOST_SHOWN = 6
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run: a checkpoint holds a config.json, too."""
+    """Whether a folder is a run directory; a config.json alone does not tell, since a checkpoint holds one too."""
     return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
 
 
@@ -176,7 +176,7 @@ def _with_data(run: Path, now: Sequence[str] | None, found: list[Change]) -> lis
 
 
 def resumed_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run, with overrides, to go on where the run now lies. Raises UserError as read_recipe."""
+    """The recipe of a run with overrides, in the folder that the run now lies in. Raises UserError as read_recipe."""
     content = read_recipe(run).model_dump() | {"output_dir": str(run)}
     return build_recipe(content, list(overrides), str(run / CONFIG))
 
@@ -229,8 +229,8 @@ def remove_checkpoint(folder: Path) -> None:
     _remove(folder)
 
 
-def way_on(run: Path) -> str:
-    """How to go on with a run that ended too soon, on one line."""
+def resume_hint(run: Path) -> str:
+    """How to resume a run that ended too soon, on one line."""
     last = latest_checkpoint(run)
     place = "its start, for no step was saved yet" if last is None else f"step {checkpoint_step(last)} ({last})"
     way = f"`emor3 train` with the same recipe and --resume goes on from {place}"

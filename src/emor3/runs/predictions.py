@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind, and how it is read again: everything follows from it without a model.
+"""The files of an evaluation, written and read: all figures follow from them without a model.
 
 evaluation.json    what was asked: model, judge, settings, environment, and of each data set its label set and samples
 predictions.jsonl  one line per sample: completion, judge's replies, sampled answers
@@ -157,7 +157,7 @@ def data_head(data: str, samples: Sequence[Sample], unreadable: Mapping[str, str
 
 
 def leaves_out(folder: Path) -> bool:
-    """Whether an evaluation went on without samples whose images could not be read."""
+    """Whether an evaluation left out samples whose images could not be read."""
     return any(part.get("unreadable") for part in read_json(folder / EVALUATION)["data"])
 
 
@@ -217,7 +217,7 @@ def read_evaluation(path: Path) -> SavedEvaluation:
 
 
 def copy_evaluation(folder: Path, target: Path) -> Path:
-    """Copy what figures follow from, without the figures, to a new folder; returns it."""
+    """Copy the predictions without their figures to a new folder; returns it."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (EVALUATION, PREDICTIONS):
         shutil.copyfile(folder / name, target / name)
@@ -276,6 +276,6 @@ def _read_finding(row: FindingRow | None, aspect: Aspect, sample: Sample) -> Fin
 
 
 def majority_class(predictions: Sequence[Prediction], label: str) -> list[Prediction]:
-    """What always answering one label would give on the same samples."""
+    """Predictions of always answering one label on the same samples, the baseline of an accuracy."""
     thought = EmotionalThought(None, None, None, label, None)
     return [Prediction(prediction.sample, "", thought, label) for prediction in predictions]

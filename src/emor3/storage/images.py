@@ -1,4 +1,4 @@
-"""The one way of opening an image: upright, RGB, first frame, within limits; or one line that says what is wrong."""
+"""Open an image: upright, RGB, first frame, within limits; or one line that says what is wrong."""
 
 import base64
 import io
@@ -110,7 +110,7 @@ def image_fault(path: str) -> str | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip: 65,535 = 255 * 257
         image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
-    elif image.has_transparency_data:  # where it is clear, a file may hold any colour
+    elif image.has_transparency_data:  # if it is clear, a pixel may hold any colour
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     return image.convert("RGB")

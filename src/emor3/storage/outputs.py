@@ -1,4 +1,4 @@
-"""What a command writes is there whole or not at all, and a place that takes nothing is one line that names it."""
+"""Write files and folders whole or not at all, and over nothing; a place that cannot be written is one line."""
 
 import errno
 import json

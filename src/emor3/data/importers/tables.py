@@ -136,7 +136,7 @@ def _check_columns(row: Mapping[str, Any], options: Options) -> None:
         if field not in columns and not (field == "label" and VOTES in columns):
             raise WrongLayoutError(
                 f"the columns {', '.join(row)}, none for the {field}: give --column {field}=NAME"
-                + (f", or --column {VOTES}=NAME,NAME where columns hold votes" if field == "label" else "")
+                + (f", or --column {VOTES}=NAME,NAME if columns hold votes" if field == "label" else "")
             )
 
 
