@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
-from emor3.data.check import check, describe
+from emor3.data.check import check, report_table
 from emor3.data.folders import load_samples
 from emor3.data.rows import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, manifest_lines
 from emor3.data.settings import DataBlock
@@ -206,7 +206,7 @@ def test_what_labels_cost_is_told_before_they_do(folder, random_checkpoint, caps
     listed, spelt = count("label one, label two, joy"), sum(map(count, labels)) + len(labels)
     cost = label_cost(processor, labels)
     assert cost == f"3 take {listed} tokens of a prompt and {listed + spelt} of a question of coherence"
-    assert "labels" in str(describe(check(folder({}, {"label": "fear"}), SETTINGS, processor)).columns[0]._cells)
+    assert "labels" in str(report_table(check(folder({}, {"label": "fear"}), SETTINGS, processor)).columns[0]._cells)
     warn_of_many_labels(processor, labels)
     assert capsys.readouterr().err == ""
     warn_of_many_labels(processor, [f"label {place}" for place in range(101)])

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from emor3.data.check import check, describe, token_counter
+from emor3.data.check import check, report_table, token_counter
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
@@ -44,7 +44,7 @@ def found(report):
 def text_of(report):
     console = Console(width=100, color_system=None, markup=False)  # as the command prints it
     with console.capture() as capture:
-        console.print(describe(report))
+        console.print(report_table(report))
     return capture.get()
 
 

@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3.cli.main import app
-from emor3.data.check import check, describe
+from emor3.data.check import check, report_table
 from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
 from emor3.data.subsets import pick_data
@@ -129,7 +129,7 @@ def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, r
     assert report.tokens == {18: 8}  # each split: 1 + 2 + 0 + 1 images of 16 tokens and two marks
     assert report.most_images == 2
     assert sum(report.lengths.values()) == 8
-    assert describe(report).title.endswith("8 rows")
+    assert report_table(report).title.endswith("8 rows")
 
 
 def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):

@@ -56,7 +56,7 @@ def check_data(
         limit_pixels(processor, settings.model.max_pixels)
     trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
     report = check.check(folder, settings.data, processor, template=settings.prompt_template, trains=trains)
-    show(check.describe(report))
+    show(check.report_table(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
@@ -118,7 +118,7 @@ def import_data(
         test_share=test_share,
         seed=seed,
     )
-    for line in importing.describe(imported, output):
+    for line in importing.import_lines(imported, output):
         say(line)
 
 
@@ -155,7 +155,7 @@ def sample_data(
         drawn = sampling.sample_data(
             folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
         )
-    for line in sampling.describe(drawn):
+    for line in sampling.sample_lines(drawn):
         say(line)
 
 
@@ -173,7 +173,7 @@ def data_stats(
     from emor3.data import overview as stats
 
     found = stats.stats(folder)
-    show(stats.describe(found))
+    show(stats.balance_table(found))
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")

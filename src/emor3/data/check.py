@@ -238,7 +238,7 @@ def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
             continue  # reported when the row is checked
 
 
-def describe(report: Report) -> Table:
+def report_table(report: Report) -> Table:
     """A report as a person reads it."""
     table = Table(
         "", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows"

@@ -43,7 +43,7 @@ def stats(path: str) -> Stats:
     return Stats(path, samples[0].labels, samples, counts)
 
 
-def describe(found: Stats) -> Table:
+def balance_table(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
     counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")

@@ -139,7 +139,7 @@ def read_sizes(sizes: Mapping[str, str]) -> dict[str, int]:
     return {split: int(size) for split, size in sizes.items()}
 
 
-def describe(drawn: Drawn) -> Iterator[str]:
+def sample_lines(drawn: Drawn) -> Iterator[str]:
     """What was drawn, in lines."""
     for split in sorted({split for split, _ in drawn.counts}):
         of_split = {label: count for (name, label), count in drawn.counts.items() if name == split}

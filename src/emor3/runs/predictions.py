@@ -30,7 +30,7 @@ from emor3.method.types import (
     Sample,
     Verdict,
 )
-from emor3.runs.records import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
+from emor3.runs.records import Record, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
 TABLE = "table.csv"
@@ -42,7 +42,7 @@ Text = InstanceOf[str]
 """Also one with halves of surrogate pairs, as file names that are no text have them."""
 
 
-class LabelSetRow(Row):
+class LabelSetRow(Record):
     """A label set as `data_head` writes it."""
 
     name: Text
@@ -52,7 +52,7 @@ class LabelSetRow(Row):
     aliases: dict[Text, Text]
 
 
-class DataHead(Row):
+class DataHead(Record):
     """What `evaluation.json` says of one data set."""
 
     data: Text
@@ -61,7 +61,7 @@ class DataHead(Row):
     sample_ids: list[Text]
 
 
-class SettingsRow(Row):
+class SettingsRow(Record):
     """The settings of an evaluation that its figures and pages need; others are shown as they are."""
 
     thinking: Thinking
@@ -69,7 +69,7 @@ class SettingsRow(Row):
     temperature: float = 0.0
 
 
-class EvaluationHead(Row):
+class EvaluationHead(Record):
     """What is needed of `evaluation.json`; the rest is passed on as it is."""
 
     model: Text
@@ -78,7 +78,7 @@ class EvaluationHead(Row):
     data: list[DataHead]
 
 
-class FindingRow(Row):
+class FindingRow(Record):
     """A finding as `finding_row` writes it."""
 
     verdict: Annotated[Verdict, Field(strict=False)]
@@ -88,7 +88,7 @@ class FindingRow(Row):
     reason: Text | None
 
 
-class PredictionRow(Row):
+class PredictionRow(Record):
     """A line of `predictions.jsonl`, but for what follows from the completion."""
 
     data: Text

@@ -22,13 +22,13 @@ from emor3.method.types import Content, Finding, Rollout, Sample
 from emor3.storage.outputs import draft_of
 
 
-class Row(BaseModel):
+class Record(BaseModel):
     """Fields of a record, each of the type that was written; other fields are left alone."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class StepRow(Row):
+class StepRow(Record):
     """What a resumed run needs of a line of `metrics.jsonl` and `rollouts.jsonl`."""
 
     step: int
@@ -183,7 +183,7 @@ def finding_row(finding: Finding | None) -> dict[str, Any] | None:
     }
 
 
-class Environment(Row):
+class Environment(Record):
     """What a model card needs of `environment.json`."""
 
     emor3: str

@@ -110,7 +110,7 @@ def _counted(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 SHOWN = 5
 
 
-def describe(imported: Imported, out: Path) -> Iterator[str]:
+def import_lines(imported: Imported, out: Path) -> Iterator[str]:
     """What was imported, in lines; the first dropped entries are named, `import.json` names all."""
     for split, counts in sorted(imported.rows.items()):
         labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
