@@ -6,7 +6,6 @@ A line that a killed run cut short is left out; any other line that is not as it
 import json
 import os
 import platform
-import reprlib
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from emor3 import __version__
 from emor3.errors import UserError
 from emor3.method.types import Content, Finding, Rollout, Sample
+from emor3.settings import short
 from emor3.storage.outputs import draft_of
 
 
@@ -65,7 +65,7 @@ def typed(content: object, form: TypeAdapter[T], where: str) -> T:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = f"{'.'.join(map(str, fault['loc']))!r}: " if fault["loc"] else ""
-        found = "" if fault["type"] in ("missing", "value_error") else f" (found {reprlib.repr(fault['input'])})"
+        found = "" if fault["type"] in ("missing", "value_error") else f" (found {short(fault['input'], quoted=True)})"
         raise UserError(f"{where}: {field}{fault['msg'].removeprefix('Value error, ')}{found}") from None
 
 
