@@ -20,8 +20,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from emor3.method.labels import MIKELS8
 from emor3.models.checkpoints import load, save
-from emor3.runs.directory import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.directory import METRICS
 from emor3.runs.recipe import build_recipe
+from emor3.runs.records import environment_stamp, read_jsonl
+from emor3.storage.outputs import write_json
 from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
 from emor3.training.run import train

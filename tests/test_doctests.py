@@ -19,6 +19,8 @@ CENTRAL = {
     "method.scoring": ("score_row",),
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),
+    "judges.local": ("best_candidate",),
+    "judges.endpoint": ("candidate_probabilities",),
     "storage.cells": ("to_cell", "from_cell"),
     "training.groups": ("by_group",),
 }

@@ -95,7 +95,7 @@ def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
         ("grpo.num_generations=four", "found 'four'"),
         ("grpo.num_generations=[2, 3]", "found [2, 3]"),
         ("grpo.learning_rate=high", "grpo.learning_rate: Input should be a valid number"),
-        ("grpo.num_generation=4", "did you mean num_generations?"),
+        ("grpo.num_generation=4", "did you mean 'num_generations'?"),
         ("grpo.num_generations=3", "TRL refuses the grpo settings"),
         ("model.path=nowhere", "no checkpoint at nowhere"),
         ("model.path=./photos", "it has no config.json"),
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_recipe_ends_with_one_line(emor3, tmp_path, photos, co
         (("data", "check", "nowhere"), "no such folder"),
         (("data", "check", "photos", "--set", "model.path=nowhere"), "no checkpoint at nowhere"),
         (("score", "nowhere.jsonl"), "cannot read nowhere.jsonl"),
-        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "already holds something"),
+        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "exists and is not empty"),
     ],
 )
 def test_the_other_commands_refuse_bad_input_with_one_line(emor3, photos, arguments, message):

@@ -23,12 +23,13 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
 from emor3.judges.local import GenerateJudge
+from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
 from emor3.models.checkpoints import load, resolve_checkpoint
-from emor3.runs.directory import read_jsonl
-from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock, build_recipe
+from emor3.runs.recipe import build_recipe
+from emor3.runs.records import read_jsonl
 from places import SUPPORT
 from waiting import HANGS, wait_until
 

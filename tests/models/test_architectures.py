@@ -19,12 +19,13 @@ from emor3.data.folders import load_samples
 from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.method.thinking import sample_prompt
 from emor3.models.checkpoints import PARTS, load, part_parameters
-from emor3.models.dummy_image import always_see
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, next_token_logits
-from emor3.runs.directory import read_jsonl
+from emor3.models.settings import ModelBlock
+from emor3.models.sharding import always_see
 from emor3.runs.predictions import read_evaluation
-from emor3.runs.recipe import ModelBlock, load_recipe
+from emor3.runs.recipe import load_recipe
+from emor3.runs.records import read_jsonl
 from emor3.tools.export import export
 from emor3.training.run import lora_config, prompt_dataset, train
 from emor3.training.shared_prompts import SharedPromptTrainer

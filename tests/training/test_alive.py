@@ -18,8 +18,9 @@ from emor3 import signals
 from emor3.cli import main as cli
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Reply
-from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
+from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import read_jsonl
 from emor3.signals import Stopped
 from emor3.training.run import train as run_training
 from emor3.training.stopping import is_out_of_memory

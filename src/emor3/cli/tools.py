@@ -33,7 +33,7 @@ def bench_step(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
     """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
-    from emor3.runs.directory import write_json
+    from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
@@ -51,7 +51,7 @@ def bench_growth(
     """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
     from dataclasses import asdict
 
-    from emor3.runs.directory import write_json
+    from emor3.storage.outputs import write_json
     from emor3.tools import bench_growth as growth
 
     output.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def build_tiny(
 
     Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
     """
-    from emor3.evaluation.evaluate import fresh_output
+    from emor3.storage.outputs import fresh_output
     from emor3.tiny.build import STEPS, VISION_STEPS, build
     from emor3.training.callbacks import training_bar
 

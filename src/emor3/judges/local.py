@@ -1,4 +1,4 @@
-"""Judges that ask a vision-language model: by the probabilities of the candidate replies, or by generating a reply."""
+"""Judges that run a vision-language model: they score the candidate replies, or generate a reply."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +33,8 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 class ScoreJudge:
     """Deterministic: the probabilities of the candidates, read off one batch of all questions.
 
-    Where the candidates of a question differ in their first token, its next-token probabilities decide. Where some
-    share it, whole candidates with their end of turn are scored in a second pass, so that lengths compare.
+    If the candidates of a question differ in their first token, its next-token probabilities decide. If some share it,
+    whole candidates with their end of turn are scored in a second pass, so that a prefix competes with the longer one.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int = 256) -> None:
@@ -57,7 +57,7 @@ class ScoreJudge:
             whole = iter([score for batch in self._batches(rows) for score in self._whole_candidate_scores(batch)])
             for place in long:
                 scores[place] = torch.tensor([next(whole) for _ in questions[place].candidates])
-        return list(map(_reply, questions, scores))
+        return list(map(best_candidate, questions, scores))
 
     def _batches(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
         return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
@@ -100,7 +100,17 @@ class ScoreJudge:
         return self._known[candidate]
 
 
-def _reply(question: Question, scores: Tensor) -> Reply:
+def best_candidate(question: Question, scores: Tensor) -> Reply:
+    """The most probable of a question's K candidates by their log-probabilities (K,), each with its share of their sum.
+
+    The model gives Yes 0.6, No 0.2 and other tokens the rest, so Yes has 0.6 / 0.8:
+
+    >>> from emor3.method.types import Aspect
+    >>> question = Question(Aspect.CONSISTENCY, "Does it describe the image?", ("Yes", "No"))
+    >>> reply = best_candidate(question, torch.tensor([0.6, 0.2]).log())
+    >>> reply.text, {name: round(share, 2) for name, share in reply.probabilities.items()}
+    ('Yes', {'Yes': 0.75, 'No': 0.25})
+    """
     probabilities = dict(zip(question.candidates, scores.softmax(-1).tolist(), strict=True))
     return Reply(max(probabilities, key=probabilities.__getitem__), probabilities)
 

@@ -26,8 +26,8 @@ from transformers import (
 from emor3.errors import UserError
 from emor3.models.loading import Told, adapters_from, check_weights, from_checkpoint, is_finite, load_config
 from emor3.models.processors import QWEN_VL, chat, load_processor, save_processor
+from emor3.models.settings import ModelBlock, Part
 from emor3.models.sharding import loading_whole
-from emor3.runs.recipe import ModelBlock, Part
 
 
 def hide_loading_bars() -> None:

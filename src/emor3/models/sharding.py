@@ -1,15 +1,28 @@
-"""Weights split over processes (FSDP2, ZeRO-3): loaded whole, split by the trainer, whole again when they are saved."""
+"""Several processes that train one model: weights split over them, and the same collectives on every rank.
 
-from collections.abc import Iterator
+Split weights (FSDP2, ZeRO-3) are loaded whole, split by the trainer, and whole again when they are saved. Sharded
+weights wait for every rank in every module, and DDP for the gradient of every weight, so text-only batches run the
+vision tower on a dummy image, and add its encoding times zero.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
+from accelerate import PartialState
 from peft import PeftModel
+from PIL import Image
 from torch import Tensor
-from transformers import Trainer
+from transformers import PreTrainedModel, ProcessorMixin, Trainer
 from transformers.integrations import deepspeed
 
 from emor3.errors import UserError
+from emor3.method.types import Sample
+
+SIDE = 64
+"""Pixels; processors with images of one size make that of it."""
 
 
 def sharded(trainer: Trainer) -> bool:
@@ -61,3 +74,45 @@ def loading_whole() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = training
+
+
+def see_in_step(samples: Sequence[Sample], processor: ProcessorMixin, *models: PreTrainedModel | None) -> None:
+    """Have the models always see if several processes train on rows of which some have no image."""
+    if PartialState().num_processes > 1 and not all(sample.images for sample in samples):
+        for model in filter(None, models):
+            always_see(model, processor)
+
+
+def always_see(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Have each forward of a model run its vision, except those that continue a prompt, where no rank has images."""
+    blank = processor.image_processor(Image.new("RGB", (SIDE, SIDE)), return_tensors="pt")
+    core, missing = model.base_model, False
+
+    def notice(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
+        nonlocal missing
+        cache = inputs.get("past_key_values")
+        missing = inputs.get("pixel_values") is None and (cache is None or cache.get_seq_length() == 0)
+
+    def look(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        nonlocal missing
+        if missing:
+            missing, embedded = False, inputs["inputs_embeds"]
+            features = core.get_image_features(**{name: value.to(embedded.device) for name, value in blank.items()})
+            deep = getattr(features, "deepstack_features", None) or ()  # what deeper layers add (Qwen3-VL)
+            nothing = 0 * sum(part.sum() for part in _tensors((features.pooler_output, deep)))
+            inputs = {**inputs, "inputs_embeds": embedded + nothing}
+        return args, inputs
+
+    core.register_forward_pre_hook(notice, with_kwargs=True)
+    # Where images would join the texts, so that shards are gathered in the same order, also for the gradients;
+    # and before DeepSpeed's own hook there, which notes that the language model has begun.
+    core.language_model.register_forward_pre_hook(look, prepend=True, with_kwargs=True)
+
+
+def _tensors(nested: Tensor | Sequence[Any]) -> Iterator[Tensor]:
+    """What models give as one tensor, by image, or by layer and image."""
+    if isinstance(nested, Tensor):
+        yield nested
+    else:
+        for part in nested:
+            yield from _tensors(part)

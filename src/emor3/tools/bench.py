@@ -35,8 +35,8 @@ from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
-from emor3.runs.directory import environment_stamp
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import environment_stamp
 from emor3.storage.images import open_image
 from emor3.training.run import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
 from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards

@@ -25,8 +25,9 @@ from emor3.models.checkpoints import EMBEDDED, part_parameters, resolve_checkpoi
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
 from emor3.models.tokens import text_tokens
-from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import MEASURED, read_jsonl
 from emor3.training.run import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]

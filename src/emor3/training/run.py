@@ -1,6 +1,5 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
-import difflib
 import hashlib
 import math
 import shutil
@@ -24,11 +23,10 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3.blocks import short
-from emor3.bounds import BOUNDS, MOST, odd_number
-from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
-from emor3.errors import UserError, refused_by
-from emor3.judges import build_average, build_judge
+from emor3.data.folders import LazySamples, load_mixture, resolve_folder
+from emor3.data.rows import MANIFEST
+from emor3.errors import UserError, did_you_mean, refused_by
+from emor3.judges.build import build_average, build_judge
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
@@ -44,17 +42,19 @@ from emor3.models.checkpoints import (
     save,
     sees_unchanged,
 )
-from emor3.models.dummy_image import see_in_step
 from emor3.models.generation import generate, vision_token_ids
 from emor3.models.processors import limit_pixels
-from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
+from emor3.models.settings import ModelBlock
+from emor3.models.sharding import check_resumable, check_shardable, see_in_step, sharded, whole_weights
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.runs import directory as records
+from emor3.runs import directory, records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
-from emor3.runs.recipe import ModelBlock, Recipe
+from emor3.runs.recipe import Recipe
+from emor3.settings import BOUNDS, MOST, odd_number, short
 from emor3.storage.locks import held
+from emor3.storage.outputs import DRAFT, write_json
 from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start, lazy_dataset
 from emor3.training.groups import by_group
@@ -118,7 +118,7 @@ def _alone(run: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                (run / records.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
+                (run / directory.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
 
 
 def _checked_run(
@@ -130,7 +130,7 @@ def _checked_run(
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
+        directory.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -145,8 +145,8 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
     """Whether a run that has a trained policy took all its steps. Raises UserError if none can follow."""
     if config is None:
         return True
-    saved = records.checkpoint_step(checkpoint) if checkpoint else 0
-    if max(saved, records.steps_recorded(run)) >= config.max_steps:
+    saved = directory.checkpoint_step(checkpoint) if checkpoint else 0
+    if max(saved, directory.steps_recorded(run)) >= config.max_steps:
         return True
     if checkpoint is None:
         raise UserError(
@@ -159,9 +159,9 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
 def _begin(recipe: Recipe, sums: Sequence[str], resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
-        done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done, data=sums)
-        (run / records.CHECKPOINTS).mkdir(exist_ok=True)
+        done = directory.checkpoint_step(checkpoint) if checkpoint else 0
+        run = directory.begin_run(recipe, resume=resume, last_step=done, data=sums)
+        (run / directory.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
 
 
@@ -169,12 +169,12 @@ def _save_final(
     run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
     """Save the trained policy so that `final/` is whole wherever it is found."""
-    draft = run / f"{FINAL}{records.DRAFT}"
+    draft = run / f"{FINAL}{DRAFT}"
     for folder in (draft, run / FINAL):
         shutil.rmtree(folder, ignore_errors=True)
     save(model, processor, draft, weights)
     draft.rename(run / FINAL)
-    records.drop_replaced(run)
+    directory.drop_replaced(run)
 
 
 def chosen_samples(recipe: Recipe) -> LazySamples:
@@ -215,7 +215,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     settings = {
         **defaults,
         **chosen,
-        "output_dir": str(run / records.CHECKPOINTS),
+        "output_dir": str(run / directory.CHECKPOINTS),
         "logging_dir": str(run / "tensorboard"),
         "seed": recipe.seed,
         "logging_steps": 1,
@@ -254,10 +254,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
 def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
     """The value in the type TRL declares: its dataclass takes any, and YAML reads 5e-5 as a text."""
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        raise UserError(
-            f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise UserError(f"grpo.{key} is no setting of TRL's GRPOConfig; {did_you_mean(key, known)}".removesuffix("; "))
     form: Any = Annotated[known[key], BOUNDS[key]] if key in BOUNDS else known[key]
     try:
         read = TypeAdapter(form).validate_python(value)
@@ -378,7 +375,7 @@ def _reinforce(
         recipe.judge,
         model,
         lora=recipe.model.lora is not None,
-        checkpoints=run / records.CHECKPOINTS,
+        checkpoints=run / directory.CHECKPOINTS,
         checkpoint=checkpoint,
     )
     with refused_by("TRL"):
@@ -466,10 +463,10 @@ def _try_before_start(
     say(figures.line())
     if found is not None:
         say(found.line())
-        records.write_json(run / JUDGE, asdict(found))
+        write_json(run / JUDGE, asdict(found))
     elif asks:
         say("judge: not tried, the start model gave no two different descriptions that it could judge")
-    records.write_json(run / START, asdict(figures))
+    write_json(run / START, asdict(figures))
 
 
 def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:
