@@ -19,9 +19,9 @@ from emor3.data.folders import load_samples
 from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
 from emor3.method.thinking import sample_prompt
 from emor3.models.checkpoints import PARTS, load, part_parameters
-from emor3.models.dummy_image import always_see
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
 from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, next_token_logits
+from emor3.models.sharding import always_run_vision
 from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import read_evaluation
 from emor3.runs.recipe import ModelBlock, load_recipe
@@ -131,7 +131,7 @@ def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_i
     model.zero_grad()
     texts = encode(processor, [((), "What is felt?"), ((), "Joy or fear?")])
     before = model(**texts).logits
-    always_see(model, processor)
+    always_run_vision(model, processor)
     after = model(**texts).logits
     assert torch.equal(before, after)
     after.sum().backward()

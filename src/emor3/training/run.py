@@ -44,10 +44,15 @@ from emor3.models.checkpoints import (
     save,
     sees_unchanged,
 )
-from emor3.models.dummy_image import see_in_step
 from emor3.models.generation import generate, vision_token_ids
 from emor3.models.processors import limit_pixels
-from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
+from emor3.models.sharding import (
+    check_resumable,
+    check_shardable,
+    run_vision_on_all_ranks,
+    sharded,
+    whole_weights,
+)
 from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
 from emor3.runs import directory as records
@@ -325,7 +330,7 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: 
     folder = run / COLD_START
     if not (resume and (folder / COMPLETE).is_file()):
         model, processor = load_policy(recipe, recipe.model.path, None)
-        see_in_step(samples, processor, model)
+        run_vision_on_all_ranks(samples, processor, model)
         lora = lora_config(recipe.model)
         tuned, weights = cold_start(
             model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora, begin
@@ -399,7 +404,7 @@ def _reinforce(
     if checkpoint:
         check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
-    see_in_step(samples, processor, model, trainer.ref_model)
+    run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
     vllm = trainer.vllm_generation if trainer.use_vllm else None
     scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
