@@ -255,7 +255,7 @@ def frozen_modules(parts: Sequence[Part]) -> str | None:
     return "|".join(PARTS[part] for part in parts) or None
 
 
-def sees_unchanged(model: torch.nn.Module) -> bool:
-    """Whether training leaves the way from pixels to embeddings as it is: no weight and no adapter in it learns."""
+def vision_is_frozen(model: torch.nn.Module) -> bool:
+    """Whether no weight and no adapter of the vision tower or the projector learns."""
     parts = "|".join(PARTS.values())
     return not any(p.requires_grad and re.fullmatch(parts, name) for name, p in model.named_parameters())

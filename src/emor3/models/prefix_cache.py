@@ -32,7 +32,7 @@ class Prefix:
     end: Tensor
     """Position of the last token, (B, 1), for M-RoPE with its dimensions in front: (4, B, 1)."""
 
-    def continued(self, rows: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    def decode_inputs(self, rows: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """Model inputs for N continuations (N, T), each of the prompt that `rows` (N,) names. Uses up the cache."""
         self.cache.batch_select_indices(rows)
         return {
@@ -43,8 +43,8 @@ class Prefix:
         }
 
 
-def read(forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, Tensor]) -> Prefix:
-    """Read B prompts, padded on the left. `forward` is the model or what wraps it for distributed training."""
+def prefill(forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, Tensor]) -> Prefix:
+    """Prefill B prompts, padded on the left. `forward` is the model or what wraps it for distributed training."""
     positions = model._prepare_position_ids_for_generation(
         inputs["input_ids"], {name: value for name, value in inputs.items() if name != "input_ids"}
     )
@@ -94,12 +94,12 @@ def next_token_logits(
     pictures = pictures_of_rows({**inputs, "num_images": [len(paths) for paths in images]})
     beginnings |= together([pictures[place] for place in first])
     ends = [own[shared[row] :] for row, own in zip(rows, ids, strict=True)]
-    prefix = read(model, model, beginnings)
+    prefix = prefill(model, model, beginnings)
     # Padded at their ends, where the other rows are longer: in the middle, padding would use up a sliding window.
     mask = pad_sequence([torch.ones_like(own) for own in ends], batch_first=True)
-    continued = prefix.continued(torch.tensor(rows, device=mask.device), pad_sequence(ends, batch_first=True), mask)
+    decoded = prefix.decode_inputs(torch.tensor(rows, device=mask.device), pad_sequence(ends, batch_first=True), mask)
     with _of_last_tokens(model, mask):
-        last: Tensor = model(**continued).logits[:, -1]
+        last: Tensor = model(**decoded).logits[:, -1]
     return last
 
 

@@ -42,7 +42,7 @@ from emor3.models.checkpoints import (
     merge,
     resolve_checkpoint,
     save,
-    sees_unchanged,
+    vision_is_frozen,
 )
 from emor3.models.generation import generate, vision_token_ids
 from emor3.models.processors import limit_pixels
@@ -408,7 +408,7 @@ def _reinforce(
     judge_model = _judge_model(recipe, trainer, average)
     vllm = trainer.vllm_generation if trainer.use_vllm else None
     scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
-    if sees_unchanged(trainer.model) and not sharded(trainer):
+    if vision_is_frozen(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
     if recipe.judge.calibration and not (run / START).is_file():

@@ -19,7 +19,7 @@ from trl.data_utils import prepare_multimodal_messages
 from emor3.errors import UserError
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
-from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
+from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, prefill, together
 from emor3.models.processors import scaled
 from emor3.models.sharding import sharded
 
@@ -134,8 +134,8 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
         rows = torch.tensor(equal_to, device=ids.device)
         with self.accelerator.autocast():
-            prefix = read(model, self.accelerator.unwrap_model(model), inputs)
-            return model(**prefix.continued(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
+            prefix = prefill(model, self.accelerator.unwrap_model(model), inputs)
+            return model(**prefix.decode_inputs(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
 
 
 def _runs(prompts: list[Any]) -> tuple[list[int], list[int]]:
@@ -161,8 +161,8 @@ def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
     def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **images: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
         cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
-        prefix = read(model, model, cut)
-        last = prefix.continued(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
+        prefix = prefill(model, model, cut)
+        last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
         last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
         completed: Tensor = whole(**last, generation_config=generation_config)
         return completed
