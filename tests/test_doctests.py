@@ -20,6 +20,8 @@ CENTRAL = {
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
+    "models.prefix_cache": ("Prefix", "distinct"),
+    "models.architectures": ("split_images",),
     "training.groups": ("by_group",),
 }
 

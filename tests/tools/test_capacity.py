@@ -12,12 +12,12 @@ from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
+from emor3.models.architectures import PUBLISHED
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.runs.recipe import build_recipe
 from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
-    KNOWN,
     TEXT_TOKENS,
     Machine,
     longest_prompt,
@@ -28,7 +28,7 @@ from emor3.tools.capacity import (
     ways_to_fit,
 )
 
-QWEN_3B, QWEN_7B = KNOWN
+QWEN_3B, QWEN_7B = PUBLISHED
 
 
 def recipe_of(path=QWEN_3B, grpo=None, **changes):

@@ -10,7 +10,8 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.models.checkpoints import EMBEDDED, load, vision_is_frozen
 from emor3.models.generation import vision_token_ids
-from emor3.models.prefix_cache import distinct, images_once
+from emor3.models.prefix_cache import distinct
+from emor3.models.processors import images_once
 from emor3.storage.images import open_image
 from emor3.training.run import prompt_dataset
 from emor3.training.shared_prompts import SharedPromptTrainer

@@ -18,6 +18,7 @@ from transformers.integrations import deepspeed
 
 from emor3.errors import UserError
 from emor3.method.types import Sample
+from emor3.models.architectures import deepstack_features
 
 DUMMY_SIDE = 64
 """Pixels of the dummy image; processors that scale to sides make theirs of it."""
@@ -102,8 +103,7 @@ def always_run_vision(model: PreTrainedModel, processor: ProcessorMixin) -> None
         if missing:
             missing, embedded = False, inputs["inputs_embeds"]
             features = core.get_image_features(**{name: value.to(embedded.device) for name, value in dummy.items()})
-            deep = getattr(features, "deepstack_features", None) or ()  # what deeper layers add (Qwen3-VL)
-            nothing = 0 * sum(part.sum() for part in _tensors((features.pooler_output, deep)))
+            nothing = 0 * sum(part.sum() for part in _tensors((features.pooler_output, deepstack_features(features))))
             inputs = {**inputs, "inputs_embeds": embedded + nothing}
         return args, inputs
 

@@ -34,6 +34,7 @@ from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Judge, Rollout, Sample
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import (
     check_quantizable,
     freeze,
@@ -45,7 +46,6 @@ from emor3.models.checkpoints import (
     vision_is_frozen,
 )
 from emor3.models.generation import generate, vision_token_ids
-from emor3.models.processors import limit_pixels
 from emor3.models.sharding import (
     check_resumable,
     check_shardable,
@@ -296,7 +296,7 @@ def _steps_per_cycle(config: GRPOConfig) -> float:
 def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor to train, its weights from the checkpoint when a run goes on.
 
-    `Trainer.train(resume_from_checkpoint=…)` restores none of Qwen2.5-VL's tensors and only warns, hence
+    `Trainer.train(resume_from_checkpoint=…)` restores none of some models' tensors and only warns, hence
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None

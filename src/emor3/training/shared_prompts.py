@@ -17,10 +17,11 @@ from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from emor3.errors import UserError
+from emor3.models.architectures import IMAGE_INPUTS, IMAGES_OF_TILES, SHAREABLE_INPUTS, join_images, split_images
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
-from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, prefill, together
-from emor3.models.processors import scaled
+from emor3.models.prefix_cache import distinct, prefill
+from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import sharded
 
 
@@ -88,16 +89,16 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **images: Any,
     ) -> Any:
-        counts = images.pop("batch_num_images", None)  # of LLaVA-OneVision, and unknown to TRL 1.16: 1 if absent
+        counts = images.pop(IMAGES_OF_TILES, None)  # unknown to TRL 1.16: 1 if absent
         if counts is not None and counts.max() > 1:
             raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
         images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none where no row has images
         if not sum(images["num_images"]):
-            images = {name: value for name, value in images.items() if name not in PICTURES}
+            images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
         given = {name: value for name, value in images.items() if value is not None}
         # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
         uncached = self.args.gradient_checkpointing or sharded(self)
-        understood = given.keys() <= UNDERSTOOD | {"num_images"}
+        understood = given.keys() <= SHAREABLE_INPUTS | {"num_images"}
         if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
             return super()._get_per_token_logps_and_entropies(
                 model,
@@ -111,7 +112,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
-        pictures = pictures_of_rows(given)
+        pictures = split_images(given)
         outputs = []
         for start in range(0, len(input_ids), batch_size or len(input_ids)):
             chunk = slice(start, start + (batch_size or len(input_ids)))
@@ -130,7 +131,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = zip(*prompts.values(), strict=True)
         first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
         inputs = {name: value[first] for name, value in prompts.items()}
-        inputs |= together([pictures[place] for place in first])
+        inputs |= join_images([pictures[place] for place in first])
         labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
         rows = torch.tensor(equal_to, device=ids.device)
         with self.accelerator.autocast():
