@@ -162,6 +162,12 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     assert estimate == pytest.approx(sum(kept.values()), rel=error)
 
 
+def test_a_model_whose_images_have_no_known_number_of_tokens_is_refused(tmp_path):
+    write_checkpoint("llava_onevision", tmp_path)  # tiles, as many as the image's shape asks for
+    with pytest.raises(UserError, match="how many tokens an image of llava_onevision has"):
+        needs(recipe_of(str(tmp_path), model={"max_pixels": None}))
+
+
 def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypatch):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output_dir: runs/x\nmodel: {{path: {QWEN_7B}}}\ndata: {{train: data/none}}\n")

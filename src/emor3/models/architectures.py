@@ -224,10 +224,15 @@ def vision_sizes(config: PretrainedConfig) -> tuple[int, int, int]:
 
 
 def largest_image(config: PretrainedConfig, area: int | None) -> tuple[int, int]:
-    """Tokens and patches of the largest image: one of `area` pixels if images are sized by area."""
+    """Tokens and patches of the largest image: one of `area` pixels if images are sized by area.
+
+    Raises UserError if the configuration does not tell them.
+    """
     vision = config.vision_config
     if not is_sized_by_area(config):
-        tokens = getattr(config, "mm_tokens_per_image", None) or config.image_seq_length  # Gemma 3's, LLaVA's
+        tokens = getattr(config, "mm_tokens_per_image", getattr(config, "image_seq_length", None))  # Gemma 3's, LLaVA's
+        if tokens is None:
+            raise UserError(f"a plan cannot tell how many tokens an image of {config.model_type} has")
         return tokens, (vision.image_size // vision.patch_size) ** 2
     patches = (area or PUBLISHED_AREA) // vision.patch_size**2
     return patches // vision.spatial_merge_size**2, patches
