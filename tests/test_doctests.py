@@ -22,6 +22,8 @@ CENTRAL = {
     "judges.local": ("best_candidate",),
     "judges.endpoint": ("candidate_probabilities",),
     "storage.cells": ("to_cell", "from_cell"),
+    "models.prefix_cache": ("Prefix", "distinct"),
+    "models.architectures": ("split_images",),
     "training.groups": ("by_group",),
 }
 

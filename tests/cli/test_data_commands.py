@@ -10,11 +10,12 @@ import layouts
 from emor3.cli.main import app
 from emor3.data.check import check
 from emor3.data.importers.catalogue import SETS
+from emor3.data.prompt_lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.errors import UserError
 from emor3.experiments.quickstart import RECIPE
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.models.processors import limit_pixels, load_processor
-from emor3.models.tokens import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
+from emor3.models.processors import load_processor
 from emor3.runs.recipe import load_recipe
 from places import ROOT
 

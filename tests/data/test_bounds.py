@@ -13,6 +13,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 
 from emor3.data.check import check, report_table
 from emor3.data.folders import load_samples
+from emor3.data.prompt_lengths import label_cost, warn_of_many_labels
 from emor3.data.rows import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, manifest_lines
 from emor3.data.settings import DataBlock
 from emor3.data.subsets import read_ids, sample_data
@@ -21,7 +22,6 @@ from emor3.method.labels import MAX_LABELS, MIKELS8, LabelSet
 from emor3.method.scoring import score_file
 from emor3.method.thinking import build_prompt, load_template
 from emor3.models.processors import LARGE, load_processor, open_images
-from emor3.models.tokens import label_cost, warn_of_many_labels
 from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 from emor3.storage.yaml_text import read_yaml

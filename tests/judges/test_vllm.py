@@ -10,9 +10,9 @@ from emor3.data.folders import load_samples
 from emor3.judges.vllm import VllmJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.models.processors import limit_pixels
 from emor3.training.run import prompt_dataset
 from emor3.training.shared_prompts import SharedPromptTrainer
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 
 from emor3.errors import UserError
 from emor3.models import checkpoints as modeling
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
-from emor3.models.processors import limit_pixels
 from emor3.models.settings import ModelBlock
 
 

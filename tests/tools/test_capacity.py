@@ -12,12 +12,12 @@ from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
+from emor3.models.architectures import PUBLISHED
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.runs.recipe import build_recipe
 from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
-    KNOWN,
     TEXT_TOKENS,
     Machine,
     longest_prompt,
@@ -28,7 +28,7 @@ from emor3.tools.capacity import (
     ways_to_fit,
 )
 
-QWEN_3B, QWEN_7B = KNOWN
+QWEN_3B, QWEN_7B = PUBLISHED
 
 
 def recipe_of(path=QWEN_3B, grpo=None, **changes):
@@ -160,6 +160,12 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     assert read.isfinite().all()
     estimate = size.text.kept(4 * tokens, 4, False) + size.vision.kept(4 * size.patches, 4, False)
     assert estimate == pytest.approx(sum(kept.values()), rel=error)
+
+
+def test_a_model_whose_images_have_no_known_number_of_tokens_is_refused(tmp_path):
+    write_checkpoint("llava_onevision", tmp_path)  # tiles, as many as the image's shape asks for
+    with pytest.raises(UserError, match="how many tokens an image of llava_onevision has"):
+        needs(recipe_of(str(tmp_path), model={"max_pixels": None}))
 
 
 def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypatch):

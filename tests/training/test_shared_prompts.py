@@ -8,9 +8,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.models.checkpoints import EMBEDDED, load, sees_unchanged
+from emor3.models.checkpoints import EMBEDDED, load, vision_is_frozen
 from emor3.models.generation import vision_token_ids
-from emor3.models.prefix_cache import distinct, images_once
+from emor3.models.prefix_cache import distinct
+from emor3.models.processors import images_once
 from emor3.storage.images import open_image
 from emor3.training.run import prompt_dataset
 from emor3.training.shared_prompts import SharedPromptTrainer
@@ -120,7 +121,7 @@ def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_mo
     for once in (False, True):
         trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
         trainer.model.model.visual.requires_grad_(False)
-        assert sees_unchanged(trainer.model)
+        assert vision_is_frozen(trainer.model)
         if once:
             trainer.encode_images_once(trainer.model)
             for model in (trainer.model, trainer.ref_model):
@@ -145,11 +146,11 @@ def test_several_images_in_a_row_are_refused_where_trl_would_lose_count_of_their
 
 def test_vision_changes_where_its_weights_or_adapters_on_it_learn():
     model, _ = load(EMBEDDED)
-    assert not sees_unchanged(model)
+    assert not vision_is_frozen(model)
     adapters = {"r": 2, "target_modules": "all-linear"}
-    assert not sees_unchanged(get_peft_model(load(EMBEDDED)[0], LoraConfig(**adapters)))
+    assert not vision_is_frozen(get_peft_model(load(EMBEDDED)[0], LoraConfig(**adapters)))
     language_only = LoraConfig(**adapters, exclude_modules=r"(.*\.)?visual\..*")
-    assert sees_unchanged(get_peft_model(load(EMBEDDED)[0], language_only))
+    assert vision_is_frozen(get_peft_model(load(EMBEDDED)[0], language_only))
 
 
 def test_distinct_rows_are_found_in_any_order_and_by_every_part():

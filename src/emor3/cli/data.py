@@ -45,8 +45,9 @@ def check_data(
     """
     from emor3.data import check
     from emor3.experiments.quickstart import RECIPE
+    from emor3.models.architectures import limit_pixels
     from emor3.models.checkpoints import resolve_checkpoint
-    from emor3.models.processors import limit_pixels, load_processor
+    from emor3.models.processors import load_processor
     from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.data.folders import LabelSpec, load_samples
+from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.adapters import holds_adapters, load_merged
 from emor3.evaluation.summary import Evaluation, results, summarise
@@ -21,7 +22,6 @@ from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
-from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
 from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions

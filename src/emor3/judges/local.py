@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from emor3.judges.lockstep import Work
 from emor3.method.types import Question, Reply
 from emor3.models.generation import encode, generate
-from emor3.models.prefix_cache import next_token_logits, read
+from emor3.models.prefix_cache import next_token_logits, prefill
 
 T = TypeVar("T")
 
@@ -84,8 +84,8 @@ class ScoreJudge:
         cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in prompt.items()}
         which = torch.tensor([asked.index(question) for question, _ in rows], device=ids.device)
         ends = torch.cat([ids[which, -1:], padded], 1)
-        continued = read(self.model, self.model, cut).continued(which, ends, torch.ones_like(ends))
-        log_probs = self.model(**continued).logits[:, :-1].float().log_softmax(-1)
+        decoded = prefill(self.model, self.model, cut).decode_inputs(which, ends, torch.ones_like(ends))
+        log_probs = self.model(**decoded).logits[:, :-1].float().log_softmax(-1)
         per_token = log_probs.gather(-1, padded[:, :, None])[:, :, 0]
         lengths = torch.tensor([len(ids) for ids in replies], device=padded.device)
         counted = torch.arange(longest, device=padded.device) < lengths[:, None]

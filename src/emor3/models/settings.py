@@ -22,7 +22,7 @@ class LoraBlock(Block):
 
 
 Part = Literal["vision", "projector"]
-"""What stands before the language model: the vision tower, and what carries its output over (Qwen-VL's merger)."""
+"""What stands before the language model: the vision tower, and the projector, which carries its output over."""
 
 
 class ModelBlock(Block):
@@ -38,7 +38,7 @@ class ModelBlock(Block):
     freeze: list[Part] = Field(default_factory=list)
     """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)
-    """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
+    """Larger images are scaled down to this area, if the processor sizes by area; None keeps the checkpoint's limit."""
     lora: LoraBlock | None = None
     """Train adapters of this form; None trains all weights."""
     quantize: Literal["4bit"] | None = None

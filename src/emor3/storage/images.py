@@ -20,7 +20,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 """Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
 
 MAX_ASPECT_RATIO = 200
-"""Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
+"""Longer strips are refused, as by image processors: they hold nothing to see."""
 
 SOURCE = "emor3_source"
 """Where the `info` of an opened image, which its copies share, has the path of its file."""

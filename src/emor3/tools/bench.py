@@ -33,6 +33,7 @@ from emor3.method.reflection import ask, read
 from emor3.method.rewards import verdict_value
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
+from emor3.models.architectures import images_encoded, set_area
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.recipe import load_recipe
@@ -131,8 +132,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         self.cost.positions += kwargs["inputs_embeds"].shape[:2].numel()
 
     def _tower(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        images = kwargs.get("grid_thw", args[0])  # one row an image, also where pixels are in rows of patches
-        self.cost.encoded += len(images)
+        self.cost.encoded += images_encoded(args, kwargs)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Wait for this way's turn; every way samples with the same seed."""
@@ -276,7 +276,7 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     recipe = load_recipe(RECIPE, _overrides(settings, way, folder))
     model, processor = load_policy(recipe, recipe.model.path, None)
     if settings.pixels is not None:
-        processor.image_processor.size = {"shortest_edge": settings.pixels, "longest_edge": settings.pixels}
+        set_area(processor, settings.pixels, settings.pixels)
     chosen = chosen_samples(recipe)
     config = grpo_config(recipe, Path(folder), len(chosen))
     config.save_strategy = "no"

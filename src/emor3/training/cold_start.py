@@ -18,13 +18,13 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
+from emor3.data.prompt_lengths import Turn, check_context
 from emor3.errors import UserError, refused_by
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.processors import open_images
 from emor3.models.sharding import check_shardable, whole_weights
-from emor3.models.tokens import Turn, check_context
 from emor3.runs.recipe import ColdStartBlock
 
 

@@ -24,6 +24,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
 from emor3.data.folders import LazySamples, load_mixture, resolve_folder
+from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.data.rows import MANIFEST
 from emor3.errors import UserError, did_you_mean, refused_by
 from emor3.judges.build import build_average, build_judge
@@ -32,6 +33,7 @@ from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Judge, Rollout, Sample
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import (
     check_quantizable,
     freeze,
@@ -40,13 +42,17 @@ from emor3.models.checkpoints import (
     merge,
     resolve_checkpoint,
     save,
-    sees_unchanged,
+    vision_is_frozen,
 )
 from emor3.models.generation import generate, vision_token_ids
-from emor3.models.processors import limit_pixels
 from emor3.models.settings import ModelBlock
-from emor3.models.sharding import check_resumable, check_shardable, see_in_step, sharded, whole_weights
-from emor3.models.tokens import check_context, warn_of_many_labels
+from emor3.models.sharding import (
+    check_resumable,
+    check_shardable,
+    run_vision_on_all_ranks,
+    sharded,
+    whole_weights,
+)
 from emor3.printing import say
 from emor3.runs import directory, records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
@@ -288,7 +294,7 @@ def _steps_per_cycle(config: GRPOConfig) -> float:
 def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor to train, its weights from the checkpoint when a run goes on.
 
-    `Trainer.train(resume_from_checkpoint=…)` restores none of Qwen2.5-VL's tensors and only warns, hence
+    `Trainer.train(resume_from_checkpoint=…)` restores none of some models' tensors and only warns, hence
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
@@ -322,7 +328,7 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: 
     folder = run / COLD_START
     if not (resume and (folder / COMPLETE).is_file()):
         model, processor = load_policy(recipe, recipe.model.path, None)
-        see_in_step(samples, processor, model)
+        run_vision_on_all_ranks(samples, processor, model)
         lora = lora_config(recipe.model)
         tuned, weights = cold_start(
             model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora, begin
@@ -396,11 +402,11 @@ def _reinforce(
     if checkpoint:
         check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
-    see_in_step(samples, processor, model, trainer.ref_model)
+    run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
     vllm = trainer.vllm_generation if trainer.use_vllm else None
     scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
-    if sees_unchanged(trainer.model) and not sharded(trainer):
+    if vision_is_frozen(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
     if recipe.judge.calibration and not (run / START).is_file():

@@ -17,10 +17,11 @@ from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from emor3.errors import UserError
+from emor3.models.architectures import IMAGE_INPUTS, IMAGES_OF_TILES, SHAREABLE_INPUTS, join_images, split_images
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
-from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
-from emor3.models.processors import scaled
+from emor3.models.prefix_cache import distinct, prefill
+from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import sharded
 
 
@@ -88,16 +89,16 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **images: Any,
     ) -> Any:
-        counts = images.pop("batch_num_images", None)  # of LLaVA-OneVision, and unknown to TRL 1.16: 1 if absent
+        counts = images.pop(IMAGES_OF_TILES, None)  # unknown to TRL 1.16: 1 if absent
         if counts is not None and counts.max() > 1:
             raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
         images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none where no row has images
         if not sum(images["num_images"]):
-            images = {name: value for name, value in images.items() if name not in PICTURES}
+            images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
         given = {name: value for name, value in images.items() if value is not None}
         # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
         uncached = self.args.gradient_checkpointing or sharded(self)
-        understood = given.keys() <= UNDERSTOOD | {"num_images"}
+        understood = given.keys() <= SHAREABLE_INPUTS | {"num_images"}
         if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
             return super()._get_per_token_logps_and_entropies(
                 model,
@@ -111,7 +112,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
-        pictures = pictures_of_rows(given)
+        pictures = split_images(given)
         outputs = []
         for start in range(0, len(input_ids), batch_size or len(input_ids)):
             chunk = slice(start, start + (batch_size or len(input_ids)))
@@ -130,12 +131,12 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = zip(*prompts.values(), strict=True)
         first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
         inputs = {name: value[first] for name, value in prompts.items()}
-        inputs |= together([pictures[place] for place in first])
+        inputs |= join_images([pictures[place] for place in first])
         labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
         rows = torch.tensor(equal_to, device=ids.device)
         with self.accelerator.autocast():
-            prefix = read(model, self.accelerator.unwrap_model(model), inputs)
-            return model(**prefix.continued(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
+            prefix = prefill(model, self.accelerator.unwrap_model(model), inputs)
+            return model(**prefix.decode_inputs(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
 
 
 def _runs(prompts: list[Any]) -> tuple[list[int], list[int]]:
@@ -161,8 +162,8 @@ def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
     def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **images: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
         cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
-        prefix = read(model, model, cut)
-        last = prefix.continued(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
+        prefix = prefill(model, model, cut)
+        last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
         last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
         completed: Tensor = whole(**last, generation_config=generation_config)
         return completed
