@@ -87,17 +87,7 @@ class Report:
     tied: Tally = field(default_factory=lambda: Tally("votes tied for the label", False, NOISE))
 
     def tallies(self) -> tuple[Tally, ...]:
-        faults = (self.bad_rows, self.unreadable, self.empty)
-        return (
-            *faults,
-            self.duplicates,
-            self.near,
-            self.torn_groups,
-            self.two_labels,
-            self.split_labels,
-            self.outvoted,
-            self.tied,
-        )
+        return tuple(value for value in vars(self).values() if isinstance(value, Tally))
 
     def breaks_training(self) -> bool:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
