@@ -233,8 +233,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
-    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on
-    # shards.
+    # The completions of a prompt share it (emor3.training.trainer), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch

@@ -18,8 +18,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import TrainerState
+from transformers import PreTrainedModel, TrainerState
+from trl import GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
+from emor3.errors import UserError
 from emor3.method.canaries import canaries
 from emor3.method.reflection import other_contents, reflect
 from emor3.method.rewards import (
@@ -34,10 +37,14 @@ from emor3.method.rewards import (
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 from emor3.models.checkpoints import learn_in_float32
+from emor3.models.generation import unexpanded
+from emor3.models.image_cache import EncodedImages
+from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, distinct, images_once, pictures_of_rows, read, together
+from emor3.models.processors import scaled
+from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
 from emor3.training.groups import by_group, own_rows
-from emor3.training.shared_prompts import SharedPromptTrainer
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -200,11 +207,22 @@ def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
     return ([max(group) - min(group) < EQUAL] * len(group) for group in groups)
 
 
-class EmoTrainer(SharedPromptTrainer):
-    """Adds exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
+class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer that computes each distinct prompt once, and gives groups of equal rewards advantages of zero.
+
+    TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here
+    the copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images
+    as the engine takes them. The time of each phase goes to the logs.
 
     The private methods are overridden because nothing public stands at these places; each calls TRL's own.
     """
+
+    _runs: tuple[list[int], list[int]]
+    """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
+    _unexpanded: list[list[int]]
+    """Of the distinct ones where vLLM runs in this process: their tokens with one for each image."""
+    encoded: EncodedImages | None = None
+    """The encodings of a round, where vision does not learn."""
 
     def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
@@ -213,41 +231,18 @@ class EmoTrainer(SharedPromptTrainer):
         super().__init__(*args, **kwargs)
         learn_in_float32(self.model)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
-
-    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """A checkpoint without the blank card that peft puts beside adapters."""
-        super()._save(output_dir, *args, **kwargs)
-        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
-
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
-        if isinstance(self.model, PeftModel):
-            super()._load_from_checkpoint(*args, **kwargs)
+    def encode_images_once(self, *others: PreTrainedModel) -> None:
+        """Have the policy, its reference and others whose vision is the same encode each image of a round once."""
+        self.encoded = EncodedImages()
+        models = [self.model, self.ref_model, *others]
+        for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
+            self.encoded.share(model)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
         with self.stopwatch.phase("update"):
             loss: Tensor = super().training_step(*args, **kwargs)
             return loss
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.stopwatch.phase("generate"):
-            return super()._generate(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        with self.stopwatch.phase("log_probs"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Tensor:
-        # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
-        with self.stopwatch.phase("reflect"), self.accelerator.autocast():
-            rewards: Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
-        own = own_rows(totals.tolist(), len(inputs))
-        self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
-        return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.encoded is not None:
@@ -269,7 +264,8 @@ class EmoTrainer(SharedPromptTrainer):
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], Tensor]:
         """TRL's scored batch with zero advantages in groups of equal rewards, and the rows (N,) of those groups."""
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        with images_once(self.processing_class):
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         batch["advantages"][self._dry] = 0.0
         return batch, self._dry
 
@@ -282,7 +278,158 @@ class EmoTrainer(SharedPromptTrainer):
         )
         return [row for row in chosen for _ in range(self.num_generations)]
 
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.stopwatch.phase("generate"):
+            return super()._generate(*args, **kwargs)
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        self._runs = first, rows = _runs(prompts)
+        different = [prompts[place] for place in first]
+        ids, images, fields = super()._tokenize_prompts(different)
+        if self.use_vllm:
+            images = images and [[scaled(image, self.processing_class) for image in row or ()] for row in images]
+        if self.use_vllm and self.vllm_mode == "colocate":
+            self._unexpanded = unexpanded(
+                self.processing_class,
+                list(map(prepare_multimodal_messages, different)),
+                chat_template=self.chat_template,
+                **self.chat_template_kwargs,
+            )
+        # Processors take no None for a row without images, as TRL 1.16 hands them beside rows that have some.
+        return [ids[row] for row in rows], images and [images[row] or [] for row in rows], fields
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        first, rows = self._runs
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            if self.use_vllm and self.vllm_mode == "colocate":
+                prompt_ids = [self._unexpanded[row] for row in rows]
+            shown = images and [row or None for row in images]
+            return super()._generate_single_turn(prompt_ids, shown, fields, *args, **kwargs)
+        with continuing(_plain(self.model), torch.tensor(rows, device=self.accelerator.device)):
+            return super()._generate_single_turn([prompt_ids[place] for place in first], None, fields, *args, **kwargs)
+
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Tensor:
+        # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
+        with self.stopwatch.phase("reflect"), self.accelerator.autocast():
+            rewards: Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        own = own_rows(totals.tolist(), len(inputs))
+        self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
+        return rewards
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **images: Any,
+    ) -> Any:
+        counts = images.pop("batch_num_images", None)  # of LLaVA-OneVision, and unknown to TRL 1.16: 1 if absent
+        if counts is not None and counts.max() > 1:
+            raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
+        images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none where no row has images
+        if not sum(images["num_images"]):
+            images = {name: value for name, value in images.items() if name not in PICTURES}
+        given = {name: value for name, value in images.items() if value is not None}
+        # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
+        uncached = self.args.gradient_checkpointing or sharded(self)
+        understood = given.keys() <= UNDERSTOOD | {"num_images"}
+        with self.stopwatch.phase("log_probs"):
+            if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
+                return super()._get_per_token_logps_and_entropies(
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    batch_size,
+                    compute_entropy,
+                    compute_aux_loss,
+                    **images,
+                )
+            tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+            tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
+            pictures = pictures_of_rows(given)
+            outputs = []
+            for start in range(0, len(input_ids), batch_size or len(input_ids)):
+                chunk = slice(start, start + (batch_size or len(input_ids)))
+                chunk_tokens = {name: value[chunk] for name, value in tokens.items()}
+                outputs.append(self._continue(model, chunk_tokens, pictures[chunk], logits_to_keep))
+            entropies = torch.cat([o.entropy[:, -logits_to_keep:] for o in outputs]) if compute_entropy else None
+            return torch.cat([o.log_probs[:, -logits_to_keep:] for o in outputs]), entropies, None
+
+    def _continue(
+        self, model: Any, tokens: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]], completion: int
+    ) -> Any:
+        """TRL's output for the last prompt token, whose logits give the first completion token, and the completion."""
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        cut = ids.shape[1] - completion - 1
+        prompts = {name: value[:, :cut] for name, value in tokens.items()}
+        parts = zip(*prompts.values(), strict=True)
+        first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
+        inputs = {name: value[first] for name, value in prompts.items()}
+        inputs |= together([pictures[place] for place in first])
+        labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
+        rows = torch.tensor(equal_to, device=ids.device)
+        with self.accelerator.autocast():
+            prefix = read(model, self.accelerator.unwrap_model(model), inputs)
+            return model(**prefix.continued(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint without the blank card that peft puts beside adapters."""
+        super()._save(output_dir, *args, **kwargs)
+        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with the seconds of each phase since the last one."""
         seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
         super().log({**logs, **seconds}, start_time)
+
+
+def _runs(prompts: list[Any]) -> tuple[list[int], list[int]]:
+    """First places of the runs of equal neighbours among N prompts, and for each of the N the number of its run."""
+    first: list[int] = []
+    runs: list[int] = []
+    for place, prompt in enumerate(prompts):
+        if not first or prompt != prompts[first[-1]]:
+            first.append(place)
+        runs.append(len(first) - 1)
+    return first, runs
+
+
+def _plain(model: Any) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
+    """Inside, `model.generate` on B prompts reads them once and samples one completion for each of N `rows`."""
+    whole = model.generate
+
+    def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **images: Tensor) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
+        cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
+        prefix = read(model, model, cut)
+        last = prefix.continued(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
+        last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
+        completed: Tensor = whole(**last, generation_config=generation_config)
+        return completed
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        del model.generate
