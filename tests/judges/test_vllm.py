@@ -13,7 +13,7 @@ from emor3.method.reflection import coherence_question, consistency_question
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.models.processors import limit_pixels
-from emor3.training.run import prompt_dataset
+from emor3.training.dataset import prompt_dataset
 from emor3.training.trainer import EmoTrainer
 
 SETTINGS = {

@@ -26,7 +26,8 @@ from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import read_evaluation
 from emor3.runs.recipe import ModelBlock, load_recipe
 from emor3.tools.export import export
-from emor3.training.run import lora_config, prompt_dataset, train
+from emor3.training.dataset import prompt_dataset
+from emor3.training.run import lora_config, train
 from emor3.training.trainer import BatchScorer, EmoTrainer
 
 GRPO = {

@@ -21,7 +21,8 @@ from emor3.runs.directory import (
     resumed_recipe,
 )
 from emor3.runs.recipe import build_recipe
-from emor3.training.run import manifest_sums, train
+from emor3.training.dataset import manifest_sums
+from emor3.training.run import train
 
 SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2}
 SMALL |= {"max_completion_length": 8, "learning_rate": 1e-3}

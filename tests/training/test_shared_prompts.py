@@ -12,7 +12,7 @@ from emor3.models.checkpoints import EMBEDDED, load, sees_unchanged
 from emor3.models.generation import vision_token_ids
 from emor3.models.prefix_cache import distinct, images_once
 from emor3.storage.images import open_image
-from emor3.training.run import prompt_dataset
+from emor3.training.dataset import prompt_dataset
 from emor3.training.trainer import EmoTrainer
 
 

@@ -38,8 +38,10 @@ from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.directory import environment_stamp
 from emor3.runs.recipe import load_recipe
 from emor3.storage.images import open_image
-from emor3.training.run import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
+from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
+from emor3.training.run import load_policy
 from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
+from emor3.training.trl_config import grpo_config
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)

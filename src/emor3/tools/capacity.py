@@ -27,7 +27,9 @@ from emor3.models.processors import load_processor
 from emor3.models.tokens import text_tokens
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
 from emor3.runs.recipe import Recipe
-from emor3.training.run import chosen_samples, grpo_config, lora_config, train
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import lora_config, train
+from emor3.training.trl_config import grpo_config
 
 Sharding = Literal["none", "fsdp2", "zero3"]
 
