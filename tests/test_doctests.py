@@ -20,7 +20,7 @@ CENTRAL = {
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
-    "training.groups": ("by_group",),
+    "training.scorer": ("by_group",),
 }
 
 

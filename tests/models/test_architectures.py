@@ -28,7 +28,8 @@ from emor3.runs.recipe import ModelBlock, load_recipe
 from emor3.tools.export import export
 from emor3.training.dataset import prompt_dataset
 from emor3.training.run import lora_config, train
-from emor3.training.trainer import BatchScorer, EmoTrainer
+from emor3.training.scorer import BatchScorer
+from emor3.training.trainer import EmoTrainer
 
 GRPO = {
     "max_steps": 2,

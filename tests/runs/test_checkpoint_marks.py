@@ -17,7 +17,8 @@ from emor3.runs.directory import COMPLETE, REPLACED, complete_checkpoints, remov
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.training.run import train
-from emor3.training.trainer import EmoTrainer, PartReward
+from emor3.training.scorer import PartReward
+from emor3.training.trainer import EmoTrainer
 from test_alive import rewards_by_length
 
 

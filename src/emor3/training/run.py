@@ -11,7 +11,6 @@ from random import Random
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import GRPOConfig
@@ -22,7 +21,7 @@ from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
-from emor3.method.types import Judge, Rollout, Sample
+from emor3.method.types import Judge, Sample
 from emor3.models.checkpoints import (
     check_quantizable,
     freeze,
@@ -41,15 +40,15 @@ from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
 from emor3.runs import directory as records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
-from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
+from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, START
 from emor3.runs.recipe import ModelBlock, Recipe
 from emor3.storage.locks import held
 from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start
 from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
-from emor3.training.groups import by_group
+from emor3.training.scorer import BatchScorer, Recorder, part_rewards
 from emor3.training.stopping import LastStep, told
-from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
+from emor3.training.trainer import EmoTrainer
 from emor3.training.trl_config import check_trackers, grpo_config, steps_per_cycle, without_placeholders
 
 
@@ -69,15 +68,7 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
-    # Whatever a person may have mistyped is found before anything is written.
-    resolve_checkpoint(recipe.model.path)
-    if recipe.model.quantize is not None:
-        check_quantizable()
-    sample_prompt(samples[0], recipe.prompt_template)
-    check_rows(samples, recipe)
-    config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
-    if config is not None:
-        check_trackers(config)
+    config = _checked_settings(recipe, run, samples)
     sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
         checkpoint = _checked_run(recipe, sums, resume=resume, overwrite=overwrite, step=step)
@@ -99,6 +90,20 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
             if state.is_main_process:
                 _save_final(run, model, processor)
     return run
+
+
+def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> GRPOConfig | None:
+    """TRL's settings, if the recipe has any. Finds whatever a person may have mistyped before anything is written."""
+    resolve_checkpoint(recipe.model.path)
+    if recipe.model.quantize is not None:
+        check_quantizable()
+    sample_prompt(samples[0], recipe.prompt_template)
+    check_rows(samples, recipe)
+    if recipe.grpo is None:
+        return None
+    config = grpo_config(recipe, run, len(samples))
+    check_trackers(config)
+    return config
 
 
 @contextmanager
@@ -215,14 +220,10 @@ def _reinforce(
     checkpoint: Path | None,
     begin: Callable[[], None],
 ) -> None:
+    """Train with GRPO from the checkpoint, or from the start, and save the trained policy."""
     prompts = config.generation_batch_size // config.num_generations
     order = training_order(len(samples), math.ceil(config.max_steps / steps_per_cycle(config)) * prompts, recipe.seed)
     config.generation_kwargs = without_placeholders(processor, config.use_vllm)
-    scorer = BatchScorer(recipe.thinking, recipe.reward, config.num_generations, _recorder(run, config.num_generations))
-    functions, config.reward_weights = part_rewards(scorer)
-    callback = RunCallback(run, processor, config.save_total_limit)
-    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
-    last_step = LastStep(run, steps_per_cycle(config))
     average = build_average(
         recipe.judge,
         model,
@@ -230,6 +231,22 @@ def _reinforce(
         checkpoints=run / records.CHECKPOINTS,
         checkpoint=checkpoint,
     )
+
+    def judge_of_trainer() -> Judge:  # which comes after the rewards that it is made with
+        vllm = trainer.vllm_generation if trainer.use_vllm else None
+        return build_judge(recipe.judge, judge_model, processor, vllm)
+
+    scorer = BatchScorer(
+        recipe.thinking,
+        recipe.reward,
+        config.num_generations,
+        judge_of_trainer,
+        Recorder(run, config.num_generations),
+    )
+    functions, config.reward_weights = part_rewards(scorer)
+    progress = RunCallback(run, processor, config.save_total_limit)
+    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
+    last_step = LastStep(run, steps_per_cycle(config))
     with refused_by("TRL"):
         trainer = EmoTrainer(
             model=model,
@@ -237,8 +254,8 @@ def _reinforce(
             reward_funcs=functions,
             train_dataset=prompt_dataset(samples, recipe.prompt_template, order, processor),
             processing_class=processor,
-            # The average saves first.
-            callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite(), MovingWeights()],
+            # The average saves first: then the checkpoint is marked as whole.
+            callbacks=[*([average] if average else []), progress, last_step, StopOnNonFinite(), MovingWeights()],
             peft_config=lora_config(recipe.model),
             dynamic_sampling=recipe.dynamic_sampling,
         )
@@ -250,17 +267,16 @@ def _reinforce(
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     see_in_step(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
-    vllm = trainer.vllm_generation if trainer.use_vllm else None
-    scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
+    judge = scorer.judge  # what it cannot use is refused before the run begins
     if sees_unchanged(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
     if recipe.judge.calibration and not (run / START).is_file():
-        _try_before_start(recipe, run, scorer.judge, trainer, processor, samples)
-    with callback.progress, last_step.kept(trainer):
+        _try_before_start(recipe, run, judge, trainer, processor, samples)
+    with progress.progress, last_step.kept(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if callback.seconds and trainer.accelerator.is_main_process:
-        say(callback.time_split())
+    if progress.seconds and trainer.accelerator.is_main_process:
+        say(progress.time_split())
     _save_trained(recipe, run, trainer, processor)
 
 
@@ -305,29 +321,6 @@ def _try_before_start(
     elif asks:
         say("judge: not tried, the start model gave no two different descriptions that it could judge")
     records.write_json(run / START, asdict(figures))
-
-
-def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:
-    """Writes the rollouts of all ranks from the main process."""
-
-    last_step, groups_before = 0, 0
-
-    def record(step: int, rollouts: list[Rollout]) -> None:
-        nonlocal last_step, groups_before
-        state = PartialState()
-        if step != last_step:
-            last_step, groups_before = step, 0
-        numbers = by_group(rollouts, generations, lambda groups: [[n] * generations for n in range(len(groups))])
-        rows = [
-            records.rollout_row(step, groups_before + number, rollout)
-            for number, rollout in zip(numbers, rollouts, strict=True)
-        ]
-        groups_before += len(rollouts) * state.num_processes // generations
-        gathered = gather_object(rows)
-        if state.is_main_process:
-            records.append_jsonl(run / ROLLOUTS, gathered)
-
-    return record
 
 
 def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer, processor: ProcessorMixin) -> None:

@@ -1,15 +1,13 @@
-"""EMO-R3's reinforcement stage: TRL's GRPOTrainer with one reward function per part of R_overall.
+"""EMO-R3's reinforcement stage: what TRL's GRPOTrainer lacks.
 
-R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format
-
-TRL samples, normalises inside the group and updates. Here are the rewards (parse, reflect, score: the same functions
-evaluation uses), the judge (the current policy) and what TRL lacks: exactly zero advantages for groups of equal
-rewards, and the time split.
+TRL samples, asks for the rewards (emor3.training.scorer), normalises them inside the group and updates. Here are
+prompts that are computed once for their group, advantages of exactly zero for groups of equal rewards, dynamic
+sampling, and the time split.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -18,24 +16,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from emor3.errors import UserError
-from emor3.method.canaries import canaries
-from emor3.method.reflection import other_contents, reflect
-from emor3.method.rewards import (
-    RewardSettings,
-    predicted_label,
-    score,
-    vote_values,
-    weights,
-    with_votes,
-    without_failed_parts,
-)
-from emor3.method.thinking import Thinking, parse
-from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
@@ -44,7 +29,7 @@ from emor3.models.processors import scaled
 from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
-from emor3.training.groups import by_group, own_rows
+from emor3.training.scorer import by_group, own_rows
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -72,134 +57,6 @@ class Stopwatch:
         seconds = dict(self.seconds)
         self.seconds.clear()
         return seconds
-
-
-class BatchScorer:
-    """Scores the completions of a step once, for the reward functions that TRL calls one after another."""
-
-    def __init__(
-        self,
-        thinking: Thinking,
-        settings: RewardSettings,
-        generations: int,
-        on_rollouts: Callable[[int, list[Rollout]], None],
-    ) -> None:
-        self.thinking = thinking
-        self.settings = settings
-        self.generations = generations
-        self.on_rollouts = on_rollouts
-        self.judge: Judge | None = None  # bound once the trainer exists: it may judge with the trainer's own model
-        self._scored: tuple[object, list[Rollout]] = (None, [])
-
-    def rollouts(
-        self,
-        completions: Sequence[Any],
-        samples: Sequence[Sample],
-        step: int,
-        log_metric: Callable[[str, float], None],
-    ) -> list[Rollout]:
-        """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
-        if self._scored[0] is not completions:
-            rollouts, errors = self._score([_text(c) for c in completions], samples)
-            self._scored = (completions, rollouts)
-            self.on_rollouts(step, rollouts)
-            for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
-                log_metric(name, value)
-        return self._scored[1]
-
-    def _score(self, texts: list[str], samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
-        """Rollouts with the rewards that train, and the share of completions on which the judge failed."""
-        assert self.judge is not None, "bind a judge before training"
-        thoughts = [parse(text, self.thinking) for text in texts]
-        reflections = reflect(
-            self.judge,
-            list(zip(samples, thoughts, strict=True)),
-            self.settings.aspects,
-            masked=self.settings.masked,
-            distractors=self._distractors(samples),
-        )
-        alone = [
-            score(thought, sample, found, self.settings)
-            for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
-        ]
-        rewards = by_group(
-            list(zip(samples, thoughts, alone, strict=True)),
-            self.generations,
-            lambda groups: map(self._settled, groups),
-        )
-        rollouts = [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
-        return rollouts, self._error_share(alone)
-
-    def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
-        """Share of N completions with a part that the judge failed to judge."""
-        asked = [aspect.value for aspect in self.settings.aspects]
-        failed = [any(reward.parts[part] is None for part in asked) for reward in rewards]
-        return sum(failed) / len(failed)
-
-    def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
-        """What else each of N descriptions is asked on, from the samples of all ranks.
-
-        That is what contrastive consistency pays for, and one other sample a group as a canary.
-        """
-        if Aspect.CONSISTENCY not in self.settings.aspects:
-            return [[] for _ in samples]
-        count = self.settings.contrastive
-
-        def others(groups: list[list[Sample]]) -> Iterator[list[list[Content]]]:
-            firsts = [group[0] for group in groups]
-            for place in range(len(groups)):
-                contents = other_contents(firsts, place, max(count, 1))
-                yield [contents, *[contents[:count]] * (self.generations - 1)]
-
-        return by_group(samples, self.generations, others)
-
-    def _settled(self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]]) -> list[RewardBreakdown]:
-        """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
-        samples, thoughts, rewards = zip(*group, strict=True)
-        sample, settled = samples[0], without_failed_parts(rewards, self.settings)
-        if self.settings.votes == 0 or sample.distribution is None:
-            return settled
-        answers = [predicted_label(thought, sample.labels) for thought in thoughts]
-        return with_votes(settled, vote_values(answers, sample.distribution), self.settings.votes)
-
-
-def _text(completion: Any) -> str:
-    """Text of a conversational completion: one assistant message, plain or in parts."""
-    content = completion[0]["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
-class PartReward:
-    """One part of the reward as a TRL reward function; its name is what every tracker shows."""
-
-    def __init__(self, part: str, scorer: BatchScorer) -> None:
-        self.part = part
-        self.scorer = scorer
-        self.__name__ = part
-
-    def __call__(
-        self,
-        completions: Sequence[Any],
-        sample: Sequence[Sample],
-        trainer_state: TrainerState,
-        log_metric: Callable[[str, float], None],
-        **_: Any,
-    ) -> list[float | None]:
-        rollouts = self.scorer.rollouts(completions, sample, trainer_state.global_step + 1, log_metric)
-        return [rollout.reward.parts[self.part] for rollout in rollouts]
-
-
-def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
-    """Reward functions and their weights; a reflection that is not paid for has no function."""
-    paid = {aspect.value for aspect in scorer.settings.paid}
-    parts = {
-        name: weight
-        for name, weight in weights(scorer.settings).items()
-        if name in paid or name not in {aspect.value for aspect in Aspect}
-    }
-    return [PartReward(name, scorer) for name in parts], list(parts.values())
 
 
 def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
