@@ -21,6 +21,7 @@ CENTRAL = {
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
     "training.scorer": ("by_group",),
+    "training.trainer": ("runs",),
 }
 
 

@@ -6,9 +6,11 @@ sampling, and the time split.
 """
 
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -71,21 +73,20 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     the copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images
     as the engine takes them. The time of each phase goes to the logs.
 
-    The private methods are overridden because nothing public stands at these places; each calls TRL's own.
+    Rollouts go through TRL's public hook (`shared_rollouts`). The private methods are overridden because nothing public
+    stands at these places; each calls TRL's own.
     """
 
-    _runs: tuple[list[int], list[int]]
-    """Of the last prompts: places of the distinct ones, and which of them each of the N rows has."""
-    _unexpanded: list[list[int]]
-    """Of the distinct ones where vLLM runs in this process: their tokens with one for each image."""
     encoded: EncodedImages | None = None
     """The encodings of a round, where vision does not learn."""
 
     def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
         self.dynamic_sampling = dynamic_sampling
-        self._dry = torch.empty(0)
-        super().__init__(*args, **kwargs)
+        self._dry: Tensor | None = None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # that TRL may change it: tests pin it
+            super().__init__(*args, rollout_func=shared_rollouts, **kwargs)
         learn_in_float32(self.model)
 
     def encode_images_once(self, *others: PreTrainedModel) -> None:
@@ -95,10 +96,10 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
             self.encoded.share(model)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | None) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
         with self.stopwatch.phase("update"):
-            loss: Tensor = super().training_step(*args, **kwargs)
+            loss: Tensor = super().training_step(model=model, inputs=inputs, num_items_in_batch=num_items_in_batch)
             return loss
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,8 +122,11 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], Tensor]:
         """TRL's scored batch with zero advantages in groups of equal rewards, and the rows (N,) of those groups."""
+        self._dry = None
         with images_once(self.processing_class):
-            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs=inputs)
+        assert self._dry is not None, "TRL asked for no rewards"
+        assert len(self._dry) == len(batch["advantages"]), "these rewards are not those of the batch"
         batch["advantages"][self._dry] = 0.0
         return batch, self._dry
 
@@ -135,42 +139,14 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         return [row for row in chosen for _ in range(self.num_generations)]
 
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.stopwatch.phase("generate"):
-            return super()._generate(*args, **kwargs)
-
-    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        self._runs = first, rows = _runs(prompts)
-        different = [prompts[place] for place in first]
-        ids, images, fields = super()._tokenize_prompts(different)
-        if self.use_vllm:
-            images = images and [[scaled(image, self.processing_class) for image in row or ()] for row in images]
-        if self.use_vllm and self.vllm_mode == "colocate":
-            self._unexpanded = unexpanded(
-                self.processing_class,
-                list(map(prepare_multimodal_messages, different)),
-                chat_template=self.chat_template,
-                **self.chat_template_kwargs,
-            )
-        # Processors take no None for a row without images, as TRL 1.16 hands them beside rows that have some.
-        return [ids[row] for row in rows], images and [images[row] or [] for row in rows], fields
-
-    def _generate_single_turn(
-        self, prompt_ids: list[list[int]], images: Any, fields: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        first, rows = self._runs
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            if self.use_vllm and self.vllm_mode == "colocate":
-                prompt_ids = [self._unexpanded[row] for row in rows]
-            shown = images and [row or None for row in images]
-            return super()._generate_single_turn(prompt_ids, shown, fields, *args, **kwargs)
-        with continuing(_plain(self.model), torch.tensor(rows, device=self.accelerator.device)):
-            return super()._generate_single_turn([prompt_ids[place] for place in first], None, fields, *args, **kwargs)
-
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Tensor:
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+    ) -> Tensor:
         # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
         with self.stopwatch.phase("reflect"), self.accelerator.autocast():
-            rewards: Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
+            rewards: Tensor = super()._calculate_rewards(
+                inputs=inputs, prompts=prompts, completions=completions, completion_ids_list=completion_ids_list
+            )
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         own = own_rows(totals.tolist(), len(inputs))
         self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
@@ -200,13 +176,13 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         with self.stopwatch.phase("log_probs"):
             if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
                 return super()._get_per_token_logps_and_entropies(
-                    model,
-                    input_ids,
-                    attention_mask,
-                    logits_to_keep,
-                    batch_size,
-                    compute_entropy,
-                    compute_aux_loss,
+                    model=model,
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    logits_to_keep=logits_to_keep,
+                    batch_size=batch_size,
+                    compute_entropy=compute_entropy,
+                    compute_aux_loss=compute_aux_loss,
                     **images,
                 )
             tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -240,31 +216,65 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
 
-    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """A checkpoint without the blank card that peft puts beside adapters."""
-        super()._save(output_dir, *args, **kwargs)
+        super()._save(output_dir=output_dir, state_dict=state_dict)
         Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
 
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
         if isinstance(self.model, PeftModel):
-            super()._load_from_checkpoint(*args, **kwargs)
+            super()._load_from_checkpoint(resume_from_checkpoint=resume_from_checkpoint, model=model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with the seconds of each phase since the last one."""
         seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
-        super().log({**logs, **seconds}, start_time)
+        super().log(logs={**logs, **seconds}, start_time=start_time)
 
 
-def _runs(prompts: list[Any]) -> tuple[list[int], list[int]]:
-    """First places of the runs of equal neighbours among N prompts, and for each of the N the number of its run."""
+def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
+    """TRL's hook for rollouts: a completion for each of N prompts, of which equal neighbours share one prefill."""
+    with trainer.stopwatch.phase("generate"):
+        first, rows = runs(prompts)
+        different = [prompts[place] for place in first]
+        ids, images, fields = trainer._tokenize_prompts(prompts=different)
+        sample = partial(trainer._generate_single_turn, num_generations=trainer.num_generations)
+        if trainer.use_vllm:
+            asked, shown = _for_vllm(trainer, different, ids, images)
+            shown_to_all = shown and [shown[row] for row in rows]
+            completions, log_probs = sample(
+                prompt_ids=[asked[row] for row in rows], images=shown_to_all, multimodal_fields={}
+            )
+        else:
+            with continuing(_plain(trainer.model), torch.tensor(rows, device=trainer.accelerator.device)):
+                completions, log_probs = sample(prompt_ids=ids, images=None, multimodal_fields=fields)
+    return {"prompt_ids": [ids[row] for row in rows], "completion_ids": completions, "logprobs": log_probs}
+
+
+def _for_vllm(trainer: EmoTrainer, prompts: list[Any], ids: list[list[int]], images: Any) -> tuple[Any, Any]:
+    """Token ids and images of prompts as the engine takes them: with one token an image if it runs in this process."""
+    processor = trainer.processing_class
+    if trainer.vllm_mode == "colocate":
+        chats = list(map(prepare_multimodal_messages, prompts))
+        ids = unexpanded(processor, chats, chat_template=trainer.chat_template, **trainer.chat_template_kwargs)
+    return ids, images and [[scaled(image, processor) for image in row or ()] or None for row in images]
+
+
+def runs(prompts: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """First places of the runs of equal neighbours among N prompts, and for each of the N the number of its run.
+
+    Two prompts with G = 2 completions each:
+
+    >>> runs(["a", "a", "b", "b"])
+    ([0, 2], [0, 0, 1, 1])
+    """
     first: list[int] = []
-    runs: list[int] = []
+    numbers: list[int] = []
     for place, prompt in enumerate(prompts):
         if not first or prompt != prompts[first[-1]]:
             first.append(place)
-        runs.append(len(first) - 1)
-    return first, runs
+        numbers.append(len(first) - 1)
+    return first, numbers
 
 
 def _plain(model: Any) -> PreTrainedModel:
