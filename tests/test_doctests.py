@@ -24,7 +24,8 @@ CENTRAL = {
     "storage.cells": ("to_cell", "from_cell"),
     "models.prefix_cache": ("Prefix", "distinct"),
     "models.architectures": ("split_images",),
-    "training.groups": ("by_group",),
+    "training.scorer": ("by_group",),
+    "training.trainer": ("runs",),
 }
 
 

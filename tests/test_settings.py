@@ -17,7 +17,8 @@ from emor3.method.rewards import RewardSettings
 from emor3.models.settings import LoraBlock, ModelBlock
 from emor3.runs.recipe import ColdStartBlock, Recipe, build_recipe
 from emor3.settings import BOUNDS, MOST, Block
-from emor3.training.run import grpo_config, train
+from emor3.training.run import train
+from emor3.training.trl_config import grpo_config
 
 HINTS = get_type_hints(GRPOConfig)
 UNBOUNDED = {"pad_to_multiple_of", "logging_steps", "reward_weights", "seed", "data_seed"}

@@ -117,7 +117,7 @@ def test_a_bad_setting_ends_training_with_one_line(emor3, recipe, override, mess
 
 def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe, tmp_path):
     from emor3.runs.recipe import load_recipe
-    from emor3.training.run import grpo_config
+    from emor3.training.trl_config import grpo_config
 
     loaded = load_recipe(recipe, ["grpo.learning_rate=5e-5"])
     assert loaded.grpo["learning_rate"] == "5e-5"

@@ -11,7 +11,8 @@ from emor3.runs.recipe import load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
-from emor3.training.run import chosen_samples, train
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import train
 
 
 @pytest.fixture(scope="module")

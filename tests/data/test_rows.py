@@ -22,7 +22,8 @@ from emor3.report.records import read_records
 from emor3.runs.predictions import PREDICTIONS, read_evaluation
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import read_jsonl
-from emor3.training.run import check_rows, train
+from emor3.training.dataset import check_rows
+from emor3.training.run import train
 from rows import write_rows
 
 FINAL_WEIGHTS = "final/model.safetensors"

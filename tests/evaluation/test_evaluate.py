@@ -21,7 +21,7 @@ from emor3.storage.outputs import fresh_folder, write_json
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
 from emor3.training import run as train
-from emor3.training import trainer as grpo
+from emor3.training import scorer
 from rows import write_rows
 
 
@@ -51,8 +51,8 @@ def evaluated(scenes, other, tmp_path_factory):
 
 def test_prompt_parser_and_reflection_are_the_functions_of_training():
     assert evaluate.sample_prompt is train.sample_prompt
-    assert evaluate.parse is grpo.parse
-    assert evaluate.reflect is grpo.reflect
+    assert evaluate.parse is scorer.parse
+    assert evaluate.reflect is scorer.reflect
 
 
 def test_every_data_set_is_evaluated_on_its_own_labels_and_every_sample_leaves_its_prediction(evaluated, scenes, other):

@@ -559,7 +559,7 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
         seen.append(cat)
         return (400, {}, "") if cat and sum(seen) == 1 else (200, {}, completion("Yes" if cat else "No"))
 
-    monkeypatch.setattr("emor3.training.trainer.parse", parse_made_up)
+    monkeypatch.setattr("emor3.training.scorer.parse", parse_made_up)
     endpoint = {"base_url": serve(fail_on_the_first_cat).url, "model": "judge", "concurrency": 1}
     judge = {"model": "endpoint", "endpoint": endpoint}
     run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})

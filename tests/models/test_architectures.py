@@ -28,9 +28,10 @@ from emor3.runs.predictions import read_evaluation
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.tools.export import export
-from emor3.training.run import lora_config, prompt_dataset, train
-from emor3.training.shared_prompts import SharedPromptTrainer
-from emor3.training.trainer import BatchScorer
+from emor3.training.dataset import prompt_dataset
+from emor3.training.run import lora_config, train
+from emor3.training.scorer import BatchScorer
+from emor3.training.trainer import EmoTrainer
 
 GRPO = {
     "max_steps": 2,
@@ -149,7 +150,7 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(check
         pytest.skip("TRL cannot train it on rows with several images, which is refused")
     model, processor = load(checkpoint)
     samples = load_samples(mixed, split="train")
-    trainer = SharedPromptTrainer(
+    trainer = EmoTrainer(
         model=model,
         args=GRPOConfig(
             output_dir=str(tmp_path),

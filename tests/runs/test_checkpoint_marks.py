@@ -19,7 +19,8 @@ from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.storage.outputs import write_json
 from emor3.training.run import train
-from emor3.training.trainer import EmoTrainer, PartReward
+from emor3.training.scorer import PartReward
+from emor3.training.trainer import EmoTrainer
 from made_up import prepare_run
 
 

@@ -38,16 +38,11 @@ from emor3.runs.records import read_jsonl
 from emor3.settings import Block
 from emor3.tools.reference import RUN_FILES, undescribed
 from emor3.training.callbacks import RunCallback
-from emor3.training.run import (
-    chosen_samples,
-    grpo_config,
-    load_policy,
-    lora_config,
-    prompt_dataset,
-    train,
-    training_order,
-)
-from emor3.training.trainer import EQUAL, EmoTrainer, PartReward
+from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
+from emor3.training.run import load_policy, lora_config, train
+from emor3.training.scorer import PartReward
+from emor3.training.trainer import EQUAL, EmoTrainer
+from emor3.training.trl_config import grpo_config
 from waiting import HANGS, wait_until
 
 GRPO = {

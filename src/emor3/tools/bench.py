@@ -39,8 +39,11 @@ from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import environment_stamp
 from emor3.storage.images import open_image
-from emor3.training.run import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
-from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
+from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
+from emor3.training.run import load_policy
+from emor3.training.scorer import BatchScorer, part_rewards
+from emor3.training.trainer import EmoTrainer
+from emor3.training.trl_config import grpo_config
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)
@@ -281,8 +284,7 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     config = grpo_config(recipe, Path(folder), len(chosen))
     config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda *_: None)
-    scorer.judge = ScoreJudge(model, processor)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda: ScoreJudge(model, processor))
     parts, config.reward_weights = part_rewards(scorer)
     functions: list[Any] = list(parts)
     straight = StraightforwardReflection(processor)

@@ -29,7 +29,9 @@ from emor3.models.processors import load_processor
 from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import MEASURED, read_jsonl
-from emor3.training.run import chosen_samples, grpo_config, lora_config, train
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import lora_config, train
+from emor3.training.trl_config import grpo_config, optimizer_steps
 
 Sharding = Literal["none", "fsdp2", "zero3"]
 
@@ -209,8 +211,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
-    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on
-    # shards.
+    # The completions of a prompt share it (emor3.training.trainer), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch
@@ -276,9 +277,7 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
         if recipe.data.limit is None:
             return None
         samples = recipe.data.limit
-    completions = settings.per_device_train_batch_size * machine.gpus * settings.gradient_accumulation_steps
-    prompts = completions / settings.num_generations / settings.num_iterations
-    return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
+    return optimizer_steps(settings, samples, machine.gpus)
 
 
 def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:

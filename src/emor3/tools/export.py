@@ -39,7 +39,7 @@ from emor3.runs.recipe import Recipe
 from emor3.runs.records import Environment, read_json, typed
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
-from emor3.training.run import chosen_samples
+from emor3.training.dataset import chosen_samples
 
 CARD = "README.md"
 LOGIT_TOLERANCE = 1e-4
