@@ -1,6 +1,7 @@
 """Plans count what is there to count, and their rule of thumb for activations is held against a measurement."""
 
 import math
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -27,6 +28,7 @@ from emor3.tools.capacity import (
     size_of,
     ways_to_fit,
 )
+from emor3.training.trl_config import grpo_config
 
 QWEN_3B, QWEN_7B = KNOWN
 
@@ -87,6 +89,14 @@ def test_tokens_cache_and_steps_are_counted():
     assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
     assert found.rollouts == 8
     assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
+
+
+@pytest.mark.parametrize(("accumulated", "steps"), [(3, 200), (7, 86)])  # 100 samples in groups of 2, 3 times
+def test_a_plan_counts_the_steps_that_a_run_takes(accumulated, steps):
+    grpo = {"per_device_train_batch_size": 1, "num_generations": 2, "num_iterations": 3, "num_train_epochs": 1}
+    grpo |= {"gradient_accumulation_steps": accumulated, "steps_per_generation": 2 * accumulated, "save_steps": 6}
+    recipe = recipe_of(grpo=grpo)
+    assert grpo_config(recipe, Path("x"), 100).max_steps == needs(recipe).steps == steps
 
 
 def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed():

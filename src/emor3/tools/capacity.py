@@ -29,7 +29,7 @@ from emor3.runs.directory import MEASURED, METRICS, read_jsonl
 from emor3.runs.recipe import Recipe
 from emor3.training.dataset import chosen_samples
 from emor3.training.run import lora_config, train
-from emor3.training.trl_config import grpo_config
+from emor3.training.trl_config import grpo_config, optimizer_steps
 
 Sharding = Literal["none", "fsdp2", "zero3"]
 
@@ -301,9 +301,7 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
         if recipe.data.limit is None:
             return None
         samples = recipe.data.limit
-    completions = settings.per_device_train_batch_size * machine.gpus * settings.gradient_accumulation_steps
-    prompts = completions / settings.num_generations / settings.num_iterations
-    return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
+    return optimizer_steps(settings, samples, machine.gpus)
 
 
 def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:

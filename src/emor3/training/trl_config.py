@@ -46,8 +46,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     except (TypeError, ValueError) as error:
         raise UserError(f"TRL refuses the grpo settings: {error}") from None
     if config.max_steps <= 0:
-        prompts = config.generation_batch_size / config.num_generations / steps_per_cycle(config)
-        config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
+        config.max_steps = optimizer_steps(config, num_samples, config.world_size)
     if config.max_steps > MOST:
         raise UserError(f"grpo.num_train_epochs {config.num_train_epochs:g} is too many for {num_samples} samples")
     if (
@@ -96,6 +95,14 @@ def check_trackers(config: GRPOConfig) -> None:
             extras = metadata("emor3").get_all("Provides-Extra") or []
             way = f"it is not installed: pip install -e '.[{name}]' in emor3's clone" if name in extras else str(error)
             raise UserError(f"grpo.report_to {name}: {way}") from None
+
+
+def optimizer_steps(config: GRPOConfig, num_samples: int, processes: int) -> int:
+    """Optimizer steps of `num_train_epochs` passes over the samples, on so many processes."""
+    completions = config.per_device_train_batch_size * processes * config.gradient_accumulation_steps
+    prompts = completions / (config.num_generations * config.num_iterations)
+    steps: int = math.ceil(config.num_train_epochs * num_samples / prompts)
+    return steps
 
 
 def steps_per_cycle(config: GRPOConfig) -> float:
