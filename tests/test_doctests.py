@@ -21,7 +21,8 @@ CENTRAL = {
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
     "training.scorer": ("by_group",),
-    "training.trainer": ("runs",),
+    "training.dynamic_sampling": ("replace_rows",),
+    "training.trainer": ("equal_rewards", "runs"),
 }
 
 
