@@ -25,7 +25,8 @@ CENTRAL = {
     "models.prefix_cache": ("Prefix", "distinct"),
     "models.architectures": ("split_images",),
     "training.scorer": ("by_group",),
-    "training.trainer": ("runs",),
+    "training.dynamic_sampling": ("replace_rows",),
+    "training.trainer": ("equal_rewards", "runs"),
 }
 
 

@@ -28,25 +28,23 @@ _SOME_SHARE, _DECAY, _PORT = Field(gt=0, le=1), Field(ge=0, lt=1), Field(ge=1, l
 _NAMED: tuple[tuple[FieldInfo, str], ...] = (
     (
         _COUNT,
-        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps torch_empty_cache_steps "
-        "eval_accumulation_steps dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout num_generations_eval "
-        "max_completion_length generation_batch_size steps_per_generation vllm_max_model_length num_iterations "
-        "vllm_tensor_parallel_size ref_model_sync_steps",
+        "per_device_train_batch_size gradient_accumulation_steps torch_empty_cache_steps dataloader_prefetch_factor "
+        "ddp_bucket_cap_mb max_completion_length generation_batch_size steps_per_generation vllm_max_model_length "
+        "num_iterations vllm_tensor_parallel_size",
     ),
     (
         _FROM_ZERO,
-        "learning_rate warmup_steps weight_decay max_grad_norm neftune_noise_alpha eval_delay save_total_limit "
-        "dataloader_num_workers router_aux_loss_coef top_k beta epsilon epsilon_high vespo_k_pos vespo_lambda_pos "
-        "vespo_k_neg vespo_lambda_neg entropy_coef entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "
-        "max_tool_calling_iterations vllm_importance_sampling_clip_min off_policy_mask_threshold "
-        "num_completions_to_print",
+        "learning_rate warmup_steps weight_decay max_grad_norm save_total_limit dataloader_num_workers "
+        "router_aux_loss_coef top_k beta epsilon epsilon_high vespo_k_pos vespo_lambda_pos vespo_k_neg "
+        "vespo_lambda_neg entropy_coef entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "
+        "vllm_importance_sampling_clip_min off_policy_mask_threshold",
     ),
     (
         _ABOVE_ZERO,
-        "num_train_epochs adam_epsilon eval_steps save_steps repetition_penalty vllm_server_timeout delta "
+        "num_train_epochs adam_epsilon save_steps repetition_penalty vllm_server_timeout delta "
         "sapo_temperature_neg sapo_temperature_pos vllm_importance_sampling_clip_max vllm_importance_sampling_cap",
     ),
-    (_SHARE, "label_smoothing_factor min_p ref_model_mixup_alpha top_entropy_quantile"),
+    (_SHARE, "min_p top_entropy_quantile"),
     (_SOME_SHARE, "top_p vllm_gpu_memory_utilization"),
     (_DECAY, "adam_beta1 adam_beta2"),
     (_PORT, "vllm_server_port vllm_group_port"),
@@ -55,7 +53,6 @@ BOUNDS: Mapping[str, FieldInfo] = {name: bound for bound, names in _NAMED for na
     "temperature": Field(ge=LOWEST_TEMPERATURE, le=1e3),
     "max_steps": Field(ge=-1),
     "num_generations": Field(ge=2),
-    "local_rank": Field(ge=-1),
 }
 """Bound of each number that the `grpo` block takes."""
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +32,7 @@ from emor3.models.processors import load_processor
 from emor3.models.settings import LoraBlock, ModelBlock
 from emor3.runs import directory, records
 from emor3.runs.directory import latest_checkpoint
-from emor3.runs.recipe import OWNED, ColdStartBlock, Recipe, load_recipe
+from emor3.runs.recipe import ColdStartBlock, Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.settings import Block
 from emor3.tools.reference import RUN_FILES, undescribed
@@ -42,7 +41,6 @@ from emor3.training.dataset import chosen_samples, prompt_dataset, training_orde
 from emor3.training.run import load_policy, lora_config, train
 from emor3.training.scorer import PartReward
 from emor3.training.trainer import EQUAL, EmoTrainer
-from emor3.training.trl_config import grpo_config
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -216,20 +214,6 @@ def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_r
 # --- settings reach what they set -------------------------------------------------------------------------------------
 
 
-def test_settings_of_the_recipe_reach_trl(tmp_path, scenes, random_checkpoint):
-    chosen = {"beta": 0.3, "temperature": 0.7, "epsilon_high": 0.5, "loss_type": "dr_grpo", "num_generations": 4}
-    recipe = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, seed=9, grpo=chosen))
-    config = grpo_config(recipe, tmp_path, 24)
-    assert {name: getattr(config, name) for name in chosen} == chosen
-    assert (config.seed, config.logging_steps) == (9, 1)
-
-
-@pytest.mark.parametrize("key", OWNED)
-def test_a_setting_that_emor3_owns_is_refused_with_what_to_set_instead(tmp_path, scenes, random_checkpoint, key):
-    with pytest.raises(UserError, match=rf"{key}' is set by emor3; use {re.escape(OWNED[key])}"):
-        load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo={key: 1}))
-
-
 def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_checkpoint, monkeypatch):
     read = set()
 
@@ -324,26 +308,6 @@ def test_a_setting_reaches_what_it_sets(tmp_path, scenes, random_checkpoint, set
     else:
         assert reached(after)
         assert not reached(before) or setting == "data.labels=mikels8"  # the data name those labels themselves
-
-
-@pytest.mark.parametrize(
-    ("grpo", "message"),
-    [
-        ({"betta": 0.1}, r"grpo\.betta is no setting .* did you mean 'beta'"),
-        ({"output_dir": "x"}, "set by emor3"),
-        ({"num_generations": 1}, "at least 2"),
-        ({"per_device_train_batch_size": 3}, "TRL refuses"),
-        ({"steps_per_generation": 2, "gradient_accumulation_steps": 1}, "save_steps must be a multiple of 2"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(tmp_path, scenes, random_checkpoint, grpo, message):
-    with pytest.raises(UserError, match=message):
-        grpo_config(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo=grpo)), tmp_path, 24)
-
-
-def test_epochs_become_steps_where_no_number_of_steps_is_set(tmp_path, scenes, random_checkpoint):
-    path = write_recipe(tmp_path, scenes, random_checkpoint, grpo={"max_steps": -1, "num_train_epochs": 2})
-    assert grpo_config(load_recipe(path), tmp_path, 24).max_steps == 24  # 24 samples twice, 2 a step
 
 
 def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path, scenes, random_checkpoint):

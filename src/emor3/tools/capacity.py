@@ -295,7 +295,8 @@ def _changes(
     recipe: Recipe, config: PretrainedConfig, machine: Machine
 ) -> Iterator[tuple[str, dict[str, Any], Sharding]]:
     grpo, kept = dict(recipe.grpo or {}), machine.sharding
-    if not grpo.get("gradient_checkpointing", True):
+    if not grpo_config(recipe, Path(recipe.output_dir), 1).gradient_checkpointing:
+        grpo.pop("activation_checkpointing", None)  # transformers' new name for it
         grpo["gradient_checkpointing"] = True
         yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
     settings = grpo_config(recipe, Path(recipe.output_dir), 1)

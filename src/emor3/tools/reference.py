@@ -18,9 +18,10 @@ from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
-from emor3.runs.recipe import Recipe
+from emor3.runs.recipe import OWNED, Recipe
 from emor3.runs.score_format import RESULT, ROW
 from emor3.stats.format import markdown_table
+from emor3.training.trl_config import REFUSED
 
 FINDING = (
     "`verdict` (supported, refuted, unreadable, not_asked, error), `question` and `reply` as texts, `probabilities` of "
@@ -199,6 +200,8 @@ def page() -> str:
         "# Reference\n\nMade by `python -m emor3.tools.reference docs/reference.md`; do not edit.\n",
         "## Settings of a recipe\n",
         settings_table(Recipe),
+        "### Settings of TRL that the block `grpo` does not take\n",
+        markdown_table(("settings", "instead, or why"), _not_taken()),
         "## Settings of a plan (`emor3 reproduce`)\n",
         settings_table(Plan),
         "## Files of a run (`emor3 train`)\n",
@@ -220,6 +223,14 @@ def page() -> str:
         _keys(RESULT),
     ]
     return "\n".join(parts)
+
+
+def _not_taken() -> Iterator[tuple[str, str]]:
+    """Names of TRL's settings by what is told of them."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in (OWNED | REFUSED).items():
+        by_reason.setdefault(reason, []).append(f"`{name}`")
+    return ((", ".join(names), reason) for reason, names in by_reason.items())
 
 
 def _files(files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

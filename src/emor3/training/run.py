@@ -54,7 +54,7 @@ from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start
 from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
 from emor3.training.scorer import BatchScorer, Recorder, part_rewards
-from emor3.training.stopping import LastStep, told
+from emor3.training.stopping import LastStep, report_failures
 from emor3.training.trainer import EmoTrainer
 from emor3.training.trl_config import check_trackers, grpo_config, steps_per_cycle, without_placeholders
 
@@ -67,7 +67,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
-    with told(Path(recipe.output_dir)):
+    with report_failures(Path(recipe.output_dir)):
         return _train(recipe, resume=resume or from_checkpoint is not None, overwrite=overwrite, step=from_checkpoint)
 
 
@@ -115,7 +115,7 @@ def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> G
 
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Keep the run for the ranks of this process group, and leave nothing of it behind where it never began."""
+    """Keep the run for the ranks of this process group, and leave nothing of it behind if it never began."""
     with held(run) if PartialState().is_main_process else nullcontext():
         try:
             yield
@@ -129,7 +129,7 @@ def _checked_run(
 ) -> Path | None:
     """The checkpoint to go on from, once the main process found all that resume reads as it was written.
 
-    Raises UserError if it is not, and where the flags do not allow to write to the folder.
+    Raises UserError if it is not, or if the flags do not allow to write to the folder.
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
@@ -280,7 +280,7 @@ def _reinforce(
     begin()
     if recipe.judge.calibration and not (run / START).is_file():
         _try_before_start(recipe, run, judge, trainer, processor, samples)
-    with progress.progress, last_step.kept(trainer):
+    with progress.progress, last_step.saved_on_failure(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if progress.seconds and trainer.accelerator.is_main_process:
         say(progress.time_split())
@@ -288,7 +288,7 @@ def _reinforce(
 
 
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
-    """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
+    """The local model that judges; the policy if a server does. The KL reference serves without another copy."""
     if recipe.judge.model == "reference":
         start = trainer.model.config._name_or_path
         return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0]

@@ -62,8 +62,8 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
         self._saved = state.global_step
 
     @contextmanager
-    def kept(self, trainer: EmoTrainer) -> Iterator[None]:
-        """Saves training whatever ends it. Raises Stopped after a signal, UserError for what a person can mend.
+    def saved_on_failure(self, trainer: EmoTrainer) -> Iterator[None]:
+        """Save the last step whatever ends training. Raises Stopped after a signal, UserError if a person can fix it.
 
         A step that failed on one of several ranks is not saved, for which the others would have to take part.
         """
@@ -90,8 +90,8 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
 
 
 @contextmanager
-def told(run: Path) -> Iterator[None]:
-    """Signals, a full disk and a lack of memory inside end with one line that says how to go on with the run."""
+def report_failures(run: Path) -> Iterator[None]:
+    """End on one line that says how to resume the run, for signals, a full disk and a lack of memory inside."""
     try:
         with received_by(stop_at_once):
             yield

@@ -63,7 +63,11 @@ class Stopwatch:
 
 
 def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
-    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums."""
+    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums.
+
+    >>> list(equal_rewards([[1.0, 1.0, 0.0], [0.9, 0.9, 0.9]]))
+    [[False, False, False], [True, True, True]]
+    """
     return ([max(group) - min(group) < EQUAL] * len(group) for group in groups)
 
 
@@ -76,10 +80,21 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     Rollouts go through TRL's public hook (`shared_rollouts`). The private methods are overridden because nothing public
     stands at these places; each calls TRL's own.
+
+    A generation batch of 2 prompts with G = 3 completions each: N = 6 rows, P tokens of the longest prompt, T of the
+    longest completion.
+
+        prompt_ids, prompt_mask           (6, P)  padded on the left; rows 0-2 are one prompt, rows 3-5 the other
+        completion_ids, completion_mask   (6, T)  padded on the right
+        pixel_values                      (patches of the 6 images, numbers of a patch)
+        image_grid_thw                    (6, 3)  patches of each image by time, height and width
+        ref_per_token_logps               (6, T)  if beta > 0
+        rewards                           [1, 1, 0] and [0.9, 0.9, 0.9]
+        advantages                        (6,)    [0.58, 0.58, -1.15] and [0, 0, 0]: (reward - mean) / deviation
     """
 
     encoded: EncodedImages | None = None
-    """The encodings of a round, where vision does not learn."""
+    """Cache of vision-tower outputs for one generation batch, if vision is frozen."""
 
     def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
@@ -91,7 +106,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         learn_in_float32(self.model)
 
     def encode_images_once(self, *others: PreTrainedModel) -> None:
-        """Have the policy, its reference and others whose vision is the same encode each image of a round once."""
+        """Have the policy, its reference and others with the same frozen vision encode each image of a batch once."""
         self.encoded = EncodedImages()
         models = [self.model, self.ref_model, *others]
         for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
@@ -167,7 +182,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         counts = images.pop(IMAGES_OF_TILES, None)  # unknown to TRL 1.16: 1 if absent
         if counts is not None and counts.max() > 1:
             raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
-        images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none where no row has images
+        images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none if no row has images
         if not sum(images["num_images"]):
             images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
         given = {name: value for name, value in images.items() if value is not None}
