@@ -59,7 +59,7 @@ class RewardSettings(Block):
     agreement: float = 0.0
     """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only if that is right."""
     conclusion: float = 0.0
-    """Weight of: step 3 claims the polarity and arousal of the true label, where these are defined."""
+    """Weight of: step 3 claims the polarity and arousal of the true label, if these are defined."""
     votes: float = 0.0
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
@@ -101,7 +101,7 @@ class RewardSettings(Block):
 
 
 def weights(settings: RewardSettings) -> dict[str, float]:
-    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here where they weigh.
+    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here if they weigh.
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
@@ -123,7 +123,7 @@ def judge_failed(finding: Finding | None) -> bool:
 
 
 def verdict_value(verdict: Verdict, formula: Formula = "paper") -> float:
-    """What a verdict earns: 1 where the judge supports the text, else 0; half a point for noise if released.
+    """What a verdict earns: 1 if the judge supports the text, else 0; half a point for noise if released.
 
     Not for `Verdict.ERROR`, which is no verdict on the text: ask `judge_failed` first.
     """
@@ -182,7 +182,7 @@ def score(
 
 
 def consistency_value(finding: Finding | None, settings: RewardSettings) -> float | None:
-    """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those.
+    """R_cons: the verdict on the own image, less the best verdict on other images if any were asked about.
 
     None if it never ran, or the judge failed on one of the images.
     """
@@ -215,7 +215,7 @@ def coherence_value(finding: Finding | None, label: str, settings: RewardSetting
 
 
 def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
-    """1 where the judge reads from the reasoning the label that is answered and that label is right.
+    """1 if the judge reads from the reasoning the label that is answered and that label is right.
 
     None if the judge failed.
     """
