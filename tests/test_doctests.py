@@ -15,11 +15,13 @@ CENTRAL = {
     "method.labels": ("normalise", "affirmed", "mask"),
     "method.thinking": ("parse",),
     "method.reflection": ("reflect",),
-    "method.rewards": ("score", "vote_values"),
+    "method.rewards": ("score", "vote_values", "consistency_value", "without_failed_parts"),
     "method.scoring": ("score_row",),
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
+    "models.prefix_cache": ("distinct",),
+    "judges.local": ("_reply",),
     "training.groups": ("by_group",),
 }
 

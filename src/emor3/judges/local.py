@@ -101,6 +101,15 @@ class ScoreJudge:
 
 
 def _reply(question: Question, scores: Tensor) -> Reply:
+    """The most probable candidate, with the probabilities of all K among themselves.
+
+    Yes has 0.6 and No 0.2 of the next token; what other tokens hold does not count, so Yes has 0.6 / 0.8.
+
+    >>> from emor3.method.types import Aspect
+    >>> reply = _reply(Question(Aspect.CONSISTENCY, "…", ("Yes", "No")), torch.tensor([0.6, 0.2]).log())
+    >>> reply.text, round(reply.probabilities["Yes"], 4)
+    ('Yes', 0.75)
+    """
     probabilities = dict(zip(question.candidates, scores.softmax(-1).tolist(), strict=True))
     return Reply(max(probabilities, key=probabilities.__getitem__), probabilities)
 

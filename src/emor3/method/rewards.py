@@ -185,6 +185,13 @@ def consistency_value(finding: Finding | None, settings: RewardSettings) -> floa
     """R_cons: the verdict on the own image, less the best verdict on other images if any were asked about.
 
     None if it never ran, or the judge failed on one of the images.
+
+    Soft verdicts: Yes with 0.9 on the own image and with 0.3 on another one, so 0.9 - 0.3.
+
+    >>> own, other = (Reply("Yes", {"Yes": share, "No": 1 - share}) for share in (0.9, 0.3))
+    >>> found = Finding(Verdict.SUPPORTED, reply=own, distractors=(other,))
+    >>> round(consistency_value(found, RewardSettings(soft=True)), 4)
+    0.6
     """
     if finding is None or judge_failed(finding):
         return None
@@ -282,6 +289,13 @@ def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: Reward
     """A group's rewards, without the parts that failed for one of its completions for all of them.
 
     Completions are compared inside their group, so a part that only some have would count against the others.
+
+    Two completions, on the second of which the judge failed: neither is paid for coherence, 0.05 of the first's 1.0.
+
+    >>> parts = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0}
+    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.95, {**parts, "coherence": None})]
+    >>> [round(reward.total, 4) for reward in without_failed_parts(group, RewardSettings())]
+    [0.95, 0.95]
     """
     paid = {name: weight for name, weight in weights(settings).items() if weight > 0}
     failed = {name for name in paid if any(breakdown.parts[name] is None for breakdown in breakdowns)}

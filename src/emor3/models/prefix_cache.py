@@ -53,7 +53,13 @@ def read(forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, 
 
 
 def distinct(rows: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[int]]:
-    """Places of the B different rows among N, and for each of the N which of the B it equals (exact comparison)."""
+    """Places of the B different rows among N, and for each of the N which of the B it equals (exact comparison).
+
+    Three prompts, the last one as the first:
+
+    >>> distinct([[torch.tensor([5, 7])], [torch.tensor([8])], [torch.tensor([5, 7])]])
+    ([0, 1], [0, 1, 0])
+    """
     first: list[int] = []
     equal_to: list[int] = []
     for place, row in enumerate(rows):
