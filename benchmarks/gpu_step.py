@@ -12,6 +12,7 @@ import resource
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -20,8 +21,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from emor3.method.labels import MIKELS8
 from emor3.models.checkpoints import EMBEDDED, load, save
-from emor3.runs.directory import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.directory import METRICS
 from emor3.runs.recipe import build_recipe
+from emor3.runs.records import environment_stamp, read_jsonl
+from emor3.storage.outputs import write_json
+from emor3.training import trainer as training
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer
 
@@ -69,14 +73,15 @@ def write_checkpoint(folder: Path, size: str) -> None:
 
 def keep_the_format(length: int) -> None:
     """Replace what is sampled by completions of as many tokens that keep the format, no two of a group alike."""
-    sample = EmoTrainer._generate_single_turn
+    sample = training.shared_rollouts
 
-    def replaced(self: EmoTrainer, *args: object, **kwargs: object) -> tuple[list[list[int]], object]:
-        self.generation_config.min_new_tokens = length
-        made, log_probs = sample(self, *args, **kwargs)
-        return [completion(self.processing_class.tokenizer, place, length) for place in range(len(made))], log_probs
+    def replaced(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
+        trainer.generation_config.min_new_tokens = length
+        sampled = sample(prompts, trainer)
+        tokenizer = trainer.processing_class.tokenizer
+        return sampled | {"completion_ids": [completion(tokenizer, place, length) for place in range(len(prompts))]}
 
-    EmoTrainer._generate_single_turn = replaced  # type: ignore[method-assign]
+    training.shared_rollouts = replaced
 
 
 def completion(tokenizer: object, place: int, length: int) -> list[int]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from emor3.printing import say
-from emor3.runs.directory import write_json
+from emor3.storage.outputs import write_json
 from emor3.tools.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
 BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)

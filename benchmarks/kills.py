@@ -24,16 +24,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    FINAL,
-    METRICS,
-    ROLLOUTS,
-    checkpoint_step,
-    complete_checkpoints,
-    read_jsonl,
-)
+from emor3.runs.directory import CHECKPOINTS, FINAL, METRICS, ROLLOUTS, checkpoint_step, complete_checkpoints
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import read_jsonl
 
 LONGEST = 4.0
 """Seconds after which a process is killed at the latest, or in the next checkpoint; loading takes some of them."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
-from emor3.evaluation.evaluate import fresh_output
 from emor3.method.labels import EKMAN6, MIKELS8, PLUTCHIK8, SENTIMENT3, WEBEMO7
 from emor3.method.thinking import build_prompt
 from emor3.models.processors import save_processor
 from emor3.printing import say
+from emor3.storage.outputs import fresh_output
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.world import FACTORS, Scene
 from emor3.training.callbacks import training_bar

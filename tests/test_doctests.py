@@ -19,10 +19,13 @@ CENTRAL = {
     "method.scoring": ("score_row",),
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),
+    "judges.local": ("best_candidate",),
+    "judges.endpoint": ("candidate_probabilities",),
     "storage.cells": ("to_cell", "from_cell"),
-    "models.prefix_cache": ("distinct",),
-    "judges.local": ("_reply",),
-    "training.groups": ("by_group",),
+    "models.prefix_cache": ("Prefix", "distinct"),
+    "models.architectures": ("split_images",),
+    "training.scorer": ("by_group",),
+    "training.trainer": ("runs",),
 }
 
 

@@ -94,7 +94,7 @@ def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder
     assert "3/3" in built.output
     assert re.search(r"consistency \d\.\d{3}", built.output)
     again = run("tiny", "build", str(tmp_path / "base"))
-    assert "already holds something" in str(again.exception)
+    assert "exists and is not empty" in str(again.exception)
 
 
 def test_data_check_prints_its_report_and_tells_by_its_status_whether_training_would_break(scenes, tmp_path):

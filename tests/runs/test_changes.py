@@ -5,8 +5,9 @@ from typing import get_type_hints
 import pytest
 from trl import GRPOConfig
 
+from emor3.judges.settings import EndpointBlock, JudgeBlock
 from emor3.runs.changes import HARMLESS, MAX_STEPS, changes
-from emor3.runs.recipe import OWNED, EndpointBlock, JudgeBlock, Recipe
+from emor3.runs.recipe import OWNED, Recipe
 
 
 def resolved(**blocks):

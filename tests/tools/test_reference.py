@@ -6,14 +6,15 @@ from dataclasses import asdict, fields
 import pytest
 from test_report import TABLE_HEAD, rollout
 
-from emor3.data.importers.catalogue import Imported
+from emor3.data.importers.writer import Imported
 from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary
 from emor3.judges.calibration import Calibration
-from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS, environment_stamp
+from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import environment_stamp
 from emor3.stats import figures as metrics
 from emor3.tools.reference import (
     ENVIRONMENT_KEYS,

@@ -45,8 +45,9 @@ def check_data(
     """
     from emor3.data import check
     from emor3.experiments.quickstart import RECIPE
+    from emor3.models.architectures import limit_pixels
     from emor3.models.checkpoints import resolve_checkpoint
-    from emor3.models.processors import limit_pixels, load_processor
+    from emor3.models.processors import load_processor
     from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 
@@ -55,8 +56,8 @@ def check_data(
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
     trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
-    report = check.check(folder, settings, processor, trains=trains)
-    show(check.describe(report))
+    report = check.check(folder, settings.data, processor, template=settings.prompt_template, trains=trains)
+    show(check.report_table(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
@@ -104,10 +105,10 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
-    from emor3.data.importers import catalogue
+    from emor3.data.importers import importing
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
-    imported = catalogue.import_data(
+    imported = importing.import_data(
         name,
         source,
         output,
@@ -118,7 +119,7 @@ def import_data(
         test_share=test_share,
         seed=seed,
     )
-    for line in catalogue.describe(imported, output):
+    for line in importing.import_lines(imported, output):
         say(line)
 
 
@@ -155,7 +156,7 @@ def sample_data(
         drawn = sampling.sample_data(
             folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
         )
-    for line in sampling.describe(drawn):
+    for line in sampling.sample_lines(drawn):
         say(line)
 
 
@@ -173,7 +174,7 @@ def data_stats(
     from emor3.data import overview as stats
 
     found = stats.stats(folder)
-    show(stats.describe(found))
+    show(stats.balance_table(found))
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")

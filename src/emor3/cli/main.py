@@ -190,8 +190,9 @@ def evaluate(
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
+    from emor3.storage.outputs import fresh_output
 
-    with evaluation.fresh_output(output, "evaluation") as folder:
+    with fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
         settings = evaluation.EvaluationSettings(
             split=None if split == "all" else split,
@@ -214,11 +215,10 @@ def evaluate(
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
-    from emor3.evaluation.evaluate import fresh_folder
     from emor3.evaluation.summary import results, results_table, summarise
-    from emor3.runs.directory import write_json
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
+    from emor3.storage.outputs import fresh_folder, write_json
 
     evaluation = read_evaluation(path)
     evaluations = [

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from emor3.bounds import LOWEST_TEMPERATURE, MOST, odd_number
 from emor3.errors import UserError
+from emor3.settings import LOWEST_TEMPERATURE, MOST, odd_number
 
 
 def usable(value: float | None) -> float | None:

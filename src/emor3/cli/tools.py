@@ -33,7 +33,7 @@ def bench_step(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
     """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
-    from emor3.runs.directory import write_json
+    from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from emor3.blocks import Block, describe_fault
-from emor3.bounds import MOST
 from emor3.errors import UserError
 from emor3.runs.recipe import Recipe, build_recipe
+from emor3.settings import MOST, Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]

@@ -17,16 +17,18 @@ from rich import box
 from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
+from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, load_candidate
 from emor3.evaluation.predict import describe
 from emor3.evaluation.summary import FIGURES, Evaluation
 from emor3.printing import say, show
-from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
 from emor3.stats import figures as metrics
 from emor3.stats.format import p_value, percent, points
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
+from emor3.storage.outputs import fresh_output, write_json
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
 from emor3.training.run import train

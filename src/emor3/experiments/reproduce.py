@@ -22,8 +22,9 @@ from emor3.experiments.plan import Cell, Plan, cells_of
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.printing import console
 from emor3.runs.changes import MAX_STEPS, changes
-from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
+from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS
 from emor3.runs.predictions import RESULTS
+from emor3.runs.records import read_json
 from emor3.storage.locks import held
 from emor3.training.callbacks import DESCRIPTION
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from emor3.experiments.plan import Cell
-from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.runs.directory import METRICS
+from emor3.runs.records import MEASURED, read_jsonl
 from emor3.stats.format import markdown_table
 from emor3.training.callbacks import TIME
 

@@ -15,13 +15,12 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from emor3.blocks import Block
-from emor3.bounds import MOST
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, affirmed, fold_text, match
 from emor3.method.reflection import read_yes_no
 from emor3.method.thinking import read_conclusion
 from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
+from emor3.settings import MOST, Block
 
 Formula = Literal["paper", "released"]
 

@@ -1,4 +1,4 @@
-"""What a resumed run may change: settings that leave what is learnt as it is. Any other change is refused."""
+"""Settings that a resumed run may change, because they leave what is learnt as it is; any other change is refused."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ HARMLESS = {
     *("grpo.gradient_checkpointing", "judge.batch_size"),
 }
 MAX_STEPS = "grpo.max_steps"
-"""May be raised where the learning rate does not depend on it."""
+"""May be raised if the learning rate does not depend on it."""
 UNSET = "unset"
 MOST_CHARACTERS = 100
-"""Longest value that is told whole."""
+"""Longest value that a message shows whole."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
-from emor3.data.folders import MANIFEST, resolve_folder
+from emor3.data.folders import resolve_folder
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
 from emor3.evaluation.share import card_results, card_table
@@ -32,22 +33,13 @@ from emor3.models.checkpoints import EMBEDDED, load, save
 from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
-from emor3.runs.directory import (
-    ENVIRONMENT,
-    FINAL,
-    Environment,
-    checkpoint_step,
-    read_json,
-    read_recipe,
-    run_of,
-    steps_recorded,
-    typed,
-)
+from emor3.runs.directory import ENVIRONMENT, FINAL, checkpoint_step, read_recipe, run_of, steps_recorded
 from emor3.runs.predictions import SavedEvaluation, checksum
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import Environment, read_json, typed
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
-from emor3.training.run import chosen_samples
+from emor3.training.dataset import chosen_samples
 
 CARD = "README.md"
 LOGIT_TOLERANCE = 1e-4

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emor3.data.importers.catalogue import RECORD
+from emor3.data.importers.importing import RECORD
 from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START

@@ -24,14 +24,8 @@ from emor3.errors import UserError
 from emor3.models.processors import save_processor
 from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    METRICS,
-    append_jsonl,
-    complete_checkpoints,
-    drop_replaced,
-    remove_checkpoint,
-)
+from emor3.runs.directory import CHECKPOINTS, METRICS, complete_checkpoints, drop_replaced, remove_checkpoint
+from emor3.runs.records import append_jsonl
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""

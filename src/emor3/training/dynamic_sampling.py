@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
+from emor3.models.architectures import IMAGE_INPUTS
+
 Batch = dict[str, Any]
 """TRL's scored generation batch: rows are the completions of this process, groups stand together."""
 
@@ -60,7 +62,7 @@ def _padded(batch: Batch, prompt: int, completion: int, pad_id: int) -> Batch:
     width = batch["completion_ids"].shape[1]
     padded = dict(batch)
     for key, rows in batch.items():
-        if not isinstance(rows, Tensor) or rows.ndim != 2 or key in ("pixel_values", "image_grid_thw"):
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or key in IMAGE_INPUTS:
             continue
         spans_both = key.endswith("token_type_ids") and rows.shape[1] == batch["prompt_ids"].shape[1] + width
         if not (spans_both or key in PROMPT_KEYS or rows.shape[1] == width):

@@ -1,13 +1,20 @@
-"""Which numbers TRL's settings may hold: TRL takes any, and a wrong one ends hours later, in a traceback or in nothing.
+"""Settings as people write them: blocks that refuse unknown keys, faults in one line, and bounds of numbers.
 
-Every number is finite and of 32 bits at most; beyond that, the bounds below.
+Every number is finite and of 32 bits at most. TRL takes any number for its own settings, and a wrong one ends hours
+later, in a traceback or in nothing, so those have the bounds below.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+
+from emor3.errors import did_you_mean
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 MOST = 2**32 - 1
 """Largest number that is taken anywhere: seeds have 32 bits, and nothing else needs more."""
@@ -53,10 +60,64 @@ BOUNDS: Mapping[str, FieldInfo] = {name: bound for bound, names in _NAMED for na
 """Bound of each number that the `grpo` block takes."""
 
 
+class Block(BaseModel):
+    """Settings that never change and refuse unknown keys and numbers that are infinite or of over 32 bits."""
+
+    # The text under a setting is its description in the schema, from which docs/reference.md is made.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _holds_usable_numbers(cls, value: Any) -> Any:
+        odd = odd_number(value)
+        if odd is not None:
+            raise ValueError(odd)
+        return value
+
+
+def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The first fault in one line, with the nearest known key if a key is unknown."""
+    fault = error.errors()[0]
+    place = ".".join(map(short, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        *parents, key = map(short, fault["loc"])
+        known = _known_keys(schema, parents)
+        hint = did_you_mean(key, known, place.removesuffix(key)) or f"known here: {', '.join(known)}"
+        return f"unknown setting {place!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"setting {place!r} is missing"
+    if fault["type"] == "value_error":  # our own words
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {fault['msg']} (found {short(fault['input'], quoted=True)})"
+
+
+def short(value: object, quoted: bool = False) -> str:
+    """A value of any size in a few words: YAML's anchors make megabytes of a line, and Python prints no huge number."""
+    if isinstance(value, str) and not quoted:
+        return value
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _known_keys(schema: type[BaseModel], location: Iterable[str]) -> list[str]:
+    for part in location:
+        schema = _block_of(schema.model_fields[part].annotation)
+    return list(schema.model_fields)
+
+
+def _block_of(annotation: Any) -> type[BaseModel]:
+    """The settings block of a field's type, optional or not."""
+    return next(
+        part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Block)
+    )
+
+
 def odd_number(value: Any) -> str | None:
     """What is wrong with a number anywhere in a value, which no setting may hold: NaN, infinity, over 32 bits."""
     for place, number in _numbers(value):
-        if not abs(number) <= MOST:  # also where it is NaN
+        if not abs(number) <= MOST:  # also if it is NaN
             return f"{place}must be a number of at most {MOST}"
     return None
 

@@ -8,23 +8,17 @@ import pytest
 import typer
 from trl import GRPOConfig
 
-from emor3.blocks import Block
-from emor3.bounds import BOUNDS, MOST
 from emor3.cli.main import app
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.experiments.plan import EvaluationBlock
+from emor3.judges.settings import EndpointBlock, JudgeBlock
 from emor3.method.rewards import RewardSettings
-from emor3.runs.recipe import (
-    ColdStartBlock,
-    DataBlock,
-    EndpointBlock,
-    JudgeBlock,
-    LoraBlock,
-    ModelBlock,
-    Recipe,
-    build_recipe,
-)
-from emor3.training.run import grpo_config, train
+from emor3.models.settings import LoraBlock, ModelBlock
+from emor3.runs.recipe import ColdStartBlock, Recipe, build_recipe
+from emor3.settings import BOUNDS, MOST, Block
+from emor3.training.run import train
+from emor3.training.trl_config import grpo_config
 
 HINTS = get_type_hints(GRPOConfig)
 UNBOUNDED = {"pad_to_multiple_of", "logging_steps", "reward_weights", "seed", "data_seed"}
