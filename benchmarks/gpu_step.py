@@ -20,13 +20,11 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from emor3.method.labels import MIKELS8
-from emor3.models.checkpoints import load, save
+from emor3.models.checkpoints import EMBEDDED, load, save
 from emor3.runs.directory import METRICS
 from emor3.runs.recipe import build_recipe
 from emor3.runs.records import environment_stamp, read_jsonl
 from emor3.storage.outputs import write_json
-from emor3.tiny.build import tokenizer_texts
-from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
 from emor3.training import trainer as training
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer
@@ -49,10 +47,11 @@ WARM_UP = 2
 
 
 def write_checkpoint(folder: Path, size: str) -> None:
-    """A checkpoint with random weights and the embedded model's tokenizer."""
-    tokenizer = build_tokenizer(tokenizer_texts(100))
+    """A checkpoint with random weights and the embedded model's tokenizer; or, if tiny, the embedded one itself."""
+    tiny, processor = load(EMBEDDED)
     if size == "tiny":
-        return save(build_model(tokenizer), build_processor(tokenizer), folder)
+        return save(tiny, processor, folder)
+    tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "im_end")}
     config = Qwen2_5_VLConfig(
         text_config=TEXT | {"bos_token_id": None, "eos_token_id": ids["im_end"]},
@@ -68,7 +67,8 @@ def write_checkpoint(folder: Path, size: str) -> None:
     model.generation_config.eos_token_id = ids["im_end"]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     images = Qwen2VLImageProcessorPil(size={"shortest_edge": SIDE**2, "longest_edge": SIDE**2})
-    save(model, Qwen2_5_VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE), folder)
+    template = processor.chat_template
+    save(model, Qwen2_5_VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=template), folder)
 
 
 def keep_the_format(length: int) -> None:

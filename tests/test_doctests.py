@@ -15,7 +15,7 @@ CENTRAL = {
     "method.labels": ("normalise", "affirmed", "mask"),
     "method.thinking": ("parse",),
     "method.reflection": ("reflect",),
-    "method.rewards": ("score", "vote_values"),
+    "method.rewards": ("score", "vote_values", "consistency_value", "without_failed_parts"),
     "method.scoring": ("score_row",),
     "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
     "data.folders": ("load_samples",),

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import build_tiny as building
 from emor3 import __version__
 from emor3.cli import main as command_line
-from emor3.tiny import build as building
 
 COMMANDS = {
     *(("score",), ("train",), ("evaluate",), ("compare",), ("report",), ("share",), ("predict",), ("reproduce",)),

@@ -48,22 +48,13 @@ def bench_step(
 def bench_growth(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
 ) -> None:
-    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
-    from dataclasses import asdict
+    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model).
 
-    from emor3.storage.outputs import write_json
-    from emor3.tools import bench_growth as growth
+    Needs a checkout of emor3.
+    """
+    from emor3.tools.checkout import script
 
-    output.mkdir(parents=True, exist_ok=True)
-
-    def write(points: "list[growth.Point]") -> None:
-        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
-        (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
-        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
-
-    points = growth.grow(growth.BASE, write)
-    growth.plot(points, output / "growth.png")
-    say(growth.to_markdown(points).removesuffix("\n"))
+    script("emor3 bench growth", "benchmarks", "growth").write(output)
 
 
 @tiny_app.command("build")
@@ -73,20 +64,12 @@ def build_tiny(
 ) -> None:
     """Rebuild the embedded base checkpoint from nothing.
 
-    Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
+    Needs a checkout of emor3 and under 20 minutes on two cores. The same seed gives the same weights on the same kind
+    of machine.
     """
-    from emor3.storage.outputs import fresh_output
-    from emor3.tiny.build import STEPS, VISION_STEPS, build
-    from emor3.training.callbacks import training_bar
+    from emor3.tools.checkout import script
 
-    with fresh_output(output, "tiny") as folder, training_bar() as bar:
-        task = bar.add_task("loss", total=VISION_STEPS + STEPS)
-
-        def show(losses: dict[str, float]) -> None:
-            bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
-
-        build(folder, seed, show)
-    say(f"written to: {folder}")
+    script("emor3 tiny build", "scripts", "build_tiny").write(output, seed)
 
 
 class Sharding(StrEnum):

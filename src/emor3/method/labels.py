@@ -30,7 +30,7 @@ SPECIAL = re.compile(
 class LabelSet:
     """K labels with what is known of them. Signs are +1 or -1; a label without a fixed sign is absent.
 
-    Raises UserError if a label is blank or not a string, or where two labels differ only in what `normalise` drops.
+    Raises UserError if a label is blank or not a string, or if two labels differ only in what `normalise` drops.
     """
 
     name: str

@@ -15,6 +15,8 @@ import transformers
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from emor3.printing import say
+from emor3.storage.outputs import write_json
 from emor3.tools.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
 BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
@@ -115,3 +117,17 @@ def plot(points: Sequence[Point], target: Path) -> None:
     figure.axes[0].set_ylabel("CPU seconds a step")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(target, dpi=120)
+
+
+def write(output: Path) -> None:
+    """What the command does: growth.md, growth.json and growth.png in a folder, points written as they come."""
+    output.mkdir(parents=True, exist_ok=True)
+
+    def on_points(points: list[Point]) -> None:
+        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+        (output / "growth.md").write_text(to_markdown(points), encoding="utf-8")
+        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
+
+    points = grow(BASE, on_points)
+    plot(points, output / "growth.png")
+    say(to_markdown(points).removesuffix("\n"))
