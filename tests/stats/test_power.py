@@ -7,6 +7,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from emor3.stats.power import detectable, images_needed, seeds_needed, smallest_effect, spread_of_shares
 from emor3.stats.seeds import Spread, compare_seeds
+from places import ROOT
 
 STUDIES = 500
 TRIAL = spread_of_shares(0.06, 0.04, 0.015, 512)
@@ -70,3 +71,16 @@ def test_the_noise_of_the_images_is_taken_out_of_the_spread_of_seeds():
 def test_one_seed_has_no_spread():
     with pytest.raises(ValueError, match="at least two"):
         smallest_effect(TRIAL, 512, 1)
+
+
+def test_the_studys_table_is_what_the_functions_say():
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "reflection_study.md").read_text().splitlines()]
+    heads = next(row for row in rows if row[:2] == ["images", "spread of seeds in a cell"])
+    seeds = [int(head.removesuffix(" seeds")) for head in heads[3:]]
+    table = [row[-len(seeds) - 2 :] for row in rows if row[-len(seeds) - 1 :][0] in ("0.05", "0.005")]
+    assert len(table) == 12
+    for place, (deviation, alpha, *points) in enumerate(table):
+        images, factor = (512, 1.0) if place < 6 else (1536, 0.5**0.5)  # six cells: two trainings a seed, three sets
+        spread = spread_of_shares(0.06, 0.04, float(deviation) / 100 * factor, images)
+        found = [100 * smallest_effect(spread, images, number, alpha=float(alpha)) for number in seeds]
+        assert [f"{effect:.1f}" for effect in found] == points

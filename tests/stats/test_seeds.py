@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import binom, ttest_1samp, ttest_ind
 
 from emor3.errors import UserError
+from emor3.stats.figures import macro_f1
 from emor3.stats.seeds import compare_seeds, hierarchical_bootstrap, pseudo_values, seed_band, share_table
+from emor3.stats.uncertainty import bootstrap
 from false_alarms import outcomes
 
 STUDIES = 600
@@ -147,6 +149,32 @@ def test_the_spread_of_pseudo_values_is_the_error_of_a_ratio():
     table = pseudo_values(lambda sums: sums[..., 0] / sums[..., 1], np.stack([hits, counts], axis=-1), range(400))
     assert table.mean() == pytest.approx(share)
     assert table.std() == pytest.approx(((hits - share * counts) / counts.mean()).std(), rel=0.01)
+
+
+def test_cells_weigh_the_same_however_many_items_they_have():
+    # One run, two cells of 1 and 3 items: (1 + 1/3) / 2.
+    hits = np.array([[[[1.0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 1]]]])  # [S, N, cells, hits and count]
+    table = pseudo_values(lambda sums: (sums[..., 0] / np.maximum(sums[..., 1], 1)).mean(-1), hits, "abc")
+    assert table.mean() == pytest.approx(2 / 3)
+
+
+def test_macro_f1_is_compared_as_its_bootstrap_says():
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 3, 300)
+    cells = np.zeros((2, 300, 3, 4))
+    for method, errors in enumerate((0.4, 0.2)):
+        guess = np.where(generator.random(300) < errors, generator.integers(0, 3, 300), truth)
+        cells[method, np.arange(300), truth, guess] = 1
+    before, after = (pseudo_values(macro_f1, cells[[method]], range(300)) for method in (0, 1))
+    found = compare_seeds(before, after).difference
+    assert found.value == pytest.approx(macro_f1(cells[1].sum(0)) - macro_f1(cells[0].sum(0)))
+
+    def change(tables):
+        scores = macro_f1(tables)
+        return scores[..., 1] - scores[..., 0]
+
+    expected = bootstrap(change, cells.swapaxes(0, 1), range(300), seed=0)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.01)
 
 
 # --- checks and curves -----------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
-from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from emor3.errors import UserError
 from emor3.method.types import Estimate
@@ -67,9 +66,13 @@ def mixed_model(before: Floats, after: Floats) -> MixedModel:
         ],
     )
     groups = np.repeat(np.arange(number), runs)
+    model = MixedLM(rotated.T.ravel(), exog.reshape(-1, 2), groups, exog_vc=parts)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a variance of 0 lies on the border, and is an answer
-        found = MixedLM(rotated.T.ravel(), exog.reshape(-1, 2), groups, exog_vc=parts).fit(method="lbfgs")
+        warnings.simplefilter("ignore")  # a variance of 0 lies on the border, and is an answer
+        try:
+            found = model.fit(method="powell")  # without gradients, which lose their way near that border
+        except np.linalg.LinAlgError:
+            raise UserError("a mixed model cannot be fitted to so few outcomes") from None
     value, error = float(found.fe_params[1]), float(found.bse_fe[1])
     return MixedModel(
         difference=Estimate(value, value - 1.96 * error, value + 1.96 * error, number),

@@ -100,9 +100,9 @@ def compare_seeds(before: Floats, after: Floats, paired: bool = False) -> SeedCo
 
     The variance of the difference is that of the mean of the seeds, V_s = sum over methods of var(seed means) / S,
     which holds the items' noise too, and that of the items, V_i = max(0, var(item means) - residual / S) / C. t has
-    (V_s + V_i)^2 / (sum of V_s^2 / (S - 1) + V_i^2 / (C - 1)) degrees of freedom (Satterthwaite 1946; with these parts
-    Hillis 2007, Statistics in Medicine 26; Welch 1947 for two methods), which is what few seeds are paid with: between
-    S - 1 for seeds that differ and C - 1 for seeds that do not.
+    (V_s + V_i)^2 / (sum of V_s^2 / (S - 1) + V_i^2 / (C - 1)) degrees of freedom, in which no V_s is taken smaller than
+    the residual alone makes it (Satterthwaite 1946; with these parts Hillis 2007, Statistics in Medicine 26; Welch 1947
+    for two methods). Few seeds are paid with by few degrees: S - 1 if seeds make all of the doubt, C - 1 if items do.
 
     Items are always paired. `paired` also pairs run k of one method with run k of the other, which helps if equal
     seeds bring equal luck and else costs half of the degrees of freedom. A table of one row is a model without seeds.
