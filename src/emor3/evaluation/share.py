@@ -14,17 +14,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError, one_line
-from emor3.evaluation.summary import FIGURES, summarise
+from emor3.evaluation.summary import summarise
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
+from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table, percent
 from emor3.storage.cells import table_text
 from emor3.storage.files import regular
 from emor3.storage.outputs import write_whole
 
 QUESTION = "Which emotion would this image evoke in a human viewer?"
-HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "coherence", "agreement")
-"""Figures of the model card."""
 
 
 def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
@@ -97,7 +96,7 @@ def card_table(evaluation: SavedEvaluation) -> str:
     """The headline figures as a Markdown table with intervals and n, and who judged."""
     rows = []
     for data, name, estimate in _headline_figures(evaluation):
-        cells = (data, FIGURES[name], percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
+        cells = (data, FIGURES[name].title, percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
         rows.append([one_line(cell).replace("|", "/") for cell in cells])
     table = markdown_table(("data", "figure", "% [95% interval]", "n", "samples (sha256)"), rows)
     judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
@@ -107,7 +106,7 @@ def card_table(evaluation: SavedEvaluation) -> str:
 def _headline_figures(evaluation: SavedEvaluation) -> Iterator[tuple[str, str, Estimate]]:
     for data, predictions in evaluation.predictions.items():
         figures = summarise(data, predictions, evaluation.thinking).figures
-        yield from ((data, name, figures[name]) for name in HEADLINE if name in figures)
+        yield from ((data, name, figures[name]) for name, row in FIGURES.items() if row.on_card and name in figures)
 
 
 def _result(figure: str, data: str, evaluation: SavedEvaluation, value: float) -> EvalResult:
@@ -117,6 +116,6 @@ def _result(figure: str, data: str, evaluation: SavedEvaluation, value: float) -
         dataset_name=data,
         dataset_split=str(evaluation.head["settings"]["split"]),
         metric_type=figure,
-        metric_name=FIGURES[figure].strip(),
+        metric_name=FIGURES[figure].title,
         metric_value=round(value, 2),
     )

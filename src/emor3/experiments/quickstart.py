@@ -19,12 +19,13 @@ from rich.table import Table
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
 from emor3.evaluation.predict import describe
-from emor3.evaluation.summary import FIGURES, Evaluation
+from emor3.evaluation.summary import Evaluation
 from emor3.printing import say, show
 from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
-from emor3.stats import figures as metrics
+from emor3.stats.classification import clusters, compare_accuracy
+from emor3.stats.figures import titles
 from emor3.stats.format import p_value, percent, points
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
 from emor3.tiny.folders import read_scenes
@@ -102,7 +103,7 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
 
 def with_perception(evaluation: Evaluation) -> Evaluation:
     """The evaluation with perception among its figures."""
-    items = metrics.clusters(evaluation.predictions)
+    items = clusters(evaluation.predictions)
     perception = proportion(perceived(evaluation), items)
     return replace(evaluation, figures={**evaluation.figures, "perception": perception})
 
@@ -115,12 +116,12 @@ def perceived(evaluation: Evaluation) -> list[bool]:
 
 def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    items = metrics.clusters(before.predictions)
+    items = clusters(before.predictions)
     return Outcome(
         decoding,
         before,
         after,
-        accuracy=metrics.compare(before.predictions, after.predictions),
+        accuracy=compare_accuracy(before.predictions, after.predictions),
         perception=compare_hits(perceived(before), perceived(after), items),
     )
 
@@ -131,7 +132,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
     for heading in ("", "before", "after", "change", "p"):
         table.add_column(heading, no_wrap=True)
-    titles = FIGURES | {"perception": "perception"}
+    names = titles() | {"perception": "perception"}
     for outcome in outcomes:
         data = outcome.before.data
         domain = "in domain" if data == TRAINED_ON else "out of domain"
@@ -140,7 +141,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         tests = {"accuracy": outcome.accuracy, "perception": outcome.perception}
         for figure in SHOWN:
             values = (percent(evaluation.figures[figure]) for evaluation in (outcome.before, outcome.after))
-            table.add_row(f"  {titles[figure]}", *values, *_test_cells(tests.get(figure)))
+            table.add_row(f"  {names[figure]}", *values, *_test_cells(tests.get(figure)))
         table.add_section()
     return table
 

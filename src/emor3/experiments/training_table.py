@@ -14,7 +14,7 @@ from emor3.training.callbacks import TIME
 ROUNDS = 5
 """Rounds of completions that the start and the end of a run are averaged over."""
 
-FIGURES = {
+METRIC_TITLES = {
     "rewards/accuracy/mean": "accuracy",
     "rewards/consistency/mean": "consistency",
     "rewards/coherence/mean": "coherence",
@@ -40,7 +40,7 @@ class Course:
 def courses(runs: Sequence[Sequence[Row]]) -> dict[str, Course]:
     """Every figure's mean over the first and the last ROUNDS rounds of each run; absent where no round has it."""
     found: dict[str, Course] = {}
-    for figure in FIGURES:
+    for figure in METRIC_TITLES:
         rounds = [[row[figure] for row in run if figure in row] for run in runs]
         if rounds and all(rounds):
             start, end = ([float(np.mean(values[part])) for values in rounds] for part in _ENDS)
@@ -79,8 +79,11 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     parts = [
         f"## In training, start → end (mean of {ROUNDS} rounds each, ± standard deviation over seeds)\n",
         markdown_table(
-            ["method", "trained on", "seeds", *FIGURES.values()],
-            ([*names[key], str(len(runs[key])), *(_course(found[key].get(f), f) for f in FIGURES)] for key in runs),
+            ["method", "trained on", "seeds", *METRIC_TITLES.values()],
+            (
+                [*names[key], str(len(runs[key])), *(_course(found[key].get(f), f) for f in METRIC_TITLES)]
+                for key in runs
+            ),
         ),
         "Accuracy, consistency and coherence are as they were paid (contrastive consistency and masked coherence are "
         "stricter than plain ones), by the judge of the training.\n",

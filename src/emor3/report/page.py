@@ -21,12 +21,12 @@ from markupsafe import Markup
 from emor3 import __version__
 from emor3.errors import UserError
 from emor3.evaluation.compare import Row, compare_evaluations
-from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.stats import format as form
+from emor3.stats.figures import FIGURES, titles
 from emor3.stats.format import decimal, p_equation, percent, points
 from emor3.storage.outputs import write_whole
 
@@ -129,7 +129,7 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         times=time_split(groups),
         swatch=swatch,
         svg=Markup,
-        titles=FIGURES,
+        titles=titles(),
         form=form,
         change=change,
         settings=settings,
@@ -151,7 +151,7 @@ def compare_all(evaluations: Sequence[Evaluated], faults: list[str]) -> list[Tab
 def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> Table:
     parts = {place: found.results[data] for place, found in evaluations.items() if data in found.results}
     present = {name for part in parts.values() for name in part.figures}
-    shown = {name: title.strip() for name, title in (FIGURES | DISTANCES).items() if name in present}
+    shown = {name: title.strip() for name, title in titles().items() if name in present}
     tests = _tests(data, evaluations, faults)
     changes = {row.after: row for row in tests if row.figure == "accuracy"}
     rows = [
@@ -185,7 +185,7 @@ def _cell(name: str, estimate: Estimate | None) -> tuple[str, str]:
     """An estimate and its interval: shares in percent, distances as they are."""
     if estimate is None:
         return "", ""
-    value, _, interval = (percent if name in FIGURES else decimal)(estimate).partition(" ")
+    value, _, interval = (percent if FIGURES[name].unit == "share" else decimal)(estimate).partition(" ")
     return value, interval
 
 

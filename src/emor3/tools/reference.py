@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from emor3.data.importers.catalogue import RECORD
-from emor3.evaluation.summary import DISTANCES, FIGURES
 from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.runs.recipe import Recipe
 from emor3.runs.score_format import RESULT, ROW
+from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table
 
 FINDING = (
@@ -207,7 +207,7 @@ def page() -> str:
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
         f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
-        markdown_table(("figure", "as tables call it"), _figures()),
+        markdown_table(("figure", "as tables call it", "better", "needs"), _figures()),
         f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
         _keys(TABLE_KEYS),
         f"## `{RESULTS}` of `emor3 quickstart`\n",
@@ -232,11 +232,10 @@ def _keys(keys: Mapping[str, str]) -> str:
     return markdown_table(("key", "what it holds"), [(f"`{key}`", told) for key, told in keys.items()])
 
 
-def _figures() -> Iterator[tuple[str, str]]:
-    for name, title in FIGURES.items():
-        yield f"`{name}`", title.strip()
-    for name, title in DISTANCES.items():
-        yield f"`{name}`", f"{title}; no share"
+def _figures() -> Iterator[tuple[str, str, str, str]]:
+    for name, row in FIGURES.items():
+        title, judge = row.title.strip(), ", a judge" if row.judged else ""
+        yield f"`{name}`", title if row.unit == "share" else f"{title}; no share", row.better, row.needs + judge
 
 
 def settings_table(schema: type[BaseModel]) -> str:
