@@ -17,7 +17,10 @@ CENTRAL = {
     "method.reflection": ("reflect",),
     "method.rewards": ("score", "vote_values"),
     "method.scoring": ("score_row",),
-    "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
+    "stats.uncertainty": (
+        *("proportion", "wilson", "mean", "means", "bootstrap", "bootstraps", "resample", "by_cluster"),
+        *("compare_hits", "mcnemar", "sign_flip", "holm"),
+    ),
     "data.folders": ("load_samples",),
     "storage.cells": ("to_cell", "from_cell"),
     "training.groups": ("by_group",),

@@ -198,9 +198,10 @@ def test_step_3_is_read_against_the_label_and_skipped_where_the_label_has_no_sig
 def test_the_paired_change_of_macro_f1_is_the_difference_of_both():
     before, after = random_predictions(seed=3), random_predictions(seed=4)
     after = [replace(b, predicted=a.predicted) for b, a in zip(before, after, strict=True)]
-    change = classification.compare_macro_f1(before, after)
-    expected = classification.classify(after).macro_f1.value - classification.classify(before).macro_f1.value
-    assert change.value == pytest.approx(expected)
+    scores, change = classification.compare_macro_f1(before, after)
+    values = [classification.classify(p).macro_f1.value for p in (before, after)]
+    assert list(scores) == values
+    assert change.value == pytest.approx(values[1] - values[0])
     assert change.low < change.value < change.high
 
 

@@ -115,11 +115,11 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
-    from emor3.evaluation.share import left_out, write_exchange
+    from emor3.evaluation.share import left_out, write_shared
     from emor3.runs.predictions import read_evaluation
 
     saved = read_evaluation(evaluation)
-    for path in write_exchange(saved, output):
+    for path in write_shared(saved, output):
         say(path)
     for line in left_out(saved):
         say(line)

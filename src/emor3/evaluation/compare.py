@@ -9,7 +9,7 @@ from rich.table import Table
 from emor3.errors import UserError
 from emor3.method.types import Estimate
 from emor3.runs.predictions import SavedEvaluation
-from emor3.stats.classification import classify, clusters, compare_accuracy, compare_macro_f1, is_correct
+from emor3.stats.classification import clusters, compare_accuracy, compare_macro_f1, is_correct
 from emor3.stats.figures import FIGURES, checks
 from emor3.stats.format import p_value, percent_value, points_with_interval
 from emor3.stats.uncertainty import compare_hits, holm
@@ -63,8 +63,7 @@ def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> 
     right = compare_accuracy(before, after)
     accuracies = (_share([*map(is_correct, before)]), _share([*map(is_correct, after)]))
     yield Row(data, *names, "accuracy", accuracies, right.difference, right.p_value)
-    scores = (classify(before).macro_f1.value, classify(after).macro_f1.value)
-    yield Row(data, *names, "macro_f1", scores, compare_macro_f1(before, after), None)
+    yield Row(data, *names, "macro_f1", *compare_macro_f1(before, after), None)
     same_judge = first.head["judge"] == other.head["judge"]
     for figure, check in checks(first.thinking).items():
         if (FIGURES[figure].judged and not same_judge) or figure not in checks(other.thinking):

@@ -32,19 +32,21 @@ class Evaluation:
 
 def summarise(data: str, predictions: Sequence[Prediction], thinking: Thinking) -> Evaluation:
     """Figures of N predictions on one label set, beside those of the majority class. Raises UserError for none."""
-    most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)
-    reasoning = {name: rate(predictions, check) for name, check in checks(thinking).items()}
+    found = classify(predictions)
+    most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)[0][0]
     return Evaluation(
         data,
         predictions,
-        figures={
-            **_classification(predictions),
-            **{name: estimate for name, estimate in reasoning.items() if estimate is not None},
-            **_distribution(predictions),
-        },
-        majority=_classification(majority_class(predictions, most_frequent[0][0] if most_frequent else "")),
-        confusion=classify(predictions).confusion,
+        figures=found.figures | reasoning_figures(predictions, thinking) | _distribution(predictions),
+        majority=classify(majority_class(predictions, most_frequent)).figures,
+        confusion=found.confusion,
     )
+
+
+def reasoning_figures(predictions: Sequence[Prediction], thinking: Thinking) -> dict[str, Estimate]:
+    """Rates of the checks that a way of thinking can be asked to pass, of those that apply to any prediction."""
+    rates = {name: rate(predictions, check) for name, check in checks(thinking).items()}
+    return {name: estimate for name, estimate in rates.items() if estimate is not None}
 
 
 def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
@@ -53,10 +55,6 @@ def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
     shares = distributions.weighed_shares
     reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
     return figures | {f"{REFLECTIVE}{name}": estimate for name, estimate in reflective.items()}
-
-
-def _classification(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
-    return {name: part for name, part in vars(classify(predictions)).items() if isinstance(part, Estimate)}
 
 
 def results(head: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A completion without a readable answer is the outcome "unparsed": never a class, and wrong in every accuracy.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, resolve
 from emor3.method.types import Estimate, Prediction
-from emor3.stats.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
+from emor3.stats.uncertainty import Comparison, Floats, Statistic, bootstraps, compare_hits, proportion
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Classification:
     confusion: tuple[tuple[int, ...], ...]
     """[K][K + 1] counts, ground truth by prediction in the order of the label set; the last column is "unparsed"."""
 
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """All figures that there are, by name."""
+        return {name: part for name, part in vars(self).items() if isinstance(part, Estimate)}
+
 
 def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification:
     """All classification figures of N predictions on one label set. Raises UserError for none or for several sets."""
@@ -38,11 +43,12 @@ def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification
     items = clusters(predictions)
     cells = _cells(predictions, labels)
     signed = [p for p in predictions if p.sample.label in labels.polarity]
+    f1, recall = _of_tables([macro_f1, balanced_accuracy], cells, items, seed)
     return Classification(
         accuracy=proportion([*map(is_correct, predictions)], items, seed),
         lenient_accuracy=proportion([_lenient(p) == p.sample.label for p in predictions], items, seed),
-        macro_f1=_of_tables(macro_f1, cells, items, seed),
-        balanced_accuracy=_of_tables(balanced_accuracy, cells, items, seed),
+        macro_f1=f1,
+        balanced_accuracy=recall,
         polarity_accuracy=proportion([_same_polarity(p) for p in signed], clusters(signed), seed) if signed else None,
         unparsed=proportion([p.predicted is None for p in predictions], items, seed),
         confusion=tuple(tuple(int(count) for count in row) for row in cells.sum(axis=0)),
@@ -66,8 +72,10 @@ def compare_accuracy(before: Sequence[Prediction], after: Sequence[Prediction], 
     return compare_hits([*map(is_correct, before)], [*map(is_correct, after)], clusters(before), seed)
 
 
-def compare_macro_f1(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Estimate:
-    """Change of macro-F1 with the paired bootstrap's interval, on the same samples in the same order."""
+def compare_macro_f1(
+    before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0
+) -> tuple[tuple[float, float], Estimate]:
+    """Macro-F1 of two models on the same samples in the same order; its change with the paired bootstrap's interval."""
     labels = _label_set(before)
     pairs = np.stack([_cells(before, labels), _cells(after, labels)], axis=1)
 
@@ -75,7 +83,8 @@ def compare_macro_f1(before: Sequence[Prediction], after: Sequence[Prediction], 
         scores = macro_f1(tables)
         return np.asarray(scores[..., 1] - scores[..., 0], dtype=np.float64)
 
-    return _of_tables(change, pairs, clusters(before), seed)
+    first, last = macro_f1(pairs.sum(axis=0)).tolist()
+    return (first, last), _of_tables([change], pairs, clusters(before), seed)[0]
 
 
 def _label_set(predictions: Sequence[Prediction]) -> LabelSet:
@@ -127,6 +136,7 @@ def _cells(predictions: Sequence[Prediction], labels: LabelSet) -> Floats:
     return cells
 
 
-def _of_tables(statistic: Callable[[Floats], Floats], cells: Floats, items: Sequence[Hashable], seed: int) -> Estimate:
-    low, high = bootstrap(statistic, cells, items, seed)
-    return Estimate(float(statistic(cells.sum(axis=0))), low, high, len(cells))
+def _of_tables(statistics: Sequence[Statistic], cells: Floats, items: Sequence[Hashable], seed: int) -> list[Estimate]:
+    intervals = bootstraps([(statistic, cells) for statistic in statistics], items, seed)
+    sums = cells.sum(axis=0)
+    return [Estimate(float(f(sums)), *interval, len(cells)) for f, interval in zip(statistics, intervals, strict=True)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emor3.method.types import Estimate, Prediction
 from emor3.stats.classification import clusters
 from emor3.stats.figures import FIGURES, REFLECTIVE
-from emor3.stats.uncertainty import Floats, bootstrap, mean, proportion, resample
+from emor3.stats.uncertainty import Floats, bootstrap, mean, means, proportion, resample
 
 BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
@@ -68,7 +68,7 @@ def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares,
         return {}
     items = clusters([p for p, _, _ in pairs])
     rows = {name: row.distance for name, row in FIGURES.items() if row.distance and not name.startswith(REFLECTIVE)}
-    return {name: mean([f(human, model) for _, human, model in pairs], items, seed) for name, f in rows.items()}
+    return means({name: [f(human, model) for _, human, model in pairs] for name, f in rows.items()}, items, seed)
 
 
 # --- calibration and selective prediction on the leading answer -------------------------------------------------------
