@@ -289,9 +289,9 @@ def predict(
         elif isinstance(outcome, UserError):
             print_error(outcome)
         else:
-            say(prediction.describe(outcome.prediction))
+            say(prediction.prediction_text(outcome.prediction))
             if outcome.decision is not None:
-                say(prediction.describe_decision(outcome.decision))
+                say(prediction.decision_text(outcome.decision))
     raise typer.Exit(int(failed))
 
 

@@ -52,6 +52,7 @@ def bench_growth(
     from dataclasses import asdict
 
     from emor3.runs.directory import write_json
+    from emor3.stats.format import count
     from emor3.tools import bench_growth as growth
 
     output.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def bench_growth(
     def write(points: "list[growth.Point]") -> None:
         write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
         (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
-        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
+        say(f"{points[-1].axis} {count(points[-1].value)}", error=True)
 
     points = growth.grow(growth.BASE, write)
     growth.plot(points, output / "growth.png")
@@ -111,6 +112,7 @@ def plan(
     Nothing is loaded; status 1, and what to change, if it cannot fit.
     """
     from emor3.runs.recipe import load_recipe
+    from emor3.stats.format import byte_size, hundredths, tenths
     from emor3.tools import capacity as planning
 
     settings = load_recipe(recipe, overrides or [])
@@ -120,15 +122,15 @@ def plan(
     show(planning.needs_table(settings, needs, machine))
     if probe:
         seconds = planning.probe(settings)
-        so = f", so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h" if needs.steps else ""
-        say(f"a step takes {seconds:.1f} s here{so}")
+        so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
+        say(f"a step takes {tenths(seconds)} s here{so}")
     if needs.fits(machine):
         return
     say("It does not fit. What makes it smaller, one on top of the other:")
     fits = False
     for change, then, other in planning.ways_to_fit(settings, model, machine):
         fits = then.fits(other)
-        say(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+        say(f"  {change}: {byte_size(then.peak)}{', fits' if fits else ''}")
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
     raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """`emor3 compare A B …`: paired tests between saved evaluations, on the same items or not at all. Needs no model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.table import Table
@@ -16,7 +16,7 @@ from emor3.stats.uncertainty import compare_hits, holm
 
 
 @dataclass(frozen=True)
-class Row:
+class PairedTest:
     """One figure of one data set: `after` against `before`, and the share of each."""
 
     data: str
@@ -31,14 +31,14 @@ class Row:
     """The p-value after Holm's correction over all tests of the comparison."""
 
 
-def compare_evaluations(evaluations: Sequence[SavedEvaluation]) -> tuple[list[Row], list[str]]:
+def compare_evaluations(evaluations: Sequence[SavedEvaluation]) -> tuple[list[PairedTest], list[str]]:
     """Every evaluation against the first, on every data set that both have; and one line for each that was left out.
 
     Raises UserError for fewer than two evaluations.
     """
     if len(evaluations) < 2:
         raise UserError("a comparison needs at least two evaluations")
-    first, rows, left_out = evaluations[0], list[Row](), list[str]()
+    first, rows, left_out = evaluations[0], list[PairedTest](), list[str]()
     for other in evaluations[1:]:
         for data in first.predictions:
             if data not in other.predictions:
@@ -57,13 +57,13 @@ def compare_evaluations(evaluations: Sequence[SavedEvaluation]) -> tuple[list[Ro
     return _with_holm(rows), left_out
 
 
-def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> Iterator[Row]:
+def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> Iterator[PairedTest]:
     before, after = first.predictions[data], other.predictions[data]
     names = (str(first.folder), str(other.folder))
     right = compare_accuracy(before, after)
     accuracies = (_share([*map(is_correct, before)]), _share([*map(is_correct, after)]))
-    yield Row(data, *names, "accuracy", accuracies, right.difference, right.p_value)
-    yield Row(data, *names, "macro_f1", *compare_macro_f1(before, after), None)
+    yield PairedTest(data, *names, "accuracy", accuracies, right.difference, right.p_value)
+    yield PairedTest(data, *names, "macro_f1", *compare_macro_f1(before, after), None)
     same_judge = first.head["judge"] == other.head["judge"]
     for figure, check in checks(first.thinking).items():
         if (FIGURES[figure].judged and not same_judge) or figure not in checks(other.thinking):
@@ -73,19 +73,21 @@ def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> 
         if both:
             hits_before, hits_after = [b for _, b, _ in both], [a for _, _, a in both]
             test = compare_hits(hits_before, hits_after, clusters([p for p, _, _ in both]))
-            yield Row(data, *names, figure, (_share(hits_before), _share(hits_after)), test.difference, test.p_value)
+            yield PairedTest(
+                data, *names, figure, (_share(hits_before), _share(hits_after)), test.difference, test.p_value
+            )
 
 
 def _share(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-def _with_holm(rows: Sequence[Row]) -> list[Row]:
+def _with_holm(rows: Sequence[PairedTest]) -> list[PairedTest]:
     adjusted = holm({str(place): row.p_value for place, row in enumerate(rows) if row.p_value is not None})
-    return [Row(**{**vars(row), "adjusted": adjusted.get(str(place))}) for place, row in enumerate(rows)]
+    return [replace(row, adjusted=adjusted.get(str(place))) for place, row in enumerate(rows)]
 
 
-def comparison_tables(rows: Sequence[Row]) -> Iterator[Table]:
+def comparison_tables(rows: Sequence[PairedTest]) -> Iterator[Table]:
     """One table for each data set and model: shares in percent, changes in points with 95% intervals.
 
     p is given as tested and after Holm's correction over all rows of all tables.

@@ -126,12 +126,12 @@ def cells_of(plan: Plan) -> list[Cell]:
     for seed in plan.seeds:
         for name, changes in plan.methods.items():
             for domain in plan.domains:
-                cell = _cell(plan, name, changes, domain, seed)
+                cell = _build_cell(plan, name, changes, domain, seed)
                 cells.setdefault(cell.folder, cell)
     return list(cells.values())
 
 
-def _cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, seed: int) -> Cell:
+def _build_cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, seed: int) -> Cell:
     settings = merge(plan.base, changes)
     trains = settings.get("grpo") is not None or settings.get("cold_start") is not None
     place = Path(plan.output_dir) / name

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
-from emor3.evaluation.predict import describe
+from emor3.evaluation.predict import prediction_text
 from emor3.evaluation.summary import Evaluation
 from emor3.printing import say, show
 from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
@@ -26,7 +26,7 @@ from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
 from emor3.stats.classification import clusters, compare_accuracy
 from emor3.stats.figures import titles
-from emor3.stats.format import p_value, percent, points
+from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
@@ -77,7 +77,7 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     say("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "trained")
-    outcomes = [compare(key[0], before[key], after[key]) for key in before]
+    outcomes = [paired_outcome(key[0], before[key], after[key]) for key in before]
     outcomes.sort(key=lambda outcome: outcome.before.data != TRAINED_ON)
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
@@ -85,10 +85,10 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     show(outcome_table(outcomes), at_least=TABLE_WIDTH)
     say("Completions of the trained model on the first test scenes, greedy:\n")
     for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
-        say(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+        say(f"{prediction_text(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
     say(f"judge of consistency and coherence: {trained.judge_path}")
     say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    say(f"took {seconds / 60:.1f} minutes")
+    say(f"took {tenths(seconds / 60)} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
@@ -114,7 +114,7 @@ def perceived(evaluation: Evaluation) -> list[bool]:
     return [names_scene(p.thought.trigger, scenes[p.sample.image]) for p in evaluation.predictions]
 
 
-def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
+def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
     items = clusters(before.predictions)
     return Outcome(

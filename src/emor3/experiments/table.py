@@ -122,7 +122,7 @@ def mean_share(sums: Floats) -> Floats:
 def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Accuracy of every method (rows) in every column and average."""
     groups = results.groups()
-    table = {name: dict(_cells(results, name, groups, is_correct)) for name in results.predictions}
+    table = {name: dict(_estimates(results, name, groups, is_correct)) for name in results.predictions}
     reference = results.plan.reference
     for group, columns in groups.items():
         p_values = {
@@ -137,7 +137,7 @@ def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     return table
 
 
-def _cells(
+def _estimates(
     results: Results, method: str, groups: Mapping[str, Sequence[Column]], check: Check
 ) -> Iterator[tuple[str, TableCell]]:
     for group, columns in groups.items():
@@ -175,7 +175,7 @@ def reasoning_table(results: Results) -> dict[str, dict[str, TableCell]]:
         for figure, check in checks(results.thinking[name]).items():
             defined = [column for column in results.columns if results.sums(name, [column], check) is not None]
             if defined:
-                table[name][figure] = dict(_cells(results, name, {"all": defined}, check))["all"]
+                table[name][figure] = dict(_estimates(results, name, {"all": defined}, check))["all"]
     return table
 
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from emor3 import __version__
 from emor3.errors import UserError
-from emor3.evaluation.compare import Row, compare_evaluations
+from emor3.evaluation.compare import PairedTest, compare_evaluations
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
@@ -46,7 +46,7 @@ class Table:
     names: Sequence[str]
     """Heads of the columns."""
     rows: Sequence[Mapping[str, Any]]
-    tests: Sequence[Row]
+    tests: Sequence[PairedTest]
     confusions: Sequence[Mapping[str, Any]]
     calibrated: Mapping[int, str]
     """The lines of the reliability diagram."""
@@ -160,12 +160,12 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
             "n": part.n,
             "start": evaluations[place].is_start,
             "change": changes.get(evaluations[place].name),
-            "cells": [_cell(name, part.figures.get(name)) for name in shown],
+            "cells": [_value_and_interval(name, part.figures.get(name)) for name in shown],
         }
         for place, part in parts.items()
     ]
     for part in list(parts.values())[:1]:
-        cells = [_cell(name, part.majority_class.get(name)) for name in shown]
+        cells = [_value_and_interval(name, part.majority_class.get(name)) for name in shown]
         rows.append({"name": "majority class", "start": False, "n": part.n, "change": None, "cells": cells})
     reliable = {place: part.reliability for place, part in parts.items() if part.reliability}
     labels = {place: found.saved.predictions[data][0].sample.labels.labels for place, found in evaluations.items()}
@@ -181,7 +181,7 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
     )
 
 
-def _cell(name: str, estimate: Estimate | None) -> tuple[str, str]:
+def _value_and_interval(name: str, estimate: Estimate | None) -> tuple[str, str]:
     """An estimate and its interval: shares in percent, distances as they are."""
     if estimate is None:
         return "", ""
@@ -189,7 +189,7 @@ def _cell(name: str, estimate: Estimate | None) -> tuple[str, str]:
     return value, interval
 
 
-def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[Row]:
+def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[PairedTest]:
     """Paired tests of the first evaluation against the others, on this data set alone."""
     saved = [replace(e.saved, predictions={data: e.saved.predictions[data]}) for e in evaluations.values()]
     if len(saved) < 2:
@@ -209,7 +209,7 @@ def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any
     return {"name": name, "labels": labels, "rows": rows if len(labels) <= LARGEST_CONFUSION else []}
 
 
-def change(row: Row | None) -> Markup:
+def change(row: PairedTest | None) -> Markup:
     """The cell of a tested change: bold if it is one."""
     if row is None:
         return Markup("")

@@ -41,9 +41,9 @@ def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification
     """All classification figures of N predictions on one label set. Raises UserError for none or for several sets."""
     labels = _label_set(predictions)
     items = clusters(predictions)
-    cells = _cells(predictions, labels)
+    tables = _confusions(predictions, labels)
     signed = [p for p in predictions if p.sample.label in labels.polarity]
-    f1, recall = _of_tables([macro_f1, balanced_accuracy], cells, items, seed)
+    f1, recall = _of_tables([macro_f1, balanced_accuracy], tables, items, seed)
     return Classification(
         accuracy=proportion([*map(is_correct, predictions)], items, seed),
         lenient_accuracy=proportion([_lenient(p) == p.sample.label for p in predictions], items, seed),
@@ -51,7 +51,7 @@ def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification
         balanced_accuracy=recall,
         polarity_accuracy=proportion([_same_polarity(p) for p in signed], clusters(signed), seed) if signed else None,
         unparsed=proportion([p.predicted is None for p in predictions], items, seed),
-        confusion=tuple(tuple(int(count) for count in row) for row in cells.sum(axis=0)),
+        confusion=tuple(tuple(int(count) for count in row) for row in tables.sum(axis=0)),
     )
 
 
@@ -77,7 +77,7 @@ def compare_macro_f1(
 ) -> tuple[tuple[float, float], Estimate]:
     """Macro-F1 of two models on the same samples in the same order; its change with the paired bootstrap's interval."""
     labels = _label_set(before)
-    pairs = np.stack([_cells(before, labels), _cells(after, labels)], axis=1)
+    pairs = np.stack([_confusions(before, labels), _confusions(after, labels)], axis=1)
 
     def change(tables: Floats) -> Floats:
         scores = macro_f1(tables)
@@ -127,7 +127,7 @@ def _mean_where(present: NDArray[np.bool_], values: Floats) -> Floats:
     return np.asarray((values * present).sum(axis=-1) / present.sum(axis=-1), dtype=np.float64)
 
 
-def _cells(predictions: Sequence[Prediction], labels: LabelSet) -> Floats:
+def _confusions(predictions: Sequence[Prediction], labels: LabelSet) -> Floats:
     """One confusion table for each item: [N, K, K + 1] with a single 1."""
     column = {label: index for index, label in enumerate(labels.labels)}
     cells = np.zeros((len(predictions), len(column), len(column) + 1))

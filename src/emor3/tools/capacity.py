@@ -27,6 +27,7 @@ from emor3.models.processors import load_processor
 from emor3.models.tokens import text_tokens
 from emor3.runs.directory import MEASURED, METRICS, read_jsonl
 from emor3.runs.recipe import Recipe
+from emor3.stats.format import byte_size, count
 from emor3.training.run import chosen_samples, grpo_config, lora_config, train
 
 Sharding = Literal["none", "fsdp2", "zero3"]
@@ -358,21 +359,17 @@ def needs_table(recipe: Recipe, needs: Needs, machine: Machine) -> Table:
     size = needs.size
     title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"
     table = Table("what", "needs", title=title)
-    table.add_row("parameters", f"{size.parameters:,}")
-    table.add_row("trained", f"{size.trainable:,}")
-    table.add_row("tokens of the largest image", f"{size.image_tokens:,}")
-    table.add_row("completions generated at once", f"{needs.rollouts:,}")
+    table.add_row("parameters", count(size.parameters))
+    table.add_row("trained", count(size.trainable))
+    table.add_row("tokens of the largest image", count(size.image_tokens))
+    table.add_row("completions generated at once", count(needs.rollouts))
     table.add_row(
-        "steps", "unknown: the data are not at hand" if needs.steps is None else f"{needs.steps:,}", end_section=True
+        "steps", "unknown: the data are not at hand" if needs.steps is None else count(needs.steps), end_section=True
     )
     for name, amount in needs.fixed.items():
-        table.add_row(name, _bytes(amount))
+        table.add_row(name, byte_size(amount))
     for name, amount in needs.phases.items():
-        table.add_row(f"{name} (beside these)", _bytes(amount))
+        table.add_row(f"{name} (beside these)", byte_size(amount))
     table.add_section()
-    table.add_row("peak (estimate)", f"{_bytes(needs.peak)} of {_bytes(HEADROOM * machine.memory)} usable")
+    table.add_row("peak (estimate)", f"{byte_size(needs.peak)} of {byte_size(HEADROOM * machine.memory)} usable")
     return table
-
-
-def _bytes(amount: float) -> str:
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"
