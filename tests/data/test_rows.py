@@ -13,7 +13,8 @@ from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
 from emor3.data.subsets import pick_data
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
+from emor3.evaluation.evaluate import evaluate, load_candidate, predict_samples
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.share import left_out, write_shared
 from emor3.method.types import Aspect
 from emor3.models.processors import load_processor

@@ -13,8 +13,9 @@ from emor3.cli import main as cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import predict
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, load_candidate
+from emor3.evaluation.evaluate import Candidate, load_candidate
 from emor3.evaluation.predict import against_own_answer, choose_labels, prediction_text
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import MIKELS8, SENTIMENT3
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse

@@ -12,7 +12,7 @@ from emor3.blocks import Block
 from emor3.bounds import BOUNDS, MOST
 from emor3.cli.main import app
 from emor3.errors import UserError
-from emor3.experiments.plan import EvaluationBlock
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.rewards import RewardSettings
 from emor3.runs.recipe import (
     ColdStartBlock,
@@ -76,7 +76,7 @@ def test_the_numbers_that_people_use_are_taken(tmp_path):
 BLOCKS = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, RewardSettings, JudgeBlock, EndpointBlock)
 SETTINGS = [
     (block, name)
-    for block in (*BLOCKS, EvaluationBlock)
+    for block in (*BLOCKS, EvaluationSettings)
     for name, field in block.model_fields.items()
     if {int, float} & {field.annotation, *get_args(field.annotation)} and field.annotation is not bool
 ]
@@ -84,7 +84,7 @@ SETTINGS = [
 
 def test_every_block_of_settings_is_gone_through():
     known = {block for block in Block.__subclasses__() if block.__module__.startswith("emor3.")}
-    assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationBlock)} <= {
+    assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationSettings)} <= {
         "Plan",
         "QuickBlock",
     }

@@ -20,6 +20,7 @@ import typer
 from emor3 import __version__
 from emor3.cli.data import data_app
 from emor3.cli.options import (
+    DEFAULTS,
     BatchSize,
     JudgePath,
     Labels,
@@ -32,6 +33,7 @@ from emor3.cli.options import (
     Temperature,
     Template,
     drop_output,
+    evaluation_settings,
     refuse_idle,
     usable,
 )
@@ -151,7 +153,7 @@ def evaluate(
         typer.Option("--from", metavar="PATH", help="Recompute the figures of a saved evaluation, without a model."),
     ] = None,
     labels: Labels = None,
-    label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = "label",
+    label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = DEFAULTS.label_field,
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
     samples: Annotated[
         int,
@@ -160,17 +162,17 @@ def evaluate(
             min=0,
             help="Answers to sample per image at temperature 1, for distributions and calibration.",
         ),
-    ] = 0,
+    ] = DEFAULTS.samples,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
     ] = False,
     judge: JudgePath = None,
     template: Template = None,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = DEFAULTS.temperature,
     seed: Seed = 0,
     limit: Limit = None,
-    max_new_tokens: MaxNewTokens = 256,
-    batch_size: BatchSize = 64,
+    max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
+    batch_size: BatchSize = DEFAULTS.batch_size,
     output: Output = None,
 ) -> None:
     """Evaluate a checkpoint on labelled images.
@@ -193,20 +195,8 @@ def evaluate(
 
     with evaluation.fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
-        settings = evaluation.EvaluationSettings(
-            split=None if split == "all" else split,
-            labels=labels,
-            label_field=label_field,
-            limit=limit,
-            temperature=temperature,
-            samples=samples,
-            reflective=reflect,
-            seed=seed,
-            thinking=candidate.thinking,
-            template=template or candidate.template,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-        )
+        chosen = None if split == "all" else split
+        settings = evaluation_settings(context, candidate, split=chosen, reflective=reflect)
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
@@ -241,9 +231,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     judge: JudgePath = None,
     template: Template = None,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = DEFAULTS.temperature,
     seed: Seed = 0,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
     batch_size: BatchSize = 16,
     samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
     reflect: Annotated[
@@ -266,19 +256,12 @@ def predict(
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
     from emor3.evaluation import predict as prediction
-    from emor3.evaluation.evaluate import EvaluationSettings, load_candidate
+    from emor3.evaluation.evaluate import load_candidate
 
     pictures = prediction.pictures_of(images)
     candidate = load_candidate(model, judge)
-    settings = EvaluationSettings(
-        temperature=temperature,
-        seed=seed,
-        thinking=candidate.thinking,
-        template=template or candidate.template,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        samples=samples if reflect else 0,
-        reflective=reflect,
+    settings = evaluation_settings(
+        context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
     label_set = prediction.choose_labels(candidate, labels)
     failed = False

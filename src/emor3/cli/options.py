@@ -5,12 +5,16 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emor3.bounds import LOWEST_TEMPERATURE, MOST, odd_number
+from emor3.bounds import MOST, low_temperature, odd_number
 from emor3.errors import UserError
+from emor3.evaluation.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from emor3.evaluation.evaluate import Candidate
 
 
 def usable(value: float | None) -> float | None:
@@ -23,10 +27,10 @@ def usable(value: float | None) -> float | None:
 
 def usable_temperature(value: float) -> float:
     """A temperature that logits can be divided by, or 0. Raises BadParameter as `usable`."""
-    usable(value)
-    if 0 < value < LOWEST_TEMPERATURE:
-        raise typer.BadParameter(f"{value} is too low to sample at: give 0, or {LOWEST_TEMPERATURE} and above")
-    return value
+    low = low_temperature(value)
+    if low is not None:
+        raise typer.BadParameter(low)
+    return usable(value) or 0.0
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
@@ -64,6 +68,17 @@ Limit = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
 ]
+
+
+DEFAULTS = EvaluationSettings()
+"""What options of an evaluation are if they are not given; a test holds their bounds to those of the block."""
+
+
+def evaluation_settings(context: typer.Context, candidate: "Candidate", **decided: Any) -> EvaluationSettings:
+    """Settings from a command's options of these names; the prompt is that of the model's run if none is given."""
+    given = {name: value for name, value in context.params.items() if name in EvaluationSettings.model_fields}
+    given["template"] = given["template"] or candidate.template
+    return EvaluationSettings(**given | {"thinking": candidate.thinking} | decided)
 
 
 def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.data.folders import LabelSpec, load_samples
+from emor3.data.folders import load_samples
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation, results, summarise
 from emor3.judges.local import ScoreJudge
 from emor3.method.decoding import weigh
@@ -32,28 +33,6 @@ from emor3.storage.images import image_fault
 from emor3.storage.locks import LOCK, held
 from emor3.storage.outputs import written_to
 from emor3.training.callbacks import evaluation_bar
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated and how completions are made."""
-
-    split: str | None = "test"
-    labels: LabelSpec = None
-    label_field: str = "label"
-    limit: int | None = None
-    """Evaluate that many samples of each data set, the same ones every time."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    samples: int = 0
-    """Completions to sample at temperature 1 beside the judged one, for distributions and calibration."""
-    reflective: bool = False
-    """Have the judge weigh each of these too (reflective decoding)."""
-    seed: int = 0
-    thinking: Thinking = "steps"
-    template: str = "steps"
-    max_new_tokens: int = 256
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -165,7 +144,7 @@ def evaluation_head(
         "model": candidate.path,
         "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
     }
@@ -176,8 +155,8 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     samples = load_samples(data, split=settings.split, labels=settings.labels, label_field=settings.label_field)
     if settings.limit is None or settings.limit >= len(samples):
         return list(samples)
-    kept = sorted(Random(0).sample(range(len(samples)), settings.limit))
-    return [samples[index] for index in kept]
+    chosen = sorted(Random(0).sample(range(len(samples)), settings.limit))
+    return [samples[index] for index in chosen]
 
 
 def predict_samples(
@@ -268,7 +247,7 @@ def sample_completions(
 ) -> Iterator[list[str]]:
     """M times one completion for each of N samples, at temperature 1."""
     for draw in range(settings.samples):
-        hot = replace(settings, temperature=1.0, seed=settings.seed + 1 + draw)
+        hot = settings.model_copy(update={"temperature": 1.0, "seed": settings.seed + 1 + draw})
         yield complete(candidate, samples, hot, on_batch)
 
 

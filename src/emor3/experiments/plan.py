@@ -9,30 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from emor3.blocks import Block, describe_fault
 from emor3.bounds import MOST
 from emor3.errors import UserError
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
-
-
-class EvaluationBlock(Block):
-    """How every cell is evaluated; completions are greedy."""
-
-    split: str = "test"
-    """Split of every test set."""
-    limit: int | None = Field(default=None, ge=1)
-    """Evaluate that many samples of each test set; None takes all."""
-    samples: int = Field(default=0, ge=0)
-    """Answers to sample of each image at temperature 1, beside the greedy one."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Tokens at which a completion is cut."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images at once."""
 
 
 class QuickBlock(Block):
@@ -59,7 +45,7 @@ class Plan(Block):
     """Test sets, on which every model is evaluated."""
     judge: str | None = None
     """Fixed judge of the reasoning; None is the model that training starts from."""
-    evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     """How every cell is evaluated."""
     quick: QuickBlock
     """The smaller plan that `--quick` runs."""
@@ -69,6 +55,13 @@ class Plan(Block):
     """Settings that all recipes share."""
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     """What each method sets otherwise."""
+
+    @field_validator("evaluation")
+    @classmethod
+    def _leaves_to_cells(cls, value: EvaluationSettings) -> EvaluationSettings:
+        if given := value.model_fields_set & {"seed", "thinking", "template"}:
+            raise ValueError(f"{min(given)} is that of each cell: leave it out")
+        return value
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from rich import box
 from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
+from emor3.evaluation.evaluate import Candidate, evaluate, fresh_output, load_candidate
 from emor3.evaluation.predict import prediction_text
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation
 from emor3.printing import say, show
 from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
@@ -69,7 +70,7 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     start = time.perf_counter()
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
-    settings = replace(SETTINGS, seed=seed, limit=limit)
+    settings = SETTINGS.model_copy(update={"seed": seed, "limit": limit})
     say(f"1/3  evaluating the base ({recipe.model.path})")
     before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
     say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
@@ -95,7 +96,7 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
     """Evaluations by decoding and data set, each with the share of scenes that step 1 names exactly (perception)."""
     found = {}
     for decoding, (temperature, data) in DECODINGS.items():
-        decoded = replace(settings, temperature=temperature)
+        decoded = settings.model_copy(update={"temperature": temperature})
         evaluations = [with_perception(found) for found in evaluate(candidate, data, decoded, folder / decoding)]
         found.update({(decoding, evaluation.data): evaluation for evaluation in evaluations})
     return found
