@@ -1,4 +1,4 @@
-"""The `emor3` command: training and evaluation here, the other commands beside it (`cli_*`).
+"""The `emor3` command: training and evaluation here, the other commands in the modules beside it.
 
 Heavy imports stand inside the commands, so that `--help` answers at once.
 
@@ -71,7 +71,7 @@ def main() -> None:
             try:
                 app()
             finally:
-                if sys.stdout is not None:  # as it is where the shell closed it
+                if sys.stdout is not None:  # as it is if the shell closed it
                     sys.stdout.flush()
     except UserError as error:
         print_error(error)
@@ -102,14 +102,17 @@ def root(
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/; or, with --resume, a run.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="YAML file, such as those in recipes/; or, with --resume, a run directory."
+        ),
     ],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the output folder.")] = False,
     from_checkpoint: Annotated[
         int | None,
         typer.Option(
-            callback=usable, min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."
+            callback=usable, min=1, metavar="N", help="Resume from the checkpoint of step N; later steps are repeated."
         ),
     ] = None,
     overwrite: Annotated[
@@ -117,7 +120,7 @@ def train(
         typer.Option("--overwrite", help="Replace the run in the output folder, once the new one has a checkpoint."),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
+        Path | None, typer.Option("--output", "-o", help="Run directory. [default: the recipe's]")
     ] = None,
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
@@ -146,7 +149,7 @@ def evaluate(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", "-d", help="Data folder or embedded:NAME; give it several times for more."),
+        typer.Option("--data", "-d", help="Data folder or embedded:NAME; repeat for several."),
     ] = None,
     saved: Annotated[
         Path | None,
@@ -225,7 +228,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 
 def predict(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; of a folder all images in it.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     model: Model,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
@@ -242,7 +245,7 @@ def predict(
     abstain_below: Annotated[
         float,
         typer.Option(
-            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less."
+            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain if the leading label has a smaller share."
         ),
     ] = 0.5,
 ) -> None:
@@ -279,16 +282,16 @@ def predict(
 
 
 def reproduce(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, as recipes/table1_tiny.yaml.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, such as recipes/table1_tiny.yaml.")],
     quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to, instead of the plan's.")
+        Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: the plan's]")
     ] = None,
     cell: Annotated[Path | None, typer.Option(hidden=True, help="Run this one cell.")] = None,
 ) -> None:
-    """Train and evaluate every method of a plan in one table.
+    """Train and evaluate all methods of a plan in one table.
 
-    Goes on where an earlier call stopped.
+    Resumes where an earlier call stopped.
     """
     from emor3.experiments import reproduce as reproduction
     from emor3.experiments.plan import cells_of, load_plan

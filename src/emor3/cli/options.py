@@ -37,36 +37,35 @@ Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder,
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file; "
+        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file. "
         "[default: the labels in the data, else those the model was trained on]"
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
+    Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: a new one under runs/]")
 ]
-Seed = Annotated[
-    int, typer.Option(callback=usable, min=0, max=MOST, help="Seed of everything that is drawn at random.")
-]
+Seed = Annotated[int, typer.Option(callback=usable, min=0, max=MOST, help="Seed of all random draws.")]
 JudgePath = Annotated[
     str | None,
     typer.Option(
-        "--judge", help="Checkpoint that judges the reasoning; the run's start model, else the model, if absent."
+        "--judge", help="Checkpoint that judges the reasoning. [default: the run's start model, else the model itself]"
     ),
 ]
 Template = Annotated[
     str | None,
-    typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
+    typer.Option(help="Prompt template: a shipped one or a file. [default: that of the model's run, else `steps`]"),
 ]
 Temperature = Annotated[
-    float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="0 decodes greedily, above it samples.")
+    float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="Sampling temperature; 0 decodes greedily.")
 ]
-MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Length at which a completion is cut.")]
-BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images at once.")]
+MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Most tokens of a completion.")]
+BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images in a batch.")]
 Limit = Annotated[
-    int | None, typer.Option(callback=usable, min=1, help="Evaluate at most that many samples of each data set.")
+    int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, such as grpo.beta=0.02."),
 ]
 
 

@@ -33,7 +33,7 @@ class EvaluationSettings(Block):
     max_new_tokens: int = Field(default=256, ge=1)
     """Tokens at which a completion is cut."""
     batch_size: int = Field(default=64, ge=1)
-    """Images at once."""
+    """Images in a batch."""
 
     @field_validator("temperature")
     @classmethod

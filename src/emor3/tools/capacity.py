@@ -91,8 +91,8 @@ class Stack:
         """Bytes that the backward pass needs of a layer."""
         return tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
 
-    def kept(self, tokens: int, width: int, checkpointing: bool) -> int:
-        """Bytes kept of all layers: what the backward pass needs, or under checkpointing the input of each."""
+    def saved(self, tokens: int, width: int, checkpointing: bool) -> int:
+        """Bytes saved of all layers: what the backward pass needs, or under checkpointing the input of each."""
         return self.layers * (tokens * width * self.hidden if checkpointing else self.layer(tokens, width))
 
     def recomputed(self, tokens: int, width: int) -> int:
@@ -119,7 +119,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryEstimate:
     """Bytes on each GPU by what they are for, and the length of the run."""
 
     size: Size
@@ -222,7 +222,7 @@ def longest_prompt(recipe: Recipe) -> tuple[int, int]:
     return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 
 
-def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Needs:
+def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> MemoryEstimate:
     """What the recipe needs of each GPU. Raises UserError for a recipe without reinforcement learning."""
     if recipe.grpo is None:
         raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
@@ -248,14 +248,14 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     largest = head_bytes(recipe, size, batch * completion, width)
     if checkpointing:
         largest = max(largest, *(stack.recomputed(tokens, width) for stack, tokens in learning))
-    kept = sum(stack.kept(tokens, width, checkpointing) for stack, tokens in learning)
+    saved = sum(stack.saved(tokens, width, checkpointing) for stack, tokens in learning)
     cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
         "rollout": 0 if settings.use_vllm else distinct * read + cache,
         "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
-        "update": kept + copied + largest,
+        "update": saved + copied + largest,
     }
-    return Needs(
+    return MemoryEstimate(
         size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
     )
 
@@ -306,12 +306,14 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
     return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
 
 
-def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:
+def ways_to_fit(
+    recipe: Recipe, config: PretrainedConfig, machine: Machine
+) -> Iterator[tuple[str, MemoryEstimate, Machine]]:
     """Changes one after another, each on top of those before it, with what is then needed; ends where it fits."""
     for change, settings, sharding in _changes(recipe, config, machine):
         recipe = recipe.model_copy(update=settings)
         machine = Machine(machine.gpus, machine.memory, sharding)
-        needs = needs_of(recipe, config, machine)
+        needs = estimate_memory(recipe, config, machine)
         yield change, needs, machine
         if needs.fits(machine):
             return
@@ -320,10 +322,10 @@ def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> I
 def _changes(
     recipe: Recipe, config: PretrainedConfig, machine: Machine
 ) -> Iterator[tuple[str, dict[str, Any], Sharding]]:
-    grpo, kept = dict(recipe.grpo or {}), machine.sharding
+    grpo, sharding = dict(recipe.grpo or {}), machine.sharding
     if not grpo.get("gradient_checkpointing", True):
         grpo["gradient_checkpointing"] = True
-        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
+        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, sharding
     settings = grpo_config(recipe, Path(recipe.output_dir), 1)
     group, batch = settings.num_generations, settings.per_device_train_batch_size
     accumulated = math.ceil(batch * settings.gradient_accumulation_steps / group) * group  # as many prompts an update
@@ -332,14 +334,14 @@ def _changes(
     grpo |= smaller
     judge = recipe.judge.model_copy(update={"batch_size": 4})
     named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
-    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, kept
+    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, sharding
     model = recipe.model
     if config.model_type in QWEN and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
-        yield "model.max_pixels=401408", {"model": model}, kept
+        yield "model.max_pixels=401408", {"model": model}, sharding
     if machine.gpus > 1 and machine.sharding == "none" and model.lora is None:
-        kept = "fsdp2"
-        yield "recipes/accelerate/fsdp2.yaml", {}, kept
+        sharding = "fsdp2"
+        yield "recipes/accelerate/fsdp2.yaml", {}, sharding
     if model.lora is None:
         lora = type(recipe).model_validate(recipe.model_dump() | {"model": model.model_dump() | {"lora": {}}}).model
         yield "model.lora={r: 16}", {"model": lora}, "none"
@@ -354,7 +356,7 @@ def probe(recipe: Recipe) -> float:
     return float(rows[-1]["step_time"])
 
 
-def needs_table(recipe: Recipe, needs: Needs, machine: Machine) -> Table:
+def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Table:
     """The plan as a person reads it; all bytes are those of one GPU."""
     size = needs.size
     title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"

@@ -202,7 +202,7 @@ def page() -> str:
         "## Settings of a plan (`emor3 reproduce`)\n",
         settings_table(Plan),
         "## Files of a run (`emor3 train`)\n",
-        markdown_table(("file", "what it holds"), [(f"`{name}`", told) for name, told in FOLDERS.items()]),
+        markdown_table(("file", "what it holds"), [(f"`{name}`", meaning) for name, meaning in FOLDERS.items()]),
         *_files(RUN_FILES),
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
@@ -229,7 +229,7 @@ def _files(files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _keys(keys: Mapping[str, str]) -> str:
-    return markdown_table(("key", "what it holds"), [(f"`{key}`", told) for key, told in keys.items()])
+    return markdown_table(("key", "what it holds"), [(f"`{key}`", meaning) for key, meaning in keys.items()])
 
 
 def _figures() -> Iterator[tuple[str, str, str, str]]:
@@ -287,7 +287,7 @@ def _takes(setting: Mapping[str, Any]) -> str:
 
 def undescribed(written: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
     """Keys of a written record that the page does not tell."""
-    return [key for key in written if not any(fnmatchcase(key, told) for told in keys)]
+    return [key for key in written if not any(fnmatchcase(key, pattern) for pattern in keys)]
 
 
 if __name__ == "__main__":
