@@ -17,7 +17,10 @@ CENTRAL = {
     "method.reflection": ("reflect",),
     "method.rewards": ("score", "vote_values", "consistency_value", "without_failed_parts"),
     "method.scoring": ("score_row",),
-    "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
+    "stats.uncertainty": (
+        *("proportion", "wilson", "mean", "means", "bootstrap", "bootstraps", "resample", "by_cluster"),
+        *("compare_hits", "mcnemar", "sign_flip", "holm"),
+    ),
     "stats.seeds": ("share_table", "pseudo_values", "compare_seeds", "hierarchical_bootstrap", "seed_band"),
     "stats.power": ("spread_of_shares", "detectable", "smallest_effect", "images_needed", "seeds_needed"),
     "stats.mixed": ("mixed_model",),

@@ -11,7 +11,7 @@ from trl import GRPOConfig
 from emor3.cli.main import app
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
-from emor3.experiments.plan import EvaluationBlock
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.judges.settings import EndpointBlock, JudgeBlock
 from emor3.method.rewards import RewardSettings
 from emor3.models.settings import LoraBlock, ModelBlock
@@ -70,7 +70,7 @@ def test_the_numbers_that_people_use_are_taken(tmp_path):
 BLOCKS = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, RewardSettings, JudgeBlock, EndpointBlock)
 SETTINGS = [
     (block, name)
-    for block in (*BLOCKS, EvaluationBlock)
+    for block in (*BLOCKS, EvaluationSettings)
     for name, field in block.model_fields.items()
     if {int, float} & {field.annotation, *get_args(field.annotation)} and field.annotation is not bool
 ]
@@ -78,7 +78,7 @@ SETTINGS = [
 
 def test_every_block_of_settings_is_gone_through():
     known = {block for block in Block.__subclasses__() if block.__module__.startswith("emor3.")}
-    assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationBlock)} <= {
+    assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationSettings)} <= {
         "Plan",
         "QuickBlock",
     }

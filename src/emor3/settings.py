@@ -119,6 +119,13 @@ def odd_number(value: Any) -> str | None:
     return None
 
 
+def low_temperature(value: float) -> str | None:
+    """What is wrong with a temperature of evaluation, which is 0 or one that logits can be divided by."""
+    if 0 < value < LOWEST_TEMPERATURE:
+        return f"{value} is too low to sample at: give 0, or {LOWEST_TEMPERATURE} and above"
+    return None
+
+
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, int | float]]:
     if isinstance(value, int | float):
         yield place, value

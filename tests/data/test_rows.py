@@ -13,8 +13,9 @@ from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
 from emor3.data.subsets import pick_data
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
-from emor3.evaluation.share import left_out, write_exchange
+from emor3.evaluation.evaluate import evaluate, load_candidate, predict_samples
+from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.share import left_out, write_shared
 from emor3.method.types import Aspect
 from emor3.models.processors import load_processor
 from emor3.report.page import render
@@ -115,7 +116,7 @@ def test_the_report_shows_all_images_and_texts_and_escapes_them(run, evaluated):
 
 def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated, tmp_path):
     saved = read_evaluation(evaluated)
-    write_exchange(saved, tmp_path / "out")
+    write_shared(saved, tmp_path / "out")
     lines = (tmp_path / "out/data.tsv").read_text().splitlines()
     assert len(lines) == 3  # the head and two of the four rows
     assert "hint" in lines[0]

@@ -11,7 +11,8 @@ from emor3.cli import main as cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import evaluate
-from emor3.evaluation.evaluate import EvaluationSettings, choose_samples, load_candidate, reflect_on_swapped
+from emor3.evaluation.evaluate import choose_samples, load_candidate, reflect_on_swapped
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Aspect, Sample

@@ -16,7 +16,8 @@ from trl import GRPOConfig
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
-from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
+from emor3.evaluation.evaluate import evaluate, load_candidate
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.thinking import sample_prompt
 from emor3.models.architectures import IMAGE_INPUTS, PARTS, SHAREABLE_INPUTS
 from emor3.models.checkpoints import load, part_parameters

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, ttest_1samp, ttest_ind
 
 from emor3.errors import UserError
-from emor3.stats.figures import macro_f1
+from emor3.stats.classification import macro_f1
 from emor3.stats.seeds import compare_seeds, hierarchical_bootstrap, pseudo_values, seed_band, share_table
 from emor3.stats.uncertainty import bootstrap
 from false_alarms import outcomes

@@ -21,9 +21,9 @@ from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
     TEXT_TOKENS,
     Machine,
+    estimate_memory,
     longest_prompt,
     model_config,
-    needs_of,
     probe,
     size_of,
     ways_to_fit,
@@ -44,7 +44,7 @@ def recipe_of(path=QWEN_3B, grpo=None, **changes):
 
 
 def needs(recipe, machine=None):
-    return needs_of(recipe, model_config(recipe.model.path, None), machine or Machine())
+    return estimate_memory(recipe, model_config(recipe.model.path, None), machine or Machine())
 
 
 def test_the_known_configurations_give_the_published_numbers_of_parameters():
@@ -168,7 +168,7 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         read = model.base_model(**inputs).last_hidden_state
     assert read.isfinite().all()
-    estimate = size.text.kept(4 * tokens, 4, False) + size.vision.kept(4 * size.patches, 4, False)
+    estimate = size.text.saved(4 * tokens, 4, False) + size.vision.saved(4 * size.patches, 4, False)
     assert estimate == pytest.approx(sum(kept.values()), rel=error)
 
 

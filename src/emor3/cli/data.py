@@ -1,4 +1,4 @@
-"""`emor3 data …`: bring labelled images into form and look at them. Heavy imports stand inside the commands."""
+"""`emor3 data …`: import, check, sample and count labelled images. Heavy imports stand inside the commands."""
 
 import json
 from enum import StrEnum
@@ -19,26 +19,26 @@ class Purpose(StrEnum):
     EVALUATE = "evaluate"
 
 
-data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
 
 
 @data_app.command("check")
 def check_data(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
+        Path | None, typer.Option("--recipe", help="Recipe to check against. [default: the quickstart's]")
     ] = None,
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Open no image.")] = False,
     faults: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write every fault to this file, one JSON object a line.")
     ] = None,
     purpose: Annotated[
         Purpose | None,
-        typer.Option("--for", help="What the folder must serve; `train` with --recipe, else either, if absent."),
+        typer.Option("--for", help="What the folder is for. [default: `train` with --recipe, else either]"),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Go through a data folder before training or evaluating on it.
+    """Check a data folder before training or evaluating on it.
 
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
@@ -78,11 +78,11 @@ def import_data(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for metadata.jsonl.")],
     policy: Annotated[
-        str | None, typer.Option(help="Label policy, where the set leaves a choice; see docs/datasets.md.")
+        str | None, typer.Option(help="Label policy, for sets that leave a choice; see docs/datasets.md.")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, as label=mood."),
+        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, such as label=mood."),
     ] = None,
     label_names: Annotated[
         str | None,
@@ -97,7 +97,7 @@ def import_data(
             callback=usable,
             min=0.0,
             max=1.0,
-            help="Share of each label held out where the set has no split; 0.3 if absent.",
+            help="Share of each label to hold out if the set has no split. [default: 0.3]",
         ),
     ] = None,
     seed: Seed = 0,

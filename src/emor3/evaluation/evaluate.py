@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -9,10 +9,11 @@ from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.data.folders import LabelSpec, load_samples
+from emor3.data.folders import load_samples
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation, results, summarise
 from emor3.judges.local import ScoreJudge
 from emor3.method.decoding import weigh
@@ -30,28 +31,6 @@ from emor3.runs.records import environment_stamp
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 from emor3.training.callbacks import evaluation_bar
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated and how completions are made."""
-
-    split: str | None = "test"
-    labels: LabelSpec = None
-    label_field: str = "label"
-    limit: int | None = None
-    """Evaluate that many samples of each data set, the same ones every time."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    samples: int = 0
-    """Completions to sample at temperature 1 beside the judged one, for distributions and calibration."""
-    reflective: bool = False
-    """Have the judge weigh each of these too (reflective decoding)."""
-    seed: int = 0
-    thinking: Thinking = "steps"
-    template: str = "steps"
-    max_new_tokens: int = 256
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -163,7 +142,7 @@ def evaluation_head(
         "model": candidate.path,
         "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
     }
@@ -174,8 +153,8 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     samples = load_samples(data, split=settings.split, labels=settings.labels, label_field=settings.label_field)
     if settings.limit is None or settings.limit >= len(samples):
         return list(samples)
-    kept = sorted(Random(0).sample(range(len(samples)), settings.limit))
-    return [samples[index] for index in kept]
+    chosen = sorted(Random(0).sample(range(len(samples)), settings.limit))
+    return [samples[index] for index in chosen]
 
 
 def predict_samples(
@@ -266,5 +245,5 @@ def sample_completions(
 ) -> Iterator[list[str]]:
     """M times one completion for each of N samples, at temperature 1."""
     for draw in range(settings.samples):
-        hot = replace(settings, temperature=1.0, seed=settings.seed + 1 + draw)
+        hot = settings.model_copy(update={"temperature": 1.0, "seed": settings.seed + 1 + draw})
         yield complete(candidate, samples, hot, on_batch)

@@ -149,7 +149,7 @@ def run_cell(plan: Plan, folder: Path) -> None:
 
 
 def _run_cell(plan: Plan, cell: Cell) -> None:
-    from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
+    from emor3.evaluation.evaluate import evaluate, load_candidate
     from emor3.training.run import train
 
     if cell.trains:
@@ -158,12 +158,8 @@ def _run_cell(plan: Plan, cell: Cell) -> None:
         shutil.rmtree(cell.training / CHECKPOINTS, ignore_errors=True)
     start = cell.recipe.model.path
     candidate = load_candidate(str(cell.training) if cell.trains else start, plan.judge or start)
-    settings = EvaluationSettings(
-        seed=cell.seed,
-        thinking=cell.recipe.thinking,
-        template=cell.recipe.prompt_template,
-        **plan.evaluation.model_dump(),
-    )
+    prompt = {"thinking": cell.recipe.thinking, "template": cell.recipe.prompt_template}
+    settings = plan.evaluation.model_copy(update={"seed": cell.seed, **prompt})
     draft = cell.folder / "evaluation.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     evaluate(candidate, plan.tests, settings, draft)

@@ -38,6 +38,7 @@ from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import environment_stamp
+from emor3.stats.format import count
 from emor3.storage.images import open_image
 from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
 from emor3.training.run import load_policy
@@ -341,7 +342,7 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
-        counts = (f"{middle[name]:,.0f}" for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
+        counts = (count(middle[name]) for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
         step.add_row(way, f"{middle['seconds']:.3f}", f"{middle['cpu_seconds']:.3f}", *counts)
     ratio = Table(box=box.SIMPLE_HEAD, padding=0, title="Ratios within rounds: median (lowest to highest)")
     for heading in ("", "seconds", "CPU seconds"):

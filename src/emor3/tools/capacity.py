@@ -29,6 +29,7 @@ from emor3.models.processors import load_processor
 from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import MEASURED, read_jsonl
+from emor3.stats.format import byte_size, count
 from emor3.training.dataset import chosen_samples
 from emor3.training.run import lora_config, train
 from emor3.training.trl_config import grpo_config, optimizer_steps
@@ -74,8 +75,8 @@ class Stack:
         """Bytes that the backward pass needs of a layer."""
         return tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
 
-    def kept(self, tokens: int, width: int, checkpointing: bool) -> int:
-        """Bytes kept of all layers: what the backward pass needs, or under checkpointing the input of each."""
+    def saved(self, tokens: int, width: int, checkpointing: bool) -> int:
+        """Bytes saved of all layers: what the backward pass needs, or under checkpointing the input of each."""
         return self.layers * (tokens * width * self.hidden if checkpointing else self.layer(tokens, width))
 
     def recomputed(self, tokens: int, width: int) -> int:
@@ -102,7 +103,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryEstimate:
     """Bytes on each GPU by what they are for, and the length of the run."""
 
     size: Size
@@ -199,7 +200,7 @@ def longest_prompt(recipe: Recipe) -> tuple[int, int]:
     return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 
 
-def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Needs:
+def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> MemoryEstimate:
     """What the recipe needs of each GPU. Raises UserError for a recipe without reinforcement learning."""
     if recipe.grpo is None:
         raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
@@ -224,14 +225,14 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     largest = head_bytes(recipe, size, batch * completion, width)
     if checkpointing:
         largest = max(largest, *(stack.recomputed(tokens, width) for stack, tokens in learning))
-    kept = sum(stack.kept(tokens, width, checkpointing) for stack, tokens in learning)
+    saved = sum(stack.saved(tokens, width, checkpointing) for stack, tokens in learning)
     cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
         "rollout": 0 if settings.use_vllm else distinct * read + cache,
         "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
-        "update": kept + copied + largest,
+        "update": saved + copied + largest,
     }
-    return Needs(
+    return MemoryEstimate(
         size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
     )
 
@@ -280,12 +281,14 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
     return optimizer_steps(settings, samples, machine.gpus)
 
 
-def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:
+def ways_to_fit(
+    recipe: Recipe, config: PretrainedConfig, machine: Machine
+) -> Iterator[tuple[str, MemoryEstimate, Machine]]:
     """Changes one after another, each on top of those before it, with what is then needed; ends where it fits."""
     for change, settings, sharding in _changes(recipe, config, machine):
         recipe = recipe.model_copy(update=settings)
         machine = Machine(machine.gpus, machine.memory, sharding)
-        needs = needs_of(recipe, config, machine)
+        needs = estimate_memory(recipe, config, machine)
         yield change, needs, machine
         if needs.fits(machine):
             return
@@ -294,11 +297,11 @@ def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> I
 def _changes(
     recipe: Recipe, config: PretrainedConfig, machine: Machine
 ) -> Iterator[tuple[str, dict[str, Any], Sharding]]:
-    grpo, kept = dict(recipe.grpo or {}), machine.sharding
+    grpo, sharding = dict(recipe.grpo or {}), machine.sharding
     if not grpo_config(recipe, Path(recipe.output_dir), 1).gradient_checkpointing:
         grpo.pop("activation_checkpointing", None)  # transformers' new name for it
         grpo["gradient_checkpointing"] = True
-        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
+        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, sharding
     settings = grpo_config(recipe, Path(recipe.output_dir), 1)
     group, batch = settings.num_generations, settings.per_device_train_batch_size
     accumulated = math.ceil(batch * settings.gradient_accumulation_steps / group) * group  # as many prompts an update
@@ -307,14 +310,14 @@ def _changes(
     grpo |= smaller
     judge = recipe.judge.model_copy(update={"batch_size": 4})
     named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
-    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, kept
+    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, sharding
     model = recipe.model
     if is_sized_by_area(config) and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
-        yield "model.max_pixels=401408", {"model": model}, kept
+        yield "model.max_pixels=401408", {"model": model}, sharding
     if machine.gpus > 1 and machine.sharding == "none" and model.lora is None:
-        kept = "fsdp2"
-        yield "recipes/accelerate/fsdp2.yaml", {}, kept
+        sharding = "fsdp2"
+        yield "recipes/accelerate/fsdp2.yaml", {}, sharding
     if model.lora is None:
         lora = type(recipe).model_validate(recipe.model_dump() | {"model": model.model_dump() | {"lora": {}}}).model
         yield "model.lora={r: 16}", {"model": lora}, "none"
@@ -329,26 +332,22 @@ def probe(recipe: Recipe) -> float:
     return float(rows[-1]["step_time"])
 
 
-def needs_table(recipe: Recipe, needs: Needs, machine: Machine) -> Table:
+def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Table:
     """The plan as a person reads it; all bytes are those of one GPU."""
     size = needs.size
     title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"
     table = Table("what", "needs", title=title)
-    table.add_row("parameters", f"{size.parameters:,}")
-    table.add_row("trained", f"{size.trainable:,}")
-    table.add_row("tokens of the largest image", f"{size.image_tokens:,}")
-    table.add_row("completions generated at once", f"{needs.rollouts:,}")
+    table.add_row("parameters", count(size.parameters))
+    table.add_row("trained", count(size.trainable))
+    table.add_row("tokens of the largest image", count(size.image_tokens))
+    table.add_row("completions generated at once", count(needs.rollouts))
     table.add_row(
-        "steps", "unknown: the data are not at hand" if needs.steps is None else f"{needs.steps:,}", end_section=True
+        "steps", "unknown: the data are not at hand" if needs.steps is None else count(needs.steps), end_section=True
     )
     for name, amount in needs.fixed.items():
-        table.add_row(name, _bytes(amount))
+        table.add_row(name, byte_size(amount))
     for name, amount in needs.phases.items():
-        table.add_row(f"{name} (beside these)", _bytes(amount))
+        table.add_row(f"{name} (beside these)", byte_size(amount))
     table.add_section()
-    table.add_row("peak (estimate)", f"{_bytes(needs.peak)} of {_bytes(HEADROOM * machine.memory)} usable")
+    table.add_row("peak (estimate)", f"{byte_size(needs.peak)} of {byte_size(HEADROOM * machine.memory)} usable")
     return table
-
-
-def _bytes(amount: float) -> str:
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"

@@ -27,7 +27,7 @@ from emor3.data.folders import resolve_folder
 from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
-from emor3.evaluation.share import card_results, card_table
+from emor3.evaluation.share import card_figures, card_results, card_table
 from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import EMBEDDED, load, save
 from emor3.models.generation import Request, encode
@@ -116,6 +116,7 @@ def model_card(
 ) -> str:
     """Text of the model card: what was trained, on what, how well it does, and what it must not be used for."""
     start = recipe.model.path
+    stated = () if evaluation is None else card_figures(evaluation)
     on_hub = start != EMBEDDED and not Path(start).exists()
     metadata = ModelCardData(
         library_name="transformers",
@@ -123,7 +124,7 @@ def model_card(
         tags=["emo-r3", "emotion-recognition", "grpo", "trl"],
         base_model=start if on_hub else None,
         model_name=run.name,
-        eval_results=None if evaluation is None else card_results(evaluation),
+        eval_results=None if evaluation is None else card_results(evaluation, stated),
     )
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -141,7 +142,7 @@ def model_card(
         environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
         steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
-        results=None if evaluation is None else card_table(evaluation),
+        results=None if evaluation is None else card_table(evaluation, stated),
         difference=f"{difference:.1g}",
     )
 
