@@ -52,7 +52,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
         "use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged",
     ),
     ("TRL's kernels of old, it computes log-probabilities in chunks anyway", "use_liger_kernel liger_kernel_config"),
-    ("not tried with prompts that share a cache", "torch_compile torch_compile_backend torch_compile_mode"),
+    (
+        "shapes change with every batch: a step of the tiny model took minutes",
+        "torch_compile torch_compile_backend torch_compile_mode",
+    ),
     ("noise would fall on rollouts and log-probabilities, too", "neftune_noise_alpha"),
     ("TRL finds no head to cast in these models", "cast_lm_head_to_fp32"),
     ("judge and evaluation ask by the checkpoint's template, edit that", "chat_template_kwargs"),
