@@ -5,17 +5,18 @@ A family whose processor, model and configuration keep to the common names needs
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, ProcessorMixin, Qwen2_5_VLConfig, Qwen3VLConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.utils import ModelOutput
 
 from emor3.errors import UserError
 from emor3.models.settings import Part
@@ -179,9 +180,12 @@ def images_encoded(args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> int:
     return len(args[0] if images is None else images)
 
 
-def image_features(pooled: Any, deep: Sequence[Any]) -> SimpleNamespace:
+def image_features(pooled: Any, deep: Sequence[Any]) -> ModelOutput:
     """What `get_image_features` gives: embeddings in place of an image's tokens, and those of deeper layers."""
-    return SimpleNamespace(pooler_output=pooled, deepstack_features=deep or None)
+    features = BaseModelOutputWithPooling(pooler_output=pooled)
+    if deep:
+        features["deepstack_features"] = deep
+    return features
 
 
 def deepstack_features(features: Any) -> Sequence[Any]:

@@ -5,15 +5,16 @@ Rollouts, log-probabilities, judge and update share it; without it each encodes 
 must reach it.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from emor3.models.architectures import cuts_tiles, deepstack_features, image_features, images_of_call, join_images
 
@@ -47,13 +48,14 @@ class EncodedImages:
             return
         encode = core.get_image_features
 
+        @functools.wraps(encode)  # generate looks at its signature for what it takes
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
             call = images_of_call(*args, **kwargs)
             return encode(*args, **kwargs) if call is None else self._look_up(encode, *call)
 
         core.get_image_features = get_image_features
 
-    def _look_up(self, encode: Any, images: list[dict[str, Tensor]], settings: dict[str, Any]) -> SimpleNamespace:
+    def _look_up(self, encode: Any, images: list[dict[str, Tensor]], settings: dict[str, Any]) -> ModelOutput:
         """Features of all images in order; only the new ones are encoded."""
         keys = [float(image["pixel_values"].double().sum()) for image in images]
         found = [self._find(key, image) for key, image in zip(keys, images, strict=True)]

@@ -87,7 +87,6 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         prompt_ids, prompt_mask           (6, P)  padded on the left; rows 0-2 are one prompt, rows 3-5 the other
         completion_ids, completion_mask   (6, T)  padded on the right
         pixel_values                      (patches of the 6 images, numbers of a patch)
-        image_grid_thw                    (6, 3)  patches of each image by time, height and width
         ref_per_token_logps               (6, T)  if beta > 0
         rewards                           [1, 1, 0] and [0.9, 0.9, 0.9]
         advantages                        (6,)    [0.58, 0.58, -1.15] and [0, 0, 0]: (reward - mean) / deviation
