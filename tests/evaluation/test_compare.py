@@ -4,8 +4,9 @@ import pytest
 
 from emor3.cli.main import app
 from emor3.errors import UserError
-from emor3.evaluation.compare import compare_evaluations
+from emor3.evaluation.compare import compare_check, compare_evaluations
 from emor3.runs.predictions import read_evaluation
+from emor3.stats.classification import is_correct
 from emor3.stats.uncertainty import holm, mcnemar
 from made_up import prediction, save_evaluation
 
@@ -85,3 +86,9 @@ def test_holm_multiplies_each_p_value_by_the_tests_left_and_never_falls():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}  # 0.6 * 2 is no probability
     assert holm({}) == {}
+
+
+def test_a_paired_test_needs_the_same_samples_in_the_same_order():
+    one, other = prediction("joy", "joy", id="one"), prediction("joy", "joy", id="other")
+    with pytest.raises(UserError, match="same samples"):
+        compare_check([one, other], [other, one], is_correct)

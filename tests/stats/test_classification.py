@@ -245,12 +245,6 @@ def test_copies_of_one_image_do_not_make_a_gain_significant():
     )
 
 
-def test_a_comparison_needs_the_same_samples_in_the_same_order():
-    one, other = predict("joy", "joy", id="one"), predict("joy", "joy", id="other")
-    with pytest.raises(UserError, match="same samples"):
-        classification.compare_accuracy([one, other], [other, one])
-
-
 def test_intervals_are_the_same_in_every_run():
     predictions = random_predictions()
     assert classification.classify(predictions, seed=3) == classification.classify(predictions, seed=3)

@@ -7,12 +7,13 @@ from rich import box
 from rich.table import Table
 
 from emor3.errors import UserError
-from emor3.method.types import Estimate
+from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
-from emor3.stats.classification import clusters, compare_accuracy, compare_macro_f1, is_correct
+from emor3.stats.classification import clusters, compare_macro_f1, is_correct
 from emor3.stats.figures import FIGURES, checks
 from emor3.stats.format import p_value, percent_value, points_with_interval
-from emor3.stats.uncertainty import compare_hits, holm
+from emor3.stats.measures import Check
+from emor3.stats.uncertainty import Comparison, compare_hits, holm
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,37 @@ def compare_evaluations(evaluations: Sequence[SavedEvaluation]) -> tuple[list[Pa
 
 def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> Iterator[PairedTest]:
     before, after = first.predictions[data], other.predictions[data]
-    names = (str(first.folder), str(other.folder))
-    right = compare_accuracy(before, after)
-    accuracies = (_share([*map(is_correct, before)]), _share([*map(is_correct, after)]))
-    yield PairedTest(data, *names, "accuracy", accuracies, right.difference, right.p_value)
-    yield PairedTest(data, *names, "macro_f1", *compare_macro_f1(before, after), None)
+    names = (data, str(first.folder), str(other.folder))
     same_judge = first.head["judge"] == other.head["judge"]
-    for figure, check in checks(first.thinking).items():
-        if (FIGURES[figure].judged and not same_judge) or figure not in checks(other.thinking):
-            continue
-        outcomes = [(p, check(p), check(q)) for p, q in zip(before, after, strict=True)]
-        both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
-        if both:
-            hits_before, hits_after = [b for _, b, _ in both], [a for _, _, a in both]
-            test = compare_hits(hits_before, hits_after, clusters([p for p, _, _ in both]))
-            yield PairedTest(
-                data, *names, figure, (_share(hits_before), _share(hits_after)), test.difference, test.p_value
-            )
+    compared = {
+        figure: check
+        for figure, check in checks(first.thinking).items()
+        if figure in checks(other.thinking) and (same_judge or not FIGURES[figure].judged)
+    }
+    for figure, check in {"accuracy": is_correct, **compared}.items():
+        if (found := compare_check(before, after, check)) is not None:
+            shares, test = found
+            yield PairedTest(*names, figure, shares, test.difference, test.p_value)
+        if figure == "accuracy":
+            yield PairedTest(*names, "macro_f1", *compare_macro_f1(before, after), None)
 
 
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
+def compare_check(
+    before: Sequence[Prediction], after: Sequence[Prediction], check: Check
+) -> tuple[tuple[float, float], Comparison] | None:
+    """Shares of both models that pass a check, and their paired test, on the samples that it applies to in both.
+
+    None if it applies to none. Raises UserError if the samples differ.
+    """
+    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
+        raise UserError("a paired test needs predictions on the same samples in the same order")
+    outcomes = [(p, check(p), check(q)) for p, q in zip(before, after, strict=True)]
+    both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
+    if not both:
+        return None
+    applies, hits_before, hits_after = zip(*both, strict=True)
+    shares = (sum(hits_before) / len(both), sum(hits_after) / len(both))
+    return shares, compare_hits(hits_before, hits_after, clusters(applies))
 
 
 def _with_holm(rows: Sequence[PairedTest]) -> list[PairedTest]:

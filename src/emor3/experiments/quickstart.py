@@ -5,7 +5,7 @@ base -> evaluate -> train recipes/quickstart.yaml -> evaluate under the same jud
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,19 +17,21 @@ from rich import box
 from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
+from emor3.evaluation.compare import compare_check
 from emor3.evaluation.evaluate import Candidate, evaluate, load_candidate
 from emor3.evaluation.predict import prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation
+from emor3.method.types import Prediction
 from emor3.printing import say, show
 from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
-from emor3.stats.classification import clusters, compare_accuracy
+from emor3.stats.classification import clusters, is_correct
 from emor3.stats.figures import titles
 from emor3.stats.format import p_value, percent, points, tenths
-from emor3.stats.uncertainty import Comparison, compare_hits, proportion
+from emor3.stats.uncertainty import Comparison, proportion
 from emor3.storage.outputs import fresh_output, write_json
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
@@ -53,13 +55,12 @@ WINDOW = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """One data set under one decoding, before and after training."""
+    """One data set under one decoding, before and after training, with the paired tests by figure."""
 
     decoding: str
     before: Evaluation
     after: Evaluation
-    accuracy: Comparison
-    perception: Comparison
+    tests: Mapping[str, Comparison]
 
 
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
@@ -80,57 +81,46 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     say("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "trained")
-    outcomes = [paired_outcome(key[0], before[key], after[key]) for key in before]
-    outcomes.sort(key=lambda outcome: outcome.before.data != TRAINED_ON)
+    outcomes = [paired_outcome(*one, other) for one, (_, other) in zip(before, after, strict=True)]
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
     plot_rewards(run / METRICS, folder / "rewards.png")
     show(outcome_table(outcomes), at_least=TABLE_WIDTH)
     say("Completions of the trained model on the first test scenes, greedy:\n")
-    for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
+    for prediction in after[0][1].predictions[:EXAMPLES]:
         say(f"{prediction_text(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
     say(f"judge of consistency and coherence: {trained.judge_path}")
     say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
     say(f"took {tenths(seconds / 60)} minutes")
 
 
-def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
-    """Evaluations by decoding and data set, each with the share of scenes that step 1 names exactly (perception)."""
-    found = {}
+def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> list[tuple[str, Evaluation]]:
+    """Decoding and evaluation of each data set, with perception among the figures; the one trained on comes first."""
+    found = []
     for decoding, (temperature, data) in DECODINGS.items():
         decoded = settings.model_copy(update={"temperature": temperature})
-        evaluations = [with_perception(found) for found in evaluate(candidate, data, decoded, folder / decoding)]
-        found.update({(decoding, evaluation.data): evaluation for evaluation in evaluations})
-    return found
+        for evaluation in evaluate(candidate, data, decoded, folder / decoding):
+            predictions = evaluation.predictions
+            perception = proportion([*map(perceives(evaluation.data), predictions)], clusters(predictions))
+            found.append((decoding, replace(evaluation, figures={**evaluation.figures, "perception": perception})))
+    return sorted(found, key=lambda one: one[1].data != TRAINED_ON)
 
 
-def with_perception(evaluation: Evaluation) -> Evaluation:
-    """The evaluation with perception among its figures."""
-    items = clusters(evaluation.predictions)
-    perception = proportion(perceived(evaluation), items)
-    return replace(evaluation, figures={**evaluation.figures, "perception": perception})
-
-
-def perceived(evaluation: Evaluation) -> list[bool]:
-    """Whether step 1 names exactly the factors that were drawn, for each prediction."""
-    scenes = read_scenes(resolve_folder(evaluation.data))
-    return [names_scene(p.thought.trigger, scenes[p.sample.image]) for p in evaluation.predictions]
+def perceives(data: str) -> Callable[[Prediction], bool]:
+    """Check of predictions on a drawn data set: whether step 1 names exactly the factors that were drawn."""
+    scenes = read_scenes(resolve_folder(data))
+    return lambda prediction: names_scene(prediction.thought.trigger, scenes[prediction.sample.image])
 
 
 def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    items = clusters(before.predictions)
-    return Outcome(
-        decoding,
-        before,
-        after,
-        accuracy=compare_accuracy(before.predictions, after.predictions),
-        perception=compare_hits(perceived(before), perceived(after), items),
-    )
+    checks = {"accuracy": is_correct, "perception": perceives(before.data)}
+    found = {name: compare_check(before.predictions, after.predictions, check) for name, check in checks.items()}
+    return Outcome(decoding, before, after, {name: pair[1] for name, pair in found.items() if pair is not None})
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """Figures in percent with 95% intervals before and after; change and p-value where a paired test was made."""
+    """Figures in percent with 95% intervals before and after; change and p-value of those with a paired test."""
     title = "Before and after EMO-R3: percent [95% interval]"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
     for heading in ("", "before", "after", "change", "p"):
@@ -141,18 +131,13 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         domain = "in domain" if data == TRAINED_ON else "out of domain"
         name = f"{data.removeprefix(EMBEDDED)}, {outcome.decoding}"
         table.add_row(name, f"n = {len(outcome.before.predictions)}", domain)
-        tests = {"accuracy": outcome.accuracy, "perception": outcome.perception}
         for figure in SHOWN:
             values = (percent(evaluation.figures[figure]) for evaluation in (outcome.before, outcome.after))
-            table.add_row(f"  {names[figure]}", *values, *_test_cells(tests.get(figure)))
+            test = outcome.tests.get(figure)
+            change = () if test is None else (points(test.difference.value), p_value(test.p_value))
+            table.add_row(f"  {names[figure]}", *values, *change)
         table.add_section()
     return table
-
-
-def _test_cells(test: Comparison | None) -> tuple[str, str]:
-    if test is None:
-        return "", ""
-    return points(test.difference.value), p_value(test.p_value)
 
 
 def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -164,8 +149,7 @@ def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) 
             "n": len(outcome.before.predictions),
             "before": {name: asdict(estimate) for name, estimate in outcome.before.figures.items()},
             "after": {name: asdict(estimate) for name, estimate in outcome.after.figures.items()},
-            "accuracy": asdict(outcome.accuracy),
-            "perception": asdict(outcome.perception),
+            **{name: asdict(test) for name, test in outcome.tests.items()},
         }
         for outcome in outcomes
     ]
@@ -175,12 +159,10 @@ def summary(seed: int, judge: str, seconds: float, outcomes: Sequence[Outcome]) 
 def plot_rewards(path: Path, target: Path) -> None:
     """Plot the mean of each reward part over training, from the metrics of a run."""
     rows = list(read_jsonl(path, MEASURED))
-    keys = {"total": "reward"} | {
-        name: f"rewards/{name}/mean" for name in ("accuracy", "format", "consistency", "coherence")
-    }
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, key in keys.items():
+    parts = ("accuracy", "format", "consistency", "coherence")
+    for name, key in {"total": "reward", **{part: f"rewards/{part}/mean" for part in parts}}.items():
         values = np.array([row[key] for row in rows if key in row])
         window = min(WINDOW, len(values))
         if window:

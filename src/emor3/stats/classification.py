@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, resolve
 from emor3.method.types import Estimate, Prediction
-from emor3.stats.uncertainty import Comparison, Floats, Statistic, bootstraps, compare_hits, proportion
+from emor3.stats.uncertainty import Floats, Statistic, bootstraps, proportion
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,6 @@ def is_correct(prediction: Prediction) -> bool:
 def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:
     """What to resample together: the sample's group if it has one, else the sample."""
     return [("id", p.sample.id) if p.sample.group is None else ("group", p.sample.group) for p in predictions]
-
-
-def compare_accuracy(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Comparison:
-    """Strict accuracy of two models on the same samples in the same order. Raises UserError if they differ."""
-    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
-        raise UserError("a paired test needs predictions on the same samples in the same order")
-    return compare_hits([*map(is_correct, before)], [*map(is_correct, after)], clusters(before), seed)
 
 
 def compare_macro_f1(
