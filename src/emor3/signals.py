@@ -21,8 +21,8 @@ class Stopped(BaseException):
     The CLI prints the message on one line and exits with 128 + the signal's number, as shells count.
     """
 
-    def __init__(self, number: int, kept: str = "") -> None:
-        super().__init__(f"stopped by {name_of(number)}" + (f"; {kept}" if kept else ""))
+    def __init__(self, number: int, hint: str = "") -> None:
+        super().__init__(f"stopped by {name_of(number)}" + (f"; {hint}" if hint else ""))
         self.number = number
 
 
@@ -47,8 +47,8 @@ def stop_at_once(number: int, frame: object) -> None:
 
 
 @contextmanager
-def received_by(receive: Callable[[int, object], None]) -> Iterator[None]:
-    """Hand both signals to a function meanwhile, but for ignored ones, as of a job that a script put in the background.
+def signal_handler(receive: Callable[[int, object], None]) -> Iterator[None]:
+    """Handle both signals by a function inside the block, but for those that the parent ignores (background jobs).
 
     Changes nothing outside the main thread, which alone gets signals.
     """

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from emor3.method.labels import MIKELS8, affirmed, match, resolve
-from emor3.method.reflection import escape, read
+from emor3.method.reflection import escape, read_verdict
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply
 
@@ -19,7 +19,7 @@ READERS = {
     "affirmed": lambda text: affirmed(text, MIKELS8),
     "resolve": lambda text: resolve(text, MIKELS8),
     "escape": escape,
-    "read": lambda text: read(YES_NO, Reply(text), "fear", MIKELS8),
+    "read_verdict": lambda text: read_verdict(YES_NO, Reply(text), "fear", MIKELS8),
 }
 PIECES = [
     *(

@@ -1,7 +1,7 @@
 import pytest
 
 from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
-from emor3.method.reflection import ScriptedJudge, ask, escape, other_contents, read, reflect
+from emor3.method.reflection import ScriptedJudge, ask, escape, other_contents, read_verdict, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample, Verdict
 
@@ -91,7 +91,7 @@ def test_only_the_wanted_aspects_are_asked():
     ],
 )
 def test_a_free_text_reply_on_consistency_is_read_by_whole_words(reply, verdict):
-    assert read(YES_NO, Reply(reply), "joy", EKMAN6) is verdict
+    assert read_verdict(YES_NO, Reply(reply), "joy", EKMAN6) is verdict
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_a_free_text_reply_on_consistency_is_read_by_whole_words(reply, verdict)
     ],
 )
 def test_a_free_text_reply_on_coherence_must_name_the_ground_truth_alone(reply, verdict):
-    assert read(WHICH, Reply(reply), "sadness", MIKELS8) is verdict
+    assert read_verdict(WHICH, Reply(reply), "sadness", MIKELS8) is verdict
 
 
 def test_a_label_without_letters_can_be_named():
     labels = LabelSet("faces", ("😢", "😀"))
-    assert read(WHICH, Reply("😢!"), "😢", labels) is Verdict.SUPPORTED
+    assert read_verdict(WHICH, Reply("😢!"), "😢", labels) is Verdict.SUPPORTED
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_only_the_first_rank_speaks(monkeypatch, capfd):
 def test_a_signal_that_is_ignored_stays_so(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals.received_by(signals.stop_at_once):
+        with signals.signal_handler(signals.stop_at_once):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -41,7 +41,7 @@ from emor3.cli.results import compare, export, report, score, share
 from emor3.cli.tools import bench_app, doctor, plan, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
-from emor3.signals import Stopped, received_by, stop_at_once, tell
+from emor3.signals import Stopped, signal_handler, stop_at_once, tell
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
@@ -67,7 +67,7 @@ def main() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     escape_what_no_encoding_has()
     try:
-        with received_by(stop_at_once):
+        with signal_handler(stop_at_once):
             try:
                 app()
             finally:

@@ -122,7 +122,7 @@ def check(
         if look is None or look.at(sample, where):
             report.counts[sample.split, sample.label] += 1
     if look is not None:
-        look.compare()
+        look.finish()
     split = settings.split if trains else None
     if not any(split in (None, found) for found, _ in report.counts):
         report.empty.add(f"no readable rows{in_split(split)}")
@@ -184,7 +184,7 @@ class _Look:
         if first_split != sample.split:
             self.report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
 
-    def compare(self) -> None:
+    def finish(self) -> None:
         """Note near copies that are in two splits or have two labels, and what image size would fit."""
         for one, other in near_pairs(self._hashes):
             first, second = self._pictures[one], self._pictures[other]

@@ -48,7 +48,7 @@ def balance_table(found: Stats) -> Table:
     counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
     for label in found.labels.labels:
-        table.add_row(label, *(_cell(counts[split, label], _total(found, split)) for split in splits))
+        table.add_row(label, *(_count_and_share(counts[split, label], _total(found, split)) for split in splits))
     table.add_row("all", *(str(_total(found, split)) for split in splits))
     most = (max(counts[split, label] for label in found.labels.labels) for split in splits)
     table.add_row("majority class", *(f"{n / _total(found, split):.1%}" for n, split in zip(most, splits, strict=True)))
@@ -59,7 +59,7 @@ def _total(found: Stats, split: str) -> int:
     return sum(count for (name, _), count in found.counts.items() if name == split)
 
 
-def _cell(count: int, total: int) -> str:
+def _count_and_share(count: int, total: int) -> str:
     return f"{count} ({count / total:.1%})"
 
 

@@ -18,7 +18,7 @@ from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples,
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.decoding import Decision, decide, weigh
 from emor3.method.labels import MIKELS8, LabelSet
-from emor3.method.reflection import read
+from emor3.method.reflection import read_verdict
 from emor3.method.rewards import judge_failed, predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
@@ -142,7 +142,7 @@ def against_own_answer(prediction: Prediction) -> Prediction:
     finding = prediction.reflection.coherence
     if finding is None or finding.question is None or finding.reply is None or prediction.predicted is None:
         return prediction
-    verdict = read(finding.question, finding.reply, prediction.predicted, prediction.sample.labels)
+    verdict = read_verdict(finding.question, finding.reply, prediction.predicted, prediction.sample.labels)
     coherence = replace(finding, verdict=verdict)
     return replace(prediction, reflection=replace(prediction.reflection, coherence=coherence))
 

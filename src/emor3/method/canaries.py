@@ -40,10 +40,10 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         for reply in finding.distractors
         if reply.error is None
     ]
-    told = [" ".join(filter(None, (r.thought.trigger, r.thought.feeling))) for r in described]
+    texts = [" ".join(filter(None, (r.thought.trigger, r.thought.feeling))) for r in described]
     leaks = [
         MASK in mask(text.replace(MASK, ""), rollout.sample.labels)
-        for text, rollout in zip(told, described, strict=True)
+        for text, rollout in zip(texts, described, strict=True)
     ]
     contents = defaultdict[str | None, set[object]](set)
     for rollout in described:
@@ -53,7 +53,7 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "yes_swapped": swapped,
         "label_leak": leaks,
         "orders": [gives_orders(rollout.completion) for rollout in rollouts],
-        "length": [len(text.split()) for text in told],
+        "length": [len(text.split()) for text in texts],
         "duplicates": [len(contents[rollout.thought.trigger]) > 1 for rollout in described],
     }
     return {f"canary/{name}": sum(values) / len(values) for name, values in figures.items() if values}

@@ -58,13 +58,13 @@ def ask(
         elif thought.feeling is None:
             asked[aspect] = "step2 is missing, repeated, not closed or blank"
         else:
-            told = (thought.trigger, thought.feeling)
-            trigger, feeling = (mask(text, sample.labels) for text in told) if masked else told
+            texts = (thought.trigger, thought.feeling)
+            trigger, feeling = (mask(text, sample.labels) for text in texts) if masked else texts
             asked[aspect] = coherence_question(trigger, feeling, sample.labels)
     return asked
 
 
-def read(question: Question, reply: Reply, label: str, labels: LabelSet) -> Verdict:
+def read_verdict(question: Question, reply: Reply, label: str, labels: LabelSet) -> Verdict:
     """What a free-text reply says about a completion whose ground truth is `label`."""
     if question.aspect is Aspect.CONSISTENCY:
         return read_yes_no(reply.text)
@@ -154,7 +154,7 @@ def _finding(
     if reply.error is not None:
         return Finding(Verdict.ERROR, asked, reason=reply.error)
     distractors = tuple(replies[q] for q in elsewhere) if asked.aspect is Aspect.CONSISTENCY else ()
-    return Finding(read(asked, reply, sample.label, sample.labels), asked, reply, distractors=distractors)
+    return Finding(read_verdict(asked, reply, sample.label, sample.labels), asked, reply, distractors=distractors)
 
 
 @dataclass

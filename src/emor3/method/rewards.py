@@ -255,8 +255,8 @@ def attribute_recall(thought: EmotionalThought, sample: Sample) -> float | None:
     words = [word for value in known for word in ([value] if isinstance(value, str) else value)]
     if not words:
         return None
-    told = _plain(thought.trigger or "")
-    return sum(_plain(word) in told for word in words) / len(words)
+    named = _plain(thought.trigger or "")
+    return sum(_plain(word) in named for word in words) / len(words)
 
 
 def _plain(text: str) -> str:

@@ -113,7 +113,7 @@ def _set_aside(run: Path) -> None:
     """Move a run into a folder of its own inside, which may be a link or the place where a disk is mounted.
 
     If the run is itself one that replaces another and got nowhere yet, it is removed, and the other stays aside. The
-    recipe goes first into the folder aside and last when removed: so a kill in between can be told.
+    recipe goes first into the folder aside and last when removed: so a kill in between is recognised.
     """
     aside, begun = run / REPLACED, (run / CONFIG).is_file()
     if begun and (latest_checkpoint(run) or (run / FINAL).is_dir()):
@@ -164,7 +164,7 @@ def _harmless_changes(run: Path, recipe: Recipe, data: Sequence[str] | None) -> 
 
 
 def _with_data(run: Path, now: Sequence[str] | None, found: list[Change]) -> list[Change]:
-    """The changes with data told by its rows, not by the path that leads there, where the run recorded its sums."""
+    """The changes, with data compared by its rows instead of its path if the run recorded their checksums."""
     before = read_json(run / ENVIRONMENT).get(DATA) if (run / ENVIRONMENT).is_file() else None
     if before is None or now is None:
         return found
@@ -240,7 +240,7 @@ def resume_hint(run: Path) -> str:
 
 def checkpoint_step(folder: Path) -> int:
     """Optimizer steps behind a checkpoint, from its name. Raises UserError if the name tells none."""
-    told = re.match(r"checkpoint-([0-9]+)", folder.name)
-    if told is None:
+    number = re.match(r"checkpoint-([0-9]+)", folder.name)
+    if number is None:
         raise UserError(f"{folder}: give it a name as checkpoint-100 again, which tells the step")
-    return int(told[1])
+    return int(number[1])

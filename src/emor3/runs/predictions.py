@@ -16,7 +16,7 @@ from pydantic import Field, InstanceOf, TypeAdapter
 
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet
-from emor3.method.reflection import read
+from emor3.method.reflection import read_verdict
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import (
@@ -272,7 +272,7 @@ def _read_finding(row: FindingRow | None, aspect: Aspect, sample: Sample) -> Fin
     candidates = ("Yes", "No") if aspect is Aspect.CONSISTENCY else sample.labels.labels
     question = Question(aspect, row.question, candidates, sample.images if aspect is Aspect.CONSISTENCY else ())
     reply = Reply(row.reply, row.probabilities)
-    return Finding(read(question, reply, sample.label, sample.labels), question, reply)
+    return Finding(read_verdict(question, reply, sample.label, sample.labels), question, reply)
 
 
 def majority_class(predictions: Sequence[Prediction], label: str) -> list[Prediction]:

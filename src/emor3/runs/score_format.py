@@ -36,7 +36,7 @@ def keys_text(title: str, keys: Mapping[str, str], width: int = 76) -> str:
     """Keys with what they hold as a block of a command's help, which is not wrapped again."""
     column = max(map(len, keys)) + 2
     lines = [
-        textwrap.fill(told, width, initial_indent=name.ljust(column), subsequent_indent=" " * column)
-        for name, told in keys.items()
+        textwrap.fill(meaning, width, initial_indent=name.ljust(column), subsequent_indent=" " * column)
+        for name, meaning in keys.items()
     ]
     return "\n".join(["\b", f"{title}:", *lines])

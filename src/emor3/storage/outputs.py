@@ -158,5 +158,5 @@ def is_disk_full(error: Exception) -> bool:
 def _errno(error: Exception) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
-    told = _NUMBER.search(str(error))
-    return int(told[1]) if told else 0
+    number = _NUMBER.search(str(error))
+    return int(number[1]) if number else 0

@@ -29,7 +29,7 @@ from emor3.errors import UserError
 from emor3.experiments.quickstart import RECIPE
 from emor3.judges.local import ScoreJudge, evaluating
 from emor3.method.labels import MIKELS8, PLUTCHIK8, WEBEMO25
-from emor3.method.reflection import ask, read
+from emor3.method.reflection import ask, read_verdict
 from emor3.method.rewards import verdict_value
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
@@ -180,7 +180,7 @@ class StraightforwardReflection:
             replies = self._sample([(question.images, question.text) for _, question in mine])
             for (place, question), reply in zip(mine, replies, strict=True):
                 label, labels = sample[place].label, sample[place].labels
-                earned[place] += verdict_value(read(question, Reply(reply), label, labels)) / 2
+                earned[place] += verdict_value(read_verdict(question, Reply(reply), label, labels)) / 2
         return earned
 
     def _sample(self, requests: list[Request]) -> list[str]:

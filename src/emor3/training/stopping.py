@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from emor3.errors import UserError
 from emor3.runs.directory import resume_hint
-from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
+from emor3.signals import Stopped, StopRequest, signal_handler, stop_at_once
 from emor3.storage.outputs import hindrance, is_disk_full
 from emor3.training.callbacks import NonFiniteError
 from emor3.training.trainer import EmoTrainer
@@ -68,7 +68,7 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
         A step that failed on one of several ranks is not saved, for which the others would have to take part.
         """
         try:
-            with received_by(self.request):
+            with signal_handler(self.request):
                 yield
         except (UserError, RuntimeError, MemoryError) as error:
             if not isinstance(error, UserError) and not is_out_of_memory(error):
@@ -93,7 +93,7 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
 def report_failures(run: Path) -> Iterator[None]:
     """End on one line that says how to resume the run, for signals, a full disk and a lack of memory inside."""
     try:
-        with received_by(stop_at_once):
+        with signal_handler(stop_at_once):
             yield
     except Stopped as stopped:
         raise Stopped(stopped.number, resume_hint(run)) from None

@@ -67,8 +67,8 @@ def ferplus(source: Path, options: Options) -> Found:
         elif label not in labels:
             yield Dropped(where, f"most votes are for {label}")
         else:
-            kept = {name: votes[name] for name in labels}
-            yield Item(image, label, USAGE.get(row["Usage"]), distribution=kept)
+            counts = {name: votes[name] for name in labels}
+            yield Item(image, label, USAGE.get(row["Usage"]), distribution=counts)
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Mapping[str, str]]]:

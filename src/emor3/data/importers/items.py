@@ -166,5 +166,5 @@ def why_no_favourite(votes: Mapping[str, float]) -> str:
 def shares(votes: Mapping[str, float], labels: LabelSet | Sequence[str]) -> dict[str, float] | None:
     """Votes over these labels only, None if nobody voted for any."""
     names = labels.labels if isinstance(labels, LabelSet) else labels
-    kept = {label: votes[label] for label in names if label in votes}
-    return kept if sum(kept.values()) > 0 else None
+    counts = {label: votes[label] for label in names if label in votes}
+    return counts if sum(counts.values()) > 0 else None

@@ -132,15 +132,15 @@ class Writer:
             self._sift(lambda row, where: to_sample(row, self.folder, label_set, "label", where))
 
     def _sift(self, check: Callable[[Mapping[str, Any], str], object]) -> None:
-        kept = []
+        usable = []
         for row in self.rows:
             where = row["id"] or row["file_name"]
             try:
                 check(row, where)
-                kept.append(row)
+                usable.append(row)
             except UserError as error:
                 self._drop(where, str(error).removeprefix(f"{where}: "))
-        self.rows = kept
+        self.rows = usable
 
     def _drop(self, what: str, reason: str) -> None:
         entry = {"what": what, "reason": reason}
