@@ -22,6 +22,7 @@ from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
+from emor3.stats.format import percent_value, tenths
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
 
@@ -257,11 +258,11 @@ def report_table(report: Report) -> Table:
 
 def _balance(per_label: Mapping[str, int]) -> str:
     most = max(per_label, key=lambda label: per_label[label])
-    share = f"majority class {most} {per_label[most] / sum(per_label.values()):.1%}"
+    share = f"majority class {most} {percent_value(per_label[most] / sum(per_label.values()))}%"
     absent = [label for label, count in per_label.items() if not count]
     if absent:
         return f"{share}; no rows of {', '.join(absent)}"
-    return f"{share}, {per_label[most] / min(per_label.values()):.1f} times the rarest"
+    return f"{share}, {tenths(per_label[most] / min(per_label.values()))} times the rarest"
 
 
 def _prompt_lengths(report: Report) -> str:

@@ -15,6 +15,7 @@ from emor3.data.subsets import first_of, ranked
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet
 from emor3.method.types import Sample
+from emor3.stats.format import percent_value
 from emor3.storage.images import data_uri, open_image
 from emor3.storage.outputs import check_absent, write_whole
 
@@ -47,20 +48,14 @@ def balance_table(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
     counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
+    totals = {split: sum(count for (name, _), count in counts.items() if name == split) for split in splits}
     for label in found.labels.labels:
-        table.add_row(label, *(_count_and_share(counts[split, label], _total(found, split)) for split in splits))
-    table.add_row("all", *(str(_total(found, split)) for split in splits))
-    most = (max(counts[split, label] for label in found.labels.labels) for split in splits)
-    table.add_row("majority class", *(f"{n / _total(found, split):.1%}" for n, split in zip(most, splits, strict=True)))
+        numbers = [(counts[split, label], total) for split, total in totals.items()]
+        table.add_row(label, *(f"{number} ({percent_value(number / total)}%)" for number, total in numbers))
+    table.add_row("all", *map(str, totals.values()))
+    most = (max(counts[split, label] for label in found.labels.labels) / total for split, total in totals.items())
+    table.add_row("majority class", *(f"{percent_value(share)}%" for share in most))
     return table
-
-
-def _total(found: Stats, split: str) -> int:
-    return sum(count for (name, _), count in found.counts.items() if name == split)
-
-
-def _count_and_share(count: int, total: int) -> str:
-    return f"{count} ({count / total:.1%})"
 
 
 def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:

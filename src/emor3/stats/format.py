@@ -27,7 +27,9 @@ def seed_spread(deviation: float | None) -> str:
 
 def decimal(estimate: Estimate | None) -> str:
     """An estimate that is no share, with its interval: "0.213 [0.180, 0.251]"; empty for none."""
-    return "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    if estimate is None:
+        return ""
+    return f"{thousandths(estimate.value)} [{thousandths(estimate.low)}, {thousandths(estimate.high)}]"
 
 
 def points(change: float) -> str:
@@ -68,14 +70,24 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def significant(value: float) -> str:
-    """A number of any size in three digits: "0.0123", "1.5e+06"."""
-    return f"{value:.3g}"
+def thousandths(value: float) -> str:
+    """Seconds that are compared: "0.123"."""
+    return f"{value:.3f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number of any size in so many digits: "0.0123", "1.5e+06"."""
+    return f"{value:.{digits}g}"
 
 
 def byte_size(amount: float) -> str:
     """Bytes: "7.5 GB", below a tenth of that unit "75.0 MB"."""
     return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"
+
+
+def gigabytes(amount: float) -> str:
+    """Bytes of a whole machine: "80"."""
+    return f"{amount / 1e9:.0f}"
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

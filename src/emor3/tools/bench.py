@@ -38,7 +38,7 @@ from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import environment_stamp
-from emor3.stats.format import count
+from emor3.stats.format import count, hundredths, points, thousandths
 from emor3.storage.images import open_image
 from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
 from emor3.training.run import load_policy
@@ -343,13 +343,13 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
         counts = (count(middle[name]) for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
-        step.add_row(way, f"{middle['seconds']:.3f}", f"{middle['cpu_seconds']:.3f}", *counts)
+        step.add_row(way, thousandths(middle["seconds"]), thousandths(middle["cpu_seconds"]), *counts)
     ratio = Table(box=box.SIMPLE_HEAD, padding=0, title="Ratios within rounds: median (lowest to highest)")
     for heading in ("", "seconds", "CPU seconds"):
         ratio.add_column(heading, justify="right" if heading else "left")
     by_clock = [ratios(costs, clock) for clock in CLOCKS]
     for name in by_clock[0]:
-        show = "{:+.1%}".format if name in ADDED else "{:.2f}".format
+        show = (lambda added: f"{points(added)}%") if name in ADDED else hundredths
         values = ([show(pick(found[name])) for pick in (statistics.median, min, max)] for found in by_clock)
         ratio.add_row(name, *(f"{median} ({lowest} to {highest})" for median, lowest, highest in values))
     return [step, ratio]

@@ -29,7 +29,7 @@ from emor3.models.processors import load_processor
 from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import MEASURED, read_jsonl
-from emor3.stats.format import byte_size, count
+from emor3.stats.format import byte_size, count, significant
 from emor3.training.dataset import chosen_samples
 from emor3.training.run import lora_config, train
 from emor3.training.trl_config import grpo_config, optimizer_steps
@@ -335,8 +335,8 @@ def probe(recipe: Recipe) -> float:
 def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Table:
     """The plan as a person reads it; all bytes are those of one GPU."""
     size = needs.size
-    title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"
-    table = Table("what", "needs", title=title)
+    gpus = f"{machine.gpus} x {significant(machine.memory / 1e9, 6)} GB"
+    table = Table("what", "needs", title=f"{recipe.model.path} on {gpus}, sharding: {machine.sharding}")
     table.add_row("parameters", count(size.parameters))
     table.add_row("trained", count(size.trainable))
     table.add_row("tokens of the largest image", count(size.image_tokens))

@@ -28,6 +28,7 @@ from emor3.models.checkpoints import EMBEDDED, check_fit, check_folder, load, re
 from emor3.models.generation import encode, generate
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
+from emor3.stats.format import gigabytes, tenths
 from emor3.tiny.drawing import draw_scene
 
 TESTED = {
@@ -94,7 +95,7 @@ def check_accelerator() -> Check:
     if count == 0:
         return Check("accelerator", "warn", "none: the embedded model runs on CPU, real models need a GPU")
     found = [torch.cuda.get_device_properties(index) for index in range(count)]
-    return Check("accelerator", "ok", "; ".join(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in found))
+    return Check("accelerator", "ok", "; ".join(f"{gpu.name}, {gigabytes(gpu.total_memory)} GB" for gpu in found))
 
 
 def check_vllm() -> Check:
@@ -114,11 +115,11 @@ def check_vllm() -> Check:
 
 def check_disk(free: float) -> Check:
     """Room in the working folder, where runs are written."""
-    room = f"{free / 1e9:.0f} GB free here"
+    room = f"{gigabytes(free)} GB free here"
     if free < LEAST_DISK:
-        return Check("disk", "fail", f"{room}: a run of the embedded model needs {LEAST_DISK / 1e9:.0f}")
+        return Check("disk", "fail", f"{room}: a run of the embedded model needs {gigabytes(LEAST_DISK)}")
     if free < ENOUGH_DISK:
-        return Check("disk", "warn", f"{room}: a model of 3B with two checkpoints needs {ENOUGH_DISK / 1e9:.0f}")
+        return Check("disk", "warn", f"{room}: a model of 3B with two checkpoints needs {gigabytes(ENOUGH_DISK)}")
     return Check("disk", "ok", room)
 
 
@@ -160,7 +161,7 @@ def self_test() -> Check:
     loss = model(**inputs, labels=inputs["input_ids"]).loss
     loss.backward()
     gradient = model.get_input_embeddings().weight.grad
-    seconds = f"in {time.perf_counter() - start:.1f} s"
+    seconds = f"in {tenths(time.perf_counter() - start)} s"
     if not answer or gradient is None or not bool(torch.isfinite(gradient).all() and gradient.any()):
         return Check("self-test", "fail", f"the embedded model does not answer and learn ({seconds})")
     return Check("self-test", "ok", f"the embedded model answers and learns, {seconds}")

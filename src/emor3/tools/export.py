@@ -37,6 +37,7 @@ from emor3.runs.directory import ENVIRONMENT, FINAL, checkpoint_step, read_recip
 from emor3.runs.predictions import SavedEvaluation, checksum
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import Environment, read_json, typed
+from emor3.stats.format import significant
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
 from emor3.training.dataset import chosen_samples
@@ -100,7 +101,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
     largest = float(difference.abs().max())
     if not largest <= LOGIT_TOLERANCE:  # also where it is NaN
         raise UserError(
-            f"{folder}: the written checkpoint differs from the policy (logits by {largest:.2g}): report it"
+            f"{folder}: the written checkpoint differs from the policy (logits by {significant(largest, 2)}): report it"
         )
     return largest
 
@@ -143,7 +144,7 @@ def model_card(
         steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation, stated),
-        difference=f"{difference:.1g}",
+        difference=significant(difference, 1),
     )
 
 

@@ -26,6 +26,7 @@ from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
 from emor3.runs.directory import CHECKPOINTS, METRICS, complete_checkpoints, drop_replaced, remove_checkpoint
 from emor3.runs.records import append_jsonl
+from emor3.stats.format import hundredths, thousandths
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
@@ -77,10 +78,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self.steps += 1
             self.seconds.update({name: logs[name] for name in logs if name.startswith(TIME)})
             if "reward" in logs:  # absent if a step reuses the completions of the one before
-                accuracy = logs["rewards/accuracy/mean"]
-                self.progress.update(
-                    self.task, description=f"EMO-R3  reward {logs['reward']:.3f}  accuracy {accuracy:.3f}"
-                )
+                reward, accuracy = map(thousandths, (logs["reward"], logs["rewards/accuracy/mean"]))
+                self.progress.update(self.task, description=f"EMO-R3  reward {reward}  accuracy {accuracy}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark a checkpoint as complete once every rank has written its part; only then do old ones go."""
@@ -98,10 +97,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Where the time of this process's steps went, on one line: mean seconds and share of each phase."""
         total = self.seconds.total()
         phases = (
-            f"{name.removeprefix(TIME)} {seconds / self.steps:.2f} s ({seconds / total:.0%})"
+            f"{name.removeprefix(TIME)} {hundredths(seconds / self.steps)} s ({seconds / total:.0%})"
             for name, seconds in self.seconds.most_common()
         )
-        return f"time per step: {total / self.steps:.2f} s = {' + '.join(phases)}"
+        return f"time per step: {hundredths(total / self.steps)} s = {' + '.join(phases)}"
 
 
 class NonFiniteError(UserError):
