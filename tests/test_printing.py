@@ -15,7 +15,7 @@ import emor3
 from emor3.cli import main as cli
 from emor3.errors import one_line, printable
 from emor3.printing import console, say, show
-from emor3.signals import tell
+from emor3.signals import write_line
 from emor3.training.callbacks import DESCRIPTION
 
 PACKAGE = Path(emor3.__file__).parent
@@ -42,7 +42,7 @@ def test_a_text_is_said_escaped_on_either_stream(capsys):
 
 
 def test_the_line_that_a_signal_leaves_is_escaped(capfd):
-    tell(f"resume with {HOSTILE}")
+    write_line(f"resume with {HOSTILE}")
     assert capfd.readouterr().err == f"resume with {printable(HOSTILE)}\n"
 
 

@@ -38,7 +38,7 @@ class StopRequest:
         if self.number:
             raise Stopped(number)
         self.number = number
-        tell(f"{name_of(number)}: finishing the step to save it; a second signal stops at once")
+        write_line(f"{name_of(number)}: finishing the step to save it; a second signal stops at once")
 
 
 def stop_at_once(number: int, frame: object) -> None:
@@ -64,7 +64,7 @@ def signal_handler(receive: Callable[[int, object], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def tell(line: str) -> None:
+def write_line(line: str) -> None:
     """Write a line to standard error, once for all ranks, past Python's buffer, which a handler must not enter."""
     if os.environ.get("RANK", "0") == "0":
         os.write(STANDARD_ERROR, f"{printable(line)}\n".encode())

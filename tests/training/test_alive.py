@@ -208,7 +208,7 @@ def test_every_other_command_ends_on_ctrl_c_with_one_line(monkeypatch, capfd):
 def test_only_the_first_rank_speaks(monkeypatch, capfd):
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        signals.tell(f"rank {rank}")
+        signals.write_line(f"rank {rank}")
     assert capfd.readouterr().err == "rank 0\n"
 
 

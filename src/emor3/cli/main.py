@@ -41,7 +41,7 @@ from emor3.cli.results import compare, export, report, score, share
 from emor3.cli.tools import bench_app, doctor, plan, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
-from emor3.signals import Stopped, signal_handler, stop_at_once, tell
+from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
@@ -81,7 +81,7 @@ def main() -> None:
         print_error(UserError(f"{error.filename or 'cannot write the output'}: {error.strerror or error}"))
         sys.exit(2)
     except Stopped as stopped:
-        tell(str(stopped))
+        write_line(str(stopped))
         sys.exit(128 + stopped.number)
 
 

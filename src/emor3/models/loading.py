@@ -1,4 +1,4 @@
-"""Every `from_pretrained` of the package: code of a checkpoint never runs, and a damaged file is told in one line.
+"""Every `from_pretrained` of the package: code of a checkpoint never runs, and a damaged file is an error of one line.
 
 A checkpoint's files are not ours, and transformers and peft raise whatever a damaged one leads them to. Some damage
 they pass over: a broken `generation_config.json` is left out, and weights that are missing are drawn at random.
@@ -41,8 +41,8 @@ PROCESSOR_TEXTS = (
 INDEX = "model.safetensors.index.json"
 
 
-class Told(AbstractContextManager[None]):
-    """What goes wrong inside is raised as a UserError: `doing` (as "cannot load the processor of PATH") and why."""
+class Refusal(AbstractContextManager[None]):
+    """Raise faults inside the block as one UserError: `doing` (as "cannot load the processor of PATH") and why."""
 
     def __init__(self, doing: str) -> None:
         self.doing = doing
@@ -84,7 +84,7 @@ def adapters_from(kind: Any, *where: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' tables of what did not fit, over many lines: it is told on one."""
+    """Without transformers' tables of what did not fit, over many lines: the error has one."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -96,7 +96,7 @@ def _quiet() -> Iterator[None]:
 def load_config(source: str) -> PretrainedConfig:
     """Configuration of a checkpoint at a local path or hub name. Raises UserError if it cannot be used."""
     check_texts(Path(source), MODEL_TEXTS)
-    with Told(f"cannot read the configuration of {source}"):
+    with Refusal(f"cannot read the configuration of {source}"):
         config: PretrainedConfig = from_checkpoint(AutoConfig, source)
         for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
             if "/" in str(getattr(part, "_attn_implementation", None)):
@@ -108,7 +108,7 @@ def check_texts(folder: Path, names: Iterable[str]) -> None:
     """Raise UserError if one of these files is in a local folder and holds no JSON object, or a template no text."""
     for path in (folder / name for name in names):
         if path.exists():
-            with Told(f"{path} is damaged (copy it anew)"):
+            with Refusal(f"{path} is damaged (copy it anew)"):
                 text = path.read_text(encoding="utf-8")
                 if path.suffix == ".json" and not isinstance(json.loads(text), dict):
                     raise ValueError("it holds no JSON object")
@@ -120,7 +120,7 @@ def check_weights(folder: Path, finite: bool = False) -> None:
     Without `finite` only the head of each file is read; with it all of them, one weight at a time.
     """
     for path in weight_files(folder):
-        with Told(f"{path} is damaged (copy it anew)"), safe_open(path, "pt") as file:
+        with Refusal(f"{path} is damaged (copy it anew)"), safe_open(path, "pt") as file:
             for name in file.keys() if finite else ():
                 if not is_finite(file.get_tensor(name)):
                     raise ValueError(f"{name} holds NaN or infinity")
@@ -131,7 +131,7 @@ def check_adapters(folder: Path) -> None:
     check_texts(folder, (ADAPTER,))
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}: copy it anew")
-    with Told(f"{folder / ADAPTER_WEIGHTS} is damaged (copy it anew)"), safe_open(folder / ADAPTER_WEIGHTS, "pt"):
+    with Refusal(f"{folder / ADAPTER_WEIGHTS} is damaged (copy it anew)"), safe_open(folder / ADAPTER_WEIGHTS, "pt"):
         pass
 
 
@@ -140,7 +140,7 @@ def weight_files(folder: Path) -> list[Path]:
     check_texts(folder, (INDEX,))
     shards = {"model.safetensors"}
     if (folder / INDEX).is_file():
-        with Told(f"{folder / INDEX} is damaged (copy it anew)"):
+        with Refusal(f"{folder / INDEX} is damaged (copy it anew)"):
             shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     missing = sorted(name for name in shards if Path(name).name != name or not (folder / name).is_file())
     if missing:

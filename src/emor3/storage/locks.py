@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emor3.errors import UserError
-from emor3.signals import tell
+from emor3.signals import write_line
 
 LOCK = ".lock"
 PATIENCE = 1.0
@@ -86,7 +86,9 @@ def _try_to_lock(descriptor: int, folder: Path) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        tell(f"warning: the file system of {folder} has no locks ({error.strerror}): start no second command on it")
+        write_line(
+            f"warning: the file system of {folder} has no locks ({error.strerror}): start no second command on it"
+        )
     return True
 
 
