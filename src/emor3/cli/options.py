@@ -1,4 +1,4 @@
-"""What the commands share: options of one meaning and name, and quiet loading."""
+"""Options that several commands share, their bounds, and the evaluation settings made of them."""
 
 import os
 import sys

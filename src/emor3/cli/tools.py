@@ -1,4 +1,4 @@
-"""`emor3 bench …` and `emor3 tiny …`, and whether a machine will do: `emor3 plan` and `emor3 doctor`."""
+"""`emor3 bench …`, `emor3 tiny …`, `emor3 plan` (the memory of a recipe) and `emor3 doctor` (this machine)."""
 
 from enum import StrEnum
 from pathlib import Path

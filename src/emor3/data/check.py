@@ -1,4 +1,4 @@
-"""`emor3 data check`: go once through a data folder, image by image, for what breaks training or flatters a test."""
+"""`emor3 data check`: one pass over a data folder, image by image, for faults that break training or flatter a test."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`emor3 data stats`: how many images each label and split has, and a page that shows some of them."""
+"""`emor3 data stats`: class balance by label and split, and a page that shows some images of each label."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""A policy's answers, their figures, and comparisons between policies."""
+"""Evaluation of checkpoints: predictions, figures with intervals, and paired comparisons."""

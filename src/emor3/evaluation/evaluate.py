@@ -113,7 +113,7 @@ def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: Eva
 
 
 def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
-    """The samples whose images can all be read, and of each other one, by id, why not, which standard error tells too.
+    """The samples whose images can all be read, and the fault of each other one by id, also printed to standard error.
 
     Each image is opened once. Raises UserError if no sample is left.
     """

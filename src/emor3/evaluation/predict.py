@@ -101,7 +101,7 @@ def predict(
 
 
 def _path_of(picture: Picture, free: Path) -> str:
-    """Where a picture lies; one in memory is written to the free place, where the model and the judge open it."""
+    """Where a picture lies; one in memory is written to the free path, where the model and the judge open it."""
     if isinstance(picture, bytes):
         free.write_bytes(picture)
     elif isinstance(picture, Image.Image):

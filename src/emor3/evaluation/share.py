@@ -1,4 +1,4 @@
-"""Hand results to others: the TSV files that VLMEvalKit reads, and a block for a model card.
+"""Export the results of an evaluation: TSV files for VLMEvalKit, and a block for a model card.
 
 `data.tsv` holds the benchmark (index, image in base64, question, one column per option, answer), `predictions.tsv` the
 same rows without images and with the model's answer, `model_card.md` the figures with their intervals. A row of a TSV

@@ -1,4 +1,4 @@
-"""From predictions to figures: every number of an evaluation with its interval, as JSON and as a table."""
+"""Summary of predictions: every figure of an evaluation with its interval, as JSON and as a table."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

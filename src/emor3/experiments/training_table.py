@@ -1,4 +1,4 @@
-"""What training did to a method: parts paid, canaries and seconds per step, from the records of its runs."""
+"""Training table of a reproduction: reward parts, canaries and seconds per step, from the records of the runs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Course:
 
 
 def courses(runs: Sequence[Sequence[Metrics]]) -> dict[str, Course]:
-    """Every figure's mean over the first and the last ROUNDS rounds of each run; absent where no round has it."""
+    """Every figure's mean over the first and the last ROUNDS rounds of each run; absent if no round has it."""
     found: dict[str, Course] = {}
     for figure in METRIC_TITLES:
         rounds = [[row[figure] for row in run if figure in row] for run in runs]
@@ -70,7 +70,7 @@ def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Metr
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:
-    """Both tables as Markdown; empty where no cell was trained by reinforcement."""
+    """Both tables as Markdown; empty if no cell was trained by reinforcement."""
     runs = training_runs(cells)
     if not runs:
         return ""

@@ -1,1 +1,1 @@
-"""Who answers the two questions of reflection: the policy, another local model, vLLM or a chat server."""
+"""Judges that answer the two questions of reflection: the policy, another local model, vLLM or a chat server."""

@@ -1,4 +1,4 @@
-"""The one place that turns settings into a judge.
+"""Build the judge of a training run from its settings, here alone.
 
 A new judge is a module beside this one, a name in `JudgeBlock` and a line in `build_judge`.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def build_judge(
     settings: JudgeBlock, model: PreTrainedModel, processor: ProcessorMixin, vllm: "VLLMGeneration | None" = None
 ) -> Judge:
-    """The judge that a recipe names, the same number of forward passes on every rank.
+    """The judge that a recipe names, padded to the same number of forward passes on every rank.
 
     `model` is the local model that judges: the policy, the start model or the moving average, as `settings.model` says;
     a server needs none. `vllm` is the engine that samples the policy's rollouts, if there is one.

@@ -1,4 +1,4 @@
-"""Trials before the first step: how well the judge sees, and which rewards the start model can get.
+"""Checks before the first step: the judge's AUC on own and swapped descriptions, and rewards the start model can get.
 
 Both look at one completion of the start model for each of some training images. A judge that cannot tell an image's own
 description from another one's makes the consistency reward noise; a start model that never keeps the format, or never
@@ -42,7 +42,7 @@ class Calibration:
 def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[EmotionalThought]) -> Calibration | None:
     """Try a judge on the policy's descriptions of n samples, one parsed completion for each.
 
-    None if fewer than two samples have usable, unlike ones, and if the judge fails on all of them.
+    None if fewer than two samples have usable and distinct ones, and if the judge fails on all of them.
     """
     described = [
         (sample, thought.trigger)

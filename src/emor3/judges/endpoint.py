@@ -113,7 +113,7 @@ class EndpointJudge:
                 for future in as_completed(futures):
                     reply = replies[futures[future]] = future.result()
                     self._keep(futures[future], reply)
-            except BaseException:  # whatever ends it, a signal included: the threads stop too, and it goes on its way
+            except BaseException:  # however it ends, a signal included: the threads stop too
                 self._stop.set()
                 self._requests.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -246,7 +246,7 @@ class _Requests:
         return asyncio.run_coroutine_threadsafe(request, self._loop).result()
 
     def cancel(self) -> None:
-        """End the requests under way, so that whoever waits for them goes on."""
+        """End the requests under way, so that the threads that wait for them continue."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(_cancel_all, self._loop)
 

@@ -1,4 +1,4 @@
-"""A judge for several ranks at once, of which each must run the same forward passes."""
+"""A judge for distributed training: every rank runs the same number of forward passes, as sharded weights require."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

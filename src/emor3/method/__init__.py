@@ -1,1 +1,1 @@
-"""EMO-R3 on text alone: prompt, grammar, questions, reward. Never imports torch."""
+"""EMO-R3 on text alone: prompt, parser, questions to the judge, reward. Never imports torch."""

@@ -1,4 +1,4 @@
-"""Canaries: figures of every step that move when a policy learns to please the judge instead of to see.
+"""Canaries: metrics of each step that reveal reward hacking, when a policy learns to please the judge, not to see.
 
 yes_own / yes_swapped   the judge on a description and its own image, and on another image of the batch
 label_leak              steps 1 and 2 name a label of the set

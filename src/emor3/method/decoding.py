@@ -1,4 +1,4 @@
-"""Reflective decoding: M sampled completions, each weighed by what a judge makes of its reasoning. No ground truth.
+"""Reflective decoding: M sampled completions, each weighted by a judge of its reasoning, without ground truth.
 
 weight = P(yes | image, s1) * P(answer | s1 + s2): the description must fit the image (consistency) and the reasoning
 must lead to the label that the completion itself answers (agreement). A completion without an answer weighs nothing.

@@ -69,7 +69,7 @@ class LabelSet:
                 raise UserError(f"label set {self.name!r}: {alias!r} is not an alias: {fault}")
 
     def listed(self) -> str:
-        """The labels for a message, of many the first ones."""
+        """The labels for a message, at most the first 30."""
         more = len(self.labels) - 30
         return ", ".join(self.labels[:30]) + (f" and {more} more" if more > 0 else "")
 
@@ -110,7 +110,7 @@ _LONGEST_NEGATION = 24
 
 
 def without_invisible(text: str) -> str:
-    """The text less the characters that no reader sees: zero-width, directional, variation selectors, controls."""
+    """The text without the characters that no reader sees: zero-width, directional, variation selectors, controls."""
     return _INVISIBLE.sub("", text)
 
 
@@ -126,7 +126,7 @@ def _nfkc(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """A label as it is compared: `fold_text`, then less the punctuation and markup around it; inner text is kept.
+    """A label as it is compared: `fold_text`, without the punctuation and markup around it; inner text stays.
 
     A text of nothing but punctuation is its own label ("+", "-"). "" for a blank text. Linear time.
 

@@ -1,4 +1,4 @@
-"""The Reflective Emotional Reward's questions, built from a parsed completion, and the reading of the replies."""
+"""The questions of the Reflective Emotional Reward, built from a parsed completion, and verdicts from replies."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ def read_yes_no(reply: str) -> Verdict:
 
 
 def says_yes(reply: Reply) -> float:
-    """How far a reply on consistency is a yes: its probability, or all or nothing for a free text."""
+    """Probability that a reply on consistency is a yes; 0 or 1 for a free text."""
     if reply.probabilities is None:
         return float(read_yes_no(reply.text) is Verdict.SUPPORTED)
     return reply.probabilities["Yes"]
@@ -134,7 +134,7 @@ def reflect(
 
 
 def other_contents(batch: Sequence[Sample], place: int, count: int) -> list[Content]:
-    """What up to `count` other samples of the batch show, those of the same label first: the hardest.
+    """Distractors: contents of up to `count` other samples of the batch, those of the same label first (the hardest).
 
     A text is no match for an image, so samples without images come last for one that has some, and the other way round.
     """

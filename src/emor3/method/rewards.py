@@ -67,7 +67,7 @@ class RewardSettings(Block):
     @field_validator("contrastive")
     @classmethod
     def _holds_usable_numbers(cls, value: int) -> int:
-        """In place of what all blocks check: the weights, which are told together, are checked below."""
+        """Replaces the check of all blocks: weights are checked together below, and refused in one message."""
         if value > MOST:
             raise ValueError(f"must be a number of at most {MOST}")
         return value
@@ -100,7 +100,7 @@ class RewardSettings(Block):
 
 
 def weights(settings: RewardSettings) -> dict[str, float]:
-    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here if they weigh.
+    """Weight of each raw part; the total is the sum of weight times part. Further parts are in it if paid.
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
@@ -285,7 +285,7 @@ def vote_values(answers: Sequence[str | None], votes: Mapping[str, float]) -> li
 
 
 def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: RewardSettings) -> list[RewardBreakdown]:
-    """A group's rewards, without the parts that failed for one of its completions for all of them.
+    """A group's rewards; a part on which the judge failed for one completion is dropped for all of them.
 
     Completions are compared inside their group, so a part that only some have would count against the others.
 

@@ -17,7 +17,7 @@ from emor3.storage.files import regular
 
 
 def score_file(path: str | Path, formula: Formula = "paper", judge: Judge | None = None) -> Iterator[dict[str, Any]]:
-    """One result for every line of the file, in order, in the keys that `score_format` tells.
+    """One result for every line of the file, in order, with the keys that `score_format` lists.
 
     {"id", "error"} for a row that cannot be scored. The judge is asked about rows without saved replies.
     Raises UserError if the file cannot be read.

@@ -1,6 +1,6 @@
-"""Templates are programs of others, a checkpoint's as a person's: they run within limits, and fail in one line.
+"""Limits for Jinja templates of checkpoints and users: time, memory and length are bounded, and a fault is one line.
 
-Jinja's sandbox keeps them from what they may not touch, and not from loops and texts without end.
+Jinja's sandbox restricts what a template may access, but not endless loops or texts.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from jinja2 import TemplateError
 from emor3.errors import UserError, one_line
 
 SECONDS = 5.0
-"""Of computing, for what takes well under a thousandth of that."""
+"""CPU time of a template; prompts take well under a thousandth of that."""
 MEGABYTES = 256
-"""Of memory beside what the process has; prompts take a thousandth of that."""
+"""Memory that a template may add to the process; prompts take a thousandth of that."""
 LONGEST = 1_000_000
 """Characters that a template may make."""
 FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
@@ -29,18 +29,18 @@ OWN_CODE = {__file__, contextlib.__file__}
 
 
 class TemplateFaultError(UserError, TemplateError):  # TRL tries some templates, and goes on if one refuses
-    """A template that is broken, fits no conversation of ours, or wants too much."""
+    """A template that is broken, does not fit our conversations, or exceeds the limits."""
 
 
 class _TooLongError(BaseException):  # which no template, nor what runs it, takes for a fault of its own
-    """The time is over."""
+    """The time limit is exceeded."""
 
 
 @contextmanager
 def within_limits(template: str, *, kind: str = "template", hint: str = "") -> Iterator[None]:
-    """Inside, code of a template runs in bounded time and memory.
+    """Run a template's code inside the block in bounded time and memory.
 
-    Raises TemplateFaultError for whatever it does wrong, with the hint unless time or memory ran out.
+    Raises TemplateFaultError for any fault of it, with the hint unless time or memory ran out.
     """
     try:
         with _memory(), _time():
@@ -67,7 +67,7 @@ def _fault(kind: str, template: str, reason: str) -> TemplateFaultError:
 
 @contextmanager
 def _time() -> Iterator[None]:
-    """Raise _TooLongError after the seconds of computing; in the main thread, which alone can be interrupted."""
+    """Raise _TooLongError once the CPU time is spent; in the main thread only, since no other can be interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,14 +81,14 @@ def _time() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Interrupt the template; not what takes the limits off again, which would then stay in force."""
+    """Interrupt the template, but not the code that lifts the limits, which would then stay in force."""
     if frame is None or frame.f_code.co_filename not in OWN_CODE:  # if it is, the timer comes back in a moment
         raise _TooLongError
 
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """Have allocations fail beyond the megabytes, if the system can: those of all threads, for a moment."""
+    """Make allocations beyond MEGABYTES fail, in all threads meanwhile, on systems that can."""
     if not STATM.exists():
         yield
         return

@@ -53,7 +53,7 @@ def load_template(name: str) -> str:
 def render(template: str, **values: str | None) -> str:
     """Fill a template. Values are inserted as data: braces inside them are never evaluated.
 
-    Raises UserError if the template has an error of its own, asks for a value that is not there, or wants too much.
+    Raises UserError if the template has an error of its own, asks for a value that is not there, or exceeds the limits.
     """
     from emor3.method.templating import (  # here, so that parsing alone does not pay for Jinja
         check_length,

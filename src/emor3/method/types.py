@@ -1,4 +1,4 @@
-"""The nouns of the pipeline, as frozen dataclasses, and the protocol of a judge.
+"""The data types of the pipeline, as frozen dataclasses, and the protocol of a judge.
 
 Shape legend used in every docstring of the package:
 B prompts, G completions per prompt, N = B * G, T tokens, K labels.

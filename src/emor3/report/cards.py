@@ -1,4 +1,4 @@
-"""What the gallery and the rollouts of a report show: cards as JSON, pictures scaled down, all bounded in size."""
+"""Cards of a report's gallery and rollouts: completions as JSON with thumbnails, bounded in size."""
 
 import json
 from collections import Counter

@@ -1,6 +1,6 @@
-"""`emor3 report`: what runs and evaluations learned, on one self-contained page. Only reads records.
+"""`emor3 report`: runs and evaluations on one self-contained HTML page, made from their records alone.
 
-report_data reads -> report_plots draws, report_cards chooses examples -> the templates under templates/report
+records reads -> plots draws, cards chooses examples -> the templates under templates/
 """
 
 import base64
@@ -219,7 +219,7 @@ def change(row: PairedTest | None) -> Markup:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Settings in one line, those left at nothing omitted."""
+    """Settings on one line, without those that are None."""
     written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items() if value is not None}
     return ", ".join(f"{key}: {value}" for key, value in written.items())
 

@@ -23,7 +23,7 @@ POINTS = 40
 """Points of a curve: steps are averaged in that many equal stretches of the run."""
 COLOURS = 8
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
-"""A line's colour is its number modulo COLOURS; its dashes tell the rounds apart."""
+"""A line's colour is its number modulo COLOURS; its dashes change with each round of colours."""
 SECTIONS = {
     "Reward": {
         "reward": "total reward",

@@ -1,4 +1,4 @@
-"""What `emor3 report` reads: run directories and evaluation folders, found by walking, and one line for every fault.
+"""Find and read run directories and evaluation folders for `emor3 report`, with one line for every fault.
 
 Records may be half-written (a run still going, a killed one), so each file is read for as much as it holds.
 """
@@ -61,7 +61,7 @@ class Results:
     majority_class: Mapping[str, Estimate]
     confusion: Sequence[Sequence[int]]
     reliability: Sequence[tuple[float, float, float]] | None = None
-    """[bins] of confidence sum, hits and count, where answers were sampled."""
+    """[bins] of confidence sum, hits and count, if answers were sampled."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Evaluated:
     results: Mapping[str, Results]
     """By data set; absent if they cannot be read."""
     name: str = ""
-    """Model and decoding, as rows are named; with the folder where several share these."""
+    """Model and decoding, as rows are named; with the folder if several share these."""
     is_start: bool = False
     """Whether other models on the page were trained from it."""
 

@@ -1,4 +1,4 @@
-"""Settings that a resumed run may change, because they leave what is learnt as it is; any other change is refused."""
+"""Settings that a resumed run may change, since they do not change what is learnt; any other change is refused."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

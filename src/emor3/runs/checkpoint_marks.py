@@ -1,6 +1,6 @@
-"""The mark of a complete checkpoint: size and SHA-256 of every file that resume reads, to tell if one is damaged.
+"""The mark of a complete checkpoint: size and SHA-256 of every file that resume reads, to detect damage.
 
-A flipped byte or a missing file would otherwise be resumed from without a word, and end in other weights.
+Without it, resume would go on silently from a flipped byte or a missing file, and end in other weights.
 """
 
 import hashlib

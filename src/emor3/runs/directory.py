@@ -42,7 +42,7 @@ MOST_SHOWN = 6
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory; a config.json alone does not tell, since a checkpoint holds one too."""
+    """Whether a folder is a run directory; a config.json alone is no proof, since a checkpoint holds one too."""
     return (folder / CONFIG).is_file() and (folder / ENVIRONMENT).is_file()
 
 
@@ -76,7 +76,7 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[s
 
 
 def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, data: Sequence[str] | None = None) -> Path:
-    """Make the run directory ready once all that can fail was tried: what was there goes on, or is set aside.
+    """Prepare the run directory, after everything that can fail: the run in it is resumed, or set aside.
 
     A resumed run drops what it did after `last_step` (None: nothing), and says and records what it changes.
     """
@@ -239,7 +239,7 @@ def resume_hint(run: Path) -> str:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Optimizer steps behind a checkpoint, from its name. Raises UserError if the name tells none."""
+    """Optimizer steps behind a checkpoint, from its name. Raises UserError if the name holds none."""
     number = re.match(r"checkpoint-([0-9]+)", folder.name)
     if number is None:
         raise UserError(f"{folder}: give it a name as checkpoint-100 again, which tells the step")

@@ -1,6 +1,6 @@
 """Records as lines and objects of JSON: what a completion, a finding and a step are on disk, and how they are read.
 
-A line that a killed run cut short is left out; any other line that is not as it was written is one clear line.
+A last line that a killed run cut short is left out; any other malformed line raises an error of one line.
 """
 
 import json
@@ -77,7 +77,7 @@ def _parsed(text: bytes, where: str) -> Any:
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows and hand them to the operating system, so that a killed run keeps what it recorded."""
+    """Append rows and flush them, so that a killed run keeps what it recorded."""
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:  # as write_json
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -124,7 +124,7 @@ def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
 
 
 def check_steps(path: Path) -> None:
-    """Raise UserError for a line of a file, if there is one, that tells no step."""
+    """Raise UserError for a line without a step, if the file exists."""
     if path.exists():
         for _ in read_jsonl(path, STEP):
             pass

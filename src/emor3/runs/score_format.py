@@ -13,7 +13,7 @@ ROW = {
     "text": "with --judge: optional, what accompanies the images",
     "weights": 'optional, {"reflective": 0.1, "format": 0.1}: numbers from 0 to 1 in place of the defaults',
 }
-"""Keys of a row of `emor3 score`, as its help and the reference page tell them; other keys are left alone."""
+"""Keys of a row of `emor3 score`, as its help and the reference page list them; other keys are ignored."""
 
 RESULT = {
     "id": "of the row",

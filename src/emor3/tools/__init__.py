@@ -1,1 +1,1 @@
-"""What a run needs, costs and ships."""
+"""Tools around a run: memory plan, benchmark, checks of the machine, export, reference page."""

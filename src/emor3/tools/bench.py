@@ -107,7 +107,7 @@ class Turns(Protocol):
 
 
 class Meter(TrainerCallback):  # type: ignore[misc]
-    """Runs one step each time it is told to, and reports its cost."""
+    """Callback that runs one step at each turn, and reports its cost."""
 
     def __init__(self, pipe: Turns, seed: int) -> None:
         self.pipe = pipe

@@ -37,7 +37,7 @@ from emor3.training.trl_config import grpo_config, optimizer_steps
 Sharding = Literal["none", "fsdp2", "zero3"]
 
 TEXT_TOKENS = 200
-"""Length of the prompt without its image, for about eight labels, where data or tokenizer are not at hand."""
+"""Length of the prompt without its image, for about eight labels, if data or tokenizer are not at hand."""
 FORWARD_HIDDEN, FORWARD_INTERMEDIATE = 4, 3
 """Tensors of a layer alive at once in a forward pass, in widths of the residual stream and of the feed-forward."""
 SAVED_HIDDEN, SAVED_INTERMEDIATE = 11, 4
@@ -186,7 +186,7 @@ def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
 
 
 def longest_prompt(recipe: Recipe) -> tuple[int, int]:
-    """Most images of a prompt, and tokens of its text, counted on the longest where data and tokenizer are at hand."""
+    """Most images of a prompt, and tokens of its text, counted on the longest if data and tokenizer are at hand."""
     try:
         samples = chosen_samples(recipe)
     except UserError:
@@ -284,7 +284,7 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
 def ways_to_fit(
     recipe: Recipe, config: PretrainedConfig, machine: Machine
 ) -> Iterator[tuple[str, MemoryEstimate, Machine]]:
-    """Changes one after another, each on top of those before it, with what is then needed; ends where it fits."""
+    """Changes one after another, each on top of those before it, with what is then needed; ends once it fits."""
     for change, settings, sharding in _changes(recipe, config, machine):
         recipe = recipe.model_copy(update=settings)
         machine = Machine(machine.gpus, machine.memory, sharding)

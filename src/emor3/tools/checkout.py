@@ -1,4 +1,4 @@
-"""Scripts beside the package: what a checkout holds and the wheel does not, because few need it."""
+"""Load scripts that lie beside the package in a checkout; the wheel leaves them out, because few need them."""
 
 import sys
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`emor3 doctor`: whether this machine can run what it is asked to, before a run is paid for. Changes nothing."""
+"""`emor3 doctor`: read-only checks that this machine can run emor3, before a run is paid for."""
 
 import importlib
 import platform

@@ -1,8 +1,7 @@
 """`emor3 export`: a trained policy as a plain checkpoint that anyone can load, with a model card that says what it is.
 
 A run's `final/` holds merged weights already; a checkpoint of a LoRA run is merged with its start model here. What was
-written is loaded again with plain transformers and must give the same logits on a drawn picture before it is called
-done.
+written is loaded again with plain transformers, and must give the same logits on a drawn picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +98,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
         request = [((picture,), "Describe the image.")]
         difference = _logits(model, processor, request) - _logits(again.eval(), load_processor(str(folder)), request)
     largest = float(difference.abs().max())
-    if not largest <= LOGIT_TOLERANCE:  # also where it is NaN
+    if not largest <= LOGIT_TOLERANCE:  # also if it is NaN
         raise UserError(
             f"{folder}: the written checkpoint differs from the policy (logits by {significant(largest, 2)}): report it"
         )
@@ -156,7 +155,7 @@ def _steps_behind(run: Path, checkpoint: Path) -> int:
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe as the card shows it: without where things lie on this machine."""
+    """The recipe as the card shows it: without paths of this machine."""
     settings = recipe.model_dump(exclude={"output_dir"}, exclude_none=True)
     settings["data"]["train"] = [public_name(folder) for folder in recipe.data.folders]
     settings["model"]["path"] = public_name(recipe.model.path)

@@ -226,7 +226,7 @@ def page() -> str:
 
 
 def _not_taken() -> Iterator[tuple[str, str]]:
-    """Names of TRL's settings by what is told of them."""
+    """Names of TRL's settings by the reason why they are not taken."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in (OWNED | REFUSED).items():
         by_reason.setdefault(reason, []).append(f"`{name}`")
@@ -297,7 +297,7 @@ def _takes(setting: Mapping[str, Any]) -> str:
 
 
 def undescribed(written: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
-    """Keys of a written record that the page does not tell."""
+    """Keys of a written record that the page does not list."""
     return [key for key in written if not any(fnmatchcase(key, pattern) for pattern in keys)]
 
 

@@ -70,7 +70,7 @@ INNER = {"images", "image", "imgs", "pictures", "data"}
 """Names of folders between a split and its labels; they are no labels themselves."""
 
 Folders: TypeAlias = tuple[str, ...]
-"""Names of the folders above a picture, from the source on."""
+"""Names of the folders above a picture, from the source down."""
 
 
 def own_folders(source: Path, options: Options) -> Found:

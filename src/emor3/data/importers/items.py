@@ -90,7 +90,7 @@ def listing(folder: Path) -> str:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, less those that `is_system` knows."""
+    """Folders in a folder, without those that `is_system` knows."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name))
 
 
@@ -129,7 +129,7 @@ def unread(picture: Path, source: Path, label: str | None = None) -> Dropped:
 
 
 def rows_of(path: Path, delimiter: str | None) -> Iterator[tuple[str, list[str]]]:
-    """Cells of each non-blank line, less spaces and quotes around them, with its place; None splits at white space."""
+    """Cells of each non-blank line, without spaces and quotes around, with its place; None splits at white space."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = map(str.split, file) if delimiter is None else csv.reader(file, delimiter=delimiter)
         for number, cells in enumerate(lines, start=1):

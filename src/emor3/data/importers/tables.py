@@ -191,7 +191,7 @@ _PAIR = re.compile(r"(\*\*|__|\*|_|`)(.+)\1", re.DOTALL)
 
 
 def unwrap(text: str) -> str:
-    """The label in an answer: less a thought before it, answer tags, box and emphasis. Raises ValueError for none."""
+    """The label in an answer, without the thought, answer tags, box and emphasis. Raises ValueError for none."""
     answer = re.split("</think>", text, flags=re.IGNORECASE)[-1]
     if re.search("<think>", answer, re.IGNORECASE):
         raise ValueError("its label has a thought that never ends")

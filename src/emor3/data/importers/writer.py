@@ -1,4 +1,4 @@
-"""From items of a source to rows of a manifest with their images in place, and what was dropped on the way."""
+"""Writer of an imported data folder: rows of the manifest, their images in place, and a record of what was dropped."""
 
 import hashlib
 import os
@@ -85,7 +85,7 @@ class Writer:
     def merge_votes(self) -> None:
         """Make one row of those that share an image, if some image has several labels: each is then one vote.
 
-        The label is the one with most votes; a tie is dropped. Where no labels differ, repeated rows are repetitions.
+        The label is the one with most votes; a tie is dropped. If no labels differ, repeated rows are repetitions.
         """
         by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in (*self.rows, *(again for _, again in self._repeated)):
