@@ -30,7 +30,7 @@ SHARE = Estimate(0.61328, 0.57, 0.655, 512)
         (form.thousandths(0.12345) + form.significant(0.012345, 2), "0.1230.012"),
         (form.count(151936) + form.significant(0.012345), "151,9360.0123"),
         (form.byte_size(7.51e9) + form.byte_size(7.51e7), "7.5 GB75.1 MB"),
-        (form.gigabytes(84.9e9), "85"),
+        (form.gigabytes(84.9e9) + form.whole_percent(0.873), "8587%"),
     ],
 )
 def test_numbers_are_printed_as_the_readme_prints_them(printed, expected):

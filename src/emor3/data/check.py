@@ -22,7 +22,7 @@ from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
-from emor3.stats.format import percent_value, tenths
+from emor3.stats.format import percent_value, tenths, whole_percent
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
 
@@ -119,7 +119,7 @@ def check(
             continue
         if repetitions.has(sample.id):
             report.bad_rows.add(f"{where}: the id {sample.id!r} is used by an earlier row")
-        _compare(report, groups, sample, where)
+        _check_group_and_votes(report, groups, sample, where)
         if look is None or look.at(sample, where):
             report.counts[sample.split, sample.label] += 1
     if look is not None:
@@ -198,27 +198,28 @@ class _Look:
             self.report.max_pixels = suggest_max_pixels(self.processor, text, images)
 
 
-def _compare(report: Report, split_of_group: dict[str, str], sample: Sample, where: str) -> None:
+def _check_group_and_votes(report: Report, split_of_group: dict[str, str], sample: Sample, where: str) -> None:
     """Note a group that an earlier row has in another split, and votes against the label."""
     if sample.distribution:
-        _compare_votes(report, sample, sample.distribution)
+        _check_votes(report, sample, sample.distribution)
     if sample.group is not None:
         first_split = split_of_group.setdefault(sample.group, sample.split)
         if first_split != sample.split:
             report.torn_groups.add(f"{where}: group {sample.group!r} in {sample.split!r} is also in {first_split!r}")
 
 
-def _compare_votes(report: Report, sample: Sample, shares: Mapping[str, float]) -> None:
+def _check_votes(report: Report, sample: Sample, shares: Mapping[str, float]) -> None:
     label = sample.label
     others = {other: share for other, share in shares.items() if other != label}
     rival = max(others, key=lambda other: others[other], default=None)
     if rival is None:
         return
     lead = shares.get(label, 0.0) - others[rival]
+    share = whole_percent(others[rival])
     if abs(lead) <= SAME_SHARE:
-        report.tied.add(f"{sample.id!r}: {label!r} and {rival!r} have {others[rival]:.0%} of the votes each")
+        report.tied.add(f"{sample.id!r}: {label!r} and {rival!r} have {share} of the votes each")
     elif lead < 0:
-        report.outvoted.add(f"{sample.id!r} is {label!r}, but {others[rival]:.0%} of the votes say {rival!r}")
+        report.outvoted.add(f"{sample.id!r} is {label!r}, but {share} of the votes say {rival!r}")
 
 
 def _found_labels(folder: Path, label_field: str) -> Iterator[str]:

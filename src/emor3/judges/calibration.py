@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from emor3.method.reflection import consistency_question, says_yes
 from emor3.method.rewards import predicted_label
 from emor3.method.types import EmotionalThought, Judge, Sample
+from emor3.stats.format import hundredths, whole_percent
 
 WEAK_AUC = 0.7
 RARE = 0.1
@@ -31,8 +32,8 @@ class Calibration:
     def line(self) -> str:
         """The finding on one line, with a warning if it is bad."""
         text = (
-            f"judge: AUC {self.auc:.2f} between own and swapped descriptions of {self.n} images "
-            f"(yes to {self.yes_own:.0%} and {self.yes_swapped:.0%})"
+            f"judge: AUC {hundredths(self.auc)} between own and swapped descriptions of {self.n} images "
+            f"(yes to {whole_percent(self.yes_own)} and {whole_percent(self.yes_swapped)})"
         )
         if self.auc >= WEAK_AUC:
             return text

@@ -32,6 +32,11 @@ def decimal(estimate: Estimate | None) -> str:
     return f"{thousandths(estimate.value)} [{thousandths(estimate.low)}, {thousandths(estimate.high)}]"
 
 
+def whole_percent(share: float) -> str:
+    """A share inside a sentence: "87%"."""
+    return f"{share:.0%}"
+
+
 def points(change: float) -> str:
     """A change of a share in points, signed: "+1.2"."""
     return f"{100 * change:+.1f}"

@@ -26,7 +26,7 @@ from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
 from emor3.runs.directory import CHECKPOINTS, METRICS, complete_checkpoints, drop_replaced, remove_checkpoint
 from emor3.runs.records import append_jsonl
-from emor3.stats.format import hundredths, thousandths
+from emor3.stats.format import hundredths, thousandths, whole_percent
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
@@ -97,7 +97,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Where the time of this process's steps went, on one line: mean seconds and share of each phase."""
         total = self.seconds.total()
         phases = (
-            f"{name.removeprefix(TIME)} {hundredths(seconds / self.steps)} s ({seconds / total:.0%})"
+            f"{name.removeprefix(TIME)} {hundredths(seconds / self.steps)} s ({whole_percent(seconds / total)})"
             for name, seconds in self.seconds.most_common()
         )
         return f"time per step: {hundredths(total / self.steps)} s = {' + '.join(phases)}"
@@ -178,8 +178,8 @@ class MovingWeights(TrainerCallback):  # type: ignore[misc]
         self._start.clear()
         if self.unmoved > 0.5 and state.is_world_process_zero:
             say(
-                f"warning: {self.unmoved:.0%} of the trained weights did not change in {self._updates} updates: "
-                f"raise grpo.learning_rate ({args.learning_rate:g}), updates this small are lost in rounding"
+                f"warning: {whole_percent(self.unmoved)} of the trained weights did not change in {self._updates} "
+                f"updates: raise grpo.learning_rate ({args.learning_rate:g}), updates this small are lost in rounding"
             )
 
 
