@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluation.compare import compare_check
@@ -66,32 +66,28 @@ class Outcome:
 def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
     """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
     with fresh_output(output, "quickstart") as folder:
-        _quickstart(seed, folder, limit, overrides)
-
-
-def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[str]) -> None:
-    start = time.perf_counter()
-    run = folder / "training"
-    recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
-    settings = SETTINGS.model_copy(update={"seed": seed, "limit": limit})
-    say(f"1/3  evaluating the base ({recipe.model.path})")
-    before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
-    say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
-    train(recipe)
-    say("3/3  evaluating again")
-    trained = load_candidate(str(run))
-    after = evaluate_all(trained, settings, folder / "trained")
-    outcomes = [paired_outcome(*one, other) for one, (_, other) in zip(before, after, strict=True)]
-    seconds = time.perf_counter() - start
-    write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
-    plot_rewards(run / METRICS, folder / "rewards.png")
-    show(outcome_table(outcomes), at_least=TABLE_WIDTH)
-    say("Completions of the trained model on the first test scenes, greedy:\n")
-    for prediction in after[0][1].predictions[:EXAMPLES]:
-        say(f"{prediction_text(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
-    say(f"judge of consistency and coherence: {trained.judge_path}")
-    say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    say(f"took {tenths(seconds / 60)} minutes")
+        start = time.perf_counter()
+        run = folder / "training"
+        recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
+        settings = SETTINGS.model_copy(update={"seed": seed, "limit": limit})
+        say(f"1/3  evaluating the base ({recipe.model.path})")
+        before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
+        say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+        train(recipe)
+        say("3/3  evaluating again")
+        trained = load_candidate(str(run))
+        after = evaluate_all(trained, settings, folder / "trained")
+        outcomes = [paired_outcome(*one, other) for one, (_, other) in zip(before, after, strict=True)]
+        seconds = time.perf_counter() - start
+        write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
+        plot_rewards(run / METRICS, folder / "rewards.png")
+        show(outcome_table(outcomes), at_least=TABLE_WIDTH)
+        say("Completions of the trained model on the first test scenes, greedy:\n")
+        for prediction in after[0][1].predictions[:EXAMPLES]:
+            say(f"{prediction_text(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+        say(f"judge of consistency and coherence: {trained.judge_path}")
+        say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
+        say(f"took {tenths(seconds / 60)} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> list[tuple[str, Evaluation]]:
@@ -122,9 +118,8 @@ def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outc
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Figures in percent with 95% intervals before and after; change and p-value of those with a paired test."""
     title = "Before and after EMO-R3: percent [95% interval]"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
-    for heading in ("", "before", "after", "change", "p"):
-        table.add_column(heading, no_wrap=True)
+    columns = (Column(heading, no_wrap=True) for heading in ("", "before", "after", "change", "p"))
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
     names = titles() | {"perception": "perception"}
     for outcome in outcomes:
         data = outcome.before.data
