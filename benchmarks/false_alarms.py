@@ -94,9 +94,9 @@ def main(studies: int) -> None:
             rows.append([world, str(seeds), *(f"{100 * share:.1f}" for share in found.values())])
             print(rows[-1], file=sys.stderr, flush=True)
     print(markdown_table(["spread of seeds", "seeds", *found], rows))
-    effects = [[str(seeds), *power(seeds, WORLDS["1.5 points"][0], studies)] for seeds in SEEDS]
+    effects = [(seeds, *power(seeds, WORLDS["1.5 points"][0], studies)) for seeds in SEEDS]
     heads = ["seeds", "smallest effect, points", "found, %"]
-    print(markdown_table(heads, ([s, f"{100 * e:.1f}", f"{100 * f:.0f}"] for s, e, f in effects)))
+    print(markdown_table(heads, ([str(s), f"{100 * e:.1f}", f"{100 * f:.0f}"] for s, e, f in effects)))
 
 
 if __name__ == "__main__":

@@ -87,10 +87,10 @@ def keep_the_format(length: int) -> None:
 def completion(tokenizer: object, place: int, length: int) -> list[int]:
     """Ids of one completion in the format, filled up in step 1 to `length` tokens."""
     label = MIKELS8.labels[place % len(MIKELS8.labels)]
-    start = tokenizer(f"<step1>number {place}:").input_ids  # type: ignore[operator]
+    start = tokenizer(f"<step1>number {place}:").input_ids
     end = "</step1><step2>I feel something.</step2><step3>positive, high arousal</step3>\\boxed{" + label + "}"
-    rest = [*tokenizer(end).input_ids, tokenizer.eos_token_id]  # type: ignore[operator, attr-defined]
-    filler = tokenizer(" dog").input_ids  # type: ignore[operator]
+    rest = [*tokenizer(end).input_ids, tokenizer.eos_token_id]
+    filler = tokenizer(" dog").input_ids
     return [*start, *(filler * length)[: length - len(start) - len(rest)], *rest]
 
 

@@ -7,6 +7,7 @@ Usage: python benchmarks/live_bytes.py [KEY=VALUE ...]
 import sys
 import weakref
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,11 +23,13 @@ from emor3.training.trainer import EmoTrainer
 class LiveBytes(TorchDispatchMode):
     """Counts what is made inside: `now`, and the `peak` before and after the first layer's backward pass began."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.sizes, self.now, self.peak, self.head, self.backward = {}, 0, 0, None, False
+        self.sizes: dict[int, int] = {}
+        self.head: int | None = None
+        self.now, self.peak, self.backward = 0, 0, False
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.backward and self.head is None and str(operation).startswith("aten.silu"):
             self.head, self.peak = self.peak, 0  # the head is done, layers begin
         given = {storage_of(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
@@ -40,15 +43,15 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         return made
 
-    def freed(self, key):
+    def freed(self, key: int) -> None:
         self.now -= self.sizes.pop(key, 0)
 
 
-def storage_of(tensor):
+def storage_of(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def measured(self, model, inputs):
+def measured(self: EmoTrainer, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
     """Loss and backward pass once more than training needs, counted."""
     with LiveBytes() as live:
         loss = GRPOTrainer._compute_loss(self, model, inputs)

@@ -50,8 +50,9 @@ def write(folder: Path, rows: int) -> str:
 def one_step(recipe: Any) -> None:
     """Train for an epoch that ends after its first step."""
     import emor3.training.run
+    from emor3.training.callbacks import StopOnNonFinite
 
-    class First(emor3.training.run.StopOnNonFinite):
+    class First(StopOnNonFinite):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = True
 

@@ -14,7 +14,7 @@ __all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"
 
 
 @pytest.fixture(scope="session")
-def random_checkpoint(tmp_path_factory):
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a tiny Qwen2.5-VL with random weights: right in form, and knowing nothing."""
     folder = tmp_path_factory.mktemp("random_checkpoint")
     tokenizer = build_tokenizer(tokenizer_texts(200))
@@ -23,7 +23,7 @@ def random_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory):
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a few drawn scenes with Mikels' labels: 24 to train on, 8 to test on."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
     write_domain(folder, DOMAINS["scenes8"], seed=0, sizes={"train": 24, "test": 8})
@@ -31,6 +31,6 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def mixed(tmp_path_factory):
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder with four rows in each split: one image, two, none but a text, one with a text."""
     return write_mixed(tmp_path_factory.mktemp("mixed"))

@@ -3,6 +3,7 @@
 import doctest
 import re
 from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -36,24 +37,24 @@ CENTRAL = {
 }
 
 
-def module_name(path):
+def module_name(path: Any) -> Any:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_the_examples_of_a_module_give_what_they_say(path):
+def test_the_examples_of_a_module_give_what_they_say(path: Any) -> None:
     found = doctest.testmod(import_module(module_name(path)))
     assert found.attempted > 0
     assert found.failed == 0
 
 
 @pytest.mark.parametrize(("module", "names"), CENTRAL.items(), ids=list(CENTRAL))
-def test_central_functions_have_a_worked_example(module, names):
+def test_central_functions_have_a_worked_example(module: Any, names: Any) -> None:
     functions = vars(import_module(f"{emor3.__name__}.{module}"))
     assert [name for name in names if ">>>" not in functions[name].__doc__] == []
 
 
-def test_docstrings_tell_conditions_by_if_and_when():
+def test_docstrings_tell_conditions_by_if_and_when() -> None:
     """As the field writes: "where" is for places and shapes."""
     texts = [path.read_text("utf-8") for path in (SOURCE / "emor3").rglob("*.py")]
     docstrings = " ".join(part for text in texts for part in re.findall(r'"""(.*?)"""', text, re.DOTALL))

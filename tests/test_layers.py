@@ -5,6 +5,7 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ PURE = ("storage", "method", "stats", "runs")
 MOST_MODULES = 9
 
 
-def modules():
+def modules() -> Any:
     """Every module by its dotted name below `emor3`; a package by its own."""
     found = {}
     for path in ROOT.rglob("*.py"):
@@ -58,35 +59,35 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_every_package_has_a_place_in_the_order():
+def test_every_package_has_a_place_in_the_order() -> None:
     assert {package_of(module) for module in MODULES} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_down_the_list_of_packages(module):
+def test_imports_point_down_the_list_of_packages(module: Any) -> None:
     place = PACKAGES.index(package_of(module))
     above = {name for name in imports_of(module) if PACKAGES.index(package_of(name)) > place}
     assert not above
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_modules_import_each_other_in_a_circle() -> None:
     tuple(TopologicalSorter({module: imports_of(module) for module in MODULES}).static_order())  # raises CycleError
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "data.importers"])
-def test_a_folder_holds_few_modules(package):
+def test_a_folder_holds_few_modules(package: Any) -> None:
     folder = ROOT / package.replace(".", "/")
     assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= MOST_MODULES
 
 
-def test_the_core_of_the_method_never_loads_torch():
+def test_the_core_of_the_method_never_loads_torch() -> None:
     pure = [module for module in MODULES if package_of(module) in PURE]
     loaded = modules_loaded_by("\n".join(f"import emor3.{module}" for module in pure))
     assert "emor3.method.rewards" in loaded
     assert not loaded & {"torch", "transformers", "trl"}
 
 
-def test_help_and_the_bare_package_never_load_torch():
+def test_help_and_the_bare_package_never_load_torch() -> None:
     call_help = "from emor3.cli.main import app\napp(['--help'], standalone_mode=False)"
     for code in ("import emor3", call_help):
         assert not modules_loaded_by(code) & {"torch", "transformers", "trl", "numpy"}

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from typing import Any
 
 import pytest
 
@@ -15,25 +16,27 @@ PAGES = {path.name: path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"
 
 
 @pytest.mark.parametrize(("module", "function", "file", "test"), ROWS, ids=lambda part: part.split("/")[-1])
-def test_a_row_of_the_method_names_a_function_and_a_test_that_exist(module, function, file, test):
+def test_a_row_of_the_method_names_a_function_and_a_test_that_exist(
+    module: Any, function: Any, file: Any, test: Any
+) -> None:
     assert callable(vars(importlib.import_module(module))[function])
     assert f"\ndef {test}(" in (ROOT / file).read_text("utf-8")
 
 
-def test_every_row_of_the_tables_names_both():
+def test_every_row_of_the_tables_names_both() -> None:
     tables = [line for line in TEXT.splitlines() if line.startswith("| ")]
     heads = [line for line in tables if line.endswith("| function | test |")]
     assert len(tables) - len(heads) == len(ROWS) > 20
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_dotted_names_in_the_docs_exist(name):
+def test_dotted_names_in_the_docs_exist(name: Any) -> None:
     found = set(re.findall(r"\bemor3(?:\.[A-Za-z_]\w*)+", PAGES[name].read_text("utf-8")))
     assert sorted(dotted for dotted in found if not exists(dotted)) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_files_of_the_repository_named_in_the_docs_exist(name):
+def test_files_of_the_repository_named_in_the_docs_exist(name: Any) -> None:
     file_and_test = r"(?<![\w/.])((?:src|tests|docs|recipes|benchmarks|scripts)/[\w./-]*\w)(?![\w*])(?:::(\w+))?"
     found = set(re.findall(file_and_test, PAGES[name].read_text("utf-8")))
     missing = [file for file, test in found if file not in TO_COME and not (ROOT / file).exists()]

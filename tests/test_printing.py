@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -23,30 +24,30 @@ CLEAR, RIGHT_TO_LEFT = "\x1b[2J", "\u202e"
 HOSTILE = f"joy{CLEAR}{RIGHT_TO_LEFT}yoj\x07\x9b31m\udc80"
 
 
-def obeyed(text):
+def obeyed(text: Any) -> list[Any]:
     return [c for c in text if c != "\n" and not c.isprintable()]
 
 
-def test_controls_directions_and_broken_text_are_escaped_and_line_breaks_stay():
+def test_controls_directions_and_broken_text_are_escaped_and_line_breaks_stay() -> None:
     assert printable(HOSTILE) == r"joy\x1b[2J\u202eyoj\x07\x9b31m\udc80"
     assert printable("a\nb\u2028c\rd") == "a\nb\\u2028c\\rd"
     assert one_line("a\nb\u2028c") == "a b c"
     assert printable("é 喜び \u06cc\u200c 👩\u200d👧") == "é 喜び \u06cc\u200c 👩\u200d👧"
 
 
-def test_a_text_is_said_escaped_on_either_stream(capsys):
+def test_a_text_is_said_escaped_on_either_stream(capsys: pytest.CaptureFixture[str]) -> None:
     say(HOSTILE)
     say(HOSTILE, error=True)
     told = capsys.readouterr()
     assert told.out == told.err == printable(HOSTILE) + "\n"
 
 
-def test_the_line_that_a_signal_leaves_is_escaped(capfd):
+def test_the_line_that_a_signal_leaves_is_escaped(capfd: pytest.CaptureFixture[str]) -> None:
     write_line(f"resume with {HOSTILE}")
     assert capfd.readouterr().err == f"resume with {printable(HOSTILE)}\n"
 
 
-def test_titles_headings_and_cells_of_a_table_are_only_texts(capsys):
+def test_titles_headings_and_cells_of_a_table_are_only_texts(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(HOSTILE, title=HOSTILE, caption="[red]:joy:[/red]")
     table.add_row(HOSTILE)
     show(table, at_least=100)
@@ -56,13 +57,13 @@ def test_titles_headings_and_cells_of_a_table_are_only_texts(capsys):
     assert "[red]:joy:[/red]" in shown  # neither a colour nor a picture
 
 
-def test_brackets_in_the_name_of_what_a_bar_is_of_are_only_brackets():
+def test_brackets_in_the_name_of_what_a_bar_is_of_are_only_brackets() -> None:
     bar = Progress(DESCRIPTION, console=console(width=80), disable=True)
     bar.add_task("data[/x]")
     assert DESCRIPTION.render(bar.tasks[0]).plain == "data[/x]"
 
 
-def prints(node):
+def prints(node: Any) -> Any:
     """What a call prints with, where it goes past `emor3.printing`."""
     if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
         return "rich.console"
@@ -72,7 +73,7 @@ def prints(node):
     return name if name in ("print", "typer.echo", "typer.secho", "sys.stdout.write", "sys.stderr.write") else None
 
 
-def test_nothing_is_printed_past_the_one_place():
+def test_nothing_is_printed_past_the_one_place() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{node.lineno} {prints(node)}"
         for path in PACKAGE.rglob("*.py")
@@ -84,7 +85,7 @@ def test_nothing_is_printed_past_the_one_place():
 
 
 @pytest.fixture
-def hostile_folder(tmp_path):
+def hostile_folder(tmp_path: Path) -> Path:
     labels = ["fürchterlich" + RIGHT_TO_LEFT, "joy" + RIGHT_TO_LEFT + "!"]
     for place in range(4):
         Image.effect_noise((64, 64), 20 + place).save(tmp_path / f"{place}.png")
@@ -93,7 +94,7 @@ def hostile_folder(tmp_path):
     return tmp_path
 
 
-def main_in(encoding, monkeypatch, *arguments):
+def main_in(encoding: Any, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[Any, ...]:
     """Status and bytes of standard output and error of a command whose streams have an encoding."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
@@ -108,7 +109,9 @@ def main_in(encoding, monkeypatch, *arguments):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize("command", ["check", "stats"])
-def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(monkeypatch, hostile_folder, command, encoding):
+def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, hostile_folder: Path, command: str, encoding: str
+) -> None:
     status, out, err = main_in(encoding, monkeypatch, "data", command, hostile_folder)
     assert (status, err) == (0, "")
     assert obeyed(out) == []
@@ -119,7 +122,9 @@ def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(monkeypatch, 
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("evaluate", "--help"), ("score", "nö.jsonl"), ("data", "stats", "embedded:scenes8")]
 )
-def test_no_command_ends_in_a_traceback_for_its_output_s_encoding(monkeypatch, arguments):
+def test_no_command_ends_in_a_traceback_for_its_output_s_encoding(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...]
+) -> None:
     status, out, err = main_in("ascii", monkeypatch, *arguments)
     assert status == (2 if arguments[0] == "score" else 0)
     assert out + err

@@ -6,9 +6,11 @@ The examples are drawn by hypothesis from a fixed seed, so that every run tries 
 import json
 import string
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -42,21 +44,21 @@ bodies = st.builds("{}{}{}".format, anything, words, anything).map(
 
 
 @given(completions, st.sampled_from(list(TAGS)))
-def test_every_part_that_the_parser_returns_stands_in_the_completion(text, thinking):
+def test_every_part_that_the_parser_returns_stands_in_the_completion(text: Any, thinking: Any) -> None:
     thought = parse(text, thinking)
     for part in (thought.trigger, thought.feeling, thought.conclusion, thought.answer):
         assert part is None or (part in text and part == part.strip())
 
 
 @given(completions)
-def test_a_completion_without_a_problem_has_every_part(text):
+def test_a_completion_without_a_problem_has_every_part(text: Any) -> None:
     thought = parse(text)
     parts = (thought.trigger, thought.feeling, thought.conclusion, thought.answer)
     assert thought.problem is not None or None not in parts
 
 
 @given(st.tuples(bodies, bodies, bodies), words, st.text(string.whitespace, max_size=3))
-def test_what_is_written_in_the_grammar_is_read_back(steps, answer, space):
+def test_what_is_written_in_the_grammar_is_read_back(steps: Any, answer: Any, space: Any) -> None:
     text = "".join(f"{space}<step{n}>{body}</step{n}>" for n, body in enumerate(steps, start=1))
     thought = parse(f"{text}{space}\\boxed{{{answer}}}{space}")
     assert (thought.trigger, thought.feeling, thought.conclusion) == tuple(body.strip() for body in steps)
@@ -67,7 +69,7 @@ CLAIMS = {"positive": "negative", "negative": "positive", "high": "low", "low": 
 
 
 @given(st.lists(st.sampled_from(list(CLAIMS)) | words, max_size=6))
-def test_a_conclusion_of_the_opposite_words_claims_the_opposite_signs(told):
+def test_a_conclusion_of_the_opposite_words_claims_the_opposite_signs(told: Any) -> None:
     polarity, arousal = read_conclusion(", ".join(told))
     opposite = read_conclusion(", ".join(CLAIMS.get(word.lower(), word) for word in told))
     assert opposite == tuple(sign and -sign for sign in (polarity, arousal))
@@ -83,12 +85,12 @@ label_texts = st.lists(
 
 
 @given(label_texts)
-def test_a_normal_form_is_its_own_normal_form(text):
+def test_a_normal_form_is_its_own_normal_form(text: Any) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.lists(anything, min_size=1, max_size=5), st.sampled_from(["", " ", "\u200b", "\t\u2060", "\ufeff"]))
-def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_characters(labels, around):
+def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_characters(labels: Any, around: Any) -> None:
     try:
         label_set = LabelSet("drawn", tuple(labels))
     except UserError:
@@ -99,7 +101,7 @@ def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_chara
 
 
 @given(label_texts, st.sampled_from(taxonomy.BUILT_IN))
-def test_every_reading_of_a_text_is_a_label_of_the_set_or_none(text, labels):
+def test_every_reading_of_a_text_is_a_label_of_the_set_or_none(text: Any, labels: Any) -> None:
     assert {match(text, labels), affirmed(text, labels), resolve(text, labels)} <= {*labels.labels, None}
     assert match(text, labels) in (None, resolve(text, labels))
 
@@ -114,7 +116,7 @@ DISGUISES = {
 
 
 @given(st.data(), st.sampled_from(taxonomy.BUILT_IN), st.sampled_from(sorted(DISGUISES)), label_texts)
-def test_a_masked_text_names_no_label_in_any_disguise(data, labels, disguise, text):
+def test_a_masked_text_names_no_label_in_any_disguise(data: Any, labels: Any, disguise: Any, text: Any) -> None:
     label = DISGUISES[disguise](data.draw(st.sampled_from(labels.labels)))
     for told in (label, f"{text} {label}", text):
         assert affirmed(mask(told, labels), labels) is None
@@ -123,7 +125,7 @@ def test_a_masked_text_names_no_label_in_any_disguise(data, labels, disguise, te
 # --- recipes
 
 
-def keys_of(schema):
+def keys_of(schema: Any) -> Any:
     """Names of every setting in the recipe's schema, at any depth."""
     blocks = [schema, *schema["$defs"].values()]
     return sorted({name for block in blocks for name in block.get("properties", {})})
@@ -138,12 +140,12 @@ values = st.recursive(
 )
 
 
-def valid():
+def valid() -> dict[str, Any]:
     return {"output_dir": "runs/a", "model": {"path": "embedded"}, "data": {"train": "photos"}}
 
 
 @given(st.dictionaries(st.sampled_from([*Recipe.model_fields]) | scalars, values, max_size=5), st.booleans())
-def test_any_mapping_is_a_recipe_or_refused_in_words(content, complete):
+def test_any_mapping_is_a_recipe_or_refused_in_words(content: Any, complete: Any) -> None:
     with suppress(UserError):
         assert isinstance(build_recipe(valid() | content if complete else content, [], "drawn.yaml"), Recipe)
 
@@ -170,13 +172,13 @@ YAML = st.lists(st.sampled_from(YAML_PARTS) | anything, max_size=8).map("".join)
 
 
 @given(st.sampled_from(["seed", "grpo.beta", "reward", "judge.endpoint.model", "data.train"]) | anything, YAML)
-def test_any_override_is_taken_or_refused_in_words(key, value):
+def test_any_override_is_taken_or_refused_in_words(key: Any, value: Any) -> None:
     with suppress(UserError):
         assert isinstance(build_recipe(valid(), [f"{key}={value}"], "drawn.yaml"), Recipe)
 
 
 @given(YAML)
-def test_any_file_that_names_no_output_is_refused_in_words(text):
+def test_any_file_that_names_no_output_is_refused_in_words(text: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "drawn.yaml"
         path.write_bytes(text.encode(errors="surrogatepass"))
@@ -205,7 +207,7 @@ recipes = st.fixed_dictionaries(
 
 
 @given(recipes)
-def test_a_recipe_that_is_written_and_read_is_the_same_recipe(content):
+def test_a_recipe_that_is_written_and_read_is_the_same_recipe(content: Any) -> None:
     recipe = build_recipe(content, [], "drawn.yaml")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "drawn.yaml"
@@ -217,7 +219,7 @@ def test_a_recipe_that_is_written_and_read_is_the_same_recipe(content):
 # --- importers
 
 
-def check_import(name, source, **options):
+def check_import(name: Any, source: Any, **options: Any) -> None:
     """An import is refused in words and leaves nothing, or every row of its manifest is a sample."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -237,7 +239,7 @@ def check_import(name, source, **options):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for name in "abc":
         layouts.image(folder / f"{name}.png")
@@ -257,14 +259,14 @@ good_rows = st.fixed_dictionaries({"image": names, "label": labels})
 
 
 @given(st.lists(st.builds(dict.__or__, rows, good_rows), min_size=1, max_size=5))
-def test_a_table_of_any_rows_becomes_samples_or_is_refused(pictures, drawn):
+def test_a_table_of_any_rows_becomes_samples_or_is_refused(pictures: Path, drawn: Any) -> None:
     table = pictures / "rows.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
     check_import("table", table)
 
 
 @given(st.lists(st.sampled_from(["file_name,label\n", "a.png,joy\n", "b.png,fear,", '"', "\0"]) | anything, max_size=9))
-def test_a_table_of_any_text_becomes_samples_or_is_refused(pictures, parts):
+def test_a_table_of_any_text_becomes_samples_or_is_refused(pictures: Path, parts: Any) -> None:
     table = pictures / "rows.csv"
     table.write_bytes("".join(parts).encode(errors="surrogatepass"))
     check_import("table", table)
@@ -276,7 +278,7 @@ file_names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_si
 
 
 @given(st.dictionaries(file_names, st.lists(file_names, max_size=3), max_size=4), st.floats(0, 1), st.booleans())
-def test_folders_of_any_names_become_samples_or_are_refused(folders, test_share, copy):
+def test_folders_of_any_names_become_samples_or_are_refused(folders: Any, test_share: Any, copy: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for label, pictures in folders.items():
             for name in pictures:
@@ -287,12 +289,12 @@ def test_folders_of_any_names_become_samples_or_are_refused(folders, test_share,
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory):
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Function that lays out a public set once."""
     root = tmp_path_factory.mktemp("sources")
 
     @cache
-    def lay_out(name):
+    def lay_out(name: Any) -> Any:
         (root / name).mkdir()
         layouts.BUILDERS[name](root / name)
         return root / name
@@ -313,7 +315,9 @@ TABLES = {
 @given(
     st.sampled_from(sorted(TABLES)), st.floats(0, 1), st.integers(0, 40), anything | st.sampled_from(["\t", "1e999"])
 )
-def test_a_public_set_with_a_spoilt_table_becomes_samples_or_is_refused(sources, name, place, length, spoilt):
+def test_a_public_set_with_a_spoilt_table_becomes_samples_or_is_refused(
+    sources: Callable[[str], Path], name: Any, place: Any, length: Any, spoilt: Any
+) -> None:
     table = sources(name) / TABLES[name]
     whole = table.read_bytes()
     start = int(place * len(whole))

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,7 +23,7 @@ NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(path, tmp_path):
+def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(path: Any, tmp_path: Path) -> None:
     if path.name in PLANS:
         cells = cells_of(load_plan(path, tmp_path, False))
         recipes = [cell.recipe for cell in cells]
@@ -36,11 +37,11 @@ def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(pat
             assert config.max_steps > 0
 
 
-def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others():
+def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others() -> None:
     assert (RECIPES / "quickstart.yaml").read_bytes() == RECIPE.read_bytes()
 
 
-def test_the_paper_s_recipe_has_the_paper_s_settings():
+def test_the_paper_s_recipe_has_the_paper_s_settings() -> None:
     recipe = load_recipe(RECIPES / "paper.yaml")
     grpo = recipe.grpo
     assert (recipe.reward.reflective, recipe.reward.format, recipe.reward.formula) == (0.1, 0.1, "paper")
@@ -53,28 +54,28 @@ def test_the_paper_s_recipe_has_the_paper_s_settings():
     assert grpo["steps_per_generation"] == 2 * grpo["gradient_accumulation_steps"]
 
 
-def plan_commands():
+def plan_commands() -> list[Any]:
     """The `emor3 plan` lines that recipes give for the machine they are for."""
     lines = (line for path in sorted(RECIPES.glob("*.yaml")) for line in path.read_text().splitlines())
     return [line.removeprefix("# emor3 ").split() for line in lines if line.startswith("# emor3 plan ")]
 
 
 @pytest.mark.parametrize("command", plan_commands(), ids=lambda command: Path(command[1]).stem)
-def test_a_recipe_fits_the_machine_that_it_names(command, monkeypatch):
+def test_a_recipe_fits_the_machine_that_it_names(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "peak (estimate)" in done.output
 
 
-def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_need():
+def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_need() -> None:
     for path in RECIPES.glob("emoset_*.yaml"):
         assert "NOT RUN BY US" in path.read_text(), path
         assert f"emor3 plan recipes/{path.name}" in path.read_text(), path
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_takes_our_configurations(path):
+def test_accelerate_takes_our_configurations(path: Any) -> None:
     assert set(yaml.safe_load(path.read_text())) <= {field.name for field in fields(ClusterConfig)}
     config = ClusterConfig.from_yaml_file(path)
     assert (config.mixed_precision, config.num_processes) == ("bf16", 8)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
-from typing import get_args, get_type_hints
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -27,18 +29,18 @@ NUMBERS = sorted(name for name in HINTS if {int, float} & {HINTS[name], *get_arg
 ODD = [float("nan"), float("inf"), -float("inf"), 10**20, -(10**20), -5, "nan", "9" * 20]
 
 
-def recipe(output="run", **blocks):
+def recipe(output: str = "run", **blocks: Any) -> Any:
     content = {"output_dir": str(output), "model": {"path": "embedded"}, "data": {"train": "embedded:scenes8"}}
     return build_recipe(content | blocks, (), "recipe.yaml")
 
 
-def test_every_number_that_trl_takes_has_a_bound():
+def test_every_number_that_trl_takes_has_a_bound() -> None:
     fields = {field.name for field in dataclasses.fields(GRPOConfig)}
     assert set(NUMBERS) & fields - set(BOUNDS) - set(REFUSED) <= UNBOUNDED
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name in BOUNDS])
-def test_an_odd_number_of_trl_is_refused_by_name(tmp_path, name):
+def test_an_odd_number_of_trl_is_refused_by_name(tmp_path: Path, name: Any) -> None:
     for value in ODD:
         with pytest.raises(UserError, match=rf"\b{name}\b") as refused:
             grpo_config(recipe(grpo={name: value}), tmp_path, 24)
@@ -53,13 +55,13 @@ def test_an_odd_number_of_trl_is_refused_by_name(tmp_path, name):
         *[("num_train_epochs", 1e30), ("learning_rate", "-1e-6"), ("lr_scheduler_kwargs", {"power": float("nan")})],
     ],
 )
-def test_nothing_is_written_for_a_number_that_nothing_can_be_learnt_with(tmp_path, name, value):
+def test_nothing_is_written_for_a_number_that_nothing_can_be_learnt_with(tmp_path: Path, name: Any, value: Any) -> None:
     with pytest.raises(UserError, match=name):
         train(recipe(tmp_path / "run", grpo={name: value}))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_numbers_that_people_use_are_taken(tmp_path):
+def test_the_numbers_that_people_use_are_taken(tmp_path: Path) -> None:
     used = {"learning_rate": "5e-5", "temperature": 0.9, "top_p": 1.0, "top_k": 0, "min_p": None, "beta": 0.0}
     used |= {"max_steps": -1, "epsilon_high": 0.28, "delta": 1.5, "max_grad_norm": 0.2, "save_total_limit": 2}
     config = grpo_config(recipe(grpo=used), tmp_path, 24)
@@ -76,7 +78,7 @@ SETTINGS = [
 ]
 
 
-def test_every_block_of_settings_is_gone_through():
+def test_every_block_of_settings_is_gone_through() -> None:
     known = {block for block in Block.__subclasses__() if block.__module__.startswith("emor3.")}
     assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationSettings)} <= {
         "Plan",
@@ -85,7 +87,7 @@ def test_every_block_of_settings_is_gone_through():
 
 
 @pytest.mark.parametrize(("block", "name"), SETTINGS)
-def test_an_odd_number_of_a_block_is_refused(block, name):
+def test_an_odd_number_of_a_block_is_refused(block: Any, name: Any) -> None:
     required = {"base_url": "http://localhost:8000/v1", "model": "m"} if block is EndpointBlock else {}
     for value in ODD[:6]:
         with pytest.raises((UserError, ValueError), match=name):
@@ -95,14 +97,14 @@ def test_an_odd_number_of_a_block_is_refused(block, name):
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def commands(group, path=()):
+def commands(group: Any, path: tuple[Any, ...] = ()) -> Iterator[Any]:
     for command in group.registered_commands:
         yield (*path, command.name or command.callback.__name__), get_type_hints(command.callback, include_extras=True)
     for below in group.registered_groups:
         yield from commands(below.typer_instance, (*path, below.name))
 
 
-def is_number(hint):
+def is_number(hint: Any) -> bool:
     return bool({int, float} & {hint.__origin__, *get_args(hint.__origin__)})
 
 
@@ -114,11 +116,11 @@ OPTIONS = [
 ]
 
 
-def test_options_are_found():
+def test_options_are_found() -> None:
     assert {(("evaluate",), "temperature"), (("bench", "step"), "rounds"), (("data", "import"), "seed")} <= set(OPTIONS)
 
 
-def words(path):
+def words(path: Any) -> Any:
     """What a command cannot do without."""
     hints = dict(commands(app))[path]
     given = [hint.__metadata__[0] for hint in hints.values() if hasattr(hint, "__metadata__")]
@@ -128,7 +130,9 @@ def words(path):
 
 
 @pytest.mark.parametrize(("path", "name"), OPTIONS)
-def test_an_odd_number_of_an_option_is_refused_by_its_name(path, name, capsys):
+def test_an_odd_number_of_an_option_is_refused_by_its_name(
+    path: Any, name: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     hint = dict(commands(app))[path][name]
     kinds = {hint.__origin__, *get_args(hint.__origin__)}
     option = f"--{name.replace('_', '-')}"
@@ -139,13 +143,13 @@ def test_an_odd_number_of_an_option_is_refused_by_its_name(path, name, capsys):
         assert option in capsys.readouterr().err
 
 
-def test_a_temperature_that_overflows_is_refused(capsys):
+def test_a_temperature_that_overflows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         app(["evaluate", "-m", "embedded", "-d", "embedded:scenes8", "--temperature", "1e-300"])
     assert "give 0, or 0.001 and above" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_largest_seed_is_taken_and_the_next_refused():
+def test_the_largest_seed_is_taken_and_the_next_refused() -> None:
     assert recipe(seed=MOST).seed == 2**32 - 1
     with pytest.raises(UserError, match="seed"):
         recipe(seed=MOST + 1)

@@ -1,5 +1,8 @@
 """CI runs every test: one that is skipped fails it unless tests/support/skips.py says why."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from places import ROOT, SUPPORT
@@ -15,10 +18,10 @@ SKIPPED = {
 
 
 @pytest.fixture
-def pytest_on(pytester):
+def pytest_on(pytester: Any) -> Callable[..., pytest.RunResult]:
     """Run pytest in a folder of its own, on one module beside one that passes."""
 
-    def run(source, *options):
+    def run(source: Any, *options: Any) -> Any:
         pytester.makeconftest(HOOKS)
         pytester.makepyfile(test_other="def test_other():\n    pass\n", test_page=source)
         return pytester.runpytest_inprocess(*options)
@@ -27,18 +30,18 @@ def pytest_on(pytester):
 
 
 @pytest.mark.parametrize("source", SKIPPED.values(), ids=SKIPPED.keys())
-def test_what_is_skipped_fails_ci_and_is_named(pytest_on, source):
+def test_what_is_skipped_fails_ci_and_is_named(pytest_on: Callable[..., pytest.RunResult], source: Any) -> None:
     done = pytest_on(source, "--no-skips")
     assert done.ret == pytest.ExitCode.TESTS_FAILED
     done.stdout.fnmatch_lines_random("SKIPPED, which fails here: test_page.py*: no browser")
 
 
-def test_elsewhere_it_may_be_skipped_and_in_ci_nothing_else_fails(pytest_on):
+def test_elsewhere_it_may_be_skipped_and_in_ci_nothing_else_fails(pytest_on: Callable[..., pytest.RunResult]) -> None:
     assert pytest_on(SKIPPED["a test"]).ret == pytest.ExitCode.OK
     assert pytest_on("def test_page():\n    pass\n", "--no-skips").ret == pytest.ExitCode.OK
 
 
-def test_every_listed_skip_is_of_a_test_that_exists():
+def test_every_listed_skip_is_of_a_test_that_exists() -> None:
     for name in EXPECTED:
         file, test = name.split("[")[0].split("::")
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")

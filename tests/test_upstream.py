@@ -3,6 +3,8 @@
 import inspect
 from collections import defaultdict
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,17 +39,17 @@ CALLED = {  # private methods that are called and not overridden
 PINNED = OVERRIDDEN | CALLED
 
 
-def test_every_override_is_pinned():
+def test_every_override_is_pinned() -> None:
     ours = {name for name, value in vars(EmoTrainer).items() if callable(value)} - {"__init__"}
     assert {name for name in ours if hasattr(GRPOTrainer, name)} == OVERRIDDEN.keys()
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_what_we_override_or_call_takes_what_it_took(name):
+def test_what_we_override_or_call_takes_what_it_took(name: Any) -> None:
     assert " ".join(inspect.signature(getattr(GRPOTrainer, name)).parameters) == PINNED[name][0]
 
 
-def kind(value):
+def kind(value: Any) -> Any:
     """What a method returned, in the form of the table."""
     if value is None:
         return None
@@ -55,14 +57,14 @@ def kind(value):
 
 
 @pytest.fixture
-def returned(monkeypatch):
+def returned(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], set[Any]]:
     """What each pinned method returned, TRL's and ours, in the runs to come."""
     seen = defaultdict(set)
 
-    def watch(cls, name):
+    def watch(cls: Any, name: Any) -> None:
         method = getattr(cls, name)
 
-        def call(self, *args, **kwargs):
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             value = method(self, *args, **kwargs)
             seen[cls.__name__, name].add(kind(value))
             return value
@@ -76,7 +78,9 @@ def returned(monkeypatch):
     return seen
 
 
-def test_what_we_override_or_call_returns_what_it_returned_and_so_do_we(tmp_path, scenes, random_checkpoint, returned):
+def test_what_we_override_or_call_returns_what_it_returned_and_so_do_we(
+    tmp_path: Path, scenes: str, random_checkpoint: str, returned: dict[tuple[str, str], set[Any]]
+) -> None:
     grpo = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4}
     content = {
         "output_dir": str(tmp_path / "run"),
@@ -92,12 +96,12 @@ def test_what_we_override_or_call_returns_what_it_returned_and_so_do_we(tmp_path
     assert returned == ours | trls
 
 
-def test_settings_that_we_own_are_settings_of_trl_or_of_its_parents():
+def test_settings_that_we_own_are_settings_of_trl_or_of_its_parents() -> None:
     known = {field.name for field in fields(GRPOConfig)}
     assert set(OWNED) - {"trust_remote_code", "logging_dir"} <= known
 
 
-def test_trl_has_the_settings_that_we_read_and_write():
+def test_trl_has_the_settings_that_we_read_and_write() -> None:
     known = {field.name for field in fields(GRPOConfig)}
     assert known >= {"num_generations", "steps_per_generation", "num_iterations", "gradient_accumulation_steps"}
     assert known >= {"generation_kwargs", "reward_weights", "use_vllm", "max_completion_length", "beta", "use_cpu"}
@@ -105,7 +109,7 @@ def test_trl_has_the_settings_that_we_read_and_write():
     assert (config.generation_batch_size, config.steps_per_generation) == (4, 1)  # TRL fills them in
 
 
-def test_trl_alone_leaves_an_advantage_in_a_group_of_equal_rewards():
+def test_trl_alone_leaves_an_advantage_in_a_group_of_equal_rewards() -> None:
     # Its arithmetic on eight rewards of 0.8 + 0.1 + 0.05; in a run of test_train.py such an advantage moves weights.
     rewards = (torch.tensor([[1.0, 1.0, 1.0, 0.0]] * 8) * torch.tensor([0.8, 0.1, 0.05, 0.05])).nansum(1)
     assert rewards.unique().numel() == 1
@@ -113,7 +117,7 @@ def test_trl_alone_leaves_an_advantage_in_a_group_of_equal_rewards():
     assert advantages.abs().max() > 1e-4
 
 
-def test_trainers_own_resume_still_restores_no_tensor_of_this_model(random_checkpoint, tmp_path):
+def test_trainers_own_resume_still_restores_no_tensor_of_this_model(random_checkpoint: str, tmp_path: Path) -> None:
     # If this fails, upstream has mended its resume and train.load_policy can be simplified.
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(random_checkpoint)
     with torch.no_grad():
@@ -128,7 +132,7 @@ def test_trainers_own_resume_still_restores_no_tensor_of_this_model(random_check
     assert restored == []
 
 
-def test_restoring_weights_with_from_pretrained_restores_every_tensor(random_checkpoint, tmp_path):
+def test_restoring_weights_with_from_pretrained_restores_every_tensor(random_checkpoint: str, tmp_path: Path) -> None:
     # `Trainer.train(resume_from_checkpoint=…)` restores none of these tensors, hence our way (train.load_policy).
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(random_checkpoint)
     with torch.no_grad():

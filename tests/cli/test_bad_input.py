@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,11 +20,13 @@ GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, 
 
 
 @pytest.fixture
-def emor3(monkeypatch, capfd, tmp_path):
+def emor3(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, list[str]]]:
     """Run a command line in this process through `main`; returns its exit status and the lines it printed."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments):
+    def run(*arguments: Any) -> tuple[Any, ...]:
         monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -33,7 +37,7 @@ def emor3(monkeypatch, capfd, tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path: Path) -> Path:
     """A good folder of four images with two labels, to be spoilt."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -45,20 +49,20 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def recipe(tmp_path, photos, random_checkpoint):
+def recipe(tmp_path: Path, photos: Path, random_checkpoint: str) -> Path:
     path = tmp_path / "recipe.yaml"
     content = {"output_dir": "run", "model": {"path": random_checkpoint}, "data": {"train": str(photos)}, "grpo": GRPO}
     path.write_text(yaml.safe_dump(content))
     return path
 
 
-def spoil(photos, **fields):
+def spoil(photos: Any, **fields: Any) -> None:
     """Change the first row."""
     first, *rest = (photos / "metadata.jsonl").read_text().splitlines()
     (photos / "metadata.jsonl").write_text("\n".join([json.dumps(json.loads(first) | fields), *rest]) + "\n")
 
 
-def cut(photos):
+def cut(photos: Any) -> None:
     for path in photos.glob("*.jpg"):
         path.write_bytes(path.read_bytes()[:300])
 
@@ -77,7 +81,9 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
+def test_spoilt_data_ends_training_with_one_line(
+    emor3: Callable[..., tuple[int, list[str]]], recipe: Path, photos: Path, case: Any
+) -> None:
     break_it, overrides, message = SPOILT[case]
     break_it(photos)
     status, lines = emor3("train", recipe, *(f"--set={override}" for override in overrides))
@@ -107,7 +113,9 @@ def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
         ("nonsense", "--set takes KEY=VALUE"),
     ],
 )
-def test_a_bad_setting_ends_training_with_one_line(emor3, recipe, override, message):
+def test_a_bad_setting_ends_training_with_one_line(
+    emor3: Callable[..., tuple[int, list[str]]], recipe: Path, override: str, message: str
+) -> None:
     status, lines = emor3("train", recipe, "--set", override)
     assert status == 2
     assert lines[-1].startswith("error: ")
@@ -115,7 +123,7 @@ def test_a_bad_setting_ends_training_with_one_line(emor3, recipe, override, mess
     assert not any("Traceback" in line for line in lines)
 
 
-def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe, tmp_path):
+def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe: Path, tmp_path: Path) -> None:
     from emor3.runs.recipe import load_recipe
     from emor3.training.trl_config import grpo_config
 
@@ -125,7 +133,9 @@ def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(reci
 
 
 @pytest.mark.parametrize("command", ["train", "check"])
-def test_a_file_that_is_no_recipe_ends_with_one_line(emor3, tmp_path, photos, command):
+def test_a_file_that_is_no_recipe_ends_with_one_line(
+    emor3: Callable[..., tuple[int, list[str]]], tmp_path: Path, photos: Path, command: str
+) -> None:
     (tmp_path / "list.yaml").write_text("- a\n")
     for name, message in (("none.yaml", "cannot read the recipe"), ("list.yaml", "must be a mapping of settings")):
         arguments = ("train", name) if command == "train" else ("data", "check", photos, "--recipe", name)
@@ -151,14 +161,16 @@ def test_a_file_that_is_no_recipe_ends_with_one_line(emor3, tmp_path, photos, co
         (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "exists and is not empty"),
     ],
 )
-def test_the_other_commands_refuse_bad_input_with_one_line(emor3, photos, arguments, message):
+def test_the_other_commands_refuse_bad_input_with_one_line(
+    emor3: Callable[..., tuple[int, list[str]]], photos: Path, arguments: tuple[Any, ...], message: str
+) -> None:
     split = ("--split", "all") if "--template" in arguments else ()
     status, lines = emor3(*arguments, *split)
     assert (status, len(lines)) == (2, 1), lines
     assert message in lines[0]
 
 
-def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tmp_path):
+def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tmp_path: Path) -> None:
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}  # nothing listens there
     command = [sys.executable, "-m", "emor3.cli.main", "predict", "--model", "org/nothing", "x.png"]
     done = subprocess.run(
@@ -172,8 +184,13 @@ def test_a_model_that_no_hub_gives_is_refused_at_once_in_a_process_of_its_own(tm
 
 @pytest.mark.parametrize("spoilt", ["weights", "config", "template", "length"])
 def test_a_checkpoint_that_cannot_be_used_ends_every_command_with_one_line(
-    emor3, recipe, photos, random_checkpoint, tmp_path, spoilt
-):
+    emor3: Callable[..., tuple[int, list[str]]],
+    recipe: Path,
+    photos: Path,
+    random_checkpoint: str,
+    tmp_path: Path,
+    spoilt: str,
+) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     content = (folder / "model.safetensors").read_bytes()
     if spoilt == "weights":
@@ -204,7 +221,9 @@ def test_a_checkpoint_that_cannot_be_used_ends_every_command_with_one_line(
     assert not list((tmp_path / "run").glob("checkpoints/checkpoint-*"))
 
 
-def test_a_checkpoint_with_code_ends_with_one_line_though_a_yes_is_waiting(emor3, tmp_path, monkeypatch):
+def test_a_checkpoint_with_code_ends_with_one_line_though_a_yes_is_waiting(
+    emor3: Callable[..., tuple[int, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "model").mkdir()
     code = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForImageTextToText": "own.M"}}
     (tmp_path / "model" / "config.json").write_text(json.dumps(code))

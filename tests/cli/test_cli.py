@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,15 +21,15 @@ COMMANDS = {
 }
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return CliRunner(env={"COLUMNS": "80"}).invoke(command_line.app, list(arguments))
 
 
-def test_the_version_is_printed():
+def test_the_version_is_printed() -> None:
     assert run("--version").output == f"emor3 {__version__}\n"
 
 
-def test_the_commands_are_listed_with_whole_sentences():
+def test_the_commands_are_listed_with_whole_sentences() -> None:
     for group in ((), ("data",), ("tiny",)):
         listed = re.findall(r"^  ([a-z]+)  +(\S.*)$", run(*group, "--help").output.split("Commands:")[1], re.M)
         assert listed
@@ -37,7 +39,7 @@ def test_the_commands_are_listed_with_whole_sentences():
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS), ids=" ".join)
-def test_every_command_explains_itself_and_refuses_an_unknown_option(command):
+def test_every_command_explains_itself_and_refuses_an_unknown_option(command: Any) -> None:
     told = run(*command, "--help")
     assert (told.exit_code, run(*command, "-h").output) == (0, told.output)
     assert all(len(line) <= 80 for line in told.output.splitlines())
@@ -59,13 +61,13 @@ def test_every_command_explains_itself_and_refuses_an_unknown_option(command):
         (["score", "x", "--formula", "mine"], "Invalid value for '--formula'"),
     ],
 )
-def test_wrong_use_ends_with_status_2_and_a_hint(arguments, message):
+def test_wrong_use_ends_with_status_2_and_a_hint(arguments: list[Any], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output
 
 
-def test_no_command_reports_home(monkeypatch):
+def test_no_command_reports_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setattr("sys.argv", ["emor3", "--version"])
     with pytest.raises(SystemExit):
@@ -73,7 +75,9 @@ def test_no_command_reports_home(monkeypatch):
     assert os.environ.pop("HF_HUB_DISABLE_TELEMETRY") == "1"
 
 
-def test_main_prints_a_fault_as_one_line_and_ends_with_status_2(monkeypatch, capsys):
+def test_main_prints_a_fault_as_one_line_and_ends_with_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["emor3", "score", "no\x1b[2J\nsuch.jsonl"])
     with pytest.raises(SystemExit) as ended:
         command_line.main()
@@ -81,7 +85,9 @@ def test_main_prints_a_fault_as_one_line_and_ends_with_status_2(monkeypatch, cap
     assert capsys.readouterr().err == "error: cannot read no\\x1b[2J such.jsonl: No such file or directory\n"
 
 
-def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder(tmp_path, monkeypatch):
+def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(building, "VISION_STEPS", 1)
     monkeypatch.setattr(building, "VISION_BATCH", 2)
     monkeypatch.setattr(building, "STEPS", 2)
@@ -97,7 +103,9 @@ def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder
     assert "exists and is not empty" in str(again.exception)
 
 
-def test_data_check_prints_its_report_and_tells_by_its_status_whether_training_would_break(scenes, tmp_path):
+def test_data_check_prints_its_report_and_tells_by_its_status_whether_training_would_break(
+    scenes: str, tmp_path: Path
+) -> None:
     assert run("data", "check", scenes).exit_code == 0
     for name in ("a", "b"):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")

@@ -1,9 +1,12 @@
 """The `emor3 data` commands, as a newcomer meets them: what they print, write and return, wrong input included."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from transformers import ProcessorMixin
 from typer.testing import CliRunner
 
 import layouts
@@ -20,11 +23,11 @@ from emor3.runs.recipe import load_recipe
 from places import ROOT
 
 
-def call(*arguments):
+def call(*arguments: Any) -> Any:
     return CliRunner().invoke(app, ["data", *map(str, arguments)])
 
 
-def folder_of(path, rows, seed=0):
+def folder_of(path: Any, rows: Any, seed: int = 0) -> Any:
     """A data folder; rows are (name, split, picture, more fields)."""
     path.mkdir()
     lines = []
@@ -36,7 +39,7 @@ def folder_of(path, rows, seed=0):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def picture(tmp_path: Path) -> Image.Image:
     """A picture with something in it."""
     image = Image.radial_gradient("L").resize((120, 90)).convert("RGB")
     image.paste("red", (10, 20, 60, 40))
@@ -45,15 +48,15 @@ def picture(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def processor():
+def processor() -> ProcessorMixin:
     return load_processor(resolve_checkpoint("embedded"))
 
 
-def report_of(folder, processor):
+def report_of(folder: Any, processor: Any) -> Any:
     return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]).data, processor)
 
 
-def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path):
+def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path: Path) -> None:
     layouts.emoset(tmp_path / "EmoSet-118K")
     done = call("import", "emoset", tmp_path / "EmoSet-118K", tmp_path / "emoset")
     assert done.exit_code == 0
@@ -63,7 +66,7 @@ def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path):
     assert "mikels8" in done.output
 
 
-def test_the_help_of_import_and_its_page_name_every_set():
+def test_the_help_of_import_and_its_page_name_every_set() -> None:
     text = " ".join(call("import", "--help").output.split())
     page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     for name in SETS:
@@ -71,7 +74,7 @@ def test_the_help_of_import_and_its_page_name_every_set():
         assert f"import {name}" in page
 
 
-def test_options_in_a_wrong_form_are_answered_with_an_example(tmp_path):
+def test_options_in_a_wrong_form_are_answered_with_an_example(tmp_path: Path) -> None:
     for arguments, example in (
         (("import", "table", "t.csv", tmp_path / "out", "--column", "mood"), "--column label=mood"),
         (("sample", tmp_path, tmp_path / "out", "--size", "2100"), "--size train=2100"),
@@ -82,7 +85,9 @@ def test_options_in_a_wrong_form_are_answered_with_an_example(tmp_path):
         assert example in str(result.exception)
 
 
-def test_check_finds_near_copies_across_splits_and_between_labels(tmp_path, picture, processor):
+def test_check_finds_near_copies_across_splits_and_between_labels(
+    tmp_path: Path, picture: Image.Image, processor: ProcessorMixin
+) -> None:
     smaller = picture.resize((80, 60))
     other = Image.linear_gradient("L").convert("RGB")
     rows = [
@@ -96,13 +101,17 @@ def test_check_finds_near_copies_across_splits_and_between_labels(tmp_path, pict
     assert report.duplicates.count == 0  # the files differ
 
 
-def test_an_exact_copy_is_not_counted_as_a_near_one_too(tmp_path, picture, processor):
+def test_an_exact_copy_is_not_counted_as_a_near_one_too(
+    tmp_path: Path, picture: Image.Image, processor: ProcessorMixin
+) -> None:
     rows = [("a.png", "train", picture, {}), ("b.png", "test", picture, {})]
     report = report_of(folder_of(tmp_path / "data", rows), processor)
     assert (report.duplicates.count, report.near.count) == (1, 0)
 
 
-def test_check_hints_at_labels_that_the_votes_do_not_carry(tmp_path, picture, processor):
+def test_check_hints_at_labels_that_the_votes_do_not_carry(
+    tmp_path: Path, picture: Image.Image, processor: ProcessorMixin
+) -> None:
     rows = [
         ("a.png", "train", picture, {"distribution": {"joy": 2, "fear": 5, "anger": 3}}),
         ("b.png", "train", picture, {"distribution": {"joy": 4, "fear": 4, "anger": 2}}),
@@ -113,7 +122,7 @@ def test_check_hints_at_labels_that_the_votes_do_not_carry(tmp_path, picture, pr
     assert report.tied.cases == ["'b.png': 'joy' and 'fear' have 40% of the votes each"]
 
 
-def test_every_case_is_named_in_a_file_where_the_screen_shows_three(tmp_path, picture):
+def test_every_case_is_named_in_a_file_where_the_screen_shows_three(tmp_path: Path, picture: Image.Image) -> None:
     rows = [(f"{index}.png", "train", picture, {"label": "bored"}) for index in range(5)]
     folder = folder_of(tmp_path / "data", [*rows, ("ok.png", "train", picture, {})])
     faults = tmp_path / "faults.jsonl"
@@ -124,7 +133,9 @@ def test_every_case_is_named_in_a_file_where_the_screen_shows_three(tmp_path, pi
     assert "line 5: label 'bored'" in cases[4]["case"]
 
 
-def test_a_test_set_passes_the_check_unless_a_recipe_or_the_person_asks_for_training(tmp_path, picture):
+def test_a_test_set_passes_the_check_unless_a_recipe_or_the_person_asks_for_training(
+    tmp_path: Path, picture: Image.Image
+) -> None:
     rows = [(f"{label}.png", "test", picture, {"label": label}) for label in ("joy", "fear")]
     folder = folder_of(tmp_path / "data", rows)
     recipe = tmp_path / "recipe.yaml"
@@ -136,14 +147,14 @@ def test_a_test_set_passes_the_check_unless_a_recipe_or_the_person_asks_for_trai
         assert (done.exit_code, "no readable rows in split 'train'" in done.output) == (status, bool(status)), options
 
 
-def test_rows_alone_can_be_checked_without_opening_an_image(tmp_path, picture):
+def test_rows_alone_can_be_checked_without_opening_an_image(tmp_path: Path, picture: Image.Image) -> None:
     folder = folder_of(tmp_path / "data", [("a.png", "train", picture, {})])
     (folder / "a.png").write_bytes(b"no picture")
     report = report_of(folder, None)
     assert (report.counts["train", "joy"], report.unreadable.count, report.text_tokens) == (1, 0, 0)
 
 
-def test_the_suggested_limit_is_the_largest_at_which_the_longest_prompt_fits(processor):
+def test_the_suggested_limit_is_the_largest_at_which_the_longest_prompt_fits(processor: ProcessorMixin) -> None:
     prompt = "word " * 400
     text = text_tokens(processor, prompt)
     limit = suggest_max_pixels(processor, text)

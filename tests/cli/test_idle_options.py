@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -15,16 +17,16 @@ VALUES = {"labels": "a,b", "template": "steps", "judge": "m", "model": "m", "dat
 """Words for the options that take one; the others take a number or nothing."""
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
-def options_of(command):
+def options_of(command: Any) -> list[Any]:
     return [p for p in get_command(cli.app).commands[command].params if p.opts[0].startswith("--")]
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [prediction("joy", answer, id=f"s{place}") for place, answer in enumerate(("joy", "fear"))]
     return save_evaluation(tmp_path_factory.mktemp("saved") / "a", {"d": made})
 
@@ -32,7 +34,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     "option", [o for o in options_of("evaluate") if o.name not in ("saved", "output", "help")], ids=lambda o: o.name
 )
-def test_recomputing_figures_refuses_every_option_of_an_evaluation(option, saved, tmp_path):
+def test_recomputing_figures_refuses_every_option_of_an_evaluation(option: Any, saved: Path, tmp_path: Path) -> None:
     value = [] if option.is_flag else [VALUES.get(option.name, 1)]
     refused = run("evaluate", "--from", saved, "-o", tmp_path / "b", option.opts[0], *value)
     assert isinstance(refused.exception, UserError)
@@ -59,13 +61,13 @@ def test_recomputing_figures_refuses_every_option_of_an_evaluation(option, saved
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
-def test_an_option_that_would_be_ignored_is_refused(arguments, idle):
+def test_an_option_that_would_be_ignored_is_refused(arguments: list[Any], idle: str) -> None:
     refused = run(*arguments)
     assert isinstance(refused.exception, UserError), refused.output
     assert idle in str(refused.exception)
 
 
-def test_a_share_to_hold_out_is_refused_for_a_set_with_splits(tmp_path, scenes):
+def test_a_share_to_hold_out_is_refused_for_a_set_with_splits(tmp_path: Path, scenes: str) -> None:
     shutil.copytree(scenes, tmp_path / "rows")
     rows = [json.loads(line) for line in (tmp_path / "rows/metadata.jsonl").read_text().splitlines()]
     written = [{"image": row["file_name"], "label": row["label"], "split": row["split"]} for row in rows]
@@ -77,7 +79,7 @@ def test_a_share_to_hold_out_is_refused_for_a_set_with_splits(tmp_path, scenes):
     assert not (tmp_path / "other").exists()
 
 
-def test_recomputed_figures_go_to_the_folder_asked_for_and_leave_the_saved_ones(saved, tmp_path):
+def test_recomputed_figures_go_to_the_folder_asked_for_and_leave_the_saved_ones(saved: Path, tmp_path: Path) -> None:
     (saved / "results.json").write_text("old")
     result = run("evaluate", "--from", saved, "-o", tmp_path / "b")
     assert result.exit_code == 0, result.output

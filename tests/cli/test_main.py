@@ -6,12 +6,12 @@ import sys
 from emor3 import __version__
 
 
-def test_the_package_is_run_as_a_module():
+def test_the_package_is_run_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "emor3", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"emor3 {__version__}\n")
 
 
-def test_bad_input_ends_the_module_as_it_ends_the_command():
+def test_bad_input_ends_the_module_as_it_ends_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "emor3", "score", "nowhere"], capture_output=True, text=True, check=False
     )

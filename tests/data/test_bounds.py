@@ -2,8 +2,10 @@
 
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,11 +34,11 @@ MINIMAL = {"output_dir": "run", "model": {"path": "x"}, "data": {"train": "x"}}
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Callable[..., str]:
     """A folder with one picture; returns a function that writes rows beside it, all of which show the picture."""
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
 
-    def write(*rows):
+    def write(*rows: Any) -> Any:
         shown = [{"id": str(place), "file_name": "a.png", "label": "joy", **row} for place, row in enumerate(rows)]
         return write_rows(tmp_path, shown)
 
@@ -53,7 +55,7 @@ def folder(tmp_path):
         lambda path: list(score_file(path)),
     ],
 )
-def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path, reader):
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path, reader: Any) -> None:
     os.mkfifo(tmp_path / "fifo.png")
     for path in (tmp_path / "fifo.png", "/dev/zero"):
         with pytest.raises(UserError, match=r"fifo\.png|/dev/zero"):
@@ -62,8 +64,8 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path, reader):
 
 @pytest.mark.parametrize("most", [4096, 100_000])
 def test_a_large_picture_is_opened_in_the_size_that_the_processor_makes_of_it_with_the_same_pixels(
-    tmp_path, random_checkpoint, most
-):
+    tmp_path: Path, random_checkpoint: str, most: int
+) -> None:
     processor = load_processor(random_checkpoint)
     processor.image_processor.size = {"shortest_edge": 1024, "longest_edge": most}
     noise = np.random.default_rng(0).integers(0, 256, (1000, LARGE // 1000 + 100, 3), np.uint8)
@@ -76,7 +78,9 @@ def test_a_large_picture_is_opened_in_the_size_that_the_processor_makes_of_it_wi
     assert opened.info == open_image(path).info  # by which copies are told to be of one file
 
 
-def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many_tokens(tmp_path, random_checkpoint):
+def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many_tokens(
+    tmp_path: Path, random_checkpoint: str
+) -> None:
     processor = load_processor(random_checkpoint)
     processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 4096}
     path = str(tmp_path / "large.png")
@@ -90,22 +94,22 @@ def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many
 @pytest.mark.parametrize(
     ("tower", "shortest"), [(Gemma3ImageProcessorPil, 1907), (LlavaOnevisionImageProcessorPil, 4608)]
 )
-def test_of_other_models_a_large_picture_keeps_all_that_they_look_at(tmp_path, tower, shortest):
+def test_of_other_models_a_large_picture_keeps_all_that_they_look_at(tmp_path: Path, tower: Any, shortest: int) -> None:
     path = str(tmp_path / "large.png")
     Image.new("L", (5000, 5500)).save(path)
     (opened,) = open_images([path], SimpleNamespace(image_processor=tower())).values()
     assert min(opened.size) == shortest
 
 
-def test_pictures_of_common_size_come_as_they_are(tmp_path, random_checkpoint):
+def test_pictures_of_common_size_come_as_they_are(tmp_path: Path, random_checkpoint: str) -> None:
     Image.new("RGB", (2000, 2000)).save(tmp_path / "a.png")
     (image,) = open_images([str(tmp_path / "a.png")], load_processor(random_checkpoint)).values()
     assert image.size == (2000, 2000)
 
 
 def test_a_row_of_many_megabytes_is_refused_without_reading_it_whole_and_the_others_are_checked(
-    folder, random_checkpoint
-):
+    folder: Callable[..., str], random_checkpoint: str
+) -> None:
     path = folder({}, {"text": "x" * 20 * MAX_ROW_BYTES}, {"label": "fear"})
     manifest = os.path.join(path, "metadata.jsonl")
     tracemalloc.start()
@@ -142,7 +146,9 @@ def test_a_row_of_many_megabytes_is_refused_without_reading_it_whole_and_the_oth
         ({"distribution": {"joy": 1, "a\nb": 1}}, r"'a\\nb' is not a label"),
     ],
 )
-def test_what_no_prompt_could_hold_is_refused_in_one_short_line_that_names_the_row(folder, row, message):
+def test_what_no_prompt_could_hold_is_refused_in_one_short_line_that_names_the_row(
+    folder: Callable[..., str], row: dict[str, Any], message: str
+) -> None:
     path = folder({"label": "fear"}, row, {})
     with pytest.raises(UserError, match=f"line 2: .*{message}") as refused:
         load_samples(path, labels=["joy", "fear"])
@@ -150,19 +156,21 @@ def test_what_no_prompt_could_hold_is_refused_in_one_short_line_that_names_the_r
     assert check(path, SETTINGS, None).bad_rows.count == 1
 
 
-def test_a_row_has_a_bounded_number_of_images(tmp_path):
+def test_a_row_has_a_bounded_number_of_images(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     write_rows(tmp_path, [{"file_names": ["a.png"] * (MAX_IMAGES + 1), "label": "joy"}])
     with pytest.raises(UserError, match="101 images: at most 100 belong to one row"):
         load_samples(str(tmp_path), labels=["joy", "fear"])
 
 
-def test_whole_surrogate_pairs_are_characters_and_white_space_around_a_label_is_left_out(folder):
+def test_whole_surrogate_pairs_are_characters_and_white_space_around_a_label_is_left_out(
+    folder: Callable[..., str],
+) -> None:
     path = folder({"text": "\U0001f600"}, {"label": " fear\n"})  # json writes \ud83d\ude00
     assert [(sample.text, sample.label) for sample in load_samples(path)] == [("\U0001f600", "joy"), (None, "fear")]
 
 
-def test_half_a_surrogate_pair_in_raw_bytes_is_refused_too(folder, tmp_path):
+def test_half_a_surrogate_pair_in_raw_bytes_is_refused_too(folder: Callable[..., str], tmp_path: Path) -> None:
     folder({"label": "fear"}, {"text": "HALF"})
     manifest = tmp_path / "metadata.jsonl"
     manifest.write_bytes(manifest.read_bytes().replace(b"HALF", b"\xed\xa0\x80"))
@@ -171,14 +179,14 @@ def test_half_a_surrogate_pair_in_raw_bytes_is_refused_too(folder, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["a\nb", "\ud800", "<|vision_start|>", "[IMG]", "a\x00b", "<start_of_image>"])
-def test_a_label_set_has_no_labels_or_aliases_that_break_a_prompt(label):
+def test_a_label_set_has_no_labels_or_aliases_that_break_a_prompt(label: str) -> None:
     with pytest.raises(UserError, match="is not a label"):
         LabelSet("mine", ("joy", label))
     with pytest.raises(UserError, match="is not an alias"):
         LabelSet("mine", ("joy", "fear"), aliases={label: "joy"})
 
 
-def test_a_template_with_a_token_of_the_model_is_refused_by_its_name(tmp_path):
+def test_a_template_with_a_token_of_the_model_is_refused_by_its_name(tmp_path: Path) -> None:
     for number, text in enumerate(
         ("<|image_pad|> {{ labels }}", "{{ '<|image' ~ '_pad|>' }}", "<image>\n{{ labels }}")
     ):
@@ -189,7 +197,7 @@ def test_a_template_with_a_token_of_the_model_is_refused_by_its_name(tmp_path):
     assert build_prompt(MIKELS8, str(tmp_path / "own.txt")).startswith("<step1> [LABELS] amusement")
 
 
-def test_labels_beyond_a_thousand_are_refused_whether_named_or_found(folder):
+def test_labels_beyond_a_thousand_are_refused_whether_named_or_found(folder: Callable[..., str]) -> None:
     LabelSet("mine", tuple(f"label {place}" for place in range(MAX_LABELS)))
     with pytest.raises(UserError, match=r"has 1,001 labels: .* at most 1,000 are taken"):
         LabelSet("mine", tuple(f"label {place}" for place in range(MAX_LABELS + 1)))
@@ -199,7 +207,9 @@ def test_labels_beyond_a_thousand_are_refused_whether_named_or_found(folder):
             command(path)
 
 
-def test_what_labels_cost_is_told_before_they_do(folder, random_checkpoint, capsys):
+def test_what_labels_cost_is_told_before_they_do(
+    folder: Callable[..., str], random_checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     processor = load_processor(random_checkpoint)
     count = lambda text: len(processor.tokenizer(text, add_special_tokens=False).input_ids)  # noqa: E731
     labels = ["label one", "label two", "joy"]
@@ -213,12 +223,12 @@ def test_what_labels_cost_is_told_before_they_do(folder, random_checkpoint, caps
     assert capsys.readouterr().err.startswith("many labels: 101 take ")
 
 
-def test_a_group_of_a_hundred_thousand_completions_is_refused():
+def test_a_group_of_a_hundred_thousand_completions_is_refused() -> None:
     with pytest.raises(UserError, match=r"num_generations \(G\) must be at most 1,024"):
         build_recipe({**MINIMAL, "grpo": {"num_generations": 100_000}}, (), "test")
 
 
-def test_a_label_file_that_is_a_link_to_itself_ends_with_one_line(folder, tmp_path):
+def test_a_label_file_that_is_a_link_to_itself_ends_with_one_line(folder: Callable[..., str], tmp_path: Path) -> None:
     path = folder({}, {"label": "fear"})
     (tmp_path / "labels.yaml").symlink_to("labels.yaml")
     with pytest.raises(UserError, match=r"cannot read the label set .*labels\.yaml: Too many levels"):
@@ -226,7 +236,9 @@ def test_a_label_file_that_is_a_link_to_itself_ends_with_one_line(folder, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["labels.yaml", "metadata.jsonl", "./ids.txt"])
-def test_a_row_whose_image_is_a_file_of_the_folder_itself_is_not_sampled(folder, tmp_path, name):
+def test_a_row_whose_image_is_a_file_of_the_folder_itself_is_not_sampled(
+    folder: Callable[..., str], tmp_path: Path, name: str
+) -> None:
     (tmp_path / "labels.yaml").write_text("[joy, fear]")
     (tmp_path / "ids.txt").touch()
     path = folder({"file_name": name}, {"label": "fear"})
@@ -236,7 +248,7 @@ def test_a_row_whose_image_is_a_file_of_the_folder_itself_is_not_sampled(folder,
     assert (tmp_path / "metadata.jsonl").read_bytes() == before
 
 
-def test_a_test_set_is_sound_unless_it_shall_train(folder):
+def test_a_test_set_is_sound_unless_it_shall_train(folder: Callable[..., str]) -> None:
     path = folder({"split": "test"}, {"label": "fear", "split": "test"})
     assert not check(path, SETTINGS, None, trains=False).breaks_training()
     assert check(path, SETTINGS, None).empty.cases == ["no readable rows in split 'train'"]

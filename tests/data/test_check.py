@@ -1,10 +1,13 @@
 """`emor3 data check` finds each defect, counts what is there, and tells what breaks training from what flatters."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from rich.console import Console
+from transformers import ProcessorMixin
 
 from emor3.data.check import check, report_table, token_counter
 from emor3.data.settings import DataBlock
@@ -17,15 +20,15 @@ LABELS = ["joy", "fear"]
 
 
 @pytest.fixture(scope="module")
-def processor(random_checkpoint):
+def processor(random_checkpoint: str) -> ProcessorMixin:
     return load(random_checkpoint)[1]
 
 
-def settings(**data):
+def settings(**data: Any) -> DataBlock:
     return DataBlock(**{"train": "x", "labels": LABELS, **data})
 
 
-def write(folder, rows):
+def write(folder: Any, rows: Any) -> str:
     """A folder with an image of its own colour for every row; returns a function that checks it."""
     for index, row in enumerate(rows):
         Image.new("RGB", (64, 64), (index, 9, 9)).save(folder / row["file_name"])
@@ -33,22 +36,24 @@ def write(folder, rows):
     return str(folder)
 
 
-def row(name, label="joy", **fields):
+def row(name: Any, label: str = "joy", **fields: Any) -> dict[str, Any]:
     return {"file_name": f"{name}.png", "label": label, **fields}
 
 
-def found(report):
+def found(report: Any) -> Any:
     return {tally.what: tally.count for tally in report.tallies() if tally.count}
 
 
-def text_of(report):
+def text_of(report: Any) -> Any:
     console = Console(width=100, color_system=None, markup=False)  # as the command prints it
     with console.capture() as capture:
         console.print(report_table(report))
     return capture.get()
 
 
-def test_a_sound_folder_has_no_faults_and_its_rows_and_tokens_are_counted(tmp_path, processor):
+def test_a_sound_folder_has_no_faults_and_its_rows_and_tokens_are_counted(
+    tmp_path: Path, processor: ProcessorMixin
+) -> None:
     report = check(write(tmp_path, [row("a"), row("b", "fear", split="test"), row("c")]), settings(), processor)
     assert found(report) == {}
     assert not report.breaks_training()
@@ -57,7 +62,9 @@ def test_a_sound_folder_has_no_faults_and_its_rows_and_tokens_are_counted(tmp_pa
     assert "train 2 (joy 2, fear 0)" in " ".join(text_of(report).split())
 
 
-def test_the_tokens_of_an_image_are_those_of_the_prompt_that_training_makes(tmp_path, processor):
+def test_the_tokens_of_an_image_are_those_of_the_prompt_that_training_makes(
+    tmp_path: Path, processor: ProcessorMixin
+) -> None:
     path = tmp_path / "wide.png"
     Image.new("RGB", (320, 64)).save(path)
     both = [encode(processor, [(images, "Look.")])["input_ids"].shape[1] for images in ((str(path),), ())]
@@ -79,7 +86,9 @@ def test_the_tokens_of_an_image_are_those_of_the_prompt_that_training_makes(tmp_
         (row("strip"), "unreadable images", "too long a strip"),
     ],
 )
-def test_each_defect_of_a_row_breaks_training_and_is_shown_with_its_line(tmp_path, processor, bad, what, message):
+def test_each_defect_of_a_row_breaks_training_and_is_shown_with_its_line(
+    tmp_path: Path, processor: ProcessorMixin, bad: Any, what: str, message: str
+) -> None:
     write(tmp_path, [row("a")])
     Image.new("RGB", (64, 64), "red").save(tmp_path / "x.png")
     (tmp_path / "truncated.png").write_bytes((tmp_path / "x.png").read_bytes()[:60])
@@ -93,7 +102,9 @@ def test_each_defect_of_a_row_breaks_training_and_is_shown_with_its_line(tmp_pat
     assert "line 2" in text_of(report)
 
 
-def test_a_line_that_is_not_json_is_counted_and_the_rest_is_still_checked(tmp_path, processor):
+def test_a_line_that_is_not_json_is_counted_and_the_rest_is_still_checked(
+    tmp_path: Path, processor: ProcessorMixin
+) -> None:
     folder = write(tmp_path, [row("a"), row("b", "fear")])
     with (tmp_path / "metadata.jsonl").open("a", encoding="utf-8") as manifest:
         manifest.write("{broken\n")
@@ -101,14 +112,16 @@ def test_a_line_that_is_not_json_is_counted_and_the_rest_is_still_checked(tmp_pa
     assert (report.rows, found(report), report.counts.total()) == (3, {"bad rows": 1}, 2)
 
 
-def test_a_split_without_readable_rows_cannot_be_trained_on(tmp_path, processor):
+def test_a_split_without_readable_rows_cannot_be_trained_on(tmp_path: Path, processor: ProcessorMixin) -> None:
     folder = write(tmp_path, [row("a", split="test"), row("b", "fear", split="test")])
     assert found(check(folder, settings(), processor)) == {"empty training split": 1}
     assert found(check(folder, settings(split="test"), processor)) == {}
     assert found(check(folder, settings(split=None), processor)) == {}
 
 
-def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(tmp_path, processor):
+def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(
+    tmp_path: Path, processor: ProcessorMixin
+) -> None:
     rows = [row("a", group="g"), row("b", split="test", group="g"), row("c"), row("d", split="test")]
     folder = write(tmp_path, rows)
     (tmp_path / "d.png").write_bytes((tmp_path / "c.png").read_bytes())
@@ -119,18 +132,20 @@ def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(t
 
 
 @pytest.mark.parametrize("name", ["train", "Testing", "vals", "test_set"])
-def test_a_label_with_the_name_of_a_split_is_warned_about(tmp_path, name):
+def test_a_label_with_the_name_of_a_split_is_warned_about(tmp_path: Path, name: str) -> None:
     report = check(write(tmp_path, [row("a"), row("b", label=name)]), settings(labels=["joy", name]), None)
     assert found(report) == {"label with the name of a split": 1}
     assert not report.breaks_training()
 
 
-def test_a_folder_whose_label_set_cannot_be_told_is_refused(tmp_path, processor):
+def test_a_folder_whose_label_set_cannot_be_told_is_refused(tmp_path: Path, processor: ProcessorMixin) -> None:
     with pytest.raises(UserError, match="label"):
         check(write(tmp_path, [row("a"), row("b")]), settings(labels=None), processor)  # one label only
 
 
-def test_hostile_text_in_a_manifest_does_not_reach_the_terminal_as_it_is(tmp_path, processor):
+def test_hostile_text_in_a_manifest_does_not_reach_the_terminal_as_it_is(
+    tmp_path: Path, processor: ProcessorMixin
+) -> None:
     folder = write(tmp_path, [row("a"), row("b", "\x1b[2J[red]x\nforged line")])
     shown = text_of(check(folder, settings(), processor))
     assert "\x1b" not in shown

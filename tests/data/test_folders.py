@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,7 +17,7 @@ from emor3.method.thinking import build_prompt
 from emor3.training.dataset import prompt_dataset
 
 
-def write_folder(folder, rows):
+def write_folder(folder: Any, rows: Any) -> str:
     """A data folder with one small image for every row that names one."""
     for row in rows:
         image = folder / row.get("file_name", "images/unnamed.png")
@@ -25,11 +27,11 @@ def write_folder(folder, rows):
     return str(folder)
 
 
-def row(name, label="joy", **fields):
+def row(name: Any, label: str = "joy", **fields: Any) -> dict[str, Any]:
     return {"file_name": f"images/{name}.png", "label": label, **fields}
 
 
-def test_a_manifest_becomes_samples_in_its_order(tmp_path):
+def test_a_manifest_becomes_samples_in_its_order(tmp_path: Path) -> None:
     folder = write_folder(
         tmp_path,
         [
@@ -45,7 +47,7 @@ def test_a_manifest_becomes_samples_in_its_order(tmp_path):
     assert second.label == "joy"
 
 
-def test_a_row_has_one_image_several_or_a_text(tmp_path):
+def test_a_row_has_one_image_several_or_a_text(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
     rows = [
         row("a", text="A walk."),
@@ -60,41 +62,41 @@ def test_a_row_has_one_image_several_or_a_text(tmp_path):
     assert (none.id, none.images, none.text) == ("3", (), "Fog.")
 
 
-def test_a_split_is_chosen_and_an_empty_one_names_those_there_are(tmp_path):
+def test_a_split_is_chosen_and_an_empty_one_names_those_there_are(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a", "joy", split="train"), row("b", "fear", split="test"), row("c", "joy")])
     assert [sample.id for sample in load_samples(folder, split="train")] == ["images/a.png", "images/c.png"]
     with pytest.raises(UserError, match=r"no rows in split 'val'; it has test 1, train 2"):
         load_samples(folder, split="val")
 
 
-def test_the_label_set_of_the_data_spans_all_splits(tmp_path):
+def test_the_label_set_of_the_data_spans_all_splits(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a", "cosy", split="train"), row("b", "bleak", split="test")])
     (sample,) = load_samples(folder, split="test")
     assert sample.labels.labels == ("bleak", "cosy")
 
 
-def test_labels_that_viewers_only_voted_for_belong_to_the_set_of_the_data(tmp_path):
+def test_labels_that_viewers_only_voted_for_belong_to_the_set_of_the_data(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a", "joy", distribution={"joy": 2, "fear": 1, "awe": 0})])
     (sample,) = load_samples(folder)
     assert sample.labels.labels == ("awe", "fear", "joy")
     assert sample.distribution == {"joy": 2 / 3, "fear": 1 / 3, "awe": 0}
 
 
-def test_labels_that_equal_a_built_in_set_are_that_set(tmp_path):
+def test_labels_that_equal_a_built_in_set_are_that_set(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a", "Positive"), row("b", "neutral"), row("c", "negative")])
     samples = load_samples(folder)
     assert samples[0].labels is taxonomy.SENTIMENT3
     assert samples[0].label == "positive"
 
 
-def test_another_field_can_hold_the_label_and_then_the_votes_do_not_apply(tmp_path):
+def test_another_field_can_hold_the_label_and_then_the_votes_do_not_apply(tmp_path: Path) -> None:
     fields = {"distribution": {"joy": 1.0}}
     folder = write_folder(tmp_path, [row("a", mood="warm", **fields), row("b", mood="cold", **fields)])
     first, _ = load_samples(folder, label_field="mood")
     assert (first.label, first.distribution) == ("warm", None)
 
 
-def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path):
+def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "moods.yaml"
     path.write_text("labels: [cosy, bleak]\npolarity: {cosy: 1, bleak: -1}\n", encoding="utf-8")
     from_file = label_set_for(str(path), [])
@@ -131,7 +133,7 @@ def test_a_label_set_comes_from_a_name_a_list_or_a_file(tmp_path):
         (row("x", text=["Fog."]), r"line 2: 'text' must be a text"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line(tmp_path, bad, message):
+def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, bad: Any, message: str) -> None:
     (tmp_path.parent / "x.png").touch()
     good = row("ok", "joy")
     write_folder(tmp_path, [good, row("x")])
@@ -140,7 +142,7 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path, bad, message):
         load_samples(str(tmp_path), labels=["joy", "fear"])
 
 
-def test_a_missing_image_is_refused_when_data_is_loaded(tmp_path):
+def test_a_missing_image_is_refused_when_data_is_loaded(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
     (tmp_path / "images/b.png").unlink()
     with pytest.raises(UserError, match=r"line 2: image 'images/b.png' does not exist"):
@@ -148,21 +150,21 @@ def test_a_missing_image_is_refused_when_data_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1, 2]", b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_line_that_is_not_a_json_object_is_refused_with_its_place(tmp_path, line):
+def test_a_line_that_is_not_a_json_object_is_refused_with_its_place(tmp_path: Path, line: Any) -> None:
     write_folder(tmp_path, [row("a")])
     (tmp_path / "metadata.jsonl").write_bytes(b"\n" + line + b"\n")
     with pytest.raises(UserError, match=r"metadata.jsonl line 2: "):
         load_samples(str(tmp_path))
 
 
-def test_a_folder_that_is_not_a_data_set_is_refused_with_what_was_expected(tmp_path):
+def test_a_folder_that_is_not_a_data_set_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         load_samples(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"no metadata.jsonl in this folder"):
         load_samples(str(tmp_path))
 
 
-def test_attributes_are_kept_and_those_not_given_are_unknown(tmp_path):
+def test_attributes_are_kept_and_those_not_given_are_unknown(tmp_path: Path) -> None:
     known = {"scene": "beach", "brightness": 0.6, "object": ["Dog", "Ball"]}
     folder = write_folder(tmp_path, [row("a", attributes=known), row("b", "fear")])
     first, second = load_samples(folder)
@@ -171,13 +173,13 @@ def test_attributes_are_kept_and_those_not_given_are_unknown(tmp_path):
 
 
 @pytest.mark.parametrize("attributes", [["beach"], {"scene": True}, {"object": [1, 2]}, {"scene": {"beach": 1}}])
-def test_attributes_in_another_form_are_refused(tmp_path, attributes):
+def test_attributes_in_another_form_are_refused(tmp_path: Path, attributes: Any) -> None:
     folder = write_folder(tmp_path, [row("a"), row("b", "fear", attributes=attributes)])
     with pytest.raises(UserError, match=r"line 2: .*attribute.* must"):
         load_samples(folder)
 
 
-def test_attributes_never_reach_the_prompt(tmp_path):
+def test_attributes_never_reach_the_prompt(tmp_path: Path) -> None:
     folder = write_folder(
         tmp_path, [row("a", attributes={"scene": "lighthouse"}, theme="lighthouse"), row("b", "fear")]
     )
@@ -185,7 +187,7 @@ def test_attributes_never_reach_the_prompt(tmp_path):
     assert "lighthouse" not in build_prompt(sample.labels, "steps")
 
 
-def test_a_folder_can_name_the_label_set_of_its_rows(tmp_path):
+def test_a_folder_can_name_the_label_set_of_its_rows(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a", "fear", distribution={"fear": 1, "awe": 1})])
     (tmp_path / "labels.yaml").write_text("mikels8\n", encoding="utf-8")
     assert load_samples(folder)[0].labels == taxonomy.MIKELS8
@@ -193,7 +195,7 @@ def test_a_folder_can_name_the_label_set_of_its_rows(tmp_path):
 
 
 @pytest.fixture
-def long_texts(tmp_path):
+def long_texts(tmp_path: Path) -> str:
     """500 rows of 1,000 characters each, of two labels."""
     rows = [
         {"id": str(place), "text": f"{place} fog " * 100, "label": ("joy", "fear")[place % 2]} for place in range(500)
@@ -201,7 +203,7 @@ def long_texts(tmp_path):
     return write_folder(tmp_path, rows)
 
 
-def test_what_is_kept_of_a_row_does_not_grow_with_what_it_holds(long_texts):
+def test_what_is_kept_of_a_row_does_not_grow_with_what_it_holds(long_texts: str) -> None:
     samples = load_samples(long_texts)
     assert len(pickle.dumps(samples)) < 50 * len(samples)  # 32 bytes, and what is kept of the set
     dataset = prompt_dataset(samples, "steps", range(500))
@@ -209,14 +211,14 @@ def test_what_is_kept_of_a_row_does_not_grow_with_what_it_holds(long_texts):
     assert dataset[499]["prompt"][0]["content"].startswith("Text: 499 fog")
 
 
-def test_other_processes_read_the_same_rows(long_texts):
+def test_other_processes_read_the_same_rows(long_texts: str) -> None:
     dataset = prompt_dataset(load_samples(long_texts), "steps", [3, 499, 3, 0])
     loaded = [row for batch in DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=list) for row in batch]
     assert loaded == [dataset[place] for place in range(4)]
     assert [row["sample"].id for row in loaded] == ["3", "499", "3", "0"]
 
 
-def test_a_row_that_is_no_longer_what_was_loaded_is_refused_and_rows_added_later_do_no_harm(tmp_path):
+def test_a_row_that_is_no_longer_what_was_loaded_is_refused_and_rows_added_later_do_no_harm(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, [row("a"), row("b", "fear")])
     samples, lines = load_samples(folder), (tmp_path / "metadata.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metadata.jsonl").write_text("".join([*lines, "{}\n"]))
@@ -230,7 +232,9 @@ def test_a_row_that_is_no_longer_what_was_loaded_is_refused_and_rows_added_later
         samples[1]
 
 
-def test_an_id_is_repeated_only_where_it_is_equal_whatever_its_hash(tmp_path, monkeypatch):
+def test_an_id_is_repeated_only_where_it_is_equal_whatever_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "hash", lambda name: 7, raising=False)
     folder = write_folder(tmp_path, [row("a"), row("b", "fear"), row("c")])
     assert len(load_samples(folder)) == 3

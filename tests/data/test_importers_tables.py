@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
@@ -17,22 +19,22 @@ from emor3.errors import UserError
 from emor3.storage.images import open_image
 
 
-def bring(tmp_path, name, source, **options):
+def bring(tmp_path: Path, name: Any, source: Any, **options: Any) -> tuple[Any, ...]:
     imported = import_data(name, str(source), tmp_path / "out", **options)
     return load_samples(str(tmp_path / "out")), imported
 
 
-def reasons(imported):
+def reasons(imported: Any) -> list[Any]:
     return [entry["reason"] for entry in imported.dropped]
 
 
-def png(colour):
+def png(colour: Any) -> Any:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(file, "PNG")
     return file.getvalue()
 
 
-def hub_rows(count=4, **more):
+def hub_rows(count: int = 4, **more: Any) -> list[Any]:
     """Rows of an R1-style data set: the problem is a prompt, the coarse column contradicts the answer."""
     answers = ["joy", "sadness"]
     return [
@@ -63,7 +65,7 @@ HUB = Features(
 
 
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
-def test_a_table_is_read_with_its_usual_column_names(tmp_path, suffix, separator):
+def test_a_table_is_read_with_its_usual_column_names(tmp_path: Path, suffix: str, separator: str) -> None:
     for name in ("a", "b"):
         layouts.image(tmp_path / f"src/pictures/{name}.jpg")
     rows = [
@@ -78,7 +80,7 @@ def test_a_table_is_read_with_its_usual_column_names(tmp_path, suffix, separator
     assert "beach" not in (tmp_path / "out/metadata.jsonl").read_text()
 
 
-def test_jsonl_keeps_votes_groups_ids_and_attributes(tmp_path):
+def test_jsonl_keeps_votes_groups_ids_and_attributes(tmp_path: Path) -> None:
     layouts.image(tmp_path / "src/a.jpg")
     layouts.image(tmp_path / "src/b.jpg")
     first = {"image": "a.jpg", "label": "calm", "id": 7, "group": "g", "distribution": {"calm": 3, "tense": 1}}
@@ -89,7 +91,7 @@ def test_jsonl_keeps_votes_groups_ids_and_attributes(tmp_path):
     assert samples[1].attributes == {"scene": "street"}
 
 
-def test_columns_can_be_named(tmp_path):
+def test_columns_can_be_named(tmp_path: Path) -> None:
     layouts.image(tmp_path / "src/a.jpg")
     layouts.image(tmp_path / "src/b.jpg")
     layouts.text(tmp_path / "src/t.csv", "photo,mood,label", "a.jpg,calm,x", "b.jpg,tense,x")
@@ -98,7 +100,7 @@ def test_columns_can_be_named(tmp_path):
     assert [sample.label for sample in samples] == ["calm", "tense"]
 
 
-def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     layouts.text(tmp_path / "src/t.csv", "photo,mood", "a.jpg,calm")
     table = tmp_path / "src/t.csv"
     with pytest.raises(UserError, match=r"found the columns photo, mood, none for the image: give --column image=NAME"):
@@ -109,7 +111,7 @@ def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path):
         bring(tmp_path, "table", table, columns={"colour": "photo"})
 
 
-def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path):
+def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path: Path) -> None:
     layouts.image(tmp_path / "src/a.jpg")
     layouts.text(
         tmp_path / "src/t.csv",
@@ -133,7 +135,7 @@ def test_bad_rows_of_a_table_are_dropped_with_their_reason(tmp_path):
     ]
 
 
-def test_groups_stay_whole_when_a_test_split_is_held_out(tmp_path):
+def test_groups_stay_whole_when_a_test_split_is_held_out(tmp_path: Path) -> None:
     rows = ["image,label,group"]
     for number in range(20):
         layouts.image(tmp_path / f"src/{number}.jpg")
@@ -147,7 +149,7 @@ def test_groups_stay_whole_when_a_test_split_is_held_out(tmp_path):
     assert sum(found == {"test"} for found in splits.values()) == 4  # 0.4 of 5 groups of each label
 
 
-def test_a_file_that_is_no_table_is_told_which_ones_are(tmp_path):
+def test_a_file_that_is_no_table_is_told_which_ones_are(tmp_path: Path) -> None:
     layouts.text(tmp_path / "src/t.xlsx", "x")
     with pytest.raises(UserError, match=r"found t.xlsx, which is no .csv, .tsv, .jsonl or .parquet file"):
         bring(tmp_path, "table", tmp_path / "src/t.xlsx")
@@ -157,7 +159,7 @@ def test_a_file_that_is_no_table_is_told_which_ones_are(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|", ","])
-def test_a_csv_is_read_by_the_separator_of_its_header_with_decimal_commas(tmp_path, separator):
+def test_a_csv_is_read_by_the_separator_of_its_header_with_decimal_commas(tmp_path: Path, separator: str) -> None:
     lines = ["\ufeffimage;label;valence", "photo 1.jpg;Joy ;0,25", 'photo 2.jpg;"sad, blue";']
     lines = [line.replace("0,25", '"0,25"').replace(";", separator) for line in lines]
     layouts.text(tmp_path / "src/rows.csv", *lines)
@@ -180,18 +182,18 @@ def test_a_csv_is_read_by_the_separator_of_its_header_with_decimal_commas(tmp_pa
         r"<answer>\boxed{ calm }</answer>",
     ],
 )
-def test_answers_of_models_are_unwrapped(written):
+def test_answers_of_models_are_unwrapped(written: str) -> None:
     assert unwrap(written) == "calm"
 
 
 @pytest.mark.parametrize("written", ["<think>calm", "<answer></answer>", "  "])
-def test_an_answer_without_a_label_is_refused(written):
+def test_an_answer_without_a_label_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="its label"):
         unwrap(written)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_numbers_are_labels_by_their_names_alone_in_every_format(tmp_path, suffix):
+def test_numbers_are_labels_by_their_names_alone_in_every_format(tmp_path: Path, suffix: str) -> None:
     rows = [{"image": f"{number}.jpg", "label": label} for number, label in enumerate((0, 1, -1, 7))]
     for row in rows:
         layouts.image(tmp_path / "src" / row["image"])
@@ -211,7 +213,7 @@ def test_numbers_are_labels_by_their_names_alone_in_every_format(tmp_path, suffi
     ]
 
 
-def test_an_index_of_no_class_is_no_label_where_the_file_names_its_classes(tmp_path):
+def test_an_index_of_no_class_is_no_label_where_the_file_names_its_classes(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=["calm", "tense"])})
     rows = [
@@ -223,7 +225,7 @@ def test_an_index_of_no_class_is_no_label_where_the_file_names_its_classes(tmp_p
     assert reasons(imported) == ["its label is -1, which stands for no label"]
 
 
-def test_a_folder_beside_the_table_that_it_would_link_to_is_refused(tmp_path):
+def test_a_folder_beside_the_table_that_it_would_link_to_is_refused(tmp_path: Path) -> None:
     layouts.image(tmp_path / "a.jpg")
     layouts.text(tmp_path / "t.csv", "image,label", "a.jpg,calm")
     with pytest.raises(UserError, match=r"out lies inside .*choose a folder outside it, or give --copy"):
@@ -231,7 +233,9 @@ def test_a_folder_beside_the_table_that_it_would_link_to_is_refused(tmp_path):
     assert import_data("table", str(tmp_path / "t.csv"), tmp_path / "out", copy=True, test_share=0).rows
 
 
-def test_rows_with_other_cells_than_the_header_are_dropped_by_line_and_a_double_header_is_refused(tmp_path):
+def test_rows_with_other_cells_than_the_header_are_dropped_by_line_and_a_double_header_is_refused(
+    tmp_path: Path,
+) -> None:
     layouts.image(tmp_path / "src/a.jpg")
     layouts.text(tmp_path / "src/t.csv", "image,label,group", "a.jpg,calm,g", "a.jpg,sad, blue,g", "a.jpg")
     imported = import_data("table", str(tmp_path / "src/t.csv"), tmp_path / "out", test_share=0)
@@ -244,7 +248,7 @@ def test_rows_with_other_cells_than_the_header_are_dropped_by_line_and_a_double_
         import_data("table", str(tmp_path / "src/twice.csv"), tmp_path / "twice")
 
 
-def test_one_vote_a_row_becomes_one_row_an_image_with_its_votes(tmp_path):
+def test_one_vote_a_row_becomes_one_row_an_image_with_its_votes(tmp_path: Path) -> None:
     votes = {"a": ["calm", "tense", "tense"], "b": ["calm", "Calm", "calm"], "c": ["calm", "tense"]}
     for name in votes:
         layouts.image(tmp_path / f"src/{name}.jpg")
@@ -261,7 +265,7 @@ def test_one_vote_a_row_becomes_one_row_an_image_with_its_votes(tmp_path):
 
 
 @pytest.mark.parametrize("columns", [{}, {"votes": "joy,fear"}])
-def test_votes_in_columns_become_a_distribution_and_the_label_with_most(tmp_path, columns):
+def test_votes_in_columns_become_a_distribution_and_the_label_with_most(tmp_path: Path, columns: Any) -> None:
     for name in "abc":
         layouts.image(tmp_path / f"src/{name}.jpg")
     layouts.text(tmp_path / "src/t.csv", "image;joy;fear", "a.jpg;3;1", "b.jpg;0,25;0,75", "c.jpg;1;1")
@@ -273,7 +277,7 @@ def test_votes_in_columns_become_a_distribution_and_the_label_with_most(tmp_path
     assert reasons(imported) == ["tie of joy and fear"]
 
 
-def test_votes_beside_a_label_column_are_named_with_the_way_to_read_them(tmp_path):
+def test_votes_beside_a_label_column_are_named_with_the_way_to_read_them(tmp_path: Path) -> None:
     layouts.image(tmp_path / "src/a.jpg")
     layouts.image(tmp_path / "src/b.jpg")
     layouts.text(tmp_path / "src/t.csv", "image,label,joy,fear", "a.jpg,joy,3,1", "b.jpg,fear,1,3")
@@ -285,7 +289,7 @@ def test_votes_beside_a_label_column_are_named_with_the_way_to_read_them(tmp_pat
     assert bring(tmp_path / "words", "table", tmp_path / "src/words.csv", test_share=0)[1].dropped == []  # no numbers
 
 
-def test_pictures_in_base64_and_the_tsv_of_share_are_read(tmp_path):
+def test_pictures_in_base64_and_the_tsv_of_share_are_read(tmp_path: Path) -> None:
     noisy = io.BytesIO()
     Image.effect_noise((300, 300), 90).save(noisy, "PNG")
     text = base64.b64encode(noisy.getvalue()).decode()
@@ -303,7 +307,7 @@ def test_pictures_in_base64_and_the_tsv_of_share_are_read(tmp_path):
     assert import_data("table", str(tmp_path / "src/t.jsonl"), tmp_path / "uri", test_share=0).rows
 
 
-def test_a_free_text_in_place_of_a_label_is_refused(tmp_path):
+def test_a_free_text_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
     for number in range(10):
         layouts.image(tmp_path / f"src/{number}.jpg")
     layouts.text(tmp_path / "src/t.csv", "image,label", *(f"{n}.jpg,picture number {n}" for n in range(10)))
@@ -311,7 +315,7 @@ def test_a_free_text_in_place_of_a_label_is_refused(tmp_path):
         bring(tmp_path, "table", tmp_path / "src/t.csv")
 
 
-def test_held_out_rows_are_drawn_by_the_label_whatever_its_spelling(tmp_path):
+def test_held_out_rows_are_drawn_by_the_label_whatever_its_spelling(tmp_path: Path) -> None:
     lines = ["image,label"]
     for number in range(10):
         layouts.image(tmp_path / f"src/{number}.jpg")
@@ -326,7 +330,7 @@ def test_held_out_rows_are_drawn_by_the_label_whatever_its_spelling(tmp_path):
 # --- Parquet and hub data sets
 
 
-def test_a_hub_folder_keeps_its_splits_and_unpacks_its_pictures(tmp_path):
+def test_a_hub_folder_keeps_its_splits_and_unpacks_its_pictures(tmp_path: Path) -> None:
     folder = tmp_path / "src"
     (folder / "data").mkdir(parents=True)
     for split, count in (("train", 4), ("test", 2)):
@@ -340,7 +344,7 @@ def test_a_hub_folder_keeps_its_splits_and_unpacks_its_pictures(tmp_path):
     assert open_image(samples[2].image).getpixel((0, 0)) == (2, 0, 0)
 
 
-def test_prompts_titles_and_the_contradicting_coarse_column_stay_out(tmp_path):
+def test_prompts_titles_and_the_contradicting_coarse_column_stay_out(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     Dataset.from_list(hub_rows(), features=HUB).to_parquet(tmp_path / "src/rows.parquet")
     samples, _ = bring(tmp_path, "table", tmp_path / "src/rows.parquet", test_share=0)
@@ -349,7 +353,7 @@ def test_prompts_titles_and_the_contradicting_coarse_column_stay_out(tmp_path):
     assert {sample.label for sample in samples} == {"joy", "sadness"}
 
 
-def test_boxed_answers_are_unboxed_and_class_indices_named(tmp_path):
+def test_boxed_answers_are_unboxed_and_class_indices_named(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     boxed = [{"image": {"bytes": png("red"), "path": None}, "answer": r"\boxed{joy}"}]
     Dataset.from_list(boxed).to_parquet(tmp_path / "src/boxed.parquet")
@@ -362,7 +366,7 @@ def test_boxed_answers_are_unboxed_and_class_indices_named(tmp_path):
     assert imported.rows == {"train": {"tense": 1}}
 
 
-def test_rows_with_several_images_none_or_a_broken_one_are_dropped_by_name(tmp_path):
+def test_rows_with_several_images_none_or_a_broken_one_are_dropped_by_name(tmp_path: Path) -> None:
     rows = hub_rows(4)
     rows[1]["images"] = rows[1]["images"] * 2
     rows[2]["images"] = []
@@ -378,7 +382,7 @@ def test_rows_with_several_images_none_or_a_broken_one_are_dropped_by_name(tmp_p
     assert "cannot be read" in reasons(imported)[2]
 
 
-def test_a_hub_folder_saved_in_another_form_is_refused_in_one_message(tmp_path):
+def test_a_hub_folder_saved_in_another_form_is_refused_in_one_message(tmp_path: Path) -> None:
     DatasetDict({"train": Dataset.from_list([{"answer": "joy"}])}).save_to_disk(tmp_path / "saved")
     (tmp_path / "empty").mkdir()
     for source in ("saved", "empty"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from emor3.errors import UserError
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     rows = []
     for index in range(5):
@@ -22,14 +23,14 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_the_table_counts_labels_in_splits_and_names_the_majority(folder):
+def test_the_table_counts_labels_in_splits_and_names_the_majority(folder: Path) -> None:
     table = balance_table(stats(str(folder)))
     cells = [list(column.cells) for column in table.columns]
     assert cells[0][-2:] == ["all", "majority class"]
     assert cells[1] == ["1 (20.0%)", "4 (80.0%)", "5", "80.0%"]
 
 
-def test_the_page_refers_to_nothing_outside_and_escapes_what_it_shows(folder, tmp_path):
+def test_the_page_refers_to_nothing_outside_and_escapes_what_it_shows(folder: Path, tmp_path: Path) -> None:
     write_page(stats(str(folder)), tmp_path / "page.html", per_label=2, seed=0)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img ") == 3  # two of four and the only one
@@ -39,13 +40,13 @@ def test_the_page_refers_to_nothing_outside_and_escapes_what_it_shows(folder, tm
     assert "&lt;script&gt;" in page
 
 
-def test_a_picture_that_cannot_be_opened_shows_its_fault(folder, tmp_path):
+def test_a_picture_that_cannot_be_opened_shows_its_fault(folder: Path, tmp_path: Path) -> None:
     (folder / "4.png").write_bytes(b"broken")
     write_page(stats(str(folder)), tmp_path / "page.html", per_label=4, seed=0)
     assert "cannot be read" in (tmp_path / "page.html").read_text()
 
 
-def test_a_page_is_never_written_over(folder, tmp_path):
+def test_a_page_is_never_written_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "page.html").touch()
     with pytest.raises(UserError, match="exists"):
         write_page(stats(str(folder)), tmp_path / "page.html", per_label=1, seed=0)

@@ -1,6 +1,7 @@
 """Rows with one image, several or none go through every command that takes data, beside each other."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from emor3.models.processors import load_processor
 from emor3.report.page import render
 from emor3.report.records import read_records
 from emor3.runs.predictions import PREDICTIONS, read_evaluation
-from emor3.runs.recipe import load_recipe
+from emor3.runs.recipe import Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.training.dataset import check_rows
 from emor3.training.run import train
@@ -31,7 +32,7 @@ FINAL_WEIGHTS = "final/model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def recipe(mixed, random_checkpoint, tmp_path_factory):
+def recipe(mixed: str, random_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two steps after a cold start, each on two completions of all four rows; every row is a forward of its own."""
     folder = tmp_path_factory.mktemp("rows")
     content = {
@@ -58,18 +59,18 @@ def recipe(mixed, random_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(recipe):
+def run(recipe: Recipe) -> Path:
     return train(recipe)
 
 
 @pytest.fixture(scope="module")
-def evaluated(run, mixed, tmp_path_factory):
+def evaluated(run: Path, mixed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated") / "evaluation"
     evaluate(load_candidate(str(run)), [mixed], EvaluationSettings(max_new_tokens=6), folder)
     return folder
 
 
-def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they_show(run, mixed):
+def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they_show(run: Path, mixed: str) -> None:
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [len({row["sample"] for row in rows if row["step"] == step}) for step in (1, 2)] == [4, 4]
     samples = {sample.id: sample for sample in load_samples(mixed, split="train")}
@@ -77,7 +78,7 @@ def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they
         assert (tuple(row["images"]), row["text"]) == samples[row["sample"]].content
 
 
-def test_such_a_run_resumes_to_the_same_completions_and_weights(run, recipe):
+def test_such_a_run_resumes_to_the_same_completions_and_weights(run: Path, recipe: Recipe) -> None:
     before, weights = [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")], load_file(run / FINAL_WEIGHTS)
     (run / "checkpoints/checkpoint-2/complete").unlink()
     train(recipe, resume=True)
@@ -85,14 +86,16 @@ def test_such_a_run_resumes_to_the_same_completions_and_weights(run, recipe):
     assert all(torch.equal(value, weights[name]) for name, value in load_file(run / FINAL_WEIGHTS).items())
 
 
-def test_an_evaluation_of_such_rows_is_read_again_as_it_was(evaluated, mixed):
+def test_an_evaluation_of_such_rows_is_read_again_as_it_was(evaluated: Path, mixed: str) -> None:
     (predictions,) = read_evaluation(evaluated).predictions.values()
     assert [prediction.sample.content for prediction in predictions] == [
         sample.content for sample in load_samples(mixed, split="test")
     ]
 
 
-def test_an_evaluation_with_one_image_a_row_as_older_versions_wrote_it_is_still_read(evaluated, tmp_path):
+def test_an_evaluation_with_one_image_a_row_as_older_versions_wrote_it_is_still_read(
+    evaluated: Path, tmp_path: Path
+) -> None:
     for file in evaluated.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     rows = [json.loads(line) for line in (tmp_path / PREDICTIONS).read_text().splitlines()]
@@ -104,7 +107,7 @@ def test_an_evaluation_with_one_image_a_row_as_older_versions_wrote_it_is_still_
     assert {prediction.sample.content for prediction in predictions} == {(("old.png",), None)}
 
 
-def test_the_report_shows_all_images_and_texts_and_escapes_them(run, evaluated):
+def test_the_report_shows_all_images_and_texts_and_escapes_them(run: Path, evaluated: Path) -> None:
     page, faults = render(read_records([run, evaluated]))
     assert faults == []
     cards = json.loads(page.split('<script type="application/json" id="cards">')[1].split("</script>")[0])
@@ -114,7 +117,7 @@ def test_the_report_shows_all_images_and_texts_and_escapes_them(run, evaluated):
     assert "<b>fog" not in page
 
 
-def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated, tmp_path):
+def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated: Path, tmp_path: Path) -> None:
     saved = read_evaluation(evaluated)
     write_shared(saved, tmp_path / "out")
     lines = (tmp_path / "out/data.tsv").read_text().splitlines()
@@ -125,7 +128,9 @@ def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated,
     ]
 
 
-def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, random_checkpoint):
+def test_a_check_counts_prompts_with_all_their_images_and_texts(
+    mixed: str, recipe: Recipe, random_checkpoint: str
+) -> None:
     report = check(mixed, recipe.data, load_processor(random_checkpoint))
     assert not report.breaks_training()
     assert report.tokens == {18: 8}  # each split: 1 + 2 + 0 + 1 images of 16 tokens and two marks
@@ -134,7 +139,7 @@ def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, r
     assert report_table(report).title.endswith("8 rows")
 
 
-def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
+def test_a_text_in_two_splits_is_found(tmp_path: Path, recipe: Recipe, random_checkpoint: str) -> None:
     rows = [{"id": f"{place}", "text": "Fog.", "label": "joy", "split": split} for place, split in enumerate("ab")]
     write_rows(tmp_path, rows)
     (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
@@ -142,21 +147,23 @@ def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
     assert report.duplicates.count == 1
 
 
-def test_a_subset_takes_all_images_of_its_rows(mixed, tmp_path):
+def test_a_subset_takes_all_images_of_its_rows(mixed: str, tmp_path: Path) -> None:
     pick_data(mixed, tmp_path / "subset", ["train-1", "train-2"], copy=True)
     two, none = load_samples(str(tmp_path / "subset"), labels="joy,fear")
     assert (len(two.images), none.images) == (2, ())
     assert sorted(path.name for path in (tmp_path / "subset").glob("*.png")) == ["train-blue.png", "train-red.png"]
 
 
-def test_the_page_of_a_data_set_shows_all_images_and_escapes_texts(mixed, tmp_path):
+def test_the_page_of_a_data_set_shows_all_images_and_escapes_texts(mixed: str, tmp_path: Path) -> None:
     write_page(stats(mixed), tmp_path / "page.html", 12, 0)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img ") == 8  # each split: 1 + 2 + 0 + 1
     assert "The &lt;b&gt;fog" in page
 
 
-def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_checkpoint, monkeypatch):
+def test_a_judged_prediction_asks_about_all_images_of_its_row(
+    mixed: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{joy}"
     monkeypatch.setattr(
         "emor3.evaluation.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests)
@@ -169,7 +176,7 @@ def test_a_judged_prediction_asks_about_all_images_of_its_row(mixed, random_chec
     assert [prediction.reflection.consistency.reply is None for prediction in made] == [False] * 4
 
 
-def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed, recipe):
+def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed: str, recipe: Recipe) -> None:
     samples = load_samples(mixed, split="train")
     dynamic = recipe.model_copy(update={"dynamic_sampling": 3})
     with pytest.raises(UserError, match=r"'train-2' has no image and others have: dynamic_sampling"):
@@ -178,7 +185,7 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed, 
     check_rows([sample for sample in samples if not sample.images], dynamic)
 
 
-def test_texts_alone_are_trained_on(tmp_path, random_checkpoint):
+def test_texts_alone_are_trained_on(tmp_path: Path, random_checkpoint: str) -> None:
     rows = [{"id": str(place), "text": f"Fog {place}.", "label": label} for place, label in enumerate(("joy", "fear"))]
     write_rows(tmp_path, rows)
     recipe = tmp_path / "recipe.yaml"

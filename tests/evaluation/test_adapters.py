@@ -1,6 +1,8 @@
 """A LoRA run's checkpoint holds adapters only: it is evaluated on the model that it was trained on."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from emor3.tools.doctor import check_model
 
 
 @pytest.fixture(scope="module")
-def adapters(random_checkpoint, tmp_path_factory):
+def adapters(random_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A run's checkpoint with adapters that change something, and the weights that they make of the start model's."""
     run = tmp_path_factory.mktemp("lora") / "run"
     folder = run / "checkpoints/checkpoint-4"
@@ -31,11 +33,13 @@ def adapters(random_checkpoint, tmp_path_factory):
     return folder, policy.merge_and_unload().state_dict()
 
 
-def same(found, wanted):
+def same(found: Any, wanted: Any) -> Any:
     return all(torch.equal(found[name], weight) for name, weight in wanted.items())
 
 
-def test_a_checkpoint_of_a_lora_run_is_a_model_and_its_judge_the_start_model(adapters, random_checkpoint):
+def test_a_checkpoint_of_a_lora_run_is_a_model_and_its_judge_the_start_model(
+    adapters: tuple[Path, dict[str, torch.Tensor]], random_checkpoint: str
+) -> None:
     folder, weights = adapters
     candidate = load_candidate(str(folder))
     assert same(candidate.model.state_dict(), weights)
@@ -43,7 +47,9 @@ def test_a_checkpoint_of_a_lora_run_is_a_model_and_its_judge_the_start_model(ada
     assert not same(candidate.judge.model.state_dict(), weights)
 
 
-def test_outside_a_run_the_adapters_name_their_base(adapters, tmp_path):
+def test_outside_a_run_the_adapters_name_their_base(
+    adapters: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
     folder, weights = adapters
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -56,7 +62,7 @@ def test_outside_a_run_the_adapters_name_their_base(adapters, tmp_path):
         load_candidate(str(alone))
 
 
-def test_adapters_of_another_model_are_one_line(adapters, tmp_path):
+def test_adapters_of_another_model_are_one_line(adapters: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     folder, _ = adapters
     config = json.loads((folder / "adapter_config.json").read_text())
     alone = tmp_path / "alone"
@@ -68,13 +74,17 @@ def test_adapters_of_another_model_are_one_line(adapters, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_where_a_whole_model_is_needed_a_line_says_how_to_make_one(adapters):
+def test_where_a_whole_model_is_needed_a_line_says_how_to_make_one(
+    adapters: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
     with pytest.raises(UserError, match="holds adapters, no whole model: `emor3 export"):
         resolve_checkpoint(str(adapters[0]))
     assert "emor3 export" in check_model(str(adapters[0])).detail
 
 
-def test_loading_and_saving_draw_no_bars_of_other_libraries(random_checkpoint, tmp_path, capfd):
+def test_loading_and_saving_draw_no_bars_of_other_libraries(
+    random_checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model, _ = load(random_checkpoint)
     model.save_pretrained(tmp_path / "saved")
     said = capfd.readouterr()

@@ -1,5 +1,8 @@
 """Saved evaluations are compared on the same items under the same judge, or the reason is given."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from emor3.cli.main import app
@@ -11,7 +14,7 @@ from emor3.stats.uncertainty import holm, mcnemar
 from made_up import prediction, save_evaluation
 
 
-def folder_of(path, right, judge="judge", ids=None, thinking="steps"):
+def folder_of(path: Any, right: Any, judge: str = "judge", ids: Any = None, thinking: str = "steps") -> Any:
     """An evaluation with joy as the truth everywhere and the outcomes given."""
     ids = ids or [f"s{place}" for place in range(len(right))]
     made = [prediction("joy", "joy" if hit else "fear", id=name) for hit, name in zip(right, ids, strict=True)]
@@ -21,7 +24,7 @@ def folder_of(path, right, judge="judge", ids=None, thinking="steps"):
 BEFORE, AFTER = [True] * 3 + [False] * 17, [True] * 15 + [False] * 5
 
 
-def test_the_change_and_its_test_are_those_of_the_paired_items(tmp_path):
+def test_the_change_and_its_test_are_those_of_the_paired_items(tmp_path: Path) -> None:
     rows, left_out = compare_evaluations([folder_of(tmp_path / "a", BEFORE), folder_of(tmp_path / "b", AFTER)])
     by_figure = {row.figure: row for row in rows}
     accuracy = by_figure["accuracy"]
@@ -33,7 +36,7 @@ def test_the_change_and_its_test_are_those_of_the_paired_items(tmp_path):
     assert by_figure["macro_f1"].p_value is None
 
 
-def test_p_values_are_corrected_over_all_tests_of_the_comparison(tmp_path):
+def test_p_values_are_corrected_over_all_tests_of_the_comparison(tmp_path: Path) -> None:
     rows, _ = compare_evaluations([folder_of(tmp_path / "a", BEFORE), folder_of(tmp_path / "b", AFTER)])
     tests = [row for row in rows if row.p_value is not None]
     changed = [row for row in tests if row.p_value < 1]
@@ -42,7 +45,7 @@ def test_p_values_are_corrected_over_all_tests_of_the_comparison(tmp_path):
     assert smallest.adjusted == pytest.approx(smallest.p_value * len(tests))  # Holm: the smallest times their number
 
 
-def test_other_samples_are_not_compared_and_the_rest_still_is(tmp_path):
+def test_other_samples_are_not_compared_and_the_rest_still_is(tmp_path: Path) -> None:
     first = folder_of(tmp_path / "a", BEFORE)
     other = folder_of(tmp_path / "b", AFTER, ids=[f"t{place}" for place in range(20)])
     third = folder_of(tmp_path / "c", AFTER)
@@ -52,7 +55,7 @@ def test_other_samples_are_not_compared_and_the_rest_still_is(tmp_path):
     assert "other samples of d" in left_out[0]
 
 
-def test_opinions_of_two_judges_are_not_compared(tmp_path):
+def test_opinions_of_two_judges_are_not_compared(tmp_path: Path) -> None:
     rows, left_out = compare_evaluations(
         [folder_of(tmp_path / "a", BEFORE), folder_of(tmp_path / "b", AFTER, judge="another")]
     )
@@ -60,14 +63,16 @@ def test_opinions_of_two_judges_are_not_compared(tmp_path):
     assert "judged by another" in left_out[0]
 
 
-def test_figures_that_one_way_of_thinking_lacks_are_not_compared(tmp_path):
+def test_figures_that_one_way_of_thinking_lacks_are_not_compared(tmp_path: Path) -> None:
     rows, _ = compare_evaluations(
         [folder_of(tmp_path / "a", BEFORE), folder_of(tmp_path / "b", AFTER, thinking="direct")]
     )
     assert {row.figure for row in rows} == {"accuracy", "macro_f1", "format"}
 
 
-def test_the_command_prints_a_table_and_ends_with_1_where_something_was_left_out(tmp_path, capsys):
+def test_the_command_prints_a_table_and_ends_with_1_where_something_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, ids in (("a", None), ("b", None), ("c", [f"t{place}" for place in range(20)])):
         folder_of(tmp_path / name, BEFORE, ids=ids)
     assert app(["compare", str(tmp_path / "a"), str(tmp_path / "b")], standalone_mode=False) == 0
@@ -76,12 +81,12 @@ def test_the_command_prints_a_table_and_ends_with_1_where_something_was_left_out
     assert "left out" in capsys.readouterr().err
 
 
-def test_one_evaluation_is_nothing_to_compare(tmp_path):
+def test_one_evaluation_is_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least two"):
         compare_evaluations([folder_of(tmp_path / "a", BEFORE)])
 
 
-def test_holm_multiplies_each_p_value_by_the_tests_left_and_never_falls():
+def test_holm_multiplies_each_p_value_by_the_tests_left_and_never_falls() -> None:
     # in order 0.01 * 3 = 0.03, 0.03 * 2 = 0.06, 0.04 * 1 = 0.04, which may not fall below 0.06
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}  # 0.6 * 2 is no probability

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -26,16 +27,16 @@ from emor3.training import scorer
 from rows import write_rows
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return CliRunner().invoke(cli.app, ["evaluate", "--model", "embedded", "--max-new-tokens", "80", *arguments])
 
 
-def rows_of(folder):
+def rows_of(folder: Any) -> list[Any]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory):
+def other(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Drawn scenes with another label set."""
     folder = tmp_path_factory.mktemp("data") / "six"
     write_domain(folder, DOMAINS["scenes6"], seed=0, sizes={"test": 8})
@@ -43,20 +44,22 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluated(scenes, other, tmp_path_factory):
+def evaluated(scenes: str, other: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("evaluated") / "out"
     result = run("--data", scenes, "--data", other, "--output", str(folder))
     assert result.exit_code == 0, result.output
     return folder, result.output
 
 
-def test_prompt_parser_and_reflection_are_the_functions_of_training():
+def test_prompt_parser_and_reflection_are_the_functions_of_training() -> None:
     assert evaluate.sample_prompt is train.sample_prompt
     assert evaluate.parse is scorer.parse
     assert evaluate.reflect is scorer.reflect
 
 
-def test_every_data_set_is_evaluated_on_its_own_labels_and_every_sample_leaves_its_prediction(evaluated, scenes, other):
+def test_every_data_set_is_evaluated_on_its_own_labels_and_every_sample_leaves_its_prediction(
+    evaluated: tuple[Path, str], scenes: str, other: str
+) -> None:
     folder, output = evaluated
     rows = rows_of(folder)
     assert [row["id"] for row in rows if row["data"] == scenes] == [s.id for s in load_samples(scenes, split="test")]
@@ -71,7 +74,9 @@ def test_every_data_set_is_evaluated_on_its_own_labels_and_every_sample_leaves_i
     assert "judge of consistency and coherence: " in output
 
 
-def test_a_completion_is_asked_for_by_the_prompt_of_training_and_read_by_its_parser(evaluated, scenes):
+def test_a_completion_is_asked_for_by_the_prompt_of_training_and_read_by_its_parser(
+    evaluated: tuple[Path, str], scenes: str
+) -> None:
     row = rows_of(evaluated[0])[0]
     sample = load_samples(scenes, split="test")[0]
     assert row["completion"] == evaluate.complete(load_candidate("embedded"), [sample], EvaluationSettings())[0]
@@ -79,12 +84,12 @@ def test_a_completion_is_asked_for_by_the_prompt_of_training_and_read_by_its_par
     assert ", ".join(sample.labels.labels) in build_prompt(sample.labels)
 
 
-def test_an_evaluation_repeats_exactly(evaluated, scenes, other, tmp_path):
+def test_an_evaluation_repeats_exactly(evaluated: tuple[Path, str], scenes: str, other: str, tmp_path: Path) -> None:
     assert run("--data", scenes, "--data", other, "--output", str(tmp_path / "again")).exit_code == 0
     assert rows_of(tmp_path / "again") == rows_of(evaluated[0])
 
 
-def test_another_label_set_than_the_data_s_is_asked_for_and_must_hold_its_labels(other, tmp_path):
+def test_another_label_set_than_the_data_s_is_asked_for_and_must_hold_its_labels(other: str, tmp_path: Path) -> None:
     asked = run("--data", other, "--labels", "ekman7", "--limit", "2", "--output", str(tmp_path / "seven"))
     assert asked.exit_code == 0, asked.output
     assert json.loads((tmp_path / "seven/results.json").read_text())["data"][0]["label_set"]["name"] == "ekman7"
@@ -92,7 +97,9 @@ def test_another_label_set_than_the_data_s_is_asked_for_and_must_hold_its_labels
     assert "is not in the set sentiment3" in str(refused.exception)
 
 
-def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(scenes, tmp_path, monkeypatch):
+def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(
+    scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "kept.txt").touch()
     monkeypatch.setattr(evaluate, "load_candidate", lambda *_: pytest.fail("a model was loaded"))
     refused = run("--data", scenes, "--output", str(tmp_path))
@@ -100,13 +107,15 @@ def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(scene
     assert "exists and is not empty" in str(refused.exception)
 
 
-def test_without_an_output_the_next_free_folder_is_taken(tmp_path, monkeypatch):
+def test_without_an_output_the_next_free_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/evaluation-1").mkdir(parents=True)
     assert fresh_folder(None, "evaluation") == Path("runs/evaluation-2")
 
 
-def test_the_judge_of_a_run_is_the_model_it_started_from_and_stays_the_same(random_checkpoint, tmp_path):
+def test_the_judge_of_a_run_is_the_model_it_started_from_and_stays_the_same(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
     start, run_folder = tmp_path / "start", tmp_path / "run"
     for folder in (start, run_folder / "final"):
         save(*load(random_checkpoint), folder)
@@ -121,7 +130,7 @@ def test_the_judge_of_a_run_is_the_model_it_started_from_and_stays_the_same(rand
     assert load_candidate(str(run_folder), random_checkpoint).judge_path == random_checkpoint
 
 
-def test_a_limit_takes_the_same_samples_every_time_in_the_order_of_the_data(scenes):
+def test_a_limit_takes_the_same_samples_every_time_in_the_order_of_the_data(scenes: str) -> None:
     everything = [sample.id for sample in choose_samples(scenes, EvaluationSettings())]
     few = [sample.id for sample in choose_samples(scenes, EvaluationSettings(limit=3))]
     assert few == [sample.id for sample in choose_samples(scenes, EvaluationSettings(limit=3))]
@@ -129,7 +138,7 @@ def test_a_limit_takes_the_same_samples_every_time_in_the_order_of_the_data(scen
     assert len(few) == 3
 
 
-def test_the_control_of_consistency_asks_about_another_image_s_text():
+def test_the_control_of_consistency_asks_about_another_image_s_text() -> None:
     labels = DOMAINS["scenes8"].labels
     samples = [Sample(f"{i}", (f"{i}.png",), "awe", labels) for i in range(3)]
     thoughts = [parse(f"<step1>{text}</step1>") for text in ("A dog.", "A dog.", "A cat.")]
@@ -141,7 +150,7 @@ def test_the_control_of_consistency_asks_about_another_image_s_text():
     assert reflect_on_swapped(judge, samples[:1], thoughts[:1]) == [None]
 
 
-def test_an_unreadable_image_is_named_and_left_out_and_the_others_are_evaluated(tmp_path):
+def test_an_unreadable_image_is_named_and_left_out_and_the_others_are_evaluated(tmp_path: Path) -> None:
     rows = [{"file_name": f"{place}.png", "label": ("joy", "fear")[place % 2], "split": "test"} for place in range(4)]
     for place, row in enumerate(rows):
         Image.effect_noise((64, 64), 20 + place).save(tmp_path / row["file_name"])
@@ -162,6 +171,6 @@ def test_an_unreadable_image_is_named_and_left_out_and_the_others_are_evaluated(
     assert "none of the 4 samples has images that can be read" in str(nothing.exception)
 
 
-def test_neither_a_model_nor_data_is_guessed():
+def test_neither_a_model_nor_data_is_guessed() -> None:
     nothing = CliRunner().invoke(cli.app, ["evaluate", "--model", "embedded"])
     assert "give --model and --data" in str(nothing.exception)

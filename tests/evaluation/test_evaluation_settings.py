@@ -1,6 +1,7 @@
 """Commands and plans take an evaluation's settings with the bounds and defaults of one block."""
 
-from typing import get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from test_reproduce import write_plan
@@ -13,12 +14,12 @@ from emor3.experiments.plan import load_plan
 FIELDS = EvaluationSettings.model_fields
 
 
-def bounds(field):
+def bounds(field: Any) -> Any:
     return {type(found).__name__.lower(): getattr(found, type(found).__name__.lower()) for found in field.metadata}
 
 
 @pytest.mark.parametrize("command", [evaluate, predict])
-def test_options_have_the_bounds_of_the_block(command):
+def test_options_have_the_bounds_of_the_block(command: Any) -> None:
     hints = get_type_hints(command, include_extras=True)
     for name in FIELDS.keys() & hints.keys() - ({"samples"} if command is predict else set()):
         option = hints[name].__metadata__[0]
@@ -27,12 +28,12 @@ def test_options_have_the_bounds_of_the_block(command):
 
 
 @pytest.mark.parametrize("name", ["seed", "thinking", "template"])
-def test_a_plan_leaves_to_its_cells_what_differs_among_them(tmp_path, name):
+def test_a_plan_leaves_to_its_cells_what_differs_among_them(tmp_path: Path, name: str) -> None:
     value = 1 if name == "seed" else "free"
     with pytest.raises(UserError, match=f"evaluation: {name} is that of each cell"):
         load_plan(write_plan(tmp_path, evaluation={name: value}), None, quick=False)
 
 
-def test_a_temperature_that_overflows_is_refused():
+def test_a_temperature_that_overflows_is_refused() -> None:
     with pytest.raises(ValueError, match="too low to sample at"):
         EvaluationSettings(temperature=1e-5)

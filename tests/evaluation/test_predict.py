@@ -4,6 +4,7 @@ import json
 import shutil
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from emor3.evaluation import predict
 from emor3.evaluation.evaluate import Candidate, load_candidate
 from emor3.evaluation.predict import against_own_answer, choose_labels, prediction_text
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.method.labels import MIKELS8, SENTIMENT3
+from emor3.method.labels import MIKELS8, SENTIMENT3, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Sample, Verdict
@@ -26,7 +27,7 @@ WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two readable images around a truncated one and a missing one, with names that try to break the output."""
     folder = tmp_path_factory.mktemp("images")
     names = ("a \x1b[31mred\n[bold]name.png", "truncated.jpg", "missing.png", "b.png")
@@ -39,17 +40,19 @@ def images(tmp_path_factory):
     return paths
 
 
-def run(*arguments):
+def run(*arguments: Any) -> Any:
     return CliRunner().invoke(cli.app, ["predict", "--model", "embedded", "--max-new-tokens", "80", *arguments])
 
 
-def made(completion, label="", labels=MIKELS8, reads="awe", image="x.png"):
+def made(
+    completion: Any, label: str = "", labels: LabelSet = MIKELS8, reads: str = "awe", image: str = "x.png"
+) -> Prediction:
     sample, thought = Sample(image, (image,), label, labels), parse(completion)
     judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else reads)
     return Prediction(sample, completion, thought, thought.answer, reflect(judge, [(sample, thought)], set(Aspect))[0])
 
 
-def test_a_bad_image_fails_alone_and_the_order_is_kept_in_json(images):
+def test_a_bad_image_fails_alone_and_the_order_is_kept_in_json(images: list[str]) -> None:
     result = run("--json", "--batch-size", "2", *images)
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 1
@@ -64,7 +67,7 @@ def test_a_bad_image_fails_alone_and_the_order_is_kept_in_json(images):
         assert sum(row["coherence"]["probabilities"].values()) == pytest.approx(1)
 
 
-def test_the_text_shows_each_image_with_verdicts_and_a_hostile_name_stays_one_harmless_line(images):
+def test_the_text_shows_each_image_with_verdicts_and_a_hostile_name_stays_one_harmless_line(images: list[str]) -> None:
     result = run("--labels", "positive,neutral,negative", images[0], images[3])
     assert result.exit_code == 0
     assert "\x1b" not in result.output
@@ -73,21 +76,21 @@ def test_the_text_shows_each_image_with_verdicts_and_a_hostile_name_stays_one_ha
     assert result.output.count("  label ") == 2
 
 
-def test_coherence_is_read_against_the_answer_since_there_is_no_ground_truth():
+def test_coherence_is_read_against_the_answer_since_there_is_no_ground_truth() -> None:
     leads_to_answer = against_own_answer(made(WHOLE.format("rainbow", "awe")))
     leads_elsewhere = against_own_answer(made(WHOLE.format("rainbow", "fear")))
     assert leads_to_answer.reflection.coherence.verdict is Verdict.SUPPORTED
     assert leads_elsewhere.reflection.coherence.verdict is Verdict.REFUTED
 
 
-def test_what_could_not_be_asked_is_said_with_its_reason():
+def test_what_could_not_be_asked_is_said_with_its_reason() -> None:
     shown = prediction_text(against_own_answer(made("no steps at all")))
     assert "label        none of the set" in shown
     assert "consistency  not asked: " in shown
     assert "trigger      -" in shown
 
 
-def test_a_completion_cannot_write_to_the_terminal():
+def test_a_completion_cannot_write_to_the_terminal() -> None:
     shown = prediction_text(made(WHOLE.format("dog\x1b]0;title\x07\nforged: line", "awe")))
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 7
@@ -96,14 +99,14 @@ def test_a_completion_cannot_write_to_the_terminal():
 class Loaded:
     """A candidate as far as its label set goes."""
 
-    def __init__(self, recipe):
+    def __init__(self, recipe: Any) -> None:
         self.recipe = recipe
 
 
-def test_labels_are_those_asked_for_else_those_of_the_training_data_else_mikels(scenes):
+def test_labels_are_those_asked_for_else_those_of_the_training_data_else_mikels(scenes: str) -> None:
     from emor3.runs.recipe import build_recipe
 
-    def trained_on(path):
+    def trained_on(path: Any) -> Loaded:
         return Loaded(build_recipe({"output_dir": "r", "model": {"path": "m"}, "data": {"train": path}}, (), "r"))
 
     assert choose_labels(Loaded(None), None) is MIKELS8
@@ -113,7 +116,7 @@ def test_labels_are_those_asked_for_else_those_of_the_training_data_else_mikels(
         choose_labels(trained_on("gone"), None)
 
 
-def test_batches_do_not_change_what_is_read_from_which_image(scenes):
+def test_batches_do_not_change_what_is_read_from_which_image(scenes: str) -> None:
     paths = [sample.image for sample in load_samples(scenes, split="test")][:5]
     candidate = load_candidate("embedded")
     by_size = [
@@ -129,7 +132,9 @@ def test_batches_do_not_change_what_is_read_from_which_image(scenes):
     assert len(set(by_size[0])) > 1
 
 
-def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without_one(monkeypatch, scenes):
+def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without_one(
+    monkeypatch: pytest.MonkeyPatch, scenes: str
+) -> None:
     image = load_samples(scenes, split="test")[0].image
     drawn = {
         "mixed": ["<step1>cat</step1><step2>a</step2>\\boxed{fear}", "<step1>dog</step1><step2>a</step2>\\boxed{awe}"],
@@ -149,7 +154,7 @@ def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without
     assert "abstains" in predict.decision_text(found["unsupported"].decision)
 
 
-def test_a_folder_stands_for_all_images_in_it_by_name(scenes, tmp_path):
+def test_a_folder_stands_for_all_images_in_it_by_name(scenes: str, tmp_path: Path) -> None:
     paths = [sample.image for sample in load_samples(scenes, split="test")][:3]
     for name, path in zip(("b.png", "a/c.PNG", "a.png"), paths, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -161,13 +166,13 @@ def test_a_folder_stands_for_all_images_in_it_by_name(scenes, tmp_path):
     assert [row["image"] for row in rows] == [str(tmp_path / name) for name in ("a/c.PNG", "a.png", "b.png")]
 
 
-def test_a_folder_without_images_is_one_line_before_a_model_is_loaded(tmp_path):
+def test_a_folder_without_images_is_one_line_before_a_model_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     refused = CliRunner().invoke(cli.app, ["predict", "--model", "gone", str(tmp_path)])
     assert "no images in this folder" in str(refused.exception)
 
 
-def test_pictures_from_memory_are_read_as_their_files_are(scenes):
+def test_pictures_from_memory_are_read_as_their_files_are(scenes: str) -> None:
     paths = [sample.image for sample in load_samples(scenes, split="test")][:2]
     settings = EvaluationSettings(max_new_tokens=80)
     broken = Image.open(BytesIO(Path(paths[0]).read_bytes()[:-200]))

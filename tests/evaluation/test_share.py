@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from made_up import prediction, save_evaluation
 
 
 @pytest.fixture
-def shared(tmp_path):
+def shared(tmp_path: Path) -> tuple[Path, list[Path]]:
     picture = tmp_path / "a.png"
     Image.new("RGB", (4, 4), "teal").save(picture)
     items = [prediction("joy", "joy", id="a"), prediction("fear", None, id="b")]
@@ -26,7 +27,7 @@ def shared(tmp_path):
     return picture, write_shared(read_evaluation(folder), tmp_path / "out")
 
 
-def test_the_benchmark_is_multiple_choice_with_images_in_base64(shared):
+def test_the_benchmark_is_multiple_choice_with_images_in_base64(shared: tuple[Path, list[Path]]) -> None:
     picture, (data, _, _) = shared
     table = pd.read_csv(data, sep="\t")
     assert list(table.columns) == ["index", "question", *"ABCDEF", "answer", "split", "image"]
@@ -35,14 +36,14 @@ def test_the_benchmark_is_multiple_choice_with_images_in_base64(shared):
     assert base64.b64decode(table["image"][0]) == picture.read_bytes()
 
 
-def test_an_unparsed_prediction_is_empty_and_no_option(shared):
+def test_an_unparsed_prediction_is_empty_and_no_option(shared: tuple[Path, list[Path]]) -> None:
     _, (_, predictions, _) = shared
     table = pd.read_csv(predictions, sep="\t", keep_default_na=False)
     assert list(table["prediction"]) == ["D", ""]
     assert "image" not in table
 
 
-def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_they_were(tmp_path):
+def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_they_were(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "teal").save(tmp_path / "a.png")
     hostile = ("=HYPERLINK(A1)", "-joy\u202e", "@fear")
     labels = label_set_from(list(hostile), "hostile")
@@ -58,7 +59,7 @@ def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_th
     assert "| =d x | accuracy |" in card.read_text()
 
 
-def test_the_model_card_holds_metadata_and_a_table_with_intervals(shared):
+def test_the_model_card_holds_metadata_and_a_table_with_intervals(shared: tuple[Path, list[Path]]) -> None:
     _, (_, _, card) = shared
     _, metadata, body = card.read_text().split("---\n", 2)
     index = yaml.safe_load(metadata)["model-index"][0]
@@ -68,14 +69,14 @@ def test_the_model_card_holds_metadata_and_a_table_with_intervals(shared):
     assert "`judge`" in body
 
 
-def test_a_set_of_more_labels_than_letters_is_refused(tmp_path):
+def test_a_set_of_more_labels_than_letters_is_refused(tmp_path: Path) -> None:
     labels = label_set_from([f"label {place}" for place in range(27)], "many")
     folder = save_evaluation(tmp_path / "e", {"d": [prediction("label 0", "label 1", labels=labels)]})
     with pytest.raises(UserError, match="A to Z"):
         write_shared(read_evaluation(folder), tmp_path / "out")
 
 
-def test_a_picture_that_is_gone_is_named(tmp_path):
+def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
     folder = save_evaluation(tmp_path / "e", {"d": [prediction("joy", "joy", id="gone")]})
     with pytest.raises(UserError, match="gone"):
         write_shared(read_evaluation(folder), tmp_path / "out")

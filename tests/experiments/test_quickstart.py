@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,7 +19,7 @@ SMALL = ("grpo.max_steps=2", "grpo.num_generations=2", "grpo.per_device_train_ba
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder and output of one run, as it looks where the output is no terminal."""
     folder = tmp_path_factory.mktemp("quickstart") / "out"
     settings = [part for setting in SMALL for part in ("--set", setting)]
@@ -27,16 +29,16 @@ def done(tmp_path_factory):
     return folder, result.output
 
 
-def rows(folder, data):
+def rows(folder: Any, data: Any) -> list[Any]:
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["data"] == data]
 
 
-def supported(row, aspect):
+def supported(row: Any, aspect: Any) -> Any:
     return row[aspect]["verdict"] == "supported"
 
 
-def test_the_figures_are_those_that_follow_from_the_saved_predictions(done):
+def test_the_figures_are_those_that_follow_from_the_saved_predictions(done: tuple[Path, str]) -> None:
     folder, _ = done
     summary = json.loads((folder / "results.json").read_text())
     assert summary["seed"] == 3
@@ -57,7 +59,7 @@ def test_the_figures_are_those_that_follow_from_the_saved_predictions(done):
         assert gain == pytest.approx((sum(right["after"]) - sum(right["before"])) / N)
 
 
-def test_both_evaluations_are_of_the_same_samples_under_the_same_judge(done):
+def test_both_evaluations_are_of_the_same_samples_under_the_same_judge(done: tuple[Path, str]) -> None:
     folder, _ = done
     heads = [json.loads((folder / whose / "greedy/results.json").read_text()) for whose in ("base", "trained")]
     assert heads[0]["judge"] == heads[1]["judge"] == "embedded"
@@ -65,7 +67,7 @@ def test_both_evaluations_are_of_the_same_samples_under_the_same_judge(done):
     assert [part["sample_ids"] for part in heads[0]["data"]] == [part["sample_ids"] for part in heads[1]["data"]]
 
 
-def test_the_table_is_whole_also_where_the_output_is_narrow_or_no_terminal(done):
+def test_the_table_is_whole_also_where_the_output_is_narrow_or_no_terminal(done: tuple[Path, str]) -> None:
     folder, output = done
     table = output[output.index("Before and after") : output.index("Completions of the trained")]
     assert "…" not in table
@@ -78,7 +80,9 @@ def test_the_table_is_whole_also_where_the_output_is_narrow_or_no_terminal(done)
     assert f"{100 * first['value']:.1f} [{100 * first['low']:.1f}, {100 * first['high']:.1f}]" in table
 
 
-def test_there_are_completions_to_read_a_plot_and_a_run_directory_and_no_runs_of_blank_lines(done):
+def test_there_are_completions_to_read_a_plot_and_a_run_directory_and_no_runs_of_blank_lines(
+    done: tuple[Path, str],
+) -> None:
     folder, output = done
     assert output.count("viewers say") == 3
     assert output.count("consistency  supported") + output.count("consistency  refuted") == 3

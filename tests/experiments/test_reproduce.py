@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -30,7 +32,7 @@ RECIPES = ROOT / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
 
 
-def write_plan(folder, **changes):
+def write_plan(folder: Any, **changes: Any) -> Any:
     content = {
         "output_dir": str(folder / "out"),
         "seeds": [0, 1],
@@ -50,27 +52,27 @@ def write_plan(folder, **changes):
     return path
 
 
-def test_a_plan_has_a_cell_for_every_method_domain_and_seed_and_one_for_the_start_model(tmp_path):
+def test_a_plan_has_a_cell_for_every_method_domain_and_seed_and_one_for_the_start_model(tmp_path: Path) -> None:
     cells = cells_of(load_plan(write_plan(tmp_path), None, quick=False))
     assert len(cells) == 1 + 2 * 2 * 2  # vanilla once, two methods on two domains with two seeds
     assert [cell.seed for cell in cells] == [0] * 5 + [1] * 4  # whole seeds first
     assert sum(not cell.trains for cell in cells) == 1
 
 
-def test_quick_keeps_one_seed_and_the_core_methods(tmp_path):
+def test_quick_keeps_one_seed_and_the_core_methods(tmp_path: Path) -> None:
     cells = cells_of(load_plan(write_plan(tmp_path), tmp_path / "other", quick=True))
     assert {(cell.method, cell.seed) for cell in cells} == {("vanilla", 0), ("grpo", 0)}
     assert all(cell.folder.is_relative_to(tmp_path / "other") for cell in cells)
 
 
-def test_methods_differ_from_emo_r3_in_what_they_set_only(tmp_path):
+def test_methods_differ_from_emo_r3_in_what_they_set_only(tmp_path: Path) -> None:
     by_method = {c.method: c.recipe for c in cells_of(load_plan(write_plan(tmp_path), None, quick=False))}
     ours, grpo = by_method["emo_r3"], by_method["grpo"]
     changed = {name for name in type(ours).model_fields if getattr(ours, name) != getattr(grpo, name)}
     assert changed == {"thinking", "reward", "output_dir"}
 
 
-def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_path):
+def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_path: Path) -> None:
     plan = load_plan(SHIPPED, tmp_path, quick=False)
     cells = cells_of(plan)
     assert len(plan.seeds) >= 3
@@ -80,7 +82,7 @@ def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_
     )
 
 
-def test_settings_are_merged_block_by_block_and_null_removes_a_block():
+def test_settings_are_merged_block_by_block_and_null_removes_a_block() -> None:
     base = {"grpo": {"beta": 0.01, "max_steps": 3}, "reward": {"format": 0.1}}
     assert merge(base, {"grpo": {"beta": 0}, "reward": None}) == {"grpo": {"beta": 0, "max_steps": 3}, "reward": None}
     assert base["grpo"]["beta"] == 0.01
@@ -96,7 +98,7 @@ def test_settings_are_merged_block_by_block_and_null_removes_a_block():
         ({"methods": {"grpo": {"grppo": {}}}, "quick": {"methods": ["grpo"]}}, "method grpo: unknown setting 'grppo'"),
     ],
 )
-def test_a_bad_plan_is_refused_with_the_reason(tmp_path, changes, message):
+def test_a_bad_plan_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         cells_of(load_plan(write_plan(tmp_path, **changes), None, quick=False))
 
@@ -104,7 +106,7 @@ def test_a_bad_plan_is_refused_with_the_reason(tmp_path, changes, message):
 # --- the table, on made-up evaluations --------------------------------------------------------------------------------
 
 
-def finish(cell, plan, right):
+def finish(cell: Any, plan: Any, right: Any) -> None:
     """Give a cell an evaluation in which the first `right` of ten items of every test set are correct."""
     made = {
         test: [prediction("joy", "joy" if place < right else "fear", id=f"s{place}") for place in range(10)]
@@ -114,7 +116,7 @@ def finish(cell, plan, right):
 
 
 @pytest.fixture
-def filled(tmp_path, monkeypatch):
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
     monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 999)
     plan = load_plan(write_plan(tmp_path), None, quick=False)
@@ -125,11 +127,11 @@ def filled(tmp_path, monkeypatch):
     return Results(plan, cells)
 
 
-def markdown_of(results, folder):
+def markdown_of(results: Any, folder: Any) -> Any:
     return write_tables(results, cells_of(results.plan), folder)[0].read_text(encoding="utf-8")
 
 
-def test_a_number_is_the_mean_over_seeds_and_averages_weigh_cells_equally(filled):
+def test_a_number_is_the_mean_over_seeds_and_averages_weigh_cells_equally(filled: Results) -> None:
     row = accuracy_table(filled)["grpo"]
     assert row["a → b"].estimate.value == row["all"].estimate.value == pytest.approx(0.5)  # 4 and 6 of 10
     assert row["all"].estimate.n == 30  # items of three test sets, each drawn with all its completions
@@ -138,13 +140,13 @@ def test_a_number_is_the_mean_over_seeds_and_averages_weigh_cells_equally(filled
     assert accuracy_table(filled)["vanilla"]["all"].seed_deviation is None
 
 
-def test_averages_are_over_the_cells_their_name_says(filled):
+def test_averages_are_over_the_cells_their_name_says(filled: Results) -> None:
     assert filled.cells_of_average("in domain") == [("a", "a"), ("b", "b")]
     assert len(filled.cells_of_average("out of domain")) == 4
     assert len(filled.cells_of_average("all")) == 6
 
 
-def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(filled):
+def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(filled: Results) -> None:
     table = accuracy_table(filled)
     assert table["emo_r3"]["all"].bold
     assert not any(entry.bold for name in ("vanilla", "grpo") for entry in table[name].values())
@@ -153,7 +155,7 @@ def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(f
     assert not table["emo_r3"]["a → a"].bold
 
 
-def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
+def test_each_method_is_tested_against_the_reference_on_the_same_items(filled: Results) -> None:
     table = accuracy_table(filled)
     changes = filled.changes("vanilla", "grpo", [("a", "a")], lambda p: p.predicted == p.sample.label)
     p_value = sign_flip(changes, seed=0)
@@ -164,7 +166,7 @@ def test_each_method_is_tested_against_the_reference_on_the_same_items(filled):
     assert table["vanilla"]["a → a"].p_value >= p_value
 
 
-def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled, tmp_path):
+def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled: Results, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out" / "emo_r3" / "a")
     plan = filled.plan
     text = markdown_of(Results(plan, cells_of(plan)), tmp_path)
@@ -174,7 +176,7 @@ def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled
     assert "step3_polarity" not in reasoning_table(filled)["grpo"]
 
 
-def test_cells_on_other_items_are_refused(filled, tmp_path):
+def test_cells_on_other_items_are_refused(filled: Results, tmp_path: Path) -> None:
     plan, cells = filled.plan, cells_of(filled.plan)
     shutil.rmtree(cells[1].evaluation)
     made = {test: [prediction("joy", "joy", id="other")] for test in plan.tests}
@@ -183,7 +185,7 @@ def test_cells_on_other_items_are_refused(filled, tmp_path):
         Results(plan, cells)
 
 
-def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
+def test_the_csv_has_one_row_for_every_number(filled: Results, tmp_path: Path) -> None:
     _, csv = write_tables(filled, cells_of(filled.plan), tmp_path)
     table = pd.read_csv(csv)
     accuracy = table[table.figure == "accuracy"]
@@ -191,7 +193,9 @@ def test_the_csv_has_one_row_for_every_number(filled, tmp_path):
     assert set(table.columns) >= {"value", "low", "high", "n", "seeds", "seed_deviation", "p_value"}
 
 
-def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(tmp_path, monkeypatch):
+def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
     monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 99)
     odd = 'a "b", c;é'
@@ -211,12 +215,12 @@ def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(tmp_pa
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_the_table_of_the_plan_marks_what_is_done(filled):
+def test_the_table_of_the_plan_marks_what_is_done(filled: Results) -> None:
     table = reproduce.plan_table(filled.plan, cells_of(filled.plan))
     assert "0 to run" in table.title
 
 
-def test_a_missing_judge_stops_a_plan_before_anything_is_trained(tmp_path):
+def test_a_missing_judge_stops_a_plan_before_anything_is_trained(tmp_path: Path) -> None:
     plan = load_plan(write_plan(tmp_path, judge=str(tmp_path / "nowhere")), None, quick=False)
     with pytest.raises(UserError, match="no checkpoint at"):
         reproduce.run_plan(plan, tmp_path / "plan.yaml", quick=False)
@@ -226,7 +230,7 @@ def test_a_missing_judge_stops_a_plan_before_anything_is_trained(tmp_path):
 # --- what training did, on made-up records ----------------------------------------------------------------------------
 
 
-def record(cell, values):
+def record(cell: Any, values: Any) -> None:
     """Records of a run in which every second step reuses the completions of the one before."""
     cell.training.mkdir(parents=True)
     for step, value in enumerate(values, start=1):
@@ -235,7 +239,9 @@ def record(cell, values):
         append_jsonl(cell.training / METRICS, [row])
 
 
-def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_each_seed(filled, tmp_path):
+def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_each_seed(
+    filled: Results, tmp_path: Path
+) -> None:
     cells = cells_of(filled.plan)
     ours = [cell for cell in cells if (cell.method, cell.domain) == ("emo_r3", "a")]
     for cell, top in zip(ours, (1.0, 0.5), strict=True):
@@ -250,14 +256,14 @@ def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_ea
     assert "| emo_r3 | a | 2 | - | - | - | - | 0.0 → 75.0% ±35.4 |" in text
 
 
-def test_without_records_of_training_there_is_no_table_of_it(filled, tmp_path):
+def test_without_records_of_training_there_is_no_table_of_it(filled: Results, tmp_path: Path) -> None:
     assert "In training" not in markdown_of(filled, tmp_path)
 
 
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 
-def tiny_plan(folder, scenes, random_checkpoint):
+def tiny_plan(folder: Any, scenes: str, random_checkpoint: str) -> Any:
     grpo = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4}
     return write_plan(
         folder,
@@ -280,24 +286,24 @@ LEARNING = {
 }
 
 
-def call(plan):
+def call(plan: Any) -> Any:
     command = [sys.executable, "-m", "emor3.cli.main", "reproduce", str(plan)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_killed(
-    tmp_path, monkeypatch, scenes, random_checkpoint
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: str, random_checkpoint: str
+) -> None:
     plan = load_plan(tiny_plan(tmp_path, scenes, random_checkpoint), None, quick=False)
     cell = next(cell for cell in cells_of(plan) if cell.method == "grpo")
     trained, ended = [], []
 
-    def train(recipe, resume):
+    def train(recipe: Any, resume: Any) -> None:
         trained.append(resume)
         (cell.training / "final").mkdir(parents=True, exist_ok=True)
         write_json(cell.training / CONFIG, recipe.model_dump())
 
-    def evaluate(candidate, tests, settings, output):
+    def evaluate(candidate: Any, tests: Any, settings: Any, output: Any) -> None:
         output.mkdir()
         if len(ended) < 2:
             ended.append(output)
@@ -319,7 +325,9 @@ def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_ki
 
 
 @pytest.mark.slow
-def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_of_one_never_killed(tmp_path, scenes):
+def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_of_one_never_killed(
+    tmp_path: Path, scenes: str
+) -> None:
     tables = {}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -354,8 +362,8 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
 
 @pytest.mark.slow
 def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_stops_no_other(
-    tmp_path, scenes, random_checkpoint
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     plan = tiny_plan(tmp_path, scenes, random_checkpoint)
     process = call(plan)
     first = tmp_path / "out" / "vanilla" / "evaluation" / RESULTS

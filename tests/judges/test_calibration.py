@@ -2,6 +2,8 @@
 
 import copy
 import errno
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +16,14 @@ from emor3.judges.calibration import Calibration, calibrate
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
-from emor3.method.types import Reply
+from emor3.method.types import Question, Reply
 from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
 
 
-def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint, tmp_path):
+def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint: str, tmp_path: Path) -> None:
     policy, _ = load(random_checkpoint)
     average = MovingAverage(policy, 0.75, tmp_path, None)
     start = copy.deepcopy(average.model.state_dict())
@@ -35,7 +37,7 @@ def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint, t
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
 
 
-def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint, tmp_path):
+def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint: str, tmp_path: Path) -> None:
     policy, _ = load(random_checkpoint)
     average = MovingAverage(policy, 0.5, tmp_path, None)
     with torch.no_grad():
@@ -52,13 +54,13 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint, tmp_p
     assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
 
 
-def test_the_start_model_judges_in_training(tmp_path, scenes, random_checkpoint):
+def test_the_start_model_judges_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1})
     assert weights_of(run / "final")
     assert not (run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors").exists()
 
 
-def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp_path, scenes):
+def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp_path: Path, scenes: str) -> None:
     judge = {"model": "ema", "ema_decay": 0.75}
     run = run_of(tmp_path, scenes, "embedded", judge=judge, grpo=LEARNING)
     checkpoints = [str(run / "checkpoints" / f"checkpoint-{step}") for step in (1, 2)]
@@ -70,8 +72,10 @@ def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp
     assert any(not torch.allclose(value, start[name], atol=1e-5) for name, value in average.items())
 
 
-def test_a_checkpoint_without_its_moving_average_is_not_complete(tmp_path, scenes, random_checkpoint, monkeypatch):
-    def fail(*_):
+def test_a_checkpoint_without_its_moving_average_is_not_complete(
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("emor3.judges.moving_average.save_file", fail)
@@ -80,7 +84,7 @@ def test_a_checkpoint_without_its_moving_average_is_not_complete(tmp_path, scene
     assert latest_checkpoint(tmp_path / "run") is None
 
 
-def test_a_moving_average_of_adapters_is_refused(tmp_path, scenes, random_checkpoint):
+def test_a_moving_average_of_adapters_is_refused(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     model = {"path": random_checkpoint, "lora": {"r": 2}}
     with pytest.raises(UserError, match="ema follows all weights"):
         train(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, model=model, judge={"model": "ema"})))
@@ -89,20 +93,20 @@ def test_a_moving_average_of_adapters_is_refused(tmp_path, scenes, random_checkp
 class SeeingJudge:
     """Sees what `truth` says is on an image: yes with 0.9, else 0.2."""
 
-    def __init__(self, truth):
+    def __init__(self, truth: Any) -> None:
         self.truth = truth
 
-    def answer(self, questions):
+    def answer(self, questions: list[Question]) -> list[Any]:
         told = [0.9 if self.truth[q.images] in q.text else 0.2 for q in questions]
         return [Reply("Yes" if p > 0.5 else "No", {"Yes": p, "No": 1 - p}) for p in told]
 
 
-def described(texts):
+def described(texts: Any) -> list[Any]:
     """Completions that describe the images with these texts."""
     return [parse(f"<step1>{t}</step1><step2>a</step2><step3>b</step3>\\boxed{{c}}") for t in texts]
 
 
-def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(scenes):
+def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(scenes: str) -> None:
     samples = load_samples(scenes, split="test")[:4]
     texts = [f"Thing {place}." for place in range(4)]
     truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
@@ -114,7 +118,7 @@ def test_a_judge_that_sees_has_an_auc_of_1_and_one_that_always_agrees_of_a_half(
     assert "warning" not in seeing.line()
 
 
-def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(scenes):
+def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(scenes: str) -> None:
     samples = load_samples(scenes, split="test")[:3]
     judge = ScriptedJudge(lambda question: "Yes")
     assert calibrate(judge, samples, described(["A picture."] * 3)) is None
@@ -124,15 +128,15 @@ def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(scenes):
 class TiredJudge(SeeingJudge):
     """Fails on the first `count` questions."""
 
-    def __init__(self, truth, count):
+    def __init__(self, truth: Any, count: Any) -> None:
         super().__init__(truth)
         self.count = count
 
-    def answer(self, questions):
+    def answer(self, questions: list[Question]) -> Any:
         return [Reply("", error="HTTP 500")] * self.count + super().answer(questions)[self.count :]
 
 
-def test_images_on_which_the_judge_failed_are_left_out(scenes):
+def test_images_on_which_the_judge_failed_are_left_out(scenes: str) -> None:
     samples = load_samples(scenes, split="test")[:3]
     texts = [f"Thing {place}." for place in range(3)]
     truth = {sample.images: text for sample, text in zip(samples, texts, strict=True)}
@@ -141,7 +145,7 @@ def test_images_on_which_the_judge_failed_are_left_out(scenes):
     assert calibrate(TiredJudge(truth, 6), samples, described(texts)) is None
 
 
-def test_the_finding_is_one_line():
+def test_the_finding_is_one_line() -> None:
     assert Calibration(0.91, 0.95, 0.1, 32).line() == (
         "judge: AUC 0.91 between own and swapped descriptions of 32 images (yes to 95% and 10%)"
     )

@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -37,7 +40,7 @@ EMBEDDED = resolve_checkpoint("embedded")
 pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 
-def completion(text, top=None):
+def completion(text: Any, top: Any = None) -> Any:
     """Body of a chat completion, with (token, probability) of the most probable first tokens where given."""
     choice = {"message": {"role": "assistant", "content": text}}
     if top is not None:
@@ -46,12 +49,12 @@ def completion(text, top=None):
     return json.dumps({"choices": [choice]})
 
 
-def text_of(request):
+def text_of(request: Any) -> Any:
     return request["messages"][0]["content"][-1]["text"]
 
 
 class QuietServer(ThreadingHTTPServer):
-    def handle_error(self, *_):
+    def handle_error(self, *_: Any) -> None:
         """A client that hangs up is what some tests are about."""
 
 
@@ -61,7 +64,7 @@ class StandIn:
     Remembers the requests with their headers, and how many were under way at once. `nth` counts the tries of a text.
     """
 
-    def __init__(self, script):
+    def __init__(self, script: Any) -> None:
         self.requests, self.tries, self.busy, self.most_busy = [], Counter(), 0, 0
         self.script, self.lock = script, threading.Lock()
         stand_in = self
@@ -69,7 +72,7 @@ class StandIn:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):
+            def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with stand_in.lock:
                     stand_in.requests.append((self.path, dict(self.headers), request))
@@ -88,7 +91,7 @@ class StandIn:
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-            def log_message(self, *_):
+            def log_message(self, *_: Any) -> None:
                 pass
 
         self.server = QuietServer(("127.0.0.1", 0), Handler)
@@ -97,10 +100,10 @@ class StandIn:
 
 
 @pytest.fixture
-def serve():
+def serve() -> Iterator[Callable[..., StandIn]]:
     started = []
 
-    def start(script):
+    def start(script: Any) -> Any:
         started.append(StandIn(script))
         return started[-1]
 
@@ -111,12 +114,12 @@ def serve():
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch):
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that judges would have waited between tries; they wait none."""
     waited = []
 
     class Patient(threading.Event):
-        def wait(self, timeout=None):
+        def wait(self, timeout: float | None = None) -> Any:
             waited.append(timeout)
             return self.is_set()
 
@@ -124,30 +127,32 @@ def waits(monkeypatch):
     return waited
 
 
-def judge_at(url, key=None, **settings):
+def judge_at(url: Any, key: Any = None, **settings: Any) -> EndpointJudge:
     return EndpointJudge(EndpointBlock(**{"base_url": url, "model": "judge", "retries": 2, **settings}), key)
 
 
-def texts(count):
+def texts(count: Any) -> list[Any]:
     return [coherence_question(f"Scene {number}.", "Joy.", MIKELS8) for number in range(count)]
 
 
-def always(status, body="", headers=None):
+def always(status: Any, body: str = "", headers: Any = None) -> Callable[..., Any]:
     return lambda request, nth: (status, headers or {}, body)
 
 
 @pytest.fixture(scope="module")
-def images(scenes):
+def images(scenes: str) -> list[str]:
     return [sample.image for sample in load_samples(scenes, split="test")]
 
 
 # --- a server that works ---------------------------------------------------------------------------------------------
 
 
-def test_replies_come_in_the_order_of_the_questions_whatever_the_order_of_the_server(serve):
+def test_replies_come_in_the_order_of_the_questions_whatever_the_order_of_the_server(
+    serve: Callable[..., StandIn],
+) -> None:
     barrier = threading.Barrier(4)
 
-    def last_first(request, nth):
+    def last_first(request: Any, nth: Any) -> tuple[Any, ...]:
         barrier.wait(HANGS)  # four are under way at once, or this breaks
         number = int(text_of(request).split("Scene ")[1].split(".")[0])
         time.sleep(0.02 * (4 - number))
@@ -159,8 +164,8 @@ def test_replies_come_in_the_order_of_the_questions_whatever_the_order_of_the_se
     assert all(reply.error is None and reply.probabilities is None for reply in replies)
 
 
-def test_no_more_requests_are_under_way_than_allowed(serve):
-    def slow(request, nth):
+def test_no_more_requests_are_under_way_than_allowed(serve: Callable[..., StandIn]) -> None:
+    def slow(request: Any, nth: Any) -> tuple[Any, ...]:
         time.sleep(0.02)
         return 200, {}, completion("joy")
 
@@ -169,7 +174,9 @@ def test_no_more_requests_are_under_way_than_allowed(serve):
     assert 1 <= server.most_busy <= 2
 
 
-def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(serve, images):
+def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(
+    serve: Callable[..., StandIn], images: list[str]
+) -> None:
     server = serve(always(200, completion("Yes")))
     question = consistency_question((images[0],), "A dog.")
     judge_at(server.url + "/", key="sk-secret").answer([question])
@@ -186,7 +193,7 @@ def test_a_request_is_greedy_and_short_and_shows_the_image_before_the_text(serve
         assert sent.tobytes() == file.convert("RGB").tobytes()  # a small image arrives as it is
 
 
-def test_large_images_are_sent_scaled_down_in_their_shape(serve, tmp_path):
+def test_large_images_are_sent_scaled_down_in_their_shape(serve: Callable[..., StandIn], tmp_path: Path) -> None:
     Image.new("RGB", (400, 100)).save(tmp_path / "wide.png")
     server = serve(always(200, completion("Yes")))
     judge_at(server.url, max_pixels=10_000).answer([consistency_question((str(tmp_path / "wide.png"),), "A wall.")])
@@ -195,13 +202,15 @@ def test_large_images_are_sent_scaled_down_in_their_shape(serve, tmp_path):
         assert sent.size == (200, 50)  # 40,000 pixels at half the side are 10,000
 
 
-def test_without_a_key_none_is_sent(serve):
+def test_without_a_key_none_is_sent(serve: Callable[..., StandIn]) -> None:
     server = serve(always(200, completion("joy")))
     judge_at(server.url).answer(texts(1))
     assert "Authorization" not in server.requests[0][1]
 
 
-def test_first_token_probabilities_are_read_where_the_server_gives_them(serve, images):
+def test_first_token_probabilities_are_read_where_the_server_gives_them(
+    serve: Callable[..., StandIn], images: list[str]
+) -> None:
     server = serve(always(200, completion("Sure", [("Sure", 0.5), ("Yes", 0.2), (" yes", 0.1), ("No", 0.1)])))
     judge = judge_at(server.url, top_logprobs=20)
     asked = [consistency_question((images[0],), "A dog."), *texts(1)]
@@ -214,7 +223,7 @@ def test_first_token_probabilities_are_read_where_the_server_gives_them(serve, i
     assert judge.answer(asked) == [yes_no, label]  # also from the cache
 
 
-def test_first_tokens_decide_nothing_where_labels_share_them():
+def test_first_tokens_decide_nothing_where_labels_share_them() -> None:
     assert candidate_probabilities(("awe", "amusement"), {"awe": 0.5, "am": 0.5}) == {"awe": 0.5, "amusement": 0.5}
     assert candidate_probabilities(("awe", "amusement"), {"a": 0.8, "awe": 0.1, "am": 0.1}) is None
     assert candidate_probabilities(("Yes", "No"), {"Yes": 1.0, "None": 0.1, "": 0.1}) is None
@@ -223,14 +232,16 @@ def test_first_tokens_decide_nothing_where_labels_share_them():
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 
-def test_a_question_is_sent_once_in_a_run(serve):
+def test_a_question_is_sent_once_in_a_run(serve: Callable[..., StandIn]) -> None:
     server = serve(always(200, completion("joy")))
     judge = judge_at(server.url)
     assert judge.answer([*texts(2), *texts(3)]) == judge.answer(texts(2)) + judge.answer(texts(3))
     assert len(server.requests) == 3
 
 
-def test_later_runs_find_the_replies_in_the_folder_but_another_model_does_not(serve, tmp_path):
+def test_later_runs_find_the_replies_in_the_folder_but_another_model_does_not(
+    serve: Callable[..., StandIn], tmp_path: Path
+) -> None:
     server = serve(lambda request, nth: (200, {}, completion(request["model"])))
     folder = str(tmp_path / "cache")
     first = judge_at(server.url, cache=folder).answer(texts(2))
@@ -240,7 +251,7 @@ def test_later_runs_find_the_replies_in_the_folder_but_another_model_does_not(se
     assert [reply.text for reply in other.answer(texts(2))] == ["other", "other"]
 
 
-def test_a_changed_image_under_the_same_name_is_asked_again(serve, tmp_path):
+def test_a_changed_image_under_the_same_name_is_asked_again(serve: Callable[..., StandIn], tmp_path: Path) -> None:
     server, path = serve(always(200, completion("Yes"))), tmp_path / "image.png"
     judge = judge_at(server.url)
     for colour in ("red", "red", "blue"):
@@ -249,13 +260,13 @@ def test_a_changed_image_under_the_same_name_is_asked_again(serve, tmp_path):
     assert len(server.requests) == 2
 
 
-def test_failures_are_not_cached(serve):
+def test_failures_are_not_cached(serve: Callable[..., StandIn]) -> None:
     server = serve(lambda request, nth: (400, {}, "") if nth == 1 else (200, {}, completion("joy")))
     judge = judge_at(server.url)
     assert [judge.answer(texts(1))[0].error is None for _ in range(2)] == [False, True]
 
 
-def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path):
+def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "replies.sqlite").write_text("no database, but text of some length")
     for folder in (tmp_path / "file", tmp_path):
@@ -268,7 +279,7 @@ def test_a_cache_that_cannot_be_opened_is_a_users_error(tmp_path):
     ["DROP TABLE replies", "UPDATE replies SET probabilities = '{'", "PRAGMA query_only = 1"],
     ids=["damaged", "a row that is no JSON", "not to be written"],
 )
-def test_a_cache_that_fails_in_a_run_is_a_users_error(serve, tmp_path, harm):
+def test_a_cache_that_fails_in_a_run_is_a_users_error(serve: Callable[..., StandIn], tmp_path: Path, harm: str) -> None:
     judge = judge_at(serve(always(200, completion("joy"))).url, cache=str(tmp_path))
     judge.answer(texts(1))
     judge._cache.execute(harm)
@@ -279,7 +290,9 @@ def test_a_cache_that_fails_in_a_run_is_a_users_error(serve, tmp_path, harm):
 # --- a server that fails ---------------------------------------------------------------------------------------------
 
 
-def test_a_rate_limit_is_waited_out_for_as_long_as_the_server_asks(serve, waits):
+def test_a_rate_limit_is_waited_out_for_as_long_as_the_server_asks(
+    serve: Callable[..., StandIn], waits: list[float]
+) -> None:
     server = serve(lambda _, nth: (429, {"Retry-After": "7"}, "") if nth == 1 else (200, {}, completion("joy")))
     assert [reply.text for reply in judge_at(server.url).answer(texts(1))] == ["joy"]
     assert len(server.requests) == 2
@@ -297,13 +310,17 @@ def test_a_rate_limit_is_waited_out_for_as_long_as_the_server_asks(serve, waits)
     ],
     ids=["a date in the past", "negative", "a day", "not a number", "a word"],
 )
-def test_other_forms_of_retry_after_are_understood_or_left_aside(serve, waits, header, wait):
+def test_other_forms_of_retry_after_are_understood_or_left_aside(
+    serve: Callable[..., StandIn], waits: list[float], header: str, wait: Any
+) -> None:
     server = serve(lambda _, nth: (503, {"Retry-After": header}, "") if nth == 1 else (200, {}, completion("joy")))
     assert judge_at(server.url).answer(texts(1))[0].text == "joy"
     assert waits == [wait] if wait is not None else 0.5 <= waits[0] <= 1  # else the first back-off
 
 
-def test_a_server_that_always_errs_is_tried_with_longer_and_longer_waits(serve, waits):
+def test_a_server_that_always_errs_is_tried_with_longer_and_longer_waits(
+    serve: Callable[..., StandIn], waits: list[float]
+) -> None:
     server = serve(always(500, "out of <b>memory</b>\n"))
     (reply,) = judge_at(server.url, retries=3).answer(texts(1))
     assert (reply.text, reply.error) == ("", "HTTP 500: out of <b>memory</b>")
@@ -312,7 +329,9 @@ def test_a_server_that_always_errs_is_tried_with_longer_and_longer_waits(serve, 
         assert longest / 2 <= wait <= longest
 
 
-def test_a_refusal_is_not_tried_again_and_its_message_never_repeats_the_key(serve, waits):
+def test_a_refusal_is_not_tried_again_and_its_message_never_repeats_the_key(
+    serve: Callable[..., StandIn], waits: list[float]
+) -> None:
     server = serve(always(401, "Incorrect API key sk-secret"))
     (reply,) = judge_at(server.url, key="sk-secret").answer(texts(1))
     assert reply.error == "HTTP 401: Incorrect API key [key]"
@@ -336,7 +355,9 @@ KEY = 'sk-s"e/cret'
     ],
     ids=["cut", "quoted", "escaped", "in an address", "a reply", "an escaped reply", "a broken header", "broken gzip"],
 )
-def test_whatever_a_server_quotes_the_key_is_in_no_reply_and_in_no_cache(serve, tmp_path, reply):
+def test_whatever_a_server_quotes_the_key_is_in_no_reply_and_in_no_cache(
+    serve: Callable[..., StandIn], tmp_path: Path, reply: tuple[Any, ...]
+) -> None:
     server = serve(always(*reply))
     (told,) = judge_at(server.url, key=KEY, retries=0, cache=str(tmp_path)).answer(texts(1))
     kept = (tmp_path / "replies.sqlite").read_bytes()
@@ -347,21 +368,21 @@ def test_whatever_a_server_quotes_the_key_is_in_no_reply_and_in_no_cache(serve, 
 
 
 @pytest.mark.parametrize("key", ["sk-\nsecret", "sk-sécret", "sk-\x00secret"])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key):
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(UserError, match=KEY_VARIABLE) as refused:
         judge_at("http://127.0.0.1:9/v1", key=key)
     assert "cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip"])
-def test_a_reply_that_is_not_encoded_as_it_says_is_no_reply(serve, encoding):
+def test_a_reply_that_is_not_encoded_as_it_says_is_no_reply(serve: Callable[..., StandIn], encoding: str) -> None:
     server = serve(always(200, completion("joy"), {"Content-Encoding": encoding}))
     (reply,) = judge_at(server.url).answer(texts(1))
     assert reply.error.startswith("DecodingError: ")
     assert len(server.requests) == 3
 
 
-def test_a_redirect_is_not_followed_because_the_key_would_go_with_it(serve):
+def test_a_redirect_is_not_followed_because_the_key_would_go_with_it(serve: Callable[..., StandIn]) -> None:
     elsewhere = serve(always(200, completion("joy")))
     server = serve(always(307, headers={"Location": elsewhere.url}))
     assert judge_at(server.url, key="sk-secret").answer(texts(1))[0].error == "HTTP 307: "
@@ -393,14 +414,16 @@ NO_LOGARITHM = "the reply has log-probabilities that are none"
         *("NaN", "infinite", "infinitely low", "more than certain"),
     ],
 )
-def test_malformed_replies_are_errors_and_only_what_may_be_cut_off_is_tried_again(serve, body, error, tries):
+def test_malformed_replies_are_errors_and_only_what_may_be_cut_off_is_tried_again(
+    serve: Callable[..., StandIn], body: Any, error: Any, tries: Any
+) -> None:
     server = serve(always(200, body))
     (reply,) = judge_at(server.url).answer(texts(1))
     assert (reply.text, reply.probabilities, reply.error) == ("", None, error)
     assert len(server.requests) == tries
 
 
-def test_an_unreachable_server_is_an_error_of_each_question(serve):
+def test_an_unreachable_server_is_an_error_of_each_question(serve: Callable[..., StandIn]) -> None:
     server = serve(always(200))
     server.server.shutdown()
     server.server.server_close()
@@ -408,10 +431,10 @@ def test_an_unreachable_server_is_an_error_of_each_question(serve):
     assert [reply.error.partition(":")[0] for reply in replies] == ["ConnectError", "ConnectError"]
 
 
-def test_a_slow_server_is_timed_out_and_tried_again(serve):
+def test_a_slow_server_is_timed_out_and_tried_again(serve: Callable[..., StandIn]) -> None:
     free = threading.Event()
 
-    def hang_once(request, nth):
+    def hang_once(request: Any, nth: Any) -> tuple[Any, ...]:
         if nth == 1:
             free.wait(HANGS)
         return 200, {}, completion("joy")
@@ -424,15 +447,15 @@ def test_a_slow_server_is_timed_out_and_tried_again(serve):
 
 
 @pytest.fixture
-def serve_bytes():
+def serve_bytes() -> Iterator[Callable[..., str]]:
     """Start a server that reads a request and then sends what `send(write)` writes; returns its address."""
     listening = []
 
-    def start(send):
+    def start(send: Any) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
         listening.append(listener)
 
-        def accept():
+        def accept() -> None:
             while True:
                 try:
                     connection, _ = listener.accept()
@@ -458,8 +481,10 @@ STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
     [(b"", b"H"), (STATUS_LINE, b"X-A: b\r\n"), (STATUS_LINE + b"Content-Length: 900\r\n\r\n", b" ")],
     ids=["a line that does not end", "headers", "a body"],
 )
-def test_a_server_that_drips_is_timed_out_however_little_is_wanting(serve_bytes, begin, drop):
-    def drip(write):
+def test_a_server_that_drips_is_timed_out_however_little_is_wanting(
+    serve_bytes: Callable[..., str], begin: Any, drop: bytes
+) -> None:
+    def drip(write: Any) -> None:
         write(begin)
         for _ in range(500):
             write(drop)  # each in time, the whole never
@@ -471,7 +496,9 @@ def test_a_server_that_drips_is_timed_out_however_little_is_wanting(serve_bytes,
     assert time.monotonic() - started < 5  # what all 500 writes take at least
 
 
-def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(serve, waits, capsys):
+def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(
+    serve: Callable[..., StandIn], waits: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     server = serve(always(429, headers={"Retry-After": "1e300"}))
     replies = judge_at(server.url, timeout=5, retries=1).answer(texts(3))
     assert [reply.error for reply in replies] == ["HTTP 429: "] * 3
@@ -479,8 +506,10 @@ def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(ser
     assert capsys.readouterr().err == f"the judge at {server.url} asks to wait 1e+300 s: waiting 5 s\n"
 
 
-def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(serve, monkeypatch):
-    def slow_and_busy(request, nth):
+def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(
+    serve: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_and_busy(request: Any, nth: Any) -> tuple[Any, ...]:
         time.sleep(0.1)
         return 429, {"Retry-After": "60"}, ""
 
@@ -491,10 +520,12 @@ def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(serv
     assert len(server.requests) <= 3
 
 
-def test_a_stopped_judge_does_not_wait_for_its_requests(serve, monkeypatch):
+def test_a_stopped_judge_does_not_wait_for_its_requests(
+    serve: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = threading.Event()
 
-    def hang_but_for_the_first(request, nth):
+    def hang_but_for_the_first(request: Any, nth: Any) -> tuple[Any, ...]:
         if "Scene 0." not in text_of(request):
             free.wait(20)
         return 200, {}, completion("joy")
@@ -508,16 +539,18 @@ def test_a_stopped_judge_does_not_wait_for_its_requests(serve, monkeypatch):
     assert time.monotonic() - started < 10
 
 
-def test_one_failed_question_leaves_the_others_their_replies(serve):
+def test_one_failed_question_leaves_the_others_their_replies(serve: Callable[..., StandIn]) -> None:
     server = serve(lambda request, _: (400, {}, "") if "Scene 1." in text_of(request) else (200, {}, completion("joy")))
     errors = [reply.error for reply in judge_at(server.url).answer(texts(3))]
     assert errors == [None, "HTTP 400: ", None]
 
 
-def test_the_run_stops_past_the_share_of_errors_and_keeps_what_was_answered(serve, tmp_path):
+def test_the_run_stops_past_the_share_of_errors_and_keeps_what_was_answered(
+    serve: Callable[..., StandIn], tmp_path: Path
+) -> None:
     broken = {f"Scene {number}." for number in range(20, 40)}
 
-    def some(request, nth):
+    def some(request: Any, nth: Any) -> Any:
         number = f"Scene {text_of(request).split('Scene ')[1].split('.')[0]}."
         return (400, {}, "no images") if number in broken else (200, {}, completion("joy"))
 
@@ -532,7 +565,7 @@ def test_the_run_stops_past_the_share_of_errors_and_keeps_what_was_answered(serv
     assert max(server.tries[question.text] for question in texts(20)) == 1
 
 
-def test_few_errors_among_many_questions_do_not_stop_a_run(serve):
+def test_few_errors_among_many_questions_do_not_stop_a_run(serve: Callable[..., StandIn]) -> None:
     server = serve(lambda request, _: (400, {}, "") if "Scene 1." in text_of(request) else (200, {}, completion("joy")))
     judge = judge_at(server.url, max_error_share=0.05)
     for _ in range(5):  # 5 errors, and never more than 5 in 100
@@ -543,16 +576,16 @@ def test_few_errors_among_many_questions_do_not_stop_a_run(serve):
 
 
 def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
-    serve, tmp_path, scenes, random_checkpoint, monkeypatch
-):
+    serve: Callable[..., StandIn], tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     animals = itertools.cycle(["dog", "cat"])  # a random model describes nothing
 
-    def parse_made_up(completion, thinking):
+    def parse_made_up(completion: Any, thinking: Any) -> Any:
         return parse(f"<step1>A {next(animals)}.</step1><step2>Joy.</step2><step3>Positive.</step3>")
 
     seen = []
 
-    def fail_on_the_first_cat(request, nth):
+    def fail_on_the_first_cat(request: Any, nth: Any) -> Any:
         if len(request["messages"][0]["content"]) == 1:
             return 200, {}, completion("joy")
         cat = "A cat." in text_of(request)
@@ -580,7 +613,7 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
 
 
 @pytest.mark.parametrize("judge", [{"model": "endpoint"}, {"endpoint": {"base_url": "http://localhost", "model": "m"}}])
-def test_the_endpoint_and_its_settings_go_together(judge):
+def test_the_endpoint_and_its_settings_go_together(judge: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"judge\.endpoint go together"):
         build_recipe({"output_dir": "o", "model": {"path": "m"}, "data": {"train": "d"}, "judge": judge}, (), "r.yaml")
 
@@ -602,7 +635,7 @@ def test_the_endpoint_and_its_settings_go_together(judge):
     ],
     ids=["setting", "header", "user", "query", "broken", "ftp", "port", "no scheme"],
 )
-def test_a_recipe_with_a_key_or_without_a_web_address_is_refused_and_not_repeated(setting):
+def test_a_recipe_with_a_key_or_without_a_web_address_is_refused_and_not_repeated(setting: dict[str, Any]) -> None:
     endpoint = {"base_url": "https://example.org/v1", "model": "m", **setting}
     content = {
         "output_dir": "o",
@@ -615,7 +648,9 @@ def test_a_recipe_with_a_key_or_without_a_web_address_is_refused_and_not_repeate
     assert "sk-secret" not in str(refused.value)
 
 
-def test_the_key_comes_from_the_environment_and_is_in_no_setting(monkeypatch, serve):
+def test_the_key_comes_from_the_environment_and_is_in_no_setting(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., StandIn]
+) -> None:
     server = serve(always(200, completion("joy")))
     monkeypatch.setenv(KEY_VARIABLE, " sk-secret\n")
     judge = EndpointJudge.from_settings(EndpointBlock(base_url=server.url, model="m"))
@@ -624,7 +659,7 @@ def test_the_key_comes_from_the_environment_and_is_in_no_setting(monkeypatch, se
     assert "sk-secret" not in judge.settings.model_dump_json()
 
 
-def test_a_key_is_never_sent_in_the_clear_over_a_network():
+def test_a_key_is_never_sent_in_the_clear_over_a_network() -> None:
     with pytest.raises(UserError, match="unencrypted"):
         judge_at("http://judge.example.org/v1", key="sk-secret")
     for url in ("http://judge.example.org/v1", "https://judge.example.org/v1"):
@@ -637,7 +672,7 @@ def test_a_key_is_never_sent_in_the_clear_over_a_network():
 
 
 @pytest.fixture(scope="module")
-def real_server(tmp_path_factory):
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of `transformers serve` with the embedded model."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as free:
         port = free.server_address[1]
@@ -649,7 +684,7 @@ def real_server(tmp_path_factory):
     try:
         address = f"http://127.0.0.1:{port}"
 
-        def answers():
+        def answers() -> Any:
             assert process.poll() is None, log.read_text()
             try:
                 return httpx2.get(f"{address}/health", trust_env=False).status_code == 200
@@ -664,7 +699,7 @@ def real_server(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_real_server_replies_as_the_same_model_does_in_this_process(real_server, images):
+def test_a_real_server_replies_as_the_same_model_does_in_this_process(real_server: str, images: list[str]) -> None:
     asked = [
         *(
             consistency_question((image,), f"A scene with {thing}.")
@@ -682,7 +717,7 @@ def test_a_real_server_replies_as_the_same_model_does_in_this_process(real_serve
 
 
 @pytest.mark.slow
-def test_a_real_server_without_probabilities_is_read_by_its_text(real_server):
+def test_a_real_server_without_probabilities_is_read_by_its_text(real_server: str) -> None:
     asked = texts(2)
     plain, wanted = (judge_at(real_server, model=EMBEDDED, top_logprobs=top).answer(asked) for top in (0, 5))
     assert plain == wanted
@@ -690,7 +725,7 @@ def test_a_real_server_without_probabilities_is_read_by_its_text(real_server):
 
 
 @pytest.mark.slow
-def test_a_real_server_says_why_it_refuses(real_server):
+def test_a_real_server_says_why_it_refuses(real_server: str) -> None:
     (reply,) = judge_at(real_server, model="another").answer(texts(1))
     assert reply.error.startswith("HTTP 400: ")
     assert "another" in reply.error

@@ -1,9 +1,11 @@
 """Judges: scoring equals the long way round, generation reads text, and the model is left as it was found."""
 
 from random import Random
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.data.folders import load_samples
 from emor3.judges.local import GenerateJudge, ScoreJudge, evaluating
@@ -16,16 +18,16 @@ from emor3.models.generation import encode
 
 
 @pytest.fixture(scope="module")
-def loaded(random_checkpoint):
+def loaded(random_checkpoint: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     return load(random_checkpoint)
 
 
 @pytest.fixture(scope="module")
-def images(scenes):
+def images(scenes: str) -> list[str]:
     return [sample.image for sample in load_samples(scenes, split="test")]
 
 
-def questions(images, labels=MIKELS8):
+def questions(images: Any, labels: LabelSet = MIKELS8) -> list[Any]:
     return [
         consistency_question((images[0],), "A dog."),
         coherence_question("A dog in a very long street with many houses.", "Joy.", labels),
@@ -34,7 +36,7 @@ def questions(images, labels=MIKELS8):
     ]
 
 
-def long_way(model, processor, question, candidate, length=None):
+def long_way(model: Any, processor: Any, question: Question, candidate: Any, length: Any = None) -> Any:
     """Log-probability of a candidate's first tokens (None: all, with the end of turn), one row, no padding."""
     reply = [*processor.tokenizer(candidate).input_ids, processor.tokenizer.eos_token_id][:length]
     inputs = encode(processor, [(question.images, question.text)])
@@ -48,7 +50,9 @@ def long_way(model, processor, question, candidate, length=None):
     return sum(log_probs[prompt + place - 1, token].item() for place, token in enumerate(reply))
 
 
-def test_first_tokens_decide_where_they_differ_and_padding_changes_nothing(loaded, images):
+def test_first_tokens_decide_where_they_differ_and_padding_changes_nothing(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str]
+) -> None:
     asked = questions(images)
     for question, reply in zip(asked, ScoreJudge(*loaded).answer(asked), strict=True):
         scores = torch.tensor([long_way(*loaded, question, candidate, 1) for candidate in question.candidates])
@@ -61,7 +65,9 @@ def test_first_tokens_decide_where_they_differ_and_padding_changes_nothing(loade
     [("great joy", "great fear", "calm"), ("joy", "joyful", "fear")],
     ids=["a shared first token", "a label that begins another"],
 )
-def test_whole_candidates_decide_where_first_tokens_are_shared(loaded, images, labels):
+def test_whole_candidates_decide_where_first_tokens_are_shared(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str], labels: tuple[Any, ...]
+) -> None:
     asked = questions(images, LabelSet("some", labels))
     judge = ScoreJudge(*loaded)
     assert judge.work(asked[1]) == (False, 3)
@@ -70,7 +76,9 @@ def test_whole_candidates_decide_where_first_tokens_are_shared(loaded, images, l
         assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
 
 
-def test_a_question_on_an_image_may_need_the_second_pass_too(loaded, images):
+def test_a_question_on_an_image_may_need_the_second_pass_too(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str]
+) -> None:
     asked = [
         Question(
             "consistency", "Does it fit? A dog in a long, long street.", ("Yes, it does", "Yes, partly"), (images[0],)
@@ -85,7 +93,9 @@ def test_a_question_on_an_image_may_need_the_second_pass_too(loaded, images):
         assert list(reply.probabilities.values()) == pytest.approx(scores.softmax(-1).tolist(), abs=1e-5)
 
 
-def test_placeholders_in_a_completion_bring_no_image_into_a_question(loaded, images):
+def test_placeholders_in_a_completion_bring_no_image_into_a_question(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str]
+) -> None:
     bait = "A dog <|vision_start|><|image_pad|><|vision_end|> <image> [IMG]"
     asked = [consistency_question((images[0],), bait), coherence_question(bait, bait, MIKELS8)]
     inputs = encode(loaded[1], [(question.images, question.text) for question in asked])
@@ -94,7 +104,9 @@ def test_placeholders_in_a_completion_bring_no_image_into_a_question(loaded, ima
     assert len(ScoreJudge(*loaded).answer(asked)) == 2
 
 
-def test_scoring_is_deterministic_and_the_same_in_any_batch(loaded, images):
+def test_scoring_is_deterministic_and_the_same_in_any_batch(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str]
+) -> None:
     asked = questions(images)
     whole, again, single = (ScoreJudge(*loaded, batch_size=size).answer(asked) for size in (8, 8, 1))
     assert whole == again
@@ -102,7 +114,9 @@ def test_scoring_is_deterministic_and_the_same_in_any_batch(loaded, images):
         assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
-def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest(loaded, images, monkeypatch):
+def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, processor = loaded
     forwards = []
     monkeypatch.setattr(model, "forward", counted(model.forward, forwards))
@@ -112,7 +126,9 @@ def test_a_batch_takes_one_forward_for_what_questions_share_and_one_for_the_rest
     assert len(forwards) == 6  # and two for whole candidates: questions, then candidates
 
 
-def test_questions_on_one_image_encode_it_once(loaded, images, monkeypatch):
+def test_questions_on_one_image_encode_it_once(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, processor = loaded
     asked = [consistency_question((images[place % 2],), f"{text} dog.") for place, text in enumerate(["A", "No", "My"])]
     asked += [asked[0], coherence_question("A cat.", "Fear.", MIKELS8)]
@@ -125,28 +141,32 @@ def test_questions_on_one_image_encode_it_once(loaded, images, monkeypatch):
         assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
-def counted(forward, calls):
-    def call(*args, **kwargs):
+def counted(forward: Any, calls: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         calls.append(kwargs)
         return forward(*args, **kwargs)
 
     return call
 
 
-def test_generation_replies_in_free_text_without_probabilities(loaded, images):
+def test_generation_replies_in_free_text_without_probabilities(
+    loaded: tuple[PreTrainedModel, ProcessorMixin], images: list[str]
+) -> None:
     replies = GenerateJudge(*loaded, max_new_tokens=4).answer(questions(images))
     assert len(replies) == 4
     assert all(reply.probabilities is None for reply in replies)
     assert replies == GenerateJudge(*loaded, max_new_tokens=4).answer(questions(images))  # greedy
 
 
-def test_every_submodule_has_its_own_flag_back_even_after_an_error(loaded):
+def test_every_submodule_has_its_own_flag_back_even_after_an_error(
+    loaded: tuple[PreTrainedModel, ProcessorMixin],
+) -> None:
     model, _ = loaded
     model.train()
     model.model.visual.eval()  # frozen on purpose
     seen = []
 
-    def fail():
+    def fail() -> None:
         with evaluating(model):
             seen.extend([any(module.training for module in model.modules()), torch.is_grad_enabled()])
             raise RuntimeError("out of memory")
@@ -163,18 +183,18 @@ def test_every_submodule_has_its_own_flag_back_even_after_an_error(loaded):
 class CountingJudge:
     """Replies with the question's text and remembers what it was asked."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = []
 
-    def work(self, question):
+    def work(self, question: Question) -> tuple[Any, ...]:
         return len(question.images), len(question.candidates) if len(question.candidates) > 2 else 0
 
-    def answer(self, asked):
+    def answer(self, asked: Any) -> list[Any]:
         self.asked = list(asked)
         return [Reply(question.text) for question in asked]
 
 
-def test_ranks_do_the_same_work_whatever_they_have_to_ask():
+def test_ranks_do_the_same_work_whatever_they_have_to_ask() -> None:
     image = Question("consistency", "image", ("Yes", "No"), ("a.png",))
     short, long = Question("coherence", "short", ("a", "b")), Question("coherence", "long", ("a", "b", "c"))
     ranks = [[image, short, short], [long], []]
@@ -190,7 +210,7 @@ def test_ranks_do_the_same_work_whatever_they_have_to_ask():
     assert works[0] == works[1] == works[2] == [(False, 0), (False, 0), (False, 3), (True, 0)]
 
 
-def test_one_process_asks_no_filler(images):
+def test_one_process_asks_no_filler(images: list[str]) -> None:
     judge = CountingJudge()
     asked = questions(images)
     Random(0).shuffle(asked)

@@ -1,8 +1,11 @@
 """The vLLM path against a stand-in with the API of TRL's generation object, whose shape is read from TRL itself."""
 
 import inspect
+from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast, ProcessorMixin
 from trl import GRPOConfig
 from trl.generation.vllm_generation import VLLMGeneration
 
@@ -10,6 +13,7 @@ from emor3.data.folders import load_samples
 from emor3.judges.vllm import VllmJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
+from emor3.method.types import Question
 from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
@@ -28,13 +32,13 @@ SETTINGS = {
 class Engine:
     """Takes what TRL's object takes, spells the last candidate letter by letter, and remembers how it was called."""
 
-    def __init__(self, tokenizer, mode="colocate"):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, mode: str = "colocate") -> None:
         self.tokenizer = tokenizer
         self.mode = mode
         vars(self).update(SETTINGS)
         self.calls = []
 
-    def generate(self, prompts, images, num_generations, profiler=None):
+    def generate(self, prompts: Any, images: Any, num_generations: Any, profiler: Any = None) -> tuple[Any, ...]:
         self.calls.append({**vars(self), "prompts": prompts, "images": images, "num_generations": num_generations})
         choice = self.generation_kwargs.get("structured_outputs", {"choice": ["Fine."]})["choice"][-1]
         if choice == "fail":
@@ -47,17 +51,17 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def processor(random_checkpoint):
+def processor(random_checkpoint: str) -> ProcessorMixin:
     return load(random_checkpoint)[1]
 
 
 @pytest.fixture
-def engine(processor):
+def engine(processor: ProcessorMixin) -> Engine:
     return Engine(processor.tokenizer)
 
 
 @pytest.fixture(scope="module")
-def asked(scenes):
+def asked(scenes: str) -> list[Question]:
     images = [sample.image for sample in load_samples(scenes, split="test")[:2]]
     return [
         coherence_question("A dog.", "Joy.", MIKELS8),
@@ -66,7 +70,7 @@ def asked(scenes):
     ]
 
 
-def test_the_stand_in_takes_and_returns_what_trl_does():
+def test_the_stand_in_takes_and_returns_what_trl_does() -> None:
     assert (
         inspect.signature(Engine.generate).parameters.keys()
         == inspect.signature(VLLMGeneration.generate).parameters.keys()
@@ -78,7 +82,9 @@ def test_the_stand_in_takes_and_returns_what_trl_does():
     assert "return prompt_ids, completion_ids, logprobs, logprob_token_ids" in read_at_call_time
 
 
-def test_each_set_of_candidates_is_one_greedy_call_under_its_choice(processor, engine, asked):
+def test_each_set_of_candidates_is_one_greedy_call_under_its_choice(
+    processor: ProcessorMixin, engine: Engine, asked: list[Question]
+) -> None:
     replies = VllmJudge(engine, processor).answer(asked)
     assert [reply.text for reply in replies] == [MIKELS8.labels[-1], "No", "No"]
     assert [call["generation_kwargs"] for call in engine.calls] == [
@@ -90,14 +96,16 @@ def test_each_set_of_candidates_is_one_greedy_call_under_its_choice(processor, e
         assert call["structured_outputs_regex"] is None  # TRL would let it go before the choice
 
 
-def expanded(prompt, processor, tokens=16):
+def expanded(prompt: Any, processor: Any, tokens: int = 16) -> list[Any]:
     """A prompt as vLLM reads it: each image token is replaced by those of an image, 16 for one of 64 x 64 pixels."""
     image = processor.image_token_id
     return [token for token in prompt for _ in range(tokens if token == image else 1)]
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
-def test_the_model_reads_each_question_as_it_does_without_vllm(processor, asked, mode):
+def test_the_model_reads_each_question_as_it_does_without_vllm(
+    processor: ProcessorMixin, asked: list[Question], mode: str
+) -> None:
     engine = Engine(processor.tokenizer, mode)
     VllmJudge(engine, processor).answer(asked)
     text, pictures = engine.calls
@@ -110,7 +118,9 @@ def test_the_model_reads_each_question_as_it_does_without_vllm(processor, asked,
 
 
 @pytest.mark.parametrize("mode", ["colocate", "server"])
-def test_rollouts_are_asked_for_with_prompts_that_the_model_learns_on(random_checkpoint, scenes, tmp_path, mode):
+def test_rollouts_are_asked_for_with_prompts_that_the_model_learns_on(
+    random_checkpoint: str, scenes: str, tmp_path: Path, mode: str
+) -> None:
     model, processor = load(random_checkpoint)
     limit_pixels(processor, 1024)
     samples = load_samples(scenes, split="train")
@@ -139,7 +149,9 @@ def test_rollouts_are_asked_for_with_prompts_that_the_model_learns_on(random_che
     assert [[image.size for image in images] for images in call["images"]] == [[(32, 32)]] * 4
 
 
-def test_the_settings_of_the_rollouts_come_back_even_after_an_error(processor, engine, asked):
+def test_the_settings_of_the_rollouts_come_back_even_after_an_error(
+    processor: ProcessorMixin, engine: Engine, asked: list[Question]
+) -> None:
     judge = VllmJudge(engine, processor)
     judge.answer(asked)
     with pytest.raises(RuntimeError, match="engine died"):
@@ -147,7 +159,9 @@ def test_the_settings_of_the_rollouts_come_back_even_after_an_error(processor, e
     assert {name: getattr(engine, name) for name in SETTINGS} == SETTINGS
 
 
-def test_questions_with_other_candidates_are_other_work(processor, engine, asked):
+def test_questions_with_other_candidates_are_other_work(
+    processor: ProcessorMixin, engine: Engine, asked: list[Question]
+) -> None:
     # Each set of candidates is a call, in which a server waits for all ranks: their number would not tell sets apart.
     reversed_labels = coherence_question("A dog.", "Joy.", LabelSet("eight", MIKELS8.labels[::-1]))
     work = [VllmJudge(engine, processor).work(question) for question in [*asked, reversed_labels]]

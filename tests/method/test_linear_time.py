@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ LOOPS = [
 ]
 
 
-def seconds(reader, text):
+def seconds(reader: Any, text: Any) -> Any:
     """The best of three runs, which other work on the machine disturbs least."""
     times = []
     for _ in range(3):
@@ -81,14 +82,14 @@ def seconds(reader, text):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_eight_times_the_text_takes_about_eight_times_as_long_and_never_its_square(name):
+def test_eight_times_the_text_takes_about_eight_times_as_long_and_never_its_square(name: Any) -> None:
     # quadratic work would take 64 times as long; 24 leaves room for noise above 5 ms
     for loop in LOOPS:
         short, long = loop * 2_000, loop * 16_000
         assert seconds(READERS[name], long) < 24 * seconds(READERS[name], short) + 0.005, loop
 
 
-def test_boxes_nested_100000_deep_are_peeled_without_recursion():
+def test_boxes_nested_100000_deep_are_peeled_without_recursion() -> None:
     depth = 100_000
     for wrapper in ("\\boxed{", "{", "\\text{"):
         assert parse("\\boxed{" + wrapper * depth + "joy" + "}" * depth + "}").answer == "joy"
@@ -96,7 +97,7 @@ def test_boxes_nested_100000_deep_are_peeled_without_recursion():
     assert parse("\\boxed{" * depth + "joy}").answer == "joy"
 
 
-def test_no_text_makes_a_reader_fail():
+def test_no_text_makes_a_reader_fail() -> None:
     draw = random.Random(0)
     for _ in range(1000):
         text = "".join(draw.choices(PIECES, k=draw.randrange(40)))
@@ -104,7 +105,7 @@ def test_no_text_makes_a_reader_fail():
             reader(text)
 
 
-def test_a_random_text_never_earns_format_that_a_plain_reading_of_the_rules_refuses():
+def test_a_random_text_never_earns_format_that_a_plain_reading_of_the_rules_refuses() -> None:
     draw = random.Random(1)
     frame = ["<step1>", "a", "</step1>", "<step2>", "b", "</step2>", "<step3>", "c", "</step3>", "\\boxed{", "joy", "}"]
     kept = 0
@@ -130,7 +131,7 @@ def test_a_random_text_never_earns_format_that_a_plain_reading_of_the_rules_refu
     assert kept > 300
 
 
-def test_the_core_imports_quickly_and_without_heavy_libraries():
+def test_the_core_imports_quickly_and_without_heavy_libraries() -> None:
     heavy = ("numpy", "torch", "sklearn", "jinja2", "yaml")
     code = f"import sys, emor3.method.scoring; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,35 +25,35 @@ from emor3.method.types import Aspect, Finding, Reflection, Reply, Sample, Verdi
 GOOD = parse("<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>\\boxed{sadness}")
 
 
-def reflection(consistency=Verdict.SUPPORTED, coherence=Verdict.SUPPORTED):
+def reflection(consistency: Verdict = Verdict.SUPPORTED, coherence: Verdict = Verdict.SUPPORTED) -> Reflection:
     return Reflection(*(None if verdict is None else Finding(verdict) for verdict in (consistency, coherence)))
 
 
-def sample(label, **fields):
+def sample(label: Any, **fields: Any) -> Sample:
     return Sample("s", ("x.png",), label, MIKELS8, **fields)
 
 
-def total(settings=None, thought=GOOD, found=None, label="sadness"):
+def total(settings: Any = None, thought: Any = GOOD, found: Any = None, label: str = "sadness") -> Any:
     return score(thought, sample(label), found or reflection(), settings or RewardSettings()).total
 
 
-def test_everything_right_earns_exactly_the_maximum_of_1():
+def test_everything_right_earns_exactly_the_maximum_of_1() -> None:
     # 0.8 + 0.1 * (1 + 1) / 2 + 0.1
     assert total() == pytest.approx(1.0)
 
 
-def test_one_failed_reflection_costs_half_of_l1():
+def test_one_failed_reflection_costs_half_of_l1() -> None:
     assert total(found=reflection(consistency=Verdict.REFUTED)) == pytest.approx(0.95)
     assert total(found=reflection(coherence=Verdict.UNREADABLE)) == pytest.approx(0.95)
     assert total(found=reflection(Verdict.NOT_ASKED, Verdict.NOT_ASKED)) == pytest.approx(0.9)
 
 
-def test_a_wrong_answer_keeps_format_and_reflection():
+def test_a_wrong_answer_keeps_format_and_reflection() -> None:
     # 0 + 0.1 + 0.1
     assert total(label="fear") == pytest.approx(0.2)
 
 
-def test_the_parts_are_raw_and_their_weighted_sum_is_the_total():
+def test_the_parts_are_raw_and_their_weighted_sum_is_the_total() -> None:
     settings = RewardSettings(reflective=0.3, format=0.2)
     breakdown = score(GOOD, sample("fear"), reflection(coherence=Verdict.REFUTED), settings)
     assert breakdown.parts == {"accuracy": 0, "format": 1, "consistency": 1, "coherence": 0}
@@ -79,33 +80,33 @@ def test_the_parts_are_raw_and_their_weighted_sum_is_the_total():
     ],
     ids=["set+rer", "consistency only", "coherence only", "both off", "set only", "grpo only", "released"],
 )
-def test_each_ablation_is_a_setting(settings, expected):
+def test_each_ablation_is_a_setting(settings: RewardSettings, expected: dict[str, Any]) -> None:
     assert weights(settings) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("l1", [0, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize("l2", [0, 0.1, 0.5])
 @pytest.mark.parametrize("switches", [(True, True), (True, False), (False, True), (False, False)])
-def test_the_papers_maximum_is_1_for_all_weights_and_switches(l1, l2, switches):
+def test_the_papers_maximum_is_1_for_all_weights_and_switches(l1: float, l2: float, switches: tuple[Any, ...]) -> None:
     assert total(
         RewardSettings(reflective=l1, format=l2, consistency=switches[0], coherence=switches[1])
     ) == pytest.approx(1.0)
 
 
-def test_the_released_formula_pays_up_to_1_1_and_half_a_point_for_noise():
+def test_the_released_formula_pays_up_to_1_1_and_half_a_point_for_noise() -> None:
     released = RewardSettings(formula="released")
     assert total(released) == pytest.approx(1.1)
     # 0.8 + 0.1 * (0.5 + 0.5) + 0.1
     assert total(released, found=reflection(Verdict.UNREADABLE, Verdict.UNREADABLE)) == pytest.approx(1.0)
 
 
-def test_a_verdict_earns_1_only_where_it_supports():
+def test_a_verdict_earns_1_only_where_it_supports() -> None:
     verdicts = [verdict for verdict in Verdict if verdict is not Verdict.ERROR]
     assert [verdict_value(verdict) for verdict in verdicts] == [1, 0, 0, 0]
     assert [verdict_value(verdict, "released") for verdict in verdicts] == [1, 0, 0.5, 0]
 
 
-def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weight():
+def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weight() -> None:
     breakdown = score(GOOD, sample("sadness"), Reflection(), RewardSettings(reflective=0))
     assert breakdown.parts["consistency"] is None
     assert breakdown.total == pytest.approx(1.0)
@@ -114,25 +115,25 @@ def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weigh
     assert total(RewardSettings(consistency=False), found=reflection(consistency=None)) == pytest.approx(1.0)
 
 
-def test_only_paid_reflections_are_worth_asking():
+def test_only_paid_reflections_are_worth_asking() -> None:
     assert RewardSettings().aspects == frozenset(Aspect)
     assert RewardSettings(coherence=False).aspects == {Aspect.CONSISTENCY}
     assert RewardSettings(reflective=0).aspects == frozenset()
 
 
-def test_r_rer_is_the_mean_of_both_reflections_or_none():
+def test_r_rer_is_the_mean_of_both_reflections_or_none() -> None:
     assert reflective({"consistency": 1.0, "coherence": 0.0}) == 0.5
     assert reflective({"consistency": None, "coherence": 1.0}) is None
 
 
 @pytest.mark.parametrize("label", MIKELS8.labels)
-def test_the_gold_answer_of_every_label_earns_full_reward(label):
+def test_the_gold_answer_of_every_label_earns_full_reward(label: Any) -> None:
     gold = parse(f"<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{{{label}}}")
     assert predicted_label(gold, MIKELS8) == label
     assert total(thought=gold, label=label) == pytest.approx(1.0)
 
 
-def test_a_ground_truth_outside_the_label_set_is_refused():
+def test_a_ground_truth_outside_the_label_set_is_refused() -> None:
     with pytest.raises(UserError, match="'joy' is not in the set mikels8"):
         total(label="joy")
 
@@ -147,7 +148,7 @@ def test_a_ground_truth_outside_the_label_set_is_refused():
         ({"reflective": 0.6, "format": 0.5}, "exceed 1"),
     ],
 )
-def test_weights_are_checked(values, complaint):
+def test_weights_are_checked(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         RewardSettings(**values)
 
@@ -155,17 +156,17 @@ def test_weights_are_checked(values, complaint):
 # --- beyond the paper -------------------------------------------------------------------------------------------------
 
 
-def yes(probability):
+def yes(probability: Any) -> Reply:
     return Reply("Yes" if probability > 0.5 else "No", {"Yes": probability, "No": 1 - probability})
 
 
-def seen(own, *elsewhere):
+def seen(own: Any, *elsewhere: Any) -> Finding:
     """A consistency finding with probabilities on the own image and on others."""
     verdict = Verdict.SUPPORTED if own > 0.5 else Verdict.REFUTED
     return Finding(verdict, reply=yes(own), distractors=tuple(map(yes, elsewhere)))
 
 
-def test_a_soft_verdict_pays_the_judges_probability():
+def test_a_soft_verdict_pays_the_judges_probability() -> None:
     assert consistency_value(seen(0.7), RewardSettings(soft=True)) == 0.7
     assert consistency_value(seen(0.7), RewardSettings()) == 1
     felt = Finding(Verdict.REFUTED, reply=Reply("awe", {"awe": 0.6, "fear": 0.4}))
@@ -173,7 +174,7 @@ def test_a_soft_verdict_pays_the_judges_probability():
     assert coherence_value(Finding(Verdict.SUPPORTED, reply=Reply("fear")), "fear", RewardSettings(soft=True)) == 1
 
 
-def test_a_description_that_fits_other_images_too_earns_nothing():
+def test_a_description_that_fits_other_images_too_earns_nothing() -> None:
     hard, soft = RewardSettings(contrastive=2), RewardSettings(contrastive=2, soft=True)
     assert consistency_value(seen(0.9, 0.1, 0.2), hard) == 1
     assert consistency_value(seen(0.9, 0.1, 0.8), hard) == 0
@@ -185,7 +186,7 @@ def test_a_description_that_fits_other_images_too_earns_nothing():
     )  # the canary's question is not paid for
 
 
-def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1():
+def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1() -> None:
     settings = RewardSettings(agreement=0.1, conclusion=0.1)
     assert weights(settings)["accuracy"] == pytest.approx(0.6)
     assert sum(weights(settings).values()) == pytest.approx(1)
@@ -194,7 +195,7 @@ def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1():
     assert score(thought, sample("sadness"), found, settings).total == pytest.approx(1)
 
 
-def test_agreement_is_paid_only_together_with_accuracy():
+def test_agreement_is_paid_only_together_with_accuracy() -> None:
     reads = {label: Finding(Verdict.REFUTED, reply=Reply(label)) for label in ("sadness", "fear")}
     assert agreement_value(GOOD, reads["sadness"], sample("sadness")) == 1
     assert agreement_value(GOOD, reads["sadness"], sample("fear")) == 0  # agrees with a wrong answer
@@ -202,13 +203,13 @@ def test_agreement_is_paid_only_together_with_accuracy():
     assert agreement_value(GOOD, None, sample("sadness")) == 0
 
 
-def test_agreement_alone_is_a_reason_to_ask_for_coherence_without_paying_r_rer():
+def test_agreement_alone_is_a_reason_to_ask_for_coherence_without_paying_r_rer() -> None:
     settings = RewardSettings(reflective=0, agreement=0.2)
     assert settings.aspects == {Aspect.COHERENCE}
     assert weights(settings)["coherence"] == 0
 
 
-def test_the_conclusion_is_checked_where_the_label_has_signs():
+def test_the_conclusion_is_checked_where_the_label_has_signs() -> None:
     right, half = (parse(f"<step3>{text}</step3>") for text in ("Negative, low arousal.", "Negative, high."))
     assert conclusion_value(right, sample("sadness")) == 1
     assert conclusion_value(half, sample("sadness")) == 0.5
@@ -220,7 +221,7 @@ def test_the_conclusion_is_checked_where_the_label_has_signs():
     assert found.parts["conclusion"] is None  # left out of the total
 
 
-def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_all():
+def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_all() -> None:
     thought = parse("<step1>A Dog on a sandy beach, smiling faces.</step1>")
     known = {"object": ("dog", "cat"), "scene": "sandy beach", "brightness": 0.4}
     assert attribute_recall(thought, sample("awe", attributes=known)) == pytest.approx(2 / 3)
@@ -228,7 +229,7 @@ def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_al
     assert attribute_recall(thought, sample("awe")) is None
 
 
-def test_answers_as_people_vote_earn_the_same_and_no_single_label_is_best():
+def test_answers_as_people_vote_earn_the_same_and_no_single_label_is_best() -> None:
     votes = {"awe": 0.5, "fear": 0.5}
     # two of four say awe: q of the others is 1/3 for awe and 2/3 for fear, seen from awe
     assert vote_values(["awe", "awe", "fear", "fear"], votes) == pytest.approx([(1 + 0.5 - 1 / 3) / 2] * 4)
@@ -238,7 +239,7 @@ def test_answers_as_people_vote_earn_the_same_and_no_single_label_is_best():
     assert vote_values([None, "anger"], votes) == [0, pytest.approx(0.5)]
 
 
-def test_settings_beyond_the_paper_are_checked():
+def test_settings_beyond_the_paper_are_checked() -> None:
     with pytest.raises(UserError, match=r"agreement .* exceed 1"):
         RewardSettings(agreement=0.9)
     with pytest.raises(UserError, match="contrastive"):
@@ -248,7 +249,7 @@ def test_settings_beyond_the_paper_are_checked():
 # --- a judge that fails ----------------------------------------------------------------------------------------------
 
 
-def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_total():
+def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_total() -> None:
     settings = RewardSettings(agreement=0.1)
     breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), settings)
     assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None, "agreement": None}
@@ -257,7 +258,7 @@ def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_to
     assert reflective(breakdown.parts) is None
 
 
-def test_a_failure_on_another_image_counts_where_that_image_is_paid_for():
+def test_a_failure_on_another_image_counts_where_that_image_is_paid_for() -> None:
     found = Reflection(replace(seen(0.9, 0.2), distractors=(yes(0.2), Reply("", error="HTTP 500"))), None)
     for contrastive, value in ((0, 1.0), (1, 1.0), (2, None)):
         settings = RewardSettings(contrastive=contrastive, coherence=False)

@@ -3,6 +3,8 @@
 import resource
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2 import TemplateError
@@ -39,7 +41,7 @@ HOSTILE = {
 
 
 @pytest.fixture(autouse=True)
-def limit(monkeypatch, request):
+def limit(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Little time for what never ends, and for all else more than a slow machine needs to run into its own limit."""
     case = getattr(request.node, "callspec", None)
     message = HOSTILE[case.params["case"]][1] if case else "seconds"
@@ -47,7 +49,7 @@ def limit(monkeypatch, request):
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_template_of_a_person_ends_in_one_line(case):
+def test_a_template_of_a_person_ends_in_one_line(case: Any) -> None:
     template, message = HOSTILE[case]
     limits = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(UserError, match=f"template .* cannot be filled: .*{message}") as refused:
@@ -58,7 +60,7 @@ def test_a_template_of_a_person_ends_in_one_line(case):
 
 
 @pytest.mark.parametrize("case", [case for case in HOSTILE if case != "a value"])  # chat templates may lack values
-def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case, random_checkpoint):
+def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case: Any, random_checkpoint: str) -> None:
     template, message = HOSTILE[case]
     processor = load_processor(random_checkpoint)
     processor.chat_template = processor.tokenizer.chat_template = template
@@ -73,7 +75,7 @@ def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case, random_check
         assert isinstance(refused.value, TemplateError)  # TRL goes on where a template refuses a conversation
 
 
-def test_a_bomb_that_waits_for_a_certain_text_is_stopped_when_it_comes(random_checkpoint):
+def test_a_bomb_that_waits_for_a_certain_text_is_stopped_when_it_comes(random_checkpoint: str) -> None:
     processor = load_processor(random_checkpoint)
     processor.chat_template = "{% if 'now' in messages[0]|string %}{{ 'a' * 10**9 }}{% endif %}hello"
     encode(processor, [((), "later")])
@@ -81,20 +83,20 @@ def test_a_bomb_that_waits_for_a_certain_text_is_stopped_when_it_comes(random_ch
         encode(processor, [((), "now")])
 
 
-def test_limits_leave_what_is_within_them_and_other_errors_alone():
+def test_limits_leave_what_is_within_them_and_other_errors_alone() -> None:
     assert render("{{ 'a' * 3 }}{% for i in range(3) %}{{ i }}{% endfor %}", labels="joy") == "aaa012"
     with pytest.raises(KeyboardInterrupt), templating.within_limits("x"):
         raise KeyboardInterrupt
 
 
-def test_the_end_of_the_time_never_interrupts_the_taking_off_of_limits():
+def test_the_end_of_the_time_never_interrupts_the_taking_off_of_limits() -> None:
     setting = templating._time.__wrapped__()  # whose frame is where limits are set and taken off
     assert templating._end(signal.SIGPROF, setting.gi_frame) is None
     with pytest.raises(templating._TooLongError):
         templating._end(signal.SIGPROF, sys._getframe())
 
 
-def test_limits_are_taken_off_however_late_the_time_ends(monkeypatch):
+def test_limits_are_taken_off_however_late_the_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal in that moment left the timer running: it then ended whatever came next, as a test's set-up."""
     monkeypatch.setattr(templating, "SECONDS", 0.01)
     before, ended = resource.getrlimit(resource.RLIMIT_AS), 0
@@ -110,7 +112,7 @@ def test_limits_are_taken_off_however_late_the_time_ends(monkeypatch):
     assert 0 < ended < 60
 
 
-def test_a_template_file_is_read_no_further_than_a_template_may_be_long(tmp_path):
+def test_a_template_file_is_read_no_further_than_a_template_may_be_long(tmp_path: Path) -> None:
     long = tmp_path / "long.txt"
     long.write_text("x" * (LONGEST_TEMPLATE + 1))
     with pytest.raises(UserError, match=f"more than {LONGEST_TEMPLATE:,} characters"):

@@ -1,4 +1,5 @@
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -11,7 +12,7 @@ STEPS = "<step1>A dog.</step1>\n<step2>Joy.</step2>\n<step3>Positive, high.</ste
 GOOD = STEPS + r"\boxed{joy}"
 
 
-def test_a_good_completion_gives_its_steps_and_answer():
+def test_a_good_completion_gives_its_steps_and_answer() -> None:
     thought = parse(GOOD)
     assert (thought.trigger, thought.feeling, thought.conclusion) == ("A dog.", "Joy.", "Positive, high.")
     assert (thought.answer, thought.problem) == ("joy", None)
@@ -29,7 +30,7 @@ def test_a_good_completion_gives_its_steps_and_answer():
         GOOD.replace("A dog.", "A dog.\n\n<b>Two</b> lines."),
     ],
 )
-def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(text):
+def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(text: Any) -> None:
     thought = parse(text)
     assert (thought.problem, thought.answer) == (None, "joy")
 
@@ -65,7 +66,7 @@ def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(te
         (STEPS.replace("high.", r"high. \boxed{joy}") + r"\boxed{ }", Problem.ANSWER_BEFORE_STEPS),
     ],
 )
-def test_each_way_to_break_the_grammar_has_its_name(text, problem):
+def test_each_way_to_break_the_grammar_has_its_name(text: Any, problem: Problem) -> None:
     assert parse(text).problem is problem
 
 
@@ -101,12 +102,12 @@ def test_each_way_to_break_the_grammar_has_its_name(text, problem):
         ("", None),
     ],
 )
-def test_the_answer_is_the_last_balanced_non_empty_box_peeled(box, answer):
+def test_the_answer_is_the_last_balanced_non_empty_box_peeled(box: str, answer: Any) -> None:
     assert parse(STEPS + box).answer == answer
     assert parse(box).answer == answer
 
 
-def test_an_answer_counts_without_any_step():
+def test_an_answer_counts_without_any_step() -> None:
     assert parse(r"joy? \boxed{joy}").answer == "joy"
 
 
@@ -123,39 +124,39 @@ def test_an_answer_counts_without_any_step():
         ("< step1>A dog.</ step1>", (None, None, None)),
     ],
 )
-def test_a_step_is_usable_if_its_pair_stands_once_closed_and_not_blank(text, usable):
+def test_a_step_is_usable_if_its_pair_stands_once_closed_and_not_blank(text: Any, usable: tuple[Any, ...]) -> None:
     thought = parse(text)
     assert (thought.trigger, thought.feeling, thought.conclusion) == usable
 
 
-def test_the_prompt_holds_the_labels_of_the_samples_own_set():
+def test_the_prompt_holds_the_labels_of_the_samples_own_set() -> None:
     assert "contentment" in build_prompt(MIKELS8)
     assert "contentment" not in build_prompt(EKMAN6)
     assert "fear/anger" in build_prompt(LabelSet("mine", ("fear/anger", "{{ joy }}")))
 
 
-def test_a_label_is_data_and_never_evaluated_as_a_template():
+def test_a_label_is_data_and_never_evaluated_as_a_template() -> None:
     assert "{{ 7 * 7 }}" in build_prompt(LabelSet("mine", ("{{ 7 * 7 }}", "joy")))
 
 
-def test_the_prompt_asks_for_what_the_parser_reads():
+def test_the_prompt_asks_for_what_the_parser_reads() -> None:
     prompt = build_prompt(EKMAN6)
     for tag in ("<step1>", "</step1>", "<step2>", "</step2>", "<step3>", "</step3>", r"\boxed{"):
         assert prompt.count(tag) == 1
 
 
-def test_the_example_in_the_prompt_keeps_the_grammar():
+def test_the_example_in_the_prompt_keeps_the_grammar() -> None:
     prompt = build_prompt(EKMAN6)
     assert parse(prompt[prompt.index("<step1>") :]).problem is None
 
 
-def test_a_user_may_point_to_a_template_file(tmp_path):
+def test_a_user_may_point_to_a_template_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("Choose: {{ labels }}!\n", encoding="utf-8")
     assert build_prompt(EKMAN6, str(path)) == "Choose: anger, disgust, fear, joy, sadness, surprise!"
 
 
-def test_a_template_that_is_missing_binary_or_broken_is_refused(tmp_path):
+def test_a_template_that_is_missing_binary_or_broken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a shipped template nor a file"):
         load_template("nonesuch")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
@@ -167,7 +168,7 @@ def test_a_template_that_is_missing_binary_or_broken_is_refused(tmp_path):
         render("{{ emotion }}", labels="a")
 
 
-def test_free_and_no_thinking_have_their_own_grammar_and_the_same_answer_box():
+def test_free_and_no_thinking_have_their_own_grammar_and_the_same_answer_box() -> None:
     free = parse(r"<think>A dog, so joy.</think> \boxed{joy}", "free")
     assert (free.problem, free.answer, free.trigger, free.feeling) == (None, "joy", "A dog, so joy.", "")
     assert parse(r"\boxed{joy}", "free").problem is Problem.STEP_MISSING
@@ -177,7 +178,7 @@ def test_free_and_no_thinking_have_their_own_grammar_and_the_same_answer_box():
 
 
 @pytest.mark.parametrize("thinking", get_args(Thinking))
-def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking):
+def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking: Any) -> None:
     prompt = build_prompt(LabelSet("two", ("joy", "fear")), thinking)
     tags = [f"<{tag}>" for tag in TAGS[thinking]]
     start = prompt.index(tags[0]) if tags else prompt.index("\\boxed")
@@ -195,11 +196,11 @@ def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking):
         (None, (None, None)),
     ],
 )
-def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text, signs):
+def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text: Any, signs: tuple[Any, ...]) -> None:
     assert read_conclusion(text) == signs
 
 
-def test_the_prompt_for_one_image_reads_as_ever():
+def test_the_prompt_for_one_image_reads_as_ever() -> None:
     assert build_prompt(LabelSet("two", ("joy", "fear"))) == (
         "Look at the image. Which emotion would it evoke in a human viewer? Choose one of: joy, fear.\n"
         "Think in three steps, then answer:\n"
@@ -227,11 +228,11 @@ def test_the_prompt_for_one_image_reads_as_ever():
         (3, "<|image_pad|>", "Text: < |image_pad| >\nLook at the images and the text. Which emotion would they evoke"),
     ],
 )
-def test_the_prompt_says_what_is_shown_and_holds_the_text(images, text, begins):
+def test_the_prompt_says_what_is_shown_and_holds_the_text(images: int, text: Any, begins: str) -> None:
     assert build_prompt(EKMAN6, "steps", images, text).startswith(begins)
 
 
-def test_a_template_of_ones_own_need_not_know_of_texts(tmp_path):
+def test_a_template_of_ones_own_need_not_know_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("Choose: {{ labels }}!\n", encoding="utf-8")
     assert build_prompt(LabelSet("two", ("joy", "fear")), str(path), 0, "{{ 7 * 7 }}") == (

@@ -3,6 +3,8 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -47,18 +49,18 @@ GRPO = {
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
-def checkpoint(request, tmp_path_factory):
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
     return str(folder)
 
 
 @pytest.fixture
-def paid_by_chance(monkeypatch):
+def paid_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
     earned = BatchScorer._score
 
-    def paid(self, texts, samples):
+    def paid(self: Any, texts: Any, samples: Any) -> tuple[Any, ...]:
         rollouts, errors = earned(self, texts, samples)
         chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
         paid = [
@@ -70,7 +72,7 @@ def paid_by_chance(monkeypatch):
     monkeypatch.setattr(BatchScorer, "_score", paid)
 
 
-def recipe_of(folder, scenes, checkpoint, **model):
+def recipe_of(folder: Any, scenes: str, checkpoint: Any, **model: Any) -> Any:
     path = folder / "recipe.yaml"
     content = {
         "output_dir": str(folder / "run"),
@@ -83,15 +85,15 @@ def recipe_of(folder, scenes, checkpoint, **model):
     return load_recipe(path)
 
 
-def weights_of(folder):
+def weights_of(folder: Any) -> Any:
     return load_file(folder / "model.safetensors")
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> Any:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(checkpoint, tmp_path):
+def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(checkpoint: str, tmp_path: Path) -> None:
     _, processor = load(checkpoint)
     picture = tmp_path / "a.png"
     Image.new("RGB", (64, 64), "teal").save(picture)
@@ -104,7 +106,9 @@ def test_questions_are_encoded_as_training_encodes_them_with_one_start_of_text(c
     assert asked["pixel_values"].shape[1:] == np.array(trained["pixel_values"]).shape[1:]
 
 
-def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_image(checkpoint, tmp_path):
+def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_image(
+    checkpoint: str, tmp_path: Path
+) -> None:
     _, processor = load(checkpoint)
     picture = tmp_path / "a.png"
     Image.new("RGB", (64, 64), "teal").save(picture)
@@ -116,7 +120,7 @@ def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_ima
     assert (whole[: len(before)], whole[-len(after) :]) == (before, after)
 
 
-def test_mixed_questions_read_once_score_as_each_alone(checkpoint, mixed):
+def test_mixed_questions_read_once_score_as_each_alone(checkpoint: str, mixed: str) -> None:
     model, processor = load(checkpoint)
     samples = load_samples(mixed, split="test")
     asked = [(sample.images, f"What is felt, {sample.id}?") for sample in samples] * 2
@@ -127,7 +131,9 @@ def test_mixed_questions_read_once_score_as_each_alone(checkpoint, mixed):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_is_what_it_was(checkpoint, mixed):
+def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_is_what_it_was(
+    checkpoint: str, mixed: str
+) -> None:
     model, processor = load(checkpoint)
     image = load_samples(mixed)[0].images
     model(**encode(processor, [(image, "What is felt?")])).logits.sum().backward()
@@ -146,7 +152,9 @@ def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["shared", "checkpointed"])
-def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(checkpoint, mixed, tmp_path, checkpointing):
+def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(
+    checkpoint: str, mixed: str, tmp_path: Path, checkpointing: bool
+) -> None:
     if "onevision" in checkpoint:
         pytest.skip("TRL cannot train it on rows with several images, which is refused")
     model, processor = load(checkpoint)
@@ -200,13 +208,15 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(check
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
 def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_exports(
-    tmp_path, scenes, checkpoint, lora, paid_by_chance
-):
+    tmp_path: Path, scenes: str, checkpoint: str, lora: Any, paid_by_chance: Any
+) -> None:
     go_the_whole_way(tmp_path, scenes, checkpoint, lora=lora)
 
 
 @pytest.mark.slow
-def test_adapters_on_four_bits_go_the_same_way(tmp_path, scenes, random_checkpoint, paid_by_chance, monkeypatch):
+def test_adapters_on_four_bits_go_the_same_way(
+    tmp_path: Path, scenes: str, random_checkpoint: str, paid_by_chance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "emor3.training.run.check_quantizable", lambda: None
     )  # asks for a GPU, because of the next line:
@@ -214,7 +224,7 @@ def test_adapters_on_four_bits_go_the_same_way(tmp_path, scenes, random_checkpoi
     go_the_whole_way(tmp_path, scenes, random_checkpoint, lora={"r": 2, "alpha": 4}, quantize="4bit")
 
 
-def go_the_whole_way(tmp_path, scenes, checkpoint, **tuned):
+def go_the_whole_way(tmp_path: Path, scenes: str, checkpoint: Any, **tuned: Any) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     run = train(recipe_of(whole, scenes, checkpoint, **tuned))
@@ -238,17 +248,19 @@ def go_the_whole_way(tmp_path, scenes, checkpoint, **tuned):
     torch.testing.assert_close(weights_of(merged), final)
 
 
-def vision_moved(before, after):
+def vision_moved(before: Any, after: Any) -> Any:
     """Whether any weight of the vision tower changed."""
     return not torch.equal(*(flat(part_parameters(load(str(folder))[0], "vision")) for folder in (before, after)))
 
 
-def flat(parameters):
+def flat(parameters: Any) -> Any:
     return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
 @pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
-def test_frozen_parts_stay_as_they_were_and_the_others_learn(tmp_path, scenes, checkpoint, freeze):
+def test_frozen_parts_stay_as_they_were_and_the_others_learn(
+    tmp_path: Path, scenes: str, checkpoint: str, freeze: list[Any]
+) -> None:
     recipe = recipe_of(tmp_path, scenes, checkpoint, freeze=freeze)
     run = train(recipe.model_copy(update={"grpo": None}))
     before, after = (load(folder)[0] for folder in (checkpoint, str(run / "final")))
@@ -260,7 +272,7 @@ def test_frozen_parts_stay_as_they_were_and_the_others_learn(tmp_path, scenes, c
 
 
 @pytest.mark.parametrize("freeze", [[], ["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
-def test_frozen_parts_get_no_adapters(checkpoint, freeze):
+def test_frozen_parts_get_no_adapters(checkpoint: str, freeze: list[Any]) -> None:
     block = ModelBlock(path=checkpoint, freeze=freeze, lora={"r": 2})
     model = load(checkpoint)[0]
     of_part = {

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import bitsandbytes as bnb
 import pytest
@@ -17,7 +18,7 @@ from emor3.models.checkpoints import check_quantizable, load, merge, part_parame
 from emor3.models.settings import ModelBlock
 
 
-def test_the_embedded_base_and_a_folder_load(random_checkpoint):
+def test_the_embedded_base_and_a_folder_load(random_checkpoint: str) -> None:
     model, processor = load(random_checkpoint)
     assert isinstance(model, Qwen2_5_VLForConditionalGeneration)
     assert not model.training
@@ -25,7 +26,9 @@ def test_the_embedded_base_and_a_folder_load(random_checkpoint):
     assert resolve_checkpoint("embedded").endswith("checkpoint")
 
 
-def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(random_checkpoint, tmp_path):
+def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
     model, processor = load(random_checkpoint)
     save(model, processor, tmp_path)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
@@ -35,7 +38,7 @@ def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(ra
 
 
 @pytest.mark.slow
-def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint, tmp_path):
+def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint: str, tmp_path: Path) -> None:
     save(*load(random_checkpoint), tmp_path)
     load_it = f"transformers.AutoProcessor.from_pretrained({str(tmp_path)!r})"
     code = f"import emor3.models.processors, transformers; print(type({load_it}))"
@@ -43,7 +46,9 @@ def test_a_process_that_imports_emor3_gets_the_whole_processor(random_checkpoint
     assert "Qwen2_5_VLProcessor" in out
 
 
-def test_the_saved_processor_describes_its_video_part_for_machines_that_have_torchvision(random_checkpoint, tmp_path):
+def test_the_saved_processor_describes_its_video_part_for_machines_that_have_torchvision(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
     save(*load(random_checkpoint), tmp_path)
     config = json.loads((tmp_path / "processor_config.json").read_text())
     assert config["video_processor"]["video_processor_type"] == "Qwen2VLVideoProcessor"
@@ -54,12 +59,12 @@ def test_the_saved_processor_describes_its_video_part_for_machines_that_have_tor
     ("path", "message"),
     [("/no/such/folder", "no checkpoint at"), ("./runs/none", "no checkpoint at"), ("nonsense", "no checkpoint at")],
 )
-def test_a_missing_path_is_refused_before_any_download(path, message):
+def test_a_missing_path_is_refused_before_any_download(path: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(path)
 
 
-def test_a_folder_without_a_config_and_a_text_model_are_refused(tmp_path):
+def test_a_folder_without_a_config_and_a_text_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
         load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
@@ -67,7 +72,7 @@ def test_a_folder_without_a_config_and_a_text_model_are_refused(tmp_path):
         load(str(tmp_path))
 
 
-def test_pickled_weights_are_never_loaded(random_checkpoint, tmp_path):
+def test_pickled_weights_are_never_loaded(random_checkpoint: str, tmp_path: Path) -> None:
     model, processor = load(random_checkpoint)
     save(model, processor, tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
@@ -76,7 +81,7 @@ def test_pickled_weights_are_never_loaded(random_checkpoint, tmp_path):
         load(str(tmp_path))
 
 
-def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpoint):
+def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpoint: str) -> None:
     model, processor = load(random_checkpoint)
     visual = model.model.visual
     merger = {id(parameter) for parameter in visual.merger.parameters()}
@@ -91,7 +96,7 @@ def test_the_parts_of_a_model_are_found_and_images_can_be_limited(random_checkpo
             part_parameters(torch.nn.Linear(2, 2), part)
 
 
-def test_four_bits_need_the_package_and_a_gpu_and_adapters(monkeypatch):
+def test_four_bits_need_the_package_and_a_gpu_and_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs bitsandbytes: pip install -e '\.\[qlora\]'"):
         check_quantizable()
@@ -103,7 +108,7 @@ def test_four_bits_need_the_package_and_a_gpu_and_adapters(monkeypatch):
         ModelBlock(path="x", quantize="4bit")
 
 
-def test_all_linear_layers_but_the_last_are_held_in_nf4_and_computed_in_bfloat16(random_checkpoint):
+def test_all_linear_layers_but_the_last_are_held_in_nf4_and_computed_in_bfloat16(random_checkpoint: str) -> None:
     model = load(random_checkpoint, quantize="4bit")[0]
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert [name for name, module in linear.items() if not isinstance(module, bnb.nn.Linear4bit)] == ["lm_head"]
@@ -112,7 +117,7 @@ def test_all_linear_layers_but_the_last_are_held_in_nf4_and_computed_in_bfloat16
     assert layer.weight.numel() == 128 * 128 / 2  # two weights a byte
 
 
-def test_adapters_learnt_on_rounded_weights_are_merged_into_the_unrounded_ones(random_checkpoint):
+def test_adapters_learnt_on_rounded_weights_are_merged_into_the_unrounded_ones(random_checkpoint: str) -> None:
     start = load(random_checkpoint)[0].state_dict()
     rounded = load(random_checkpoint)[0]
     with torch.no_grad():

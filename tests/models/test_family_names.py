@@ -22,7 +22,7 @@ ALLOWED = ("models/architectures.py", "tiny/")
 """The file itself, and the package whose model is a small Qwen2.5-VL."""
 
 
-def test_only_one_file_names_a_model_family():
+def test_only_one_file_names_a_model_family() -> None:
     names = [
         f"{path.relative_to(SOURCE)}:{number}: {line.strip()}"
         for path in sorted(SOURCE.rglob("*.py"))
@@ -34,10 +34,10 @@ def test_only_one_file_names_a_model_family():
 
 
 @pytest.mark.parametrize("text", ["Qwen3VLConfig", "llava_onevision", "SmolVLM", "the vision tower of CLIP", "gemma3"])
-def test_names_are_found_in_classes_types_and_prose(text):
+def test_names_are_found_in_classes_types_and_prose(text: str) -> None:
     assert FAMILIES.search(text)
 
 
 @pytest.mark.parametrize("text", ["_clip(row)", "image.clip(0, 255)", "completions/clipped_ratio"])
-def test_other_words_are_no_names(text):
+def test_other_words_are_no_names(text: str) -> None:
     assert not FAMILIES.search(text)

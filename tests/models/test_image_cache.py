@@ -1,7 +1,11 @@
 """Frozen vision: each image of a round is encoded once, and nothing that is computed from it changes."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from transformers import ProcessorMixin
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
@@ -14,29 +18,31 @@ TILED = "llava_onevision"
 
 
 @pytest.fixture(scope="module", params=[name for name in BUILDERS if name != TILED])
-def loaded(request, tmp_path_factory):
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ProcessorMixin]:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
     return str(folder), load(str(folder))[1]
 
 
-def encoded_by(model):
+def encoded_by(model: Any) -> Any:
     """Counts of images that pass through the vision tower, call by call."""
     counts = []
 
-    def count(_, args, kwargs):
+    def count(_: Any, args: Any, kwargs: Any) -> None:
         counts.append(images_encoded(args, kwargs))
 
     model.get_encoder(modality="image").register_forward_pre_hook(count, with_kwargs=True)
     return counts
 
 
-def inputs_of(processor, scenes, places):
+def inputs_of(processor: Any, scenes: str, places: Any) -> Any:
     samples = load_samples(scenes, split="train")
     return encode(processor, [(samples[place].images, "What is it?") for place in places])
 
 
-def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same(loaded, scenes):
+def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same(
+    loaded: tuple[str, ProcessorMixin], scenes: str
+) -> None:
     folder, processor = loaded
     plain, sharing, other = (load(folder)[0] for _ in range(3))
     memo = EncodedImages()
@@ -51,7 +57,7 @@ def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same
     assert others == []  # all known from the other model
 
 
-def test_a_new_round_knows_no_image(loaded, scenes):
+def test_a_new_round_knows_no_image(loaded: tuple[str, ProcessorMixin], scenes: str) -> None:
     folder, processor = loaded
     model = load(folder)[0]
     memo = EncodedImages()
@@ -64,7 +70,9 @@ def test_a_new_round_knows_no_image(loaded, scenes):
     assert counts == [1, 1]
 
 
-def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fresh_ones(loaded, scenes):
+def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fresh_ones(
+    loaded: tuple[str, ProcessorMixin], scenes: str
+) -> None:
     folder, processor = loaded
     plain, sharing = (load(folder)[0] for _ in range(2))
     memo = EncodedImages()
@@ -79,7 +87,7 @@ def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fr
     torch.testing.assert_close(same.grad, weights.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_a_model_that_cuts_images_into_tiles_encodes_them_each_time(tmp_path, scenes):
+def test_a_model_that_cuts_images_into_tiles_encodes_them_each_time(tmp_path: Path, scenes: str) -> None:
     write_checkpoint(TILED, tmp_path)
     model, processor = load(str(tmp_path))
     EncodedImages().share(model)
@@ -90,7 +98,7 @@ def test_a_model_that_cuts_images_into_tiles_encodes_them_each_time(tmp_path, sc
     assert counts == [2, 2]  # the whole picture and one tile
 
 
-def test_tiles_are_cut_as_the_rows_say_which_images_belong_together(tmp_path, scenes):
+def test_tiles_are_cut_as_the_rows_say_which_images_belong_together(tmp_path: Path, scenes: str) -> None:
     write_checkpoint(TILED, tmp_path)
     samples = load_samples(scenes, split="train")
     together = (*samples[0].images, *samples[1].images)

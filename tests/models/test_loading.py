@@ -3,8 +3,10 @@
 import ast
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from emor3.tools.doctor import check_model
 LOADING = ("from_pretrained", "from_config")
 
 
-def loading_calls():
+def loading_calls() -> Iterator[Any]:
     """Every call that transformers or peft load with: its module, and its source."""
     for path in sorted(Path(emor3.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -32,7 +34,7 @@ def loading_calls():
                 yield path.stem, node
 
 
-def test_every_call_that_loads_from_a_checkpoint_says_that_its_code_must_not_run():
+def test_every_call_that_loads_from_a_checkpoint_says_that_its_code_must_not_run() -> None:
     calls = list(loading_calls())
     assert {module for module, call in calls if call.func.attr == "from_pretrained"} == {"loading"}
     for module, call in calls:
@@ -41,7 +43,7 @@ def test_every_call_that_loads_from_a_checkpoint_says_that_its_code_must_not_run
         assert adapters or said["trust_remote_code"] == "False", f"{module}: {ast.unparse(call)}"
 
 
-def test_loading_calls_are_never_passed_around_uncalled():
+def test_loading_calls_are_never_passed_around_uncalled() -> None:
     for path in sorted(Path(emor3.__file__).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -49,7 +51,7 @@ def test_loading_calls_are_never_passed_around_uncalled():
         assert all(id(node) in called for node in named), path
 
 
-def edit(folder, name, change):
+def edit(folder: Any, name: Any, change: Any) -> None:
     content = json.loads((folder / name).read_text())
     change(content)
     (folder / name).write_text(json.dumps(content))
@@ -77,7 +79,9 @@ CODE = {
 
 
 @pytest.mark.parametrize("place", CODE)
-def test_code_in_a_checkpoint_never_runs_and_nobody_is_asked(random_checkpoint, tmp_path, monkeypatch, place):
+def test_code_in_a_checkpoint_never_runs_and_nobody_is_asked(
+    random_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any
+) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     edit(folder, *CODE[place])
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
@@ -92,27 +96,27 @@ def test_code_in_a_checkpoint_never_runs_and_nobody_is_asked(random_checkpoint, 
             load(str(folder))
 
 
-def test_a_kernel_of_the_hub_that_a_checkpoint_names_is_code_too(random_checkpoint, tmp_path):
+def test_a_kernel_of_the_hub_that_a_checkpoint_names_is_code_too(random_checkpoint: str, tmp_path: Path) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     edit(folder, "config.json", lambda c: c.update(attn_implementation="somebody/kernel"))
     with pytest.raises(UserError, match=r"names a kernel of the hub.*never run"):
         load(str(folder))
 
 
-def put(name, content):
+def put(name: Any, content: Any) -> Callable[..., Any]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def cut(name):
-    def spoil(folder):
+def cut(name: Any) -> Any:
+    def spoil(folder: Any) -> None:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
 
     return spoil
 
 
-def with_weights(change):
-    def spoil(folder):
+def with_weights(change: Any) -> Any:
+    def spoil(folder: Any) -> None:
         weights = load_file(folder / "model.safetensors")
         change(weights, sorted(name for name, weight in weights.items() if weight.dim() == 2))
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -120,15 +124,15 @@ def with_weights(change):
     return spoil
 
 
-def index(content):
-    def spoil(folder):
+def index(content: Any) -> Any:
+    def spoil(folder: Any) -> None:
         (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
         (folder / "model.safetensors.index.json").write_text(content)
 
     return spoil
 
 
-def changed(name, change):
+def changed(name: Any, change: Any) -> Callable[..., Any]:
     return lambda folder: edit(folder, name, change)
 
 
@@ -165,7 +169,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_checkpoint_is_told_on_one_line_in_loading_and_in_doctor(random_checkpoint, tmp_path, case):
+def test_a_damaged_checkpoint_is_told_on_one_line_in_loading_and_in_doctor(
+    random_checkpoint: str, tmp_path: Path, case: Any
+) -> None:
     spoil, message = DAMAGE[case]
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     spoil(folder)
@@ -178,7 +184,7 @@ def test_a_damaged_checkpoint_is_told_on_one_line_in_loading_and_in_doctor(rando
         assert "\n" not in line
 
 
-def test_pickled_weights_are_no_weights_for_doctor_either(random_checkpoint, tmp_path):
+def test_pickled_weights_are_no_weights_for_doctor_either(random_checkpoint: str, tmp_path: Path) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -186,7 +192,7 @@ def test_pickled_weights_are_no_weights_for_doctor_either(random_checkpoint, tmp
     assert (check.status, "pickled weights only" in check.detail) == ("fail", True)
 
 
-def test_a_checkpoint_as_training_saves_it_needs_no_generation_config(random_checkpoint, tmp_path):
+def test_a_checkpoint_as_training_saves_it_needs_no_generation_config(random_checkpoint: str, tmp_path: Path) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     (folder / "generation_config.json").unlink()
     edit(folder, "config.json", lambda c: [part.update(use_cache=False) for part in (c, c["text_config"])])
@@ -198,14 +204,14 @@ def test_a_checkpoint_as_training_saves_it_needs_no_generation_config(random_che
     assert len(generate(model, processor, [((), "What is felt?")], max_new_tokens=2)) == 1
 
 
-def test_token_ids_that_are_words_are_refused(random_checkpoint, tmp_path):
+def test_token_ids_that_are_words_are_refused(random_checkpoint: str, tmp_path: Path) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     edit(folder, "generation_config.json", lambda c: c.update(eos_token_id="end"))
     with pytest.raises(UserError, match=r"eos_token_id in generation_config\.json must be a token's number"):
         load(str(folder))
 
 
-def test_whole_weights_are_read_once_and_pass(random_checkpoint):
+def test_whole_weights_are_read_once_and_pass(random_checkpoint: str) -> None:
     check_weights(Path(random_checkpoint), finite=True)
 
 
@@ -225,7 +231,9 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("case", TEMPLATES)
-def test_a_chat_template_that_does_not_fit_is_named_before_anything_is_made(random_checkpoint, tmp_path, case):
+def test_a_chat_template_that_does_not_fit_is_named_before_anything_is_made(
+    random_checkpoint: str, tmp_path: Path, case: Any
+) -> None:
     template, message = TEMPLATES[case]
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     (folder / "chat_template.jinja").unlink()
@@ -239,7 +247,7 @@ def test_a_chat_template_that_does_not_fit_is_named_before_anything_is_made(rand
 
 
 @pytest.mark.parametrize("token", ["pad_token", "eos_token"])
-def test_a_tokenizer_without_padding_or_an_end_is_refused(random_checkpoint, tmp_path, token):
+def test_a_tokenizer_without_padding_or_an_end_is_refused(random_checkpoint: str, tmp_path: Path, token: str) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
     edit(folder, "tokenizer_config.json", lambda c: c.pop(token))
     with pytest.raises(UserError, match=f"has no {token}: name one in its tokenizer_config.json"):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,9 @@ from emor3.models.processors import load_processor, save_processor, scaled
 from emor3.storage.images import open_image
 
 
-def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random_checkpoint, scenes, tmp_path):
+def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(
+    random_checkpoint: str, scenes: str, tmp_path: Path
+) -> None:
     image = load_samples(scenes, split="test")[0].image
     processor = load_processor(random_checkpoint)
     whole = encode(processor, [((image,), "What?")])
@@ -33,7 +36,9 @@ def test_a_limit_on_pixels_means_fewer_tokens_and_is_saved_for_evaluation(random
     assert again["image_grid_thw"].tolist() == [[1, 4, 4]]
 
 
-def test_a_picture_scaled_to_our_limit_is_seen_alike_by_a_processor_without_it(random_checkpoint, scenes):
+def test_a_picture_scaled_to_our_limit_is_seen_alike_by_a_processor_without_it(
+    random_checkpoint: str, scenes: str
+) -> None:
     # What vLLM does: it prepares images with the checkpoint's own processor.
     path = load_samples(scenes, split="test")[0].image
     ours, theirs = (load_processor(random_checkpoint) for _ in range(2))
@@ -50,12 +55,12 @@ def test_a_picture_scaled_to_our_limit_is_seen_alike_by_a_processor_without_it(r
     assert scaled(image, SimpleNamespace()) is image
 
 
-def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint):
+def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint: str) -> None:
     with pytest.raises(UserError, match=r"max_pixels is for Qwen-VL processors, not SimpleNamespace"):
         limit_pixels(SimpleNamespace(), 1024)
 
 
-def test_a_text_only_checkpoint_is_no_stand_in(random_checkpoint, tmp_path):
+def test_a_text_only_checkpoint_is_no_stand_in(random_checkpoint: str, tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(random_checkpoint).save_pretrained(tmp_path)
     tokenizer_config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     del tokenizer_config["processor_class"]
@@ -67,7 +72,7 @@ def test_a_text_only_checkpoint_is_no_stand_in(random_checkpoint, tmp_path):
         load(str(tmp_path))
 
 
-def test_a_processor_saved_again_is_the_same_file(random_checkpoint, tmp_path):
+def test_a_processor_saved_again_is_the_same_file(random_checkpoint: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_processor(load_processor(random_checkpoint if name == "one" else str(tmp_path / "one")), tmp_path / name)
     one, two = ((tmp_path / name / "processor_config.json").read_text() for name in ("one", "two"))
@@ -75,7 +80,7 @@ def test_a_processor_saved_again_is_the_same_file(random_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_without_emor3_gets_the_right_processor_or_is_told_what_to_install(random_checkpoint):
+def test_a_process_without_emor3_gets_the_right_processor_or_is_told_what_to_install(random_checkpoint: str) -> None:
     # Never a bare tokenizer, which TRL would take for a text-only model without a word.
     code = f"from transformers import AutoProcessor; print(type(AutoProcessor.from_pretrained({random_checkpoint!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

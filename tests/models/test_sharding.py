@@ -1,6 +1,8 @@
 """Sharded weights without real processes: what is refused, and how models are loaded beside them."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +17,11 @@ from emor3.models.sharding import check_resumable, check_shardable, loading_whol
 class Zero3:
     """Stands for the settings of a training under ZeRO-3, which transformers knows by a weak reference."""
 
-    def is_zero3(self):
+    def is_zero3(self) -> bool:
         return True
 
 
-def test_models_are_loaded_whole_while_a_zero3_training_is_set_up(random_checkpoint):
+def test_models_are_loaded_whole_while_a_zero3_training_is_set_up(random_checkpoint: str) -> None:
     settings = Zero3()
     set_hf_deepspeed_config(settings)
     with loading_whole():
@@ -30,7 +32,7 @@ def test_models_are_loaded_whole_while_a_zero3_training_is_set_up(random_checkpo
     assert not is_deepspeed_zero3_enabled()
 
 
-def trainer_of(engine, model=None):
+def trainer_of(engine: Any, model: Any = None) -> Any:
     return SimpleNamespace(
         is_fsdp_enabled=engine == "fsdp2",
         is_deepspeed_enabled=engine == "zero3",
@@ -40,7 +42,7 @@ def trainer_of(engine, model=None):
 
 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
-def test_adapters_and_a_moving_average_need_whole_weights(engine):
+def test_adapters_and_a_moving_average_need_whole_weights(engine: str) -> None:
     adapted = get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))
     check_shardable(trainer_of("ddp", adapted), ema=True)
     check_shardable(trainer_of(engine))
@@ -55,7 +57,7 @@ OPTIMIZER = {"ddp": ["optimizer.pt"], "fsdp2": ["optimizer.bin"], "zero3": RANKS
 
 
 @pytest.mark.parametrize("engine", OPTIMIZER)
-def test_a_run_goes_on_only_from_an_optimizer_that_was_split_in_the_same_way(tmp_path, engine):
+def test_a_run_goes_on_only_from_an_optimizer_that_was_split_in_the_same_way(tmp_path: Path, engine: Any) -> None:
     for other in OPTIMIZER.keys() - {engine}:
         write(tmp_path, OPTIMIZER[other])
     with pytest.raises(UserError, match="has no optimizer that this run could go on with"):
@@ -64,13 +66,13 @@ def test_a_run_goes_on_only_from_an_optimizer_that_was_split_in_the_same_way(tmp
     check_resumable(trainer_of(engine), tmp_path)
 
 
-def test_deepspeed_goes_on_only_with_as_many_processes(tmp_path):
+def test_deepspeed_goes_on_only_with_as_many_processes(tmp_path: Path) -> None:
     write(tmp_path, [*RANKS, "global_step2/zero_pp_rank_2_optim_states.pt"])
     with pytest.raises(UserError, match="as many processes"):
         check_resumable(trainer_of("zero3"), tmp_path)
 
 
-def write(folder, names):
+def write(folder: Any, names: Any) -> None:
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()

@@ -5,6 +5,8 @@ import re
 from base64 import b64decode
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -24,7 +26,7 @@ from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 
 
-def save_run(folder, seed=0, steps=8, accuracy=0.5, **settings):
+def save_run(folder: Any, seed: int = 0, steps: int = 8, accuracy: float = 0.5, **settings: Any) -> Any:
     """A run directory whose accuracy climbs by 0.01 a step, with four rollouts on four images in every step."""
     folder.mkdir(parents=True)
     config = {"seed": seed, "output_dir": str(folder), "grpo": {"max_steps": steps}, **settings}
@@ -38,7 +40,7 @@ def save_run(folder, seed=0, steps=8, accuracy=0.5, **settings):
     return folder
 
 
-def rollout(step, place, answer):
+def rollout(step: Any, place: Any, answer: Any) -> Any:
     made = prediction("joy", answer, id=f"{step}-{place}")
     reward = score(made.thought, made.sample, made.reflection, RewardSettings())
     others = (Reply("No", {"Yes": 0.3, "No": 0.7}), Reply("", error="no answer"))
@@ -46,13 +48,13 @@ def rollout(step, place, answer):
     return rollout_row(step, 0, Rollout(made.sample, made.completion, made.thought, asked, reward))
 
 
-def page_of(*paths):
+def page_of(*paths: Any) -> tuple[Any, ...]:
     """The page and what was left out of it, but for the pictures, which made-up samples lack."""
     page, faults = render(read_records(paths))
     return page, [line for line in faults if "pictures cannot be read" not in line]
 
 
-def evaluated(folder, answers=("joy", "fear", None), **settings):
+def evaluated(folder: Any, answers: tuple[Any, ...] = ("joy", "fear", None), **settings: Any) -> Any:
     made = [prediction("joy", answer, id=f"s{place}") for place, answer in enumerate(answers)]
     return save_evaluation(folder, {"d": made}, **settings)
 
@@ -62,7 +64,7 @@ def evaluated(folder, answers=("joy", "fear", None), **settings):
 TABLE_HEAD = "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold"
 
 
-def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbers(tmp_path):
+def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbers(tmp_path: Path) -> None:
     rows = [
         "accuracy,grpo,a → b,0.5,0.4,0.6,10,2,0.1414,,True",
         "accuracy,<i>emo</i>,a → b,0.25,0.2,0.3,10,1,,0.5,False",
@@ -78,7 +80,7 @@ def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbe
 @pytest.mark.parametrize(
     "row", ["accuracy,grpo,a → b,half,0.4,0.6,10,2,,,True", "accuracy,grpo", '"' + "a" * 200_000 + '",grpo']
 )
-def test_a_broken_table_of_a_reproduction_is_one_line(tmp_path, row):
+def test_a_broken_table_of_a_reproduction_is_one_line(tmp_path: Path, row: Any) -> None:
     (tmp_path / "table.csv").write_text(f"{TABLE_HEAD}\n{row}\n", encoding="utf-8")
     evaluated(tmp_path / "evaluation")
     _, faults = page_of(tmp_path)
@@ -88,7 +90,7 @@ def test_a_broken_table_of_a_reproduction_is_one_line(tmp_path, row):
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_path):
+def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_path: Path) -> None:
     save_run(tmp_path / "grpo" / "seed0" / "training")
     evaluated(tmp_path / "grpo" / "seed0" / "evaluation")
     evaluated(tmp_path / "vanilla")
@@ -100,12 +102,12 @@ def test_records_are_found_below_a_folder_and_named_from_where_they_part(tmp_pat
     assert records.faults == []
 
 
-def test_a_file_stands_for_its_folder(tmp_path):
+def test_a_file_stands_for_its_folder(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run")
     assert [found.name for found in read_records([run / METRICS]).runs] == ["run"]
 
 
-def test_a_half_written_last_line_costs_that_line_only(tmp_path):
+def test_a_half_written_last_line_costs_that_line_only(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", steps=3)
     with (run / METRICS).open("a") as file:
         file.write('{"step": 4, "rew')
@@ -115,7 +117,7 @@ def test_a_half_written_last_line_costs_that_line_only(tmp_path):
     assert "last line of metrics.jsonl is cut short" in records.faults[0]
 
 
-def test_broken_lines_in_the_middle_are_counted_and_left_out(tmp_path):
+def test_broken_lines_in_the_middle_are_counted_and_left_out(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", steps=2)
     with (run / METRICS).open("ab") as file:
         file.write(b'\xff\xfe\n[1]\n{"step": 3, "reward": NaN, "entropy": 0.2}\n')
@@ -124,7 +126,7 @@ def test_broken_lines_in_the_middle_are_counted_and_left_out(tmp_path):
     assert records.faults == ["run: 2 lines of metrics.jsonl are no JSON objects (line 3): left out"]
 
 
-def test_a_run_without_its_recipe_or_steps_gives_a_line_each(tmp_path):
+def test_a_run_without_its_recipe_or_steps_gives_a_line_each(tmp_path: Path) -> None:
     (save_run(tmp_path / "a") / CONFIG).write_text("{")
     (save_run(tmp_path / "b") / METRICS).unlink()
     records = read_records([tmp_path])
@@ -132,12 +134,12 @@ def test_a_run_without_its_recipe_or_steps_gives_a_line_each(tmp_path):
     assert [fault.split(":")[0] for fault in records.faults] == ["a", "b"]
 
 
-def test_a_supervised_run_has_no_steps_and_nothing_is_missing(tmp_path):
+def test_a_supervised_run_has_no_steps_and_nothing_is_missing(tmp_path: Path) -> None:
     (save_run(tmp_path / "sft", grpo=None) / METRICS).unlink()
     assert read_records([tmp_path]).faults == []
 
 
-def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_reported(tmp_path):
+def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_reported(tmp_path: Path) -> None:
     evaluated(tmp_path / "good")
     evaluated(tmp_path / "old", version=VERSION - 1)
     (evaluated(tmp_path / "older") / EVALUATION).unlink()
@@ -163,7 +165,7 @@ def test_evaluations_that_cannot_be_read_give_one_line_each_and_the_rest_is_repo
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"version": 1}', f'{{"version": {VERSION}, "data": [{{"data": "d"}}]}}']
 )
-def test_results_of_another_version_or_form_leave_the_predictions_in_the_gallery(tmp_path, content):
+def test_results_of_another_version_or_form_leave_the_predictions_in_the_gallery(tmp_path: Path, content: str) -> None:
     (evaluated(tmp_path / "e") / RESULTS).write_text(content)
     page, faults = page_of(tmp_path)
     assert len(faults) == 1
@@ -171,7 +173,7 @@ def test_results_of_another_version_or_form_leave_the_predictions_in_the_gallery
     assert '"id": "s0"' in page
 
 
-def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path):
+def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs or evaluations"):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(UserError, match="no such folder"):
@@ -181,7 +183,7 @@ def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path):
 # --- names and pairs --------------------------------------------------------------------------------------------
 
 
-def test_rows_are_named_by_model_and_decoding_and_the_start_model_comes_first(tmp_path):
+def test_rows_are_named_by_model_and_decoding_and_the_start_model_comes_first(tmp_path: Path) -> None:
     run = save_run(tmp_path / "runs/emo", model={"path": "start/model"})
     final = str(run / "final")
     evaluated(tmp_path / "evaluation-1", model=final, judge="start/model")
@@ -205,13 +207,13 @@ def test_rows_are_named_by_model_and_decoding_and_the_start_model_comes_first(tm
 
 
 @pytest.mark.parametrize("known", [{"start": "base"}, {}], ids=["recorded", "told from the judge"])
-def test_the_start_model_is_known_without_its_run(tmp_path, known):
+def test_the_start_model_is_known_without_its_run(tmp_path: Path, known: Any) -> None:
     evaluated(tmp_path / "a", model="trained", judge="base", **known)
     evaluated(tmp_path / "b", model="base", judge="base")
     assert [one.name for one in read_records([tmp_path]).evaluations] == ["base, greedy", "trained, greedy"]
 
 
-def test_the_gallery_sets_like_beside_like(tmp_path):
+def test_the_gallery_sets_like_beside_like(tmp_path: Path) -> None:
     evaluated(tmp_path / "a", model="one")
     evaluated(tmp_path / "b", model="one", temperature=1.0)
     evaluated(tmp_path / "c", model="two")
@@ -224,7 +226,9 @@ def test_the_gallery_sets_like_beside_like(tmp_path):
     }
 
 
-def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(tmp_path, monkeypatch):
+def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run,) = read_records([save_run(tmp_path / "run", steps=20)]).runs
     assert run.recorded_steps == 20
     assert {row["of"] for row in run.rollouts} == {4}
@@ -236,14 +240,14 @@ def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(tmp_p
     assert "1 of 2 pictures do not fit on the page" in page_of(tmp_path / "e")[1]
 
 
-def replace_images(made, path):
+def replace_images(made: Any, path: Any) -> Any:
     return replace(made, sample=replace(made.sample, images=(str(path),)))
 
 
 # --- curves --------------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_their_seed_only_are_one_line_with_a_band(tmp_path):
+def test_runs_that_differ_in_their_seed_only_are_one_line_with_a_band(tmp_path: Path) -> None:
     for seed, accuracy in ((0, 0.2), (1, 0.4), (2, 0.6)):
         save_run(tmp_path / f"seed{seed}", seed, accuracy=accuracy)
     save_run(tmp_path / "other", accuracy=0.9, thinking="free")
@@ -254,14 +258,14 @@ def test_runs_that_differ_in_their_seed_only_are_one_line_with_a_band(tmp_path):
     assert other.curve("reward")[0][1:] == pytest.approx((0.91, 0.91, 0.91))
 
 
-def test_a_long_run_is_averaged_in_forty_stretches(tmp_path):
+def test_a_long_run_is_averaged_in_forty_stretches(tmp_path: Path) -> None:
     (group,) = group_runs(read_records([save_run(tmp_path / "run", steps=100)]).runs)
     points = group.curve("reward")
     assert len(points) == 34  # 100 steps in stretches of ceil(100 / 40) = 3
     assert points[0][:2] == pytest.approx((2, 0.52))  # steps 1 to 3: mean of 0.51, 0.52, 0.53
 
 
-def test_every_canary_and_every_reward_part_is_plotted(tmp_path):
+def test_every_canary_and_every_reward_part_is_plotted(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", steps=2)
     append_jsonl(run / METRICS, [{"step": 3, "canary/yes_swapped": 0.1, "rewards/brevity/mean": 1.0}])
     sections = curve_sections(group_runs(read_records([run]).runs))
@@ -271,7 +275,7 @@ def test_every_canary_and_every_reward_part_is_plotted(tmp_path):
     assert sections["Reward"][0].ends == {"run": pytest.approx((0.51, 0.52))}
 
 
-def test_a_drawing_takes_its_colours_from_the_page(tmp_path):
+def test_a_drawing_takes_its_colours_from_the_page(tmp_path: Path) -> None:
     sections = curve_sections(group_runs(read_records([save_run(tmp_path / "run")]).runs))
     svg = sections["Reward"][0].svg
     assert "currentColor" in svg
@@ -284,8 +288,8 @@ def test_a_drawing_takes_its_colours_from_the_page(tmp_path):
 # --- examples --------------------------------------------------------------------------------------------------------
 
 
-def test_a_card_counts_for_its_outcomes():
-    def outcomes(*made, **said):
+def test_a_card_counts_for_its_outcomes() -> None:
+    def outcomes(*made: Any, **said: Any) -> Any:
         from emor3.runs.predictions import prediction_row
 
         return card(prediction_row("d", prediction(*made, **said)))["outcomes"]
@@ -295,7 +299,7 @@ def test_a_card_counts_for_its_outcomes():
     assert outcomes("joy", None, reads="fear") == ["unparsed", "incoherent"]
 
 
-def test_the_gallery_shows_rare_outcomes_first_and_says_how_many_images_there_are(tmp_path):
+def test_the_gallery_shows_rare_outcomes_first_and_says_how_many_images_there_are(tmp_path: Path) -> None:
     answers = [None if place == 150 else "joy" for place in range(200)]
     evaluations = read_records([evaluated(tmp_path / "e", answers)]).evaluations
     (shown,) = gallery(evaluations, Pictures())
@@ -303,7 +307,7 @@ def test_the_gallery_shows_rare_outcomes_first_and_says_how_many_images_there_ar
     assert "s150" in [item["id"] for item in shown["items"]]
 
 
-def test_the_gallery_keeps_to_its_budget_whatever_the_models_wrote(tmp_path):
+def test_the_gallery_keeps_to_its_budget_whatever_the_models_wrote(tmp_path: Path) -> None:
     made = [prediction("joy", "joy", id=f"s{place}") for place in range(ITEMS)]
     loud = [p.__class__(**{**vars(p), "completion": p.completion.replace("dog", "dog " * 5000)}) for p in made]
     evaluations = read_records([save_evaluation(tmp_path / "e", {"d": loud})]).evaluations
@@ -313,7 +317,7 @@ def test_the_gallery_keeps_to_its_budget_whatever_the_models_wrote(tmp_path):
     assert len(shown["items"][0]["cards"][0]["steps"][0]) < TEXT + 50
 
 
-def test_pictures_are_scaled_down_and_those_that_are_missing_are_counted(tmp_path):
+def test_pictures_are_scaled_down_and_those_that_are_missing_are_counted(tmp_path: Path) -> None:
     Image.effect_noise((2000, 1000), 50).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("no picture")
     pictures = Pictures()
@@ -325,14 +329,14 @@ def test_pictures_are_scaled_down_and_those_that_are_missing_are_counted(tmp_pat
     assert Image.open(BytesIO(b64decode(content))).size == (224, 112)
 
 
-def test_the_best_and_worst_rollouts_of_some_steps_are_shown(tmp_path):
+def test_the_best_and_worst_rollouts_of_some_steps_are_shown(tmp_path: Path) -> None:
     (run,) = read_records([save_run(tmp_path / "run", steps=20)]).runs
     assert sorted({row["step"] for row in run.rollouts}) == [1, 5, 9, 12, 16, 20]
     first = [(row["rank"], row["thought"]["answer"]) for row in run.rollouts if row["step"] == 1]
     assert first == [("best", "joy"), ("best", "joy"), ("worst", "fear"), ("worst", None)]
 
 
-def test_rollouts_in_another_form_are_left_out_in_one_line(tmp_path):
+def test_rollouts_in_another_form_are_left_out_in_one_line(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", steps=1)
     append_jsonl(run / ROLLOUTS, [{"step": 2, "reward": 1.0}])
     assert page_of(run)[1] == ["run: 1 rollouts are not as emor3 writes them: left out"]
@@ -341,7 +345,7 @@ def test_rollouts_in_another_form_are_left_out_in_one_line(tmp_path):
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def test_models_on_other_test_items_are_shown_and_not_compared(tmp_path):
+def test_models_on_other_test_items_are_shown_and_not_compared(tmp_path: Path) -> None:
     evaluated(tmp_path / "a")
     evaluated(tmp_path / "b")
     save_evaluation(tmp_path / "c", {"d": [prediction("joy", "joy", id="another")]})
@@ -353,7 +357,7 @@ def test_models_on_other_test_items_are_shown_and_not_compared(tmp_path):
     assert page.count('<th scope="row"><bdi>model, greedy (b)</bdi></th>') > 1
 
 
-def test_models_that_think_otherwise_share_a_table_as_far_as_they_can(tmp_path):
+def test_models_that_think_otherwise_share_a_table_as_far_as_they_can(tmp_path: Path) -> None:
     evaluated(tmp_path / "steps")
     evaluated(tmp_path / "direct", thinking="direct")
     page, faults = page_of(tmp_path)
@@ -363,16 +367,16 @@ def test_models_that_think_otherwise_share_a_table_as_far_as_they_can(tmp_path):
     )  # accuracy, macro-F1 and format; and the figures
 
 
-def test_json_cannot_end_its_script():
+def test_json_cannot_end_its_script() -> None:
     content = {"text": "</script><!--<script>"}
     assert "<" not in json_in_html(content)
     assert json.loads(json_in_html(content)) == content
 
 
-def test_watching_writes_the_page_again_when_a_record_has_changed(tmp_path):
+def test_watching_writes_the_page_again_when_a_record_has_changed(tmp_path: Path) -> None:
     run, looks = save_run(tmp_path / "run", steps=2), []
 
-    def another_step(seconds):
+    def another_step(seconds: Any) -> None:
         looks.append(seconds)
         if len(looks) == 3:
             append_jsonl(run / METRICS, [{"step": 3, "reward": 0.5}])
@@ -387,11 +391,11 @@ def test_watching_writes_the_page_again_when_a_record_has_changed(tmp_path):
     assert ">3 steps<" in page.read_text()
 
 
-def test_watching_may_begin_before_the_first_record(tmp_path):
+def test_watching_may_begin_before_the_first_record(tmp_path: Path) -> None:
     assert next(watch([tmp_path], tmp_path / "report.html", 1)) == []
 
 
-def test_the_command_tells_what_it_left_out_and_ends_with_1(tmp_path, capsys):
+def test_the_command_tells_what_it_left_out_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluated(tmp_path / "runs" / "good")
     page = tmp_path / "pages" / "report.html"
     assert app(["report", str(tmp_path / "runs"), "-o", str(page)], standalone_mode=False) == 1  # pictures are missing

@@ -4,6 +4,9 @@ Needs a Chromium (`apt-get install chromium`); skipped without one.
 """
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -33,14 +36,14 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     running = Browser(tmp_path_factory.mktemp("profile"))
     yield running
     running.close()
 
 
 @pytest.fixture(scope="module")
-def hostile_page(tmp_path_factory):
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page on which every text that a model, a data set or a recipe may set holds markup."""
     folder = tmp_path_factory.mktemp("hostile")
     text = " ".join(HOSTILE)
@@ -62,7 +65,7 @@ def hostile_page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models on the same six images, and a run of two seeds."""
     folder = tmp_path_factory.mktemp("report")
     for seed in (0, 1):
@@ -81,16 +84,16 @@ def page(tmp_path_factory):
     return target
 
 
-def texts(browser, selector):
+def texts(browser: Any, selector: Any) -> Any:
     return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((found) => found.textContent)")
 
 
-def shown_images(browser):
+def shown_images(browser: Any) -> Any:
     """Last characters of the ids in the gallery."""
     return "".join(sorted(name[-1] for name in texts(browser, "#gallery-items .id")))
 
 
-def choose(browser, select, option):
+def choose(browser: Any, select: Any, option: Any) -> None:
     """Choose an option by its text, as a person does."""
     browser.run(
         f"{{ const select = document.getElementById({json.dumps(select)});"
@@ -99,7 +102,7 @@ def choose(browser, select, option):
     )
 
 
-def test_hostile_text_is_shown_and_never_run(browser, hostile_page):
+def test_hostile_text_is_shown_and_never_run(browser: Browser, hostile_page: Path) -> None:
     browser.open(hostile_page)
     assert browser.run("window.pwned") is None
     assert browser.complaints() == []
@@ -113,7 +116,7 @@ def test_hostile_text_is_shown_and_never_run(browser, hostile_page):
     assert browser.run("document.title") == "emor3 report"
 
 
-def test_an_inline_script_would_be_refused_by_the_content_policy(browser, page, tmp_path):
+def test_an_inline_script_would_be_refused_by_the_content_policy(browser: Browser, page: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     broken.write_text(page.read_text().replace("</main>", "<script>window.pwned=1</script></main>"))
     browser.open(broken)
@@ -121,7 +124,9 @@ def test_an_inline_script_would_be_refused_by_the_content_policy(browser, page, 
     assert any("Content Security Policy" in complaint for complaint in browser.complaints())
 
 
-def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_side(browser, page):
+def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_side(
+    browser: Browser, page: Path
+) -> None:
     browser.open(page)
     assert browser.complaints() == []
     assert texts(browser, "#gallery-items article:first-child h4") == ["base, greedy", "trained, greedy"]
@@ -147,7 +152,7 @@ def test_the_gallery_filters_by_outcome_and_label_and_sets_two_models_side_by_si
     assert browser.run(f"{image}.decode().then(() => {image}.naturalWidth)") == 32
 
 
-def test_rollouts_of_a_run_are_shown_by_step(browser, page):
+def test_rollouts_of_a_run_are_shown_by_step(browser: Browser, page: Path) -> None:
     browser.open(page)
     choose(browser, "rollouts-run", "run1")
     choose(browser, "rollouts-step", "8")
@@ -160,7 +165,7 @@ def test_rollouts_of_a_run_are_shown_by_step(browser, page):
     assert "Does it describe other samples, too?No 70.0%, Yes 30.0%Which emotion" in findings.replace("\n", "")
 
 
-def test_the_page_is_used_with_the_keyboard_alone(browser, page):
+def test_the_page_is_used_with_the_keyboard_alone(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.press("Tab", 9)
     assert browser.run("document.activeElement.textContent") == "Skip to the report"
@@ -175,7 +180,7 @@ def test_the_page_is_used_with_the_keyboard_alone(browser, page):
     assert shown_images(browser) == "25"
 
 
-def test_a_screen_reader_finds_a_name_for_everything_it_must_read(browser, page):
+def test_a_screen_reader_finds_a_name_for_everything_it_must_read(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.call("Accessibility.enable")
     nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
@@ -189,7 +194,7 @@ def test_a_screen_reader_finds_a_name_for_everything_it_must_read(browser, page)
     assert len(identifiers) == len(set(identifiers))
 
 
-def contrast(browser, selector):
+def contrast(browser: Any, selector: Any) -> Any:
     """WCAG contrast of an element's text with the nearest background behind it."""
     return browser.run(
         """(() => {
@@ -212,7 +217,7 @@ def contrast(browser, selector):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_can_be_read_in_light_and_dark(browser, page, dark):
+def test_text_can_be_read_in_light_and_dark(browser: Browser, page: Path, dark: bool) -> None:
     browser.open(page, dark=dark)
     background = browser.run("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(18, 22, 29)" if dark else "rgb(255, 255, 255)")
@@ -231,13 +236,13 @@ def test_text_can_be_read_in_light_and_dark(browser, page, dark):
         assert contrast(browser, selector) >= 4.5, selector  # WCAG 2.2, 1.4.3
 
 
-def test_a_phone_scrolls_in_one_direction_only(browser, page, hostile_page):
+def test_a_phone_scrolls_in_one_direction_only(browser: Browser, page: Path, hostile_page: Path) -> None:
     for path in (page, hostile_page):
         browser.open(path, width=390, height=844)
         assert browser.run("document.documentElement.scrollWidth") == 390
 
 
-def test_a_watched_page_keeps_the_choices_when_it_loads_again(browser, page, tmp_path):
+def test_a_watched_page_keeps_the_choices_when_it_loads_again(browser: Browser, page: Path, tmp_path: Path) -> None:
     watched = tmp_path / "watched.html"
     write_report([page.parent], watched, refresh=600)
     browser.open(watched)

@@ -1,6 +1,6 @@
 """What a resumed run may change, and what it may not."""
 
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from trl import GRPOConfig
@@ -11,13 +11,13 @@ from emor3.runs.recipe import OWNED, Recipe
 from emor3.training.trl_config import REFUSED
 
 
-def resolved(**blocks):
+def resolved(**blocks: Any) -> Any:
     return Recipe.model_validate(
         {"output_dir": "x", "model": {"path": "y"}, "data": {"train": "z"}} | blocks
     ).model_dump()
 
 
-def test_every_harmless_setting_exists():
+def test_every_harmless_setting_exists() -> None:
     known = {f"grpo.{name}" for name in get_type_hints(GRPOConfig).keys() - OWNED.keys() - REFUSED.keys()}
     known |= {f"judge.{name}" for name in JudgeBlock.model_fields}
     known |= {f"judge.endpoint.{name}" for name in EndpointBlock.model_fields} | {"output_dir"}
@@ -35,7 +35,9 @@ def test_every_harmless_setting_exists():
         ({"model": {"path": "y", "lora": {"r": 2}}}, {"model": {"path": "y", "lora": {"r": 4}}}, "model.lora.r 2 -> 4"),
     ],
 )
-def test_what_could_alter_learning_is_not_harmless_and_tells_both_values(before, after, told):
+def test_what_could_alter_learning_is_not_harmless_and_tells_both_values(
+    before: Any, after: dict[str, Any], told: str
+) -> None:
     (change,) = changes(resolved(**before), resolved(**after))
     assert told in str(change)
     assert not change.harmless
@@ -51,6 +53,8 @@ def test_what_could_alter_learning_is_not_harmless_and_tells_both_values(before,
         ({"max_steps": 4}, {"max_steps": 6}, False),  # linear is the Trainer's default
     ],
 )
-def test_a_run_may_only_become_longer_and_only_at_a_constant_learning_rate(before, after, harmless):
+def test_a_run_may_only_become_longer_and_only_at_a_constant_learning_rate(
+    before: dict[str, Any], after: dict[str, Any], harmless: bool
+) -> None:
     (change,) = changes(resolved(grpo=before), resolved(grpo=before | after))
     assert change.harmless == harmless

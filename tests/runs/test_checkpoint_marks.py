@@ -3,6 +3,9 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +27,7 @@ from emor3.training.trainer import EmoTrainer
 from made_up import prepare_run
 
 
-def write_checkpoint(run, step):
+def write_checkpoint(run: Any, step: Any) -> Any:
     """A made-up checkpoint with the files of a real one."""
     folder = run / "checkpoints" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
@@ -39,28 +42,28 @@ def write_checkpoint(run, step):
 
 
 @pytest.fixture
-def made(tmp_path):
+def made(tmp_path: Path) -> Path:
     """A run with two checkpoints."""
     for step in (1, 2):
         write_checkpoint(tmp_path, step)
     return tmp_path
 
 
-def flip(path):
+def flip(path: Any) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def cut(path):
+def cut(path: Any) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
-def remove(path):
+def remove(path: Any) -> None:
     path.unlink()
 
 
-def empty(path):
+def empty(path: Any) -> None:
     path.write_bytes(b"")
 
 
@@ -75,7 +78,9 @@ DAMAGE = {flip: "has other bytes", cut: r"has [\d,]+ bytes instead of [\d,]+", r
 
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_whatever_is_not_as_it_was_written_is_named_and_the_checkpoint_before_is_offered(made, name, damage):
+def test_whatever_is_not_as_it_was_written_is_named_and_the_checkpoint_before_is_offered(
+    made: Path, name: Any, damage: Any
+) -> None:
     newest = checkpoint_to_resume(made)
     check_checkpoint(made, newest)
     damage(newest / name)
@@ -85,7 +90,7 @@ def test_whatever_is_not_as_it_was_written_is_named_and_the_checkpoint_before_is
     assert checkpoint_to_resume(made, 1).name == "checkpoint-1"
 
 
-def test_every_fault_is_named_and_a_checkpoint_that_is_broken_too_is_not_offered(made):
+def test_every_fault_is_named_and_a_checkpoint_that_is_broken_too_is_not_offered(made: Path) -> None:
     first, newest = complete_checkpoints(made)
     remove(newest / "scheduler.pt")
     flip(newest / "optimizer.pt")
@@ -95,7 +100,7 @@ def test_every_fault_is_named_and_a_checkpoint_that_is_broken_too_is_not_offered
         check_checkpoint(made, newest)
 
 
-def test_a_mark_that_is_broken_is_named_and_what_resume_does_not_read_may_change(made):
+def test_a_mark_that_is_broken_is_named_and_what_resume_does_not_read_may_change(made: Path) -> None:
     newest = checkpoint_to_resume(made)
     (newest / "README.md").write_text("my notes")
     (newest / "notes.txt").write_text("mine")
@@ -105,7 +110,7 @@ def test_a_mark_that_is_broken_is_named_and_what_resume_does_not_read_may_change
         assert faults(newest) == ["complete is broken"]
 
 
-def test_the_mark_of_an_older_version_is_said_to_hold_no_sums(made, capsys):
+def test_the_mark_of_an_older_version_is_said_to_hold_no_sums(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newest = checkpoint_to_resume(made)
     (newest / COMPLETE).write_bytes(b"")
     check_checkpoint(made, newest)
@@ -117,7 +122,9 @@ KNOWN_WITHOUT_SUMS += [(name, remove) for name in READ[2:5]]  # other engines na
 
 
 @pytest.mark.parametrize(("name", "damage"), KNOWN_WITHOUT_SUMS)
-def test_missing_and_short_files_show_under_the_mark_of_an_older_version_too(made, name, damage):
+def test_missing_and_short_files_show_under_the_mark_of_an_older_version_too(
+    made: Path, name: Any, damage: Any
+) -> None:
     newest = checkpoint_to_resume(made)
     (newest / COMPLETE).write_bytes(b"")
     damage(newest / name)
@@ -125,12 +132,12 @@ def test_missing_and_short_files_show_under_the_mark_of_an_older_version_too(mad
         check_checkpoint(made, newest)
 
 
-def test_a_step_without_a_checkpoint_is_refused_with_the_steps_that_have_one(made):
+def test_a_step_without_a_checkpoint_is_refused_with_the_steps_that_have_one(made: Path) -> None:
     with pytest.raises(UserError, match="has no complete checkpoint of step 3; saved steps: 1, 2"):
         checkpoint_to_resume(made, 3)
 
 
-def test_a_cold_started_policy_that_was_damaged_is_not_started_from(tmp_path):
+def test_a_cold_started_policy_that_was_damaged_is_not_started_from(tmp_path: Path) -> None:
     folder = tmp_path / "cold_start"
     folder.mkdir()
     check_cold_start(folder)  # not made yet
@@ -144,7 +151,9 @@ def test_a_cold_started_policy_that_was_damaged_is_not_started_from(tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoint-mine", "checkpoint-2-backup", "checkpoint-", "checkpoint-٣"])
 @pytest.mark.parametrize("marked", [True, False])
-def test_a_persons_own_folder_beside_the_checkpoints_is_neither_removed_nor_resumed(made, name, marked):
+def test_a_persons_own_folder_beside_the_checkpoints_is_neither_removed_nor_resumed(
+    made: Path, name: str, marked: bool
+) -> None:
     mine = made / "checkpoints" / name
     shutil.copytree(made / "checkpoints" / "checkpoint-2", mine)
     if not marked:
@@ -157,22 +166,24 @@ def test_a_persons_own_folder_beside_the_checkpoints_is_neither_removed_nor_resu
 # --- what a new run replaces ------------------------------------------------------------------------------------------
 
 
-def recipe_of(run, data="x", model="embedded", **changes):
+def recipe_of(run: Any, data: str = "x", model: str = "embedded", **changes: Any) -> Any:
     content = {"output_dir": str(run), "model": {"path": model}, "data": {"train": data}}
     return Recipe.model_validate(content | changes)
 
 
-def write_head(run):
+def write_head(run: Any) -> None:
     """What a run writes first."""
     write_json(run / "config.json", recipe_of(run).model_dump())
     write_json(run / "environment.json", {})
 
 
-def begin(run, **changes):
+def begin(run: Any, **changes: Any) -> None:
     prepare_run(recipe_of(run, **changes), resume=False, overwrite=True)
 
 
-def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from(made, capsys):
+def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_head(made)
     begin(made, seed=1)
     assert f"is kept in {made / REPLACED} until the new one has its first checkpoint" in capsys.readouterr().out
@@ -191,12 +202,12 @@ def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from
     assert records.read_json(aside / "config.json")["seed"] == 2
 
 
-def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
+def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_head(made)
     (made / "metrics.jsonl").write_text('{"step": 1}\n')
     moved, rename = [], type(made).rename
 
-    def killed(self, target):
+    def killed(self: Any, target: Any) -> None:
         if moved:
             raise KeyboardInterrupt
         moved.append(self.name)
@@ -214,7 +225,7 @@ def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{}", b"\xff", b"", b'{"grpo": [1]}', b'{"model": null}', b"null"])
-def test_whatever_a_runs_config_holds_resume_tells_it_on_one_line(tmp_path, content):
+def test_whatever_a_runs_config_holds_resume_tells_it_on_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json|cannot resume"):
         prepare_run(recipe_of(tmp_path, grpo={"max_steps": 1}), resume=True, overwrite=False)
@@ -233,7 +244,7 @@ GRPO = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def learning():
+def learning() -> Iterator[None]:
     """Weights that never move would resume exactly whatever is lost."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
@@ -241,21 +252,27 @@ def learning():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, scenes, random_checkpoint):
+def whole(tmp_path_factory: pytest.TempPathFactory, scenes: str, random_checkpoint: str) -> Path:
     """A run of two steps that nothing ended."""
     return train(recipe_of(tmp_path_factory.mktemp("whole") / "run", scenes, random_checkpoint, grpo=GRPO))
 
 
 @pytest.fixture
-def run(whole, tmp_path):
+def run(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "run")
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, tmp_path, scenes, random_checkpoint):
+def command(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    scenes: str,
+    random_checkpoint: str,
+) -> Callable[..., tuple[int, str]]:
     """Run `emor3 train` on a copy of the run in this process; returns its exit status and what it said."""
 
-    def call(*flags, **changes):
+    def call(*flags: Any, **changes: Any) -> tuple[Any, ...]:
         content = {
             "output_dir": str(tmp_path / "run"),
             "model": {"path": random_checkpoint},
@@ -274,16 +291,18 @@ def command(monkeypatch, capfd, tmp_path, scenes, random_checkpoint):
     return call
 
 
-def content_of(folder):
+def content_of(folder: Any) -> Any:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def same_policy(one, other):
+def same_policy(one: Any, other: Any) -> Any:
     weights = [load_file(folder / "final" / "model.safetensors") for folder in (one, other)]
     return all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_damaged_checkpoint_is_refused_untouched_and_the_one_before_ends_bit_for_bit_the_same(command, run, whole):
+def test_a_damaged_checkpoint_is_refused_untouched_and_the_one_before_ends_bit_for_bit_the_same(
+    command: Callable[..., tuple[int, str]], run: Path, whole: Path
+) -> None:
     newest = run / "checkpoints" / "checkpoint-2"
     flip(newest / "optimizer.pt")
     (run / "checkpoints" / "checkpoint-mine").mkdir()
@@ -302,7 +321,7 @@ def test_a_damaged_checkpoint_is_refused_untouched_and_the_one_before_ends_bit_f
     assert (run / "checkpoints" / "checkpoint-mine").is_dir()
 
 
-def test_every_file_that_resume_reads_is_in_the_mark(whole):
+def test_every_file_that_resume_reads_is_in_the_mark(whole: Path) -> None:
     folder = whole / "checkpoints" / "checkpoint-2"
     listed = json.loads((folder / COMPLETE).read_text())["files"]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -311,7 +330,9 @@ def test_every_file_that_resume_reads_is_in_the_mark(whole):
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
-def test_a_train_beside_another_one_is_refused_and_touches_nothing(command, run, flag, monkeypatch):
+def test_a_train_beside_another_one_is_refused_and_touches_nothing(
+    command: Callable[..., tuple[int, str]], run: Path, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("emor3.storage.locks.PATIENCE", 0.0)
     before = content_of(run)
     with held(run):
@@ -322,7 +343,9 @@ def test_a_train_beside_another_one_is_refused_and_touches_nothing(command, run,
 
 
 @pytest.mark.parametrize("cold", [{}, {"cold_start": {"samples": 2, "steps": 1, "batch_size": 2}}])
-def test_a_run_that_cannot_start_leaves_the_one_that_it_would_replace(command, run, cold, random_checkpoint):
+def test_a_run_that_cannot_start_leaves_the_one_that_it_would_replace(
+    command: Callable[..., tuple[int, str]], run: Path, cold: Any, random_checkpoint: str
+) -> None:
     before = content_of(run)
     model = {"path": random_checkpoint, "lora": {"target_modules": ["nothing"]}}
     status, told = command("--overwrite", model=model, **cold)
@@ -332,21 +355,23 @@ def test_a_run_that_cannot_start_leaves_the_one_that_it_would_replace(command, r
     assert content_of(run) == before
 
 
-def test_a_run_that_cannot_start_in_a_new_folder_leaves_nothing(command, tmp_path, random_checkpoint):
+def test_a_run_that_cannot_start_in_a_new_folder_leaves_nothing(
+    command: Callable[..., tuple[int, str]], tmp_path: Path, random_checkpoint: str
+) -> None:
     model = {"path": random_checkpoint, "lora": {"target_modules": ["nothing"]}}
     assert command(model=model)[0] == 2
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_reached_by_a_link_is_replaced_and_goes_when_the_new_one_has_its_first_checkpoint(
-    command, run, tmp_path, monkeypatch
-):
+    command: Callable[..., tuple[int, str]], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.rename(tmp_path / "elsewhere")
     run.symlink_to("elsewhere")
     before = content_of(run)
     seen, step = [], EmoTrainer.training_step
 
-    def look(self, *args, **kwargs):
+    def look(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append((run / REPLACED).is_dir() and content_of(run / REPLACED) == before)
         return step(self, *args, **kwargs)
 

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_reproduce import finish, write_plan
@@ -22,7 +25,7 @@ OBJECTS = [b"{}", b"[1]", b"3", b"\xff", b"", b"[" * 5000, b'{"version": 2, "ver
 LINES = [*OBJECTS[:4], b"[" * 5000, b"null"]
 
 
-def two_items():
+def two_items() -> list[Any]:
     return [
         prediction("joy", "joy", id="a", sampled=("joy", None)),
         prediction("fear", "joy", id="b", votes={"fear": 1.0}),
@@ -30,12 +33,12 @@ def two_items():
 
 
 @pytest.fixture
-def evaluation(tmp_path):
+def evaluation(tmp_path: Path) -> Path:
     return save_evaluation(tmp_path / "evaluation", {"d": two_items()})
 
 
 @pytest.fixture
-def run(tmp_path, scenes, random_checkpoint):
+def run(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     """A run that was killed after two steps and before its first checkpoint."""
     content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "data": {"train": scenes}}
     folder = prepare_run(build_recipe(content, [], "here"), resume=False, overwrite=False)
@@ -45,7 +48,7 @@ def run(tmp_path, scenes, random_checkpoint):
     return folder
 
 
-def one_line(call, path):
+def one_line(call: Any, path: Any) -> Any:
     """Call it, and return its message, which must be one about that file."""
     with pytest.raises(UserError) as caught:
         call()
@@ -56,11 +59,11 @@ def one_line(call, path):
     return message
 
 
-def command(*arguments):
+def command(*arguments: Any) -> Callable[..., Any]:
     return lambda: app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def spoil(path, number, line):
+def spoil(path: Any, number: Any, line: Any) -> None:
     """Put a line in the place of another (from 1)."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[: number - 1], line + b"\n", *lines[number:]]))
@@ -68,7 +71,7 @@ def spoil(path, number, line):
 
 @pytest.mark.parametrize("content", OBJECTS)
 @pytest.mark.parametrize("use", ["evaluate", "compare", "share"])
-def test_an_odd_evaluation_json_is_one_line(evaluation, tmp_path, use, content):
+def test_an_odd_evaluation_json_is_one_line(evaluation: Path, tmp_path: Path, use: str, content: Any) -> None:
     (evaluation / EVALUATION).write_bytes(content)
     arguments = {"evaluate": ["--from"], "compare": [evaluation], "share": []}[use]
     if content == b"{}":
@@ -79,13 +82,13 @@ def test_an_odd_evaluation_json_is_one_line(evaluation, tmp_path, use, content):
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_an_odd_line_of_predictions_is_named_by_its_number(evaluation, line):
+def test_an_odd_line_of_predictions_is_named_by_its_number(evaluation: Path, line: Any) -> None:
     spoil(evaluation / PREDICTIONS, 2, line)
     for use in (["evaluate", "--from"], ["compare", evaluation]):
         assert "line 2: " in one_line(command(*use, evaluation), evaluation / PREDICTIONS)
 
 
-def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_named(evaluation):
+def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_named(evaluation: Path) -> None:
     for name, read in ((EVALUATION, lambda text: [json.loads(text)]), (PREDICTIONS, _rows)):
         path = evaluation / name
         written = path.read_text()
@@ -101,21 +104,23 @@ def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_name
 THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem")
 
 
-def _rows(text):
+def _rows(text: Any) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("label", "no such"), ("sampled", ["no such"]), ("votes", {"no such": 1.0}), ("images", [7])]
 )
-def test_a_label_outside_the_set_is_named_with_its_line(evaluation, field, value):
+def test_a_label_outside_the_set_is_named_with_its_line(evaluation: Path, field: str, value: Any) -> None:
     row = _rows((evaluation / PREDICTIONS).read_text())[1] | {field: value}
     spoil(evaluation / PREDICTIONS, 2, json.dumps(row).encode())
     assert "line 2: " in one_line(lambda: read_evaluation(evaluation), evaluation / PREDICTIONS)
 
 
 @pytest.mark.parametrize("content", OBJECTS)
-def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(evaluation, tmp_path, content, capsys):
+def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(
+    evaluation: Path, tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     (evaluation / RESULTS).write_bytes(content)
     assert app(["report", str(tmp_path), "-o", str(tmp_path / "page.html")], standalone_mode=False) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "pictures cannot be read" not in line]
@@ -125,7 +130,7 @@ def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(evaluation, t
 
 @pytest.mark.parametrize("content", OBJECTS)
 @pytest.mark.parametrize("use", ["resume", "evaluate", "export"])
-def test_an_odd_config_of_a_run_is_one_line(run, tmp_path, use, content):
+def test_an_odd_config_of_a_run_is_one_line(run: Path, tmp_path: Path, use: str, content: Any) -> None:
     recipe = build_recipe(read_json(run / CONFIG), [], "here")
     (run / CONFIG).write_bytes(content)
     calls = {
@@ -139,7 +144,7 @@ def test_an_odd_config_of_a_run_is_one_line(run, tmp_path, use, content):
 
 @pytest.mark.parametrize("name", [METRICS, ROLLOUTS])
 @pytest.mark.parametrize("line", [*LINES, b'{"step": "2"}', b'{"step": null}'])
-def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run, name, line):
+def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run: Path, name: Any, line: Any) -> None:
     before = (run / name).read_bytes()
     spoil(run / name, 2, line)
     recipe = build_recipe(read_json(run / CONFIG), [], "here")
@@ -149,13 +154,15 @@ def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run, name, line):
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"packages": []}', b"[1]"])
-def test_an_odd_environment_is_named_by_export_which_leaves_no_folder(run, tmp_path, content):
+def test_an_odd_environment_is_named_by_export_which_leaves_no_folder(
+    run: Path, tmp_path: Path, content: bytes
+) -> None:
     (run / ENVIRONMENT).write_bytes(content)
     one_line(command("export", run, tmp_path / "out"), run / ENVIRONMENT)
     assert not (tmp_path / "out").exists()
 
 
-def test_odd_records_of_a_cell_are_one_line_of_reproduce(tmp_path):
+def test_odd_records_of_a_cell_are_one_line_of_reproduce(tmp_path: Path) -> None:
     plan = load_plan(write_plan(tmp_path), None, quick=False)
     cells = cells_of(plan)
     for cell in cells:
@@ -170,7 +177,7 @@ def test_odd_records_of_a_cell_are_one_line_of_reproduce(tmp_path):
     one_line(lambda: Results(plan, cells), trained.evaluation / PREDICTIONS)
 
 
-def test_names_of_files_that_are_no_text_are_written_and_read_again(tmp_path):
+def test_names_of_files_that_are_no_text_are_written_and_read_again(tmp_path: Path) -> None:
     item = prediction("joy", "joy", id="a\udcff")
     folder = save_evaluation(tmp_path / "e\udcff", {"d": [item]}, model="m\udcff")
     assert read_evaluation(folder).predictions["d"] == [item]

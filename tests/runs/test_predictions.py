@@ -1,7 +1,10 @@
 """A saved evaluation gives back the same predictions and the same figures, or says why it cannot."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evalua
 from made_up import prediction, save_evaluation
 
 
-def items():
+def items() -> list[Any]:
     votes = {"joy": 0.75, "fear": 0.25}
     return [
         prediction("joy", "joy", id="a", votes=votes, sampled=("joy", "fear", None)),
@@ -23,19 +26,19 @@ def items():
     ]
 
 
-def test_predictions_survive_saving_and_reading(tmp_path):
+def test_predictions_survive_saving_and_reading(tmp_path: Path) -> None:
     saved = read_evaluation(save_evaluation(tmp_path / "e", {"d": items()}))
     assert saved.predictions["d"] == items()
 
 
-def test_a_judges_failure_survives_saving_and_reading(tmp_path):
+def test_a_judges_failure_survives_saving_and_reading(tmp_path: Path) -> None:
     failed = Finding(Verdict.ERROR, reason="HTTP 500")
     item = replace(prediction("joy", "joy"), reflection=Reflection(failed, failed))
     folder = save_evaluation(tmp_path / "saved", {"d": [item]})
     assert read_evaluation(folder).predictions["d"][0].reflection == Reflection(failed, failed)
 
 
-def test_figures_agree_to_the_last_digit_when_recomputed_from_the_saved_files(tmp_path):
+def test_figures_agree_to_the_last_digit_when_recomputed_from_the_saved_files(tmp_path: Path) -> None:
     folder = save_evaluation(tmp_path / "e", {"d": items()})
     before = (folder / RESULTS).read_bytes()
     (folder / RESULTS).unlink()
@@ -43,14 +46,14 @@ def test_figures_agree_to_the_last_digit_when_recomputed_from_the_saved_files(tm
     assert (folder / RESULTS).read_bytes() == before
 
 
-def test_a_users_label_set_keeps_its_signs_and_aliases(tmp_path):
+def test_a_users_label_set_keeps_its_signs_and_aliases(tmp_path: Path) -> None:
     labels = label_set_from({"labels": ["calm", "uneasy"], "polarity": {"calm": 1}, "aliases": {"peace": "calm"}}, "my")
     folder = save_evaluation(tmp_path / "e", {"d": [prediction("calm", "peace", labels=labels)]})
     read = read_evaluation(folder).predictions["d"][0].sample.labels
     assert (read, read.polarity, read.aliases) == (labels, {"calm": 1}, {"peace": "calm"})
 
 
-def test_verdicts_are_read_anew_from_the_saved_replies(tmp_path):
+def test_verdicts_are_read_anew_from_the_saved_replies(tmp_path: Path) -> None:
     folder = save_evaluation(tmp_path / "e", {"d": items()})
     rows = [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]
     rows[0]["consistency"]["verdict"] = "refuted"  # a lie: the reply says Yes
@@ -68,18 +71,18 @@ def test_verdicts_are_read_anew_from_the_saved_replies(tmp_path):
         (lambda folder: cut_last_line(folder / PREDICTIONS), "1 of 3 samples of d are missing .*'c'"),
     ],
 )
-def test_a_broken_evaluation_says_what_is_wrong(tmp_path, break_it, message):
+def test_a_broken_evaluation_says_what_is_wrong(tmp_path: Path, break_it: Callable[..., Any], message: str) -> None:
     folder = save_evaluation(tmp_path / "e", {"d": items()})
     break_it(folder)
     with pytest.raises(UserError, match=message):
         read_evaluation(folder)
 
 
-def cut_last_line(path):
+def cut_last_line(path: Any) -> None:
     path.write_text(path.read_text()[:-20])
 
 
-def test_results_name_the_samples_and_the_table_shows_the_majority_class_beside_the_model(tmp_path):
+def test_results_name_the_samples_and_the_table_shows_the_majority_class_beside_the_model(tmp_path: Path) -> None:
     folder = save_evaluation(tmp_path / "e", {"d": items()})
     part = json.loads((folder / RESULTS).read_text())["data"][0]
     assert part["sample_ids"] == ["a", "b", "c"]
@@ -92,7 +95,7 @@ def test_results_name_the_samples_and_the_table_shows_the_majority_class_beside_
     assert results_table("model", [evaluation]).row_count > 15
 
 
-def test_a_way_of_thinking_has_only_the_figures_that_it_can_be_asked_for():
+def test_a_way_of_thinking_has_only_the_figures_that_it_can_be_asked_for() -> None:
     assert "step3_polarity" in summarise("d", items(), "steps").figures
     free = summarise("d", items(), "free").figures
     assert "consistency" in free

@@ -1,37 +1,40 @@
 """Recipes are strict: what is not known or makes no sense is refused in words that say what to write instead."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from emor3.errors import UserError, one_line
 from emor3.runs.recipe import OWNED, build_recipe, load_recipe
 
 
-def minimal(**blocks):
+def minimal(**blocks: Any) -> dict[str, Any]:
     return {"output_dir": "run", "model": {"path": "embedded"}, "data": {"train": "embedded:scenes8"}, **blocks}
 
 
-def recipe(content, *overrides):
+def recipe(content: Any, *overrides: Any) -> Any:
     return build_recipe(content, overrides, "r.yaml")
 
 
-def test_what_is_left_out_is_the_paper_s_reward_against_two_other_images_judged_by_scores():
+def test_what_is_left_out_is_the_paper_s_reward_against_two_other_images_judged_by_scores() -> None:
     built = recipe(minimal())
     assert (built.reward.reflective, built.reward.format, built.reward.formula) == (0.1, 0.1, "paper")
     assert built.reward.contrastive == 2
     assert (built.judge.backend, built.thinking, built.prompt_template) == ("score", "steps", "steps")
 
 
-def test_a_resolved_recipe_reads_back_as_itself():
+def test_a_resolved_recipe_reads_back_as_itself() -> None:
     built = recipe(minimal(cold_start={"steps": 3}, grpo={"beta": 0.02}))
     assert build_recipe(built.model_dump(), (), "config.json") == built
 
 
-def test_overrides_reach_any_depth_make_blocks_and_are_read_as_yaml():
+def test_overrides_reach_any_depth_make_blocks_and_are_read_as_yaml() -> None:
     built = recipe(minimal(), "grpo.beta=0.02", "cold_start.samples=8", "data.labels=[a, b]", "cold_start.steps=2")
     assert (built.grpo["beta"], built.cold_start.samples, built.data.labels) == (0.02, 8, ["a", "b"])
 
 
-def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe():
+def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe() -> None:
     settings = recipe(minimal(), "reward.reflective=0", "reward.coherence=false").reward
     assert (settings.reflective, settings.coherence, settings.consistency) == (0, False, True)
 
@@ -59,20 +62,20 @@ def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe():
         (["grpo.beta=["], "the value is not YAML"),
     ],
 )
-def test_a_bad_setting_is_refused_in_one_line(overrides, message):
+def test_a_bad_setting_is_refused_in_one_line(overrides: list[Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         recipe(minimal(), *overrides)
     assert len(str(caught.value)) < 250
 
 
-def test_a_missing_setting_is_named():
+def test_a_missing_setting_is_named() -> None:
     content = minimal()
     del content["data"]["train"]
     with pytest.raises(UserError, match=r"setting 'data\.train' is missing"):
         recipe(content)
 
 
-def test_every_setting_that_emor3_decides_is_refused_with_what_to_use_instead():
+def test_every_setting_that_emor3_decides_is_refused_with_what_to_use_instead() -> None:
     for key, instead in OWNED.items():
         with pytest.raises(UserError, match=f"'{key}' is set by emor3") as caught:
             recipe(minimal(grpo={key: None}))
@@ -89,18 +92,18 @@ def test_every_setting_that_emor3_decides_is_refused_with_what_to_use_instead():
         (b"!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused_and_runs_nothing(tmp_path, content, message):
+def test_a_file_that_is_no_recipe_is_refused_and_runs_nothing(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_recipe(path)
 
 
-def test_a_text_becomes_one_line_that_a_terminal_does_not_obey():
+def test_a_text_becomes_one_line_that_a_terminal_does_not_obey() -> None:
     assert one_line("a\x1b[2J\nb\udcff  日本 é") == "a\\x1b[2J b\\udcff 日本 é"
 
 
-def test_a_value_of_any_size_makes_a_short_message():
+def test_a_value_of_any_size_makes_a_short_message() -> None:
     huge, nested = 10**5000, [[["x" * 40] * 100] * 100] * 100
     for value in (huge, nested):
         with pytest.raises(UserError) as error:
@@ -109,6 +112,6 @@ def test_a_value_of_any_size_makes_a_short_message():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_no_generator_takes_is_refused(seed):
+def test_a_seed_that_no_generator_takes_is_refused(seed: Any) -> None:
     with pytest.raises(UserError, match="seed"):
         recipe(minimal() | {"seed": seed})

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from emor3.stats import classification, measures, uncertainty
 from emor3.stats.figures import checks
 
 
-def predict(label, answer, labels=EKMAN6, id=None, group=None, reflection=None):
+def predict(
+    label: Any, answer: Any, labels: LabelSet = EKMAN6, id: Any = None, group: Any = None, reflection: Any = None
+) -> Prediction:
     """A prediction whose completion is nothing but the answer's box; None is no box."""
     text = "no idea" if answer is None else rf"\boxed{{{answer}}}"
     predict.count += 1
@@ -30,7 +33,7 @@ def predict(label, answer, labels=EKMAN6, id=None, group=None, reflection=None):
 predict.count = 0
 
 
-def random_predictions(n=200, labels=EKMAN6, seed=0, groups=None):
+def random_predictions(n: int = 200, labels: LabelSet = EKMAN6, seed: int = 0, groups: Any = None) -> list[Any]:
     generator = np.random.default_rng(seed)
     names = [*labels.labels, None]
     return [
@@ -39,7 +42,7 @@ def random_predictions(n=200, labels=EKMAN6, seed=0, groups=None):
     ]
 
 
-def test_accuracy_counts_an_unparsed_completion_as_wrong():
+def test_accuracy_counts_an_unparsed_completion_as_wrong() -> None:
     # 2 right of 4: one wrong label, one without an answer
     outcomes = [predict("joy", "joy"), predict("fear", "Fear."), predict("joy", "fear"), predict("anger", None)]
     result = classification.classify(outcomes)
@@ -48,21 +51,21 @@ def test_accuracy_counts_an_unparsed_completion_as_wrong():
     assert result.unparsed.value == 0.25
 
 
-def test_unparsed_is_no_class_even_where_a_label_is_called_none():
+def test_unparsed_is_no_class_even_where_a_label_is_called_none() -> None:
     labels = LabelSet("odd", ("none", "joy"))
     result = classification.classify([predict("none", None, labels), predict("joy", "joy", labels)])
     assert result.accuracy.value == 0.5
     assert result.confusion == ((0, 0, 1), (0, 1, 0))
 
 
-def test_the_share_of_independent_items_has_the_wilson_interval():
+def test_the_share_of_independent_items_has_the_wilson_interval() -> None:
     hits = [True] * 7 + [False] * 3
     estimate = uncertainty.proportion(hits, range(10))
     low, high = proportion_confint(7, 10, method="wilson")
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.7, low, high))
 
 
-def test_near_copies_widen_the_interval():
+def test_near_copies_widen_the_interval() -> None:
     # 40 groups of 10 copies that agree with each other carry the information of 40 items, not of 400
     hits = [group % 2 == 0 for group in range(40) for _ in range(10)]
     groups = [group for group in range(40) for _ in range(10)]
@@ -72,19 +75,19 @@ def test_near_copies_widen_the_interval():
     assert independent.high - independent.low == pytest.approx(2 * 1.96 * 0.025, rel=0.05)
 
 
-def test_equal_outcomes_of_near_copies_leave_the_doubt_of_their_groups():
+def test_equal_outcomes_of_near_copies_leave_the_doubt_of_their_groups() -> None:
     # Resampling 4 groups that are all right would say [1, 1]; Wilson on 4 groups says [0.51, 1].
     estimate = uncertainty.proportion([True] * 8, [place // 2 for place in range(8)])
     assert (estimate.low, estimate.high) == pytest.approx(proportion_confint(4, 4, method="wilson"))
     assert uncertainty.proportion([False] * 8, [place // 2 for place in range(8)]).high > 0.4
 
 
-def test_completions_on_one_image_are_one_cluster():
+def test_completions_on_one_image_are_one_cluster() -> None:
     sampled = [predict("joy", answer, id=f"image{i}") for i in range(5) for answer in ("joy", "fear")]
     assert len(set(classification.clusters(sampled))) == 5
 
 
-def test_a_group_and_a_sample_of_the_same_name_are_two_clusters():
+def test_a_group_and_a_sample_of_the_same_name_are_two_clusters() -> None:
     assert (
         len(set(classification.clusters([predict("joy", "joy", id="a"), predict("joy", "joy", id="b", group="a")])))
         == 2
@@ -92,7 +95,7 @@ def test_a_group_and_a_sample_of_the_same_name_are_two_clusters():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_macro_f1_and_balanced_accuracy_equal_those_of_scikit_learn(seed):
+def test_macro_f1_and_balanced_accuracy_equal_those_of_scikit_learn(seed: Any) -> None:
     predictions = random_predictions(seed=seed)
     truth = [p.sample.label for p in predictions]
     predicted = [p.predicted or "unparsed" for p in predictions]
@@ -106,38 +109,45 @@ def test_macro_f1_and_balanced_accuracy_equal_those_of_scikit_learn(seed):
     assert result.macro_f1.low < f1 < result.macro_f1.high
 
 
-def test_balanced_accuracy_without_unparsed_equals_that_of_scikit_learn():
+def test_balanced_accuracy_without_unparsed_equals_that_of_scikit_learn() -> None:
     predictions = [p for p in random_predictions() if p.predicted]
     truth = [p.sample.label for p in predictions]
     expected = balanced_accuracy_score(truth, [p.predicted for p in predictions])
     assert classification.classify(predictions).balanced_accuracy.value == pytest.approx(expected)
 
 
-def test_a_class_that_never_occurs_does_not_lower_the_macro_average():
+def test_a_class_that_never_occurs_does_not_lower_the_macro_average() -> None:
     # joy: F1 1; fear: F1 1; the other four labels of Ekman-6 do not occur
     assert classification.classify([predict("joy", "joy"), predict("fear", "fear")]).macro_f1.value == 1
 
 
-def test_lenient_accuracy_takes_synonyms_and_stands_beside_the_strict_one():
+def test_lenient_accuracy_takes_synonyms_and_stands_beside_the_strict_one() -> None:
     # strict: 1 of 3; lenient: "happy" is joy, "not fear" stays wrong
     result = classification.classify([predict("joy", "joy"), predict("joy", "happy"), predict("fear", "not fear")])
     assert result.accuracy.value == pytest.approx(1 / 3)
     assert result.lenient_accuracy.value == pytest.approx(2 / 3)
 
 
-def test_polarity_accuracy_skips_labels_without_a_fixed_sign():
+def test_polarity_accuracy_skips_labels_without_a_fixed_sign() -> None:
     # surprise is skipped; sadness for fear is right in sign; unparsed and surprise for joy are not: 1 of 3
     outcomes = [("surprise", "joy"), ("fear", "sadness"), ("joy", None), ("joy", "surprise")]
     polarity = classification.classify([predict(*outcome) for outcome in outcomes]).polarity_accuracy
     assert (polarity.value, polarity.n) == (pytest.approx(1 / 3), 3)
 
 
-def test_polarity_accuracy_is_absent_where_no_label_has_a_sign():
+def test_polarity_accuracy_is_absent_where_no_label_has_a_sign() -> None:
     labels = LabelSet("plain", ("a", "b"))
     assert classification.classify([predict("a", "a", labels)]).polarity_accuracy is None
 
 
-def reasoned(label, answer, feeling="joy", conclusion="Positive, high arousal.", judge="Yes", reads="joy"):
+def reasoned(
+    label: Any,
+    answer: Any,
+    feeling: str = "joy",
+    conclusion: str = "Positive, high arousal.",
+    judge: str = "Yes",
+    reads: str = "joy",
+) -> Prediction:
     """A prediction in three steps, with what the judge said of it."""
     text = f"<step1>A dog.</step1><step2>{feeling}</step2><step3>{conclusion}</step3>\\boxed{{{answer}}}"
     sample, thought = Sample("s", ("x.png",), label, EKMAN6), parse(text)
@@ -151,15 +161,15 @@ def reasoned(label, answer, feeling="joy", conclusion="Positive, high arousal.",
     )
 
 
-def rate(predictions, figure):
+def rate(predictions: Any, figure: Any) -> Any:
     return measures.rate(predictions, checks()[figure])
 
 
-def test_format_counts_completions_that_keep_the_grammar():
+def test_format_counts_completions_that_keep_the_grammar() -> None:
     assert rate([predict("joy", "joy"), predict("joy", None), reasoned("joy", "joy")], "format").value == 1 / 3
 
 
-def test_support_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_ran():
+def test_support_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_ran() -> None:
     findings = [Finding(Verdict.SUPPORTED), Finding(Verdict.NOT_ASKED), Finding(Verdict.REFUTED), None]
     outcomes = [predict("joy", "joy", reflection=Reflection(consistency=finding)) for finding in findings]
     consistency = rate(outcomes, "consistency")
@@ -167,7 +177,7 @@ def test_support_counts_what_could_not_be_asked_as_0_and_leaves_out_what_never_r
     assert rate(outcomes, "coherence") is None
 
 
-def test_what_the_judge_failed_on_counts_neither_for_nor_against():
+def test_what_the_judge_failed_on_counts_neither_for_nor_against() -> None:
     good = reasoned("joy", "joy")
     failed = replace(good, reflection=Reflection(*[Finding(Verdict.ERROR, reason="HTTP 500")] * 2))
     for figure in ("consistency", "coherence", "agreement"):
@@ -176,14 +186,14 @@ def test_what_the_judge_failed_on_counts_neither_for_nor_against():
         assert rate([failed], figure) is None
 
 
-def test_agreement_is_with_the_models_own_answer_and_coherence_with_the_truth():
+def test_agreement_is_with_the_models_own_answer_and_coherence_with_the_truth() -> None:
     # The judge reads joy: the first is right and agrees, the second agrees on a wrong answer, the third does neither.
     outcomes = [reasoned("joy", "joy"), reasoned("fear", "joy"), reasoned("fear", "fear")]
     assert rate(outcomes, "agreement").value == pytest.approx(2 / 3)
     assert rate(outcomes, "coherence").value == pytest.approx(1 / 3)
 
 
-def test_step_3_is_read_against_the_label_and_skipped_where_the_label_has_no_sign():
+def test_step_3_is_read_against_the_label_and_skipped_where_the_label_has_no_sign() -> None:
     outcomes = [
         reasoned("joy", "joy"),  # positive, high: both hold
         reasoned("sadness", "joy"),  # negative, low: neither holds
@@ -195,7 +205,7 @@ def test_step_3_is_read_against_the_label_and_skipped_where_the_label_has_no_sig
     assert (arousal.value, arousal.n) == (pytest.approx(2 / 3), 3)
 
 
-def test_the_paired_change_of_macro_f1_is_the_difference_of_both():
+def test_the_paired_change_of_macro_f1_is_the_difference_of_both() -> None:
     before, after = random_predictions(seed=3), random_predictions(seed=4)
     after = [replace(b, predicted=a.predicted) for b, a in zip(before, after, strict=True)]
     scores, change = classification.compare_macro_f1(before, after)
@@ -205,24 +215,24 @@ def test_the_paired_change_of_macro_f1_is_the_difference_of_both():
     assert change.low < change.value < change.high
 
 
-def test_mcnemar_equals_that_of_statsmodels():
+def test_mcnemar_equals_that_of_statsmodels() -> None:
     before = [True] * 30 + [False] * 12 + [True] * 3 + [False] * 5
     after = [True] * 30 + [True] * 12 + [False] * 3 + [False] * 5
     expected = statsmodels_mcnemar([[30, 3], [12, 5]], exact=True).pvalue
     assert uncertainty.mcnemar(before, after) == pytest.approx(expected)
 
 
-def test_holm_equals_that_of_statsmodels():
+def test_holm_equals_that_of_statsmodels() -> None:
     p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5, "e": 0.04, "f": 0.9}
     expected = multipletests(list(p_values.values()), method="holm")[1]
     assert list(uncertainty.holm(p_values).values()) == pytest.approx(list(expected))
 
 
-def test_mcnemar_of_equal_models_is_1():
+def test_mcnemar_of_equal_models_is_1() -> None:
     assert uncertainty.mcnemar([True, False], [True, False]) == 1
 
 
-def test_a_comparison_reports_the_change_and_what_was_gained_and_lost():
+def test_a_comparison_reports_the_change_and_what_was_gained_and_lost() -> None:
     # 12 gained, 3 lost of 50: +9 / 50 = 0.18
     before = [True] * 30 + [False] * 12 + [True] * 3 + [False] * 5
     after = [True] * 30 + [True] * 12 + [False] * 3 + [False] * 5
@@ -232,12 +242,12 @@ def test_a_comparison_reports_the_change_and_what_was_gained_and_lost():
     assert result.p_value == pytest.approx(binomtest(12, 15).pvalue)
 
 
-def test_the_cluster_test_agrees_with_mcnemar_on_independent_items():
+def test_the_cluster_test_agrees_with_mcnemar_on_independent_items() -> None:
     change = np.array([1.0] * 12 + [-1.0] * 3 + [0.0] * 35)
     assert uncertainty.sign_flip(change, seed=0) == pytest.approx(binomtest(12, 15).pvalue, abs=0.01)
 
 
-def test_copies_of_one_image_do_not_make_a_gain_significant():
+def test_copies_of_one_image_do_not_make_a_gain_significant() -> None:
     # 3 images gained, each copied 20 times: McNemar on 60 items would say p < 1e-17; 3 clusters can say 2 / 2^3 at best
     before, after = [False] * 60, [True] * 60
     assert uncertainty.compare_hits(before, after, [i // 20 for i in range(60)]).p_value == pytest.approx(
@@ -245,19 +255,19 @@ def test_copies_of_one_image_do_not_make_a_gain_significant():
     )
 
 
-def test_intervals_are_the_same_in_every_run():
+def test_intervals_are_the_same_in_every_run() -> None:
     predictions = random_predictions()
     assert classification.classify(predictions, seed=3) == classification.classify(predictions, seed=3)
 
 
-def test_no_predictions_and_mixed_label_sets_are_refused():
+def test_no_predictions_and_mixed_label_sets_are_refused() -> None:
     with pytest.raises(UserError, match="no predictions"):
         classification.classify([])
     with pytest.raises(UserError, match="different label sets"):
         classification.classify([predict("joy", "joy"), predict("awe", "awe", MIKELS8)])
 
 
-def test_accuracy_in_evaluation_is_the_accuracy_part_of_the_reward():
+def test_accuracy_in_evaluation_is_the_accuracy_part_of_the_reward() -> None:
     answers = ["joy", "Joy.", "**joy**", "happy", "joy, fear", "", None, r"\text{joy}"]
     outcomes = [predict("joy", answer) for answer in answers]
     settings = RewardSettings(reflective=0)

@@ -9,26 +9,26 @@ from made_up import prediction
 from places import ROOT
 
 
-def test_every_figure_of_an_evaluation_stands_in_the_table_and_the_other_way_round():
+def test_every_figure_of_an_evaluation_stands_in_the_table_and_the_other_way_round() -> None:
     voted = [prediction("joy", "joy", id=name, votes={"joy": 1.0}, sampled=("joy",)) for name in "ab"]
     weighed = [replace(p, weights=(1.0,)) for p in voted]
     assert summarise("d", weighed, "steps").figures.keys() == FIGURES.keys()
 
 
-def test_ways_of_thinking_are_checked_for_what_their_completions_have():
+def test_ways_of_thinking_are_checked_for_what_their_completions_have() -> None:
     judged = {name for name, row in FIGURES.items() if row.judged}
     assert list(checks("direct")) == ["format"]
     assert checks("free").keys() == {"format", *judged}
     assert checks("steps").keys() == {"format", *judged, "step3_polarity", "step3_arousal"}
 
 
-def test_figures_of_reflective_decoding_are_those_of_sampled_answers():
+def test_figures_of_reflective_decoding_are_those_of_sampled_answers() -> None:
     sampled = {name for name, row in FIGURES.items() if row.needs in ("samples", "votes")}
     reflective = {name for name in sampled if name.startswith(REFLECTIVE)}
     assert {name.removeprefix(REFLECTIVE) for name in reflective} == sampled - reflective
 
 
-def test_no_other_module_lists_figures():
+def test_no_other_module_lists_figures() -> None:
     """Five names in one tuple or dict are a list: but for the table, of what is computed or chosen there."""
     lists = []
     for path in (ROOT / "src" / "emor3").rglob("*.py"):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +34,11 @@ SHARE = Estimate(0.61328, 0.57, 0.655, 512)
         (form.gigabytes(84.9e9) + form.whole_percent(0.873), "8587%"),
     ],
 )
-def test_numbers_are_printed_as_the_readme_prints_them(printed, expected):
+def test_numbers_are_printed_as_the_readme_prints_them(printed: Any, expected: str) -> None:
     assert printed == expected
 
 
-def test_results_are_formatted_in_one_place():
+def test_results_are_formatted_in_one_place() -> None:
     own = re.compile(r"\{[^{}]*:,|:\.2f\}|%\.[23][fg]")  # thousands, hundredths, three digits
     folder = Path(emor3.__file__).parent
     packages = ("evaluation", "experiments", "report", "cli")
@@ -45,7 +46,7 @@ def test_results_are_formatted_in_one_place():
     assert [str(path.relative_to(folder)) for path in files if own.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_no_other_module_formats_percent_changes_or_p_values():
+def test_no_other_module_formats_percent_changes_or_p_values() -> None:
     own = re.compile(r"\{100 \* [^}]*:\+?\.1f\}|100 \* [a-z_.]*\) ?\| ?format|< ?0?\.0+1\b['\"]")
     folder = Path(emor3.__file__).parent
     files = [path for name in ("*.py", "*.html") for path in folder.rglob(name) if path.name != "format.py"]

@@ -1,6 +1,7 @@
 """Differences over seeds and items against simulated studies whose spread is known, and against arithmetic by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,35 +20,35 @@ CORRECT = binom.interval(0.999, STUDIES, 0.05)
 """Alarms of a test that is right at 5%, within their error: 14 to 49 of 600."""
 
 
-def studies(seeds, spread, shared=0.0, images=128, number=STUDIES):
+def studies(seeds: Any, spread: Any, shared: float = 0.0, images: int = 128, number: Any = STUDIES) -> list[Any]:
     generator = np.random.default_rng(seeds)
     return [outcomes(generator, seeds, images, spread, shared) for _ in range(number)]
 
 
-def alarms(found):
+def alarms(found: Any) -> Any:
     return sum(comparison.p_value < 0.05 for comparison in found)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_equal_methods_differ_in_5_of_100_studies_whatever_the_spread_of_seeds(seeds, spread):
+def test_equal_methods_differ_in_5_of_100_studies_whatever_the_spread_of_seeds(seeds: int, spread: Any) -> None:
     found = [compare_seeds(before, after) for before, after in studies(seeds, SPREADS[spread])]
     assert CORRECT[0] <= alarms(found) <= CORRECT[1]
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_pairs_of_seeds_that_share_luck_differ_in_5_of_100_studies(seeds):
+def test_pairs_of_seeds_that_share_luck_differ_in_5_of_100_studies(seeds: int) -> None:
     found = [compare_seeds(before, after, paired=True) for before, after in studies(seeds, 0.7, shared=0.5)]
     assert CORRECT[0] <= alarms(found) <= CORRECT[1]
 
 
-def test_items_alone_would_call_a_difference_in_a_third_of_the_studies():
+def test_items_alone_would_call_a_difference_in_a_third_of_the_studies() -> None:
     found = [compare_seeds(b.mean(0, keepdims=True), a.mean(0, keepdims=True)) for b, a in studies(3, 0.7)]
     assert alarms(found) > STUDIES / 3
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_the_corrected_bootstrap_holds_5_percent_and_the_plain_one_does_not(seeds):
+def test_the_corrected_bootstrap_holds_5_percent_and_the_plain_one_does_not(seeds: int) -> None:
     drawn = studies(seeds, 2.0, images=64, number=200)
     corrected = [hierarchical_bootstrap(*tables, seed=k)[1] < 0.05 for k, tables in enumerate(drawn)]
     plain = [hierarchical_bootstrap(*tables, seed=k, corrected=False)[1] < 0.05 for k, tables in enumerate(drawn)]
@@ -55,7 +56,7 @@ def test_the_corrected_bootstrap_holds_5_percent_and_the_plain_one_does_not(seed
     assert sum(plain) > sum(corrected)
 
 
-def test_the_interval_holds_the_true_difference_in_95_of_100_studies():
+def test_the_interval_holds_the_true_difference_in_95_of_100_studies() -> None:
     # On normal tables the difference is known: 0.03.
     generator = np.random.default_rng(0)
     hits = 0
@@ -66,7 +67,7 @@ def test_the_interval_holds_the_true_difference_in_95_of_100_studies():
     assert STUDIES - CORRECT[1] <= hits <= STUDIES - CORRECT[0]
 
 
-def test_the_spread_is_found_in_its_three_parts():
+def test_the_spread_is_found_in_its_three_parts() -> None:
     # One run of each method on one item: 2 x 0.03^2 from runs, 0.1^2 from items, 2 x 0.2^2 from the rest.
     generator = np.random.default_rng(0)
     found = []
@@ -77,7 +78,7 @@ def test_the_spread_is_found_in_its_three_parts():
     assert np.mean(found, axis=0) == pytest.approx([0.0018, 0.01, 0.08], rel=0.15)
 
 
-def test_seeds_that_differ_more_than_items_make_it_welchs_test_of_seed_means():
+def test_seeds_that_differ_more_than_items_make_it_welchs_test_of_seed_means() -> None:
     before, after = np.array([[0.1], [0.5], [0.4]]), np.array([[0.9], [0.6], [0.8]])
     found = compare_seeds(np.repeat(before, 4, axis=1), np.repeat(after, 4, axis=1))
     assert found.p_value == pytest.approx(ttest_ind(after[:, 0], before[:, 0], equal_var=False).pvalue)
@@ -85,34 +86,34 @@ def test_seeds_that_differ_more_than_items_make_it_welchs_test_of_seed_means():
     assert paired.p_value == pytest.approx(ttest_1samp((after - before)[:, 0], 0).pvalue)
 
 
-def test_one_run_each_makes_it_the_paired_test_of_items():
+def test_one_run_each_makes_it_the_paired_test_of_items() -> None:
     before, after = np.array([[1.0, 0, 0, 1, 0, 0]]), np.array([[1.0, 1, 1, 1, 0, 1]])
     found = compare_seeds(before, after)
     assert found.p_value == pytest.approx(ttest_1samp((after - before)[0], 0).pvalue)
     assert (found.freedom, found.spread.seed, found.seeds) == (5, 0, (1, 1))
 
 
-def test_a_model_without_seeds_adds_none_of_its_own():
+def test_a_model_without_seeds_adds_none_of_its_own() -> None:
     luck = np.repeat(np.array([[0.1], [0.5], [0.3]]), 4, axis=1)  # deviation 0.2 of three runs
     found = compare_seeds(np.zeros((1, 4)), luck)
     assert found.standard_error == pytest.approx(0.2 / math.sqrt(3))
     assert (found.freedom, found.seeds) == (pytest.approx(2), (1, 3))
 
 
-def test_seeds_that_agree_by_chance_still_differ_as_their_items_do():
+def test_seeds_that_agree_by_chance_still_differ_as_their_items_do() -> None:
     # Both runs have 2 of 4 right, but not the same ones: residual 8 x 0.5^2 / (1 x 3) = 2/3, over 2 runs x 4 items 1/12
     # for each method. Item means are 0.5 throughout.
     both = np.array([[1.0, 1, 0, 0], [0, 0, 1, 1]])
     assert compare_seeds(both, both).standard_error == pytest.approx(math.sqrt(2 / 12))
 
 
-def test_methods_that_never_differ_are_equal_and_a_gain_on_every_item_is_as_sure_as_its_items_are_many():
+def test_methods_that_never_differ_are_equal_and_a_gain_on_every_item_is_as_sure_as_its_items_are_many() -> None:
     same = np.array([[1.0, 0, 1, 1], [1, 0, 1, 1]])
     assert compare_seeds(same, same).p_value == 1
     assert compare_seeds(same * 0, same * 0 + 1).p_value == 0.5**3  # all 4 signs alike, of 2^4: two-sided 2 / 16
 
 
-def test_tables_that_do_not_fit_are_one_line():
+def test_tables_that_do_not_fit_are_one_line() -> None:
     table = np.zeros((3, 4))
     for before, after, paired, fault in (
         (table, table[:, :3], False, "the same items"),
@@ -126,21 +127,21 @@ def test_tables_that_do_not_fit_are_one_line():
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def test_near_copies_make_one_item():
+def test_near_copies_make_one_item() -> None:
     one = np.array([[1.0, 0, 1], [0, 0, 1]])
     assert share_table(one, ["a", "b", "c"]) == pytest.approx(one)
     twice = share_table(np.repeat(one, 2, axis=1), ["a", "a", "b", "b", "c", "c"])
     assert twice == pytest.approx(one)  # so that copies make nothing surer
 
 
-def test_what_does_not_apply_is_left_out_of_its_run_alone():
+def test_what_does_not_apply_is_left_out_of_its_run_alone() -> None:
     table = share_table(np.array([[1.0, np.nan, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0]]), "abcd")
     assert table.mean(axis=1) == pytest.approx([2 / 3, 3 / 4])
     with pytest.raises(UserError, match="nothing to count"):
         share_table(np.array([[np.nan, np.nan]]), "ab")
 
 
-def test_the_spread_of_pseudo_values_is_the_error_of_a_ratio():
+def test_the_spread_of_pseudo_values_is_the_error_of_a_ratio() -> None:
     # The delta method: a ratio's error is the deviation of (hit - share x count) / mean count over items.
     generator = np.random.default_rng(0)
     counts = generator.integers(0, 2, (1, 400)).astype(float)
@@ -151,14 +152,14 @@ def test_the_spread_of_pseudo_values_is_the_error_of_a_ratio():
     assert table.std() == pytest.approx(((hits - share * counts) / counts.mean()).std(), rel=0.01)
 
 
-def test_cells_weigh_the_same_however_many_items_they_have():
+def test_cells_weigh_the_same_however_many_items_they_have() -> None:
     # One run, two cells of 1 and 3 items: (1 + 1/3) / 2.
     hits = np.array([[[[1.0, 1], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 1]]]])  # [S, N, cells, hits and count]
     table = pseudo_values(lambda sums: (sums[..., 0] / np.maximum(sums[..., 1], 1)).mean(-1), hits, "abc")
     assert table.mean() == pytest.approx(2 / 3)
 
 
-def test_macro_f1_is_compared_as_its_bootstrap_says():
+def test_macro_f1_is_compared_as_its_bootstrap_says() -> None:
     generator = np.random.default_rng(0)
     truth = generator.integers(0, 3, 300)
     cells = np.zeros((2, 300, 3, 4))
@@ -169,7 +170,7 @@ def test_macro_f1_is_compared_as_its_bootstrap_says():
     found = compare_seeds(before, after).difference
     assert found.value == pytest.approx(macro_f1(cells[1].sum(0)) - macro_f1(cells[0].sum(0)))
 
-    def change(tables):
+    def change(tables: Any) -> Any:
         scores = macro_f1(tables)
         return scores[..., 1] - scores[..., 0]
 
@@ -180,7 +181,7 @@ def test_macro_f1_is_compared_as_its_bootstrap_says():
 # --- checks and curves -----------------------------------------------------------------------------------------------
 
 
-def test_the_bootstrap_is_the_same_for_the_same_seed_and_agrees_with_t():
+def test_the_bootstrap_is_the_same_for_the_same_seed_and_agrees_with_t() -> None:
     before, after = outcomes(np.random.default_rng(0), 5, 256, 0.2, 0.0, gain=0.8)
     test = compare_seeds(before, after)
     found, p_value = hierarchical_bootstrap(before, after, seed=1)
@@ -191,14 +192,14 @@ def test_the_bootstrap_is_the_same_for_the_same_seed_and_agrees_with_t():
     assert p_value == pytest.approx(test.p_value, abs=0.05)
 
 
-def test_pairs_of_seeds_are_drawn_together():
+def test_pairs_of_seeds_are_drawn_together() -> None:
     # Runs that share all their luck: drawn together it cancels.
     luck = np.repeat(np.array([[0.0], [0.5], [1.0]]), 4, axis=1)
     found, _ = hierarchical_bootstrap(luck, luck + 0.1, paired=True, corrected=False)
     assert (found.low, found.high) == pytest.approx((0.1, 0.1))
 
 
-def test_a_band_has_students_interval_at_each_step_and_none_where_one_seed_is_left():
+def test_a_band_has_students_interval_at_each_step_and_none_where_one_seed_is_left() -> None:
     curves = np.array([[0.2, 0.5, 0.7], [0.4, 0.7, np.nan], [0.6, 0.6, np.nan]])
     band = seed_band(curves)
     assert band.mean == pytest.approx([0.4, 0.6, 0.7])

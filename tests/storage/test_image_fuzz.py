@@ -5,6 +5,7 @@ import base64
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +20,14 @@ from emor3.storage.images import FORMATS, open_image
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
-def test_a_picture_of_any_mode_becomes_rgb(tmp_path, mode):
+def test_a_picture_of_any_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "jpg" if mode == "CMYK" else "png"
     Image.new(mode, (8, 6)).save(tmp_path / f"a.{suffix}")
     image = open_image(str(tmp_path / f"a.{suffix}"))
     assert (image.mode, image.size) == ("RGB", (8, 6))
 
 
-def test_a_rotated_photograph_is_turned_upright(tmp_path):
+def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=exif)
@@ -34,20 +35,20 @@ def test_a_rotated_photograph_is_turned_upright(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "header"])
-def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path, content):
+def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.png cannot be read"):
         open_image(str(tmp_path / "a.png"))
 
 
-def test_a_small_file_that_unpacks_to_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
+def test_a_small_file_that_unpacks_to_a_huge_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")  # 81 million pixels
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
     with pytest.raises(UserError, match=r"bomb\.png has 9000 x 9000 pixels"):
         open_image(str(tmp_path / "bomb.png"))
 
 
-def test_a_truncated_jpeg_is_refused_by_name(tmp_path):
+def test_a_truncated_jpeg_is_refused_by_name(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
@@ -56,7 +57,7 @@ def test_a_truncated_jpeg_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_16_bit_picture_is_scaled_to_8_bits_and_not_clipped(tmp_path, suffix):
+def test_a_16_bit_picture_is_scaled_to_8_bits_and_not_clipped(tmp_path: Path, suffix: str) -> None:
     levels = np.array([[0, 256, 257], [25_700, 32_896, 65_535]], dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
     seen = np.asarray(open_image(str(tmp_path / f"a.{suffix}")))
@@ -64,14 +65,14 @@ def test_a_16_bit_picture_is_scaled_to_8_bits_and_not_clipped(tmp_path, suffix):
     assert (seen[..., 0] == seen[..., 1]).all()
 
 
-def test_floating_point_values_are_refused_since_their_range_is_unknown(tmp_path):
+def test_floating_point_values_are_refused_since_their_range_is_unknown(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif holds floating-point values"):
         open_image(str(tmp_path / "a.tif"))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
-def test_what_is_transparent_is_white_and_not_the_colour_hidden_there(tmp_path, mode):
+def test_what_is_transparent_is_white_and_not_the_colour_hidden_there(tmp_path: Path, mode: str) -> None:
     picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     picture.putpixel((0, 0), (0, 0, 255, 255))
     (picture if mode == "RGBA" else picture.quantize(4)).save(tmp_path / "a.png")
@@ -80,25 +81,25 @@ def test_what_is_transparent_is_white_and_not_the_colour_hidden_there(tmp_path, 
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_an_animation_shows_its_first_frame(tmp_path, suffix):
+def test_an_animation_shows_its_first_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], duration=40)
     assert open_image(str(tmp_path / f"a.{suffix}")).getpixel((4, 4)) == (255, 255, 255)
 
 
-def test_an_extension_that_lies_about_the_format_does_no_harm(tmp_path):
+def test_an_extension_that_lies_about_the_format_does_no_harm(tmp_path: Path) -> None:
     Image.new("RGB", (8, 6), "teal").save(tmp_path / "a.jpg", "PNG")
     assert open_image(str(tmp_path / "a.jpg")).getpixel((0, 0)) == (0, 128, 128)
 
 
 @pytest.mark.parametrize("size", [(2000, 10), (10, 2000), (200, 1)])
-def test_a_strip_is_refused_by_name(tmp_path, size):
+def test_a_strip_is_refused_by_name(tmp_path: Path, size: tuple[Any, ...]) -> None:
     Image.new("RGB", size).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png is .* too long a strip: crop it"):
         open_image(str(tmp_path / "a.png"))
 
 
-def test_a_picture_of_no_height_is_refused_by_name(tmp_path):
+def test_a_picture_of_no_height_is_refused_by_name(tmp_path: Path) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "a.bmp")
     content = bytearray((tmp_path / "a.bmp").read_bytes())
     content[22:26] = bytes(4)  # the height in the header of a BMP
@@ -107,12 +108,12 @@ def test_a_picture_of_no_height_is_refused_by_name(tmp_path):
         open_image(str(tmp_path / "a.bmp"))
 
 
-def test_a_folder_in_the_place_of_a_file_is_refused_by_name(tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         open_image(str(tmp_path))
 
 
-def encoded(form):
+def encoded(form: Any) -> Any:
     """A small noisy picture of a format, with what makes a format hard: a rotation, frames, transparency."""
     picture = Image.effect_noise((24, 16), 60)
     exif = Image.Exif()
@@ -132,7 +133,7 @@ harm = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, m
 @settings(derandomize=True, database=None, deadline=None, max_examples=300)
 @given(st.sampled_from(sorted(FILES)), harm, st.floats(0.02, 1.5))
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_file_opens_or_is_refused_by_name(form, harm, length):
+def test_a_damaged_file_opens_or_is_refused_by_name(form: Any, harm: Any, length: Any) -> None:
     content = bytearray(FILES[form])
     for place, written in harm:
         start = int(place**3 * len(content))  # mostly the header
@@ -148,7 +149,7 @@ def test_a_damaged_file_opens_or_is_refused_by_name(form, harm, length):
         assert refused is None or "damaged.jpg" in refused
 
 
-def test_the_report_shows_the_picture_that_the_model_sees(tmp_path):
+def test_the_report_shows_the_picture_that_the_model_sees(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.full((60, 40), 32_896, dtype=np.uint16)).save(tmp_path / "a.png", exif=exif)
@@ -158,7 +159,7 @@ def test_the_report_shows_the_picture_that_the_model_sees(tmp_path):
         assert (shown.size, shown.getpixel((0, 0))) == (seen.size, seen.getpixel((0, 0))) == ((60, 40), (128, 128, 128))
 
 
-def test_images_are_opened_in_one_place():
+def test_images_are_opened_in_one_place() -> None:
     opening = set()
     for path in Path(emor3.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -167,7 +168,7 @@ def test_images_are_opened_in_one_place():
     assert opening == {"images"}
 
 
-def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
+def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path: Path) -> None:
     picture = Image.effect_noise((24, 16), 60).convert("RGB")
     opened, refused = set(), {}
     for form in sorted({form.upper() for form in Image.registered_extensions().values()} & set(Image.SAVE)):
@@ -185,7 +186,7 @@ def test_only_the_listed_formats_are_opened_whatever_their_names_say(tmp_path):
     assert all("a.jpg cannot be read (cannot identify image file: no JPEG" in told for told in refused.values())
 
 
-def test_a_picture_that_holds_a_program_starts_none(tmp_path, monkeypatch):
+def test_a_picture_that_holds_a_program_starts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", "EPS")
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (tmp_path / "gs").chmod(0o755)

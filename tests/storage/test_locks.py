@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,24 +30,26 @@ with held(Path(sys.argv[1])):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
 
 
-def hold(folder):
+def hold(folder: Any) -> Any:
     """A process that holds a folder."""
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
 
 
-def refused(folder, lock=held):
+def refused(folder: Any, lock: Any = held) -> str:
     with pytest.raises(UserError) as error, lock(folder):
         pytest.fail("taken by two")
     return str(error.value)
 
 
-def test_a_second_process_is_refused_with_the_first_ones_number_and_takes_over_when_that_is_killed(tmp_path):
+def test_a_second_process_is_refused_with_the_first_ones_number_and_takes_over_when_that_is_killed(
+    tmp_path: Path,
+) -> None:
     process = hold(tmp_path / "run")
     told = refused(tmp_path / "run")
     assert f"another emor3 command (process {process.pid}) is writing to {tmp_path / 'run'}" in told
@@ -57,7 +60,7 @@ def test_a_second_process_is_refused_with_the_first_ones_number_and_takes_over_w
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["written"]
 
 
-def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path, monkeypatch):
+def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = hold(tmp_path)
     threading.Timer(0.2, os.kill, (process.pid, signal.SIGKILL)).start()
     monkeypatch.setattr(locks, "PATIENCE", 30.0)
@@ -66,7 +69,7 @@ def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path, monkeypat
     process.wait()
 
 
-def test_a_folder_in_which_nothing_was_written_is_gone_again_and_one_that_was_there_stays(tmp_path):
+def test_a_folder_in_which_nothing_was_written_is_gone_again_and_one_that_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for name in ("there", "new", "above/new"):
         with held(tmp_path / name):
@@ -76,7 +79,7 @@ def test_a_folder_in_which_nothing_was_written_is_gone_again_and_one_that_was_th
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_folder_is_the_same_whatever_path_leads_to_it(tmp_path):
+def test_a_folder_is_the_same_whatever_path_leads_to_it(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     with held(tmp_path / "real"):
@@ -87,7 +90,7 @@ def test_a_folder_is_the_same_whatever_path_leads_to_it(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
-def test_the_lock_of_a_run_that_began_where_a_moved_one_was_is_not_removed(tmp_path):
+def test_the_lock_of_a_run_that_began_where_a_moved_one_was_is_not_removed(tmp_path: Path) -> None:
     with held(tmp_path / "run"):
         (tmp_path / "run").rename(tmp_path / "moved")
         process = hold(tmp_path / "run")
@@ -97,7 +100,7 @@ def test_the_lock_of_a_run_that_began_where_a_moved_one_was_is_not_removed(tmp_p
 
 
 @pytest.mark.parametrize("what", ["a file", "a link that leads nowhere"])
-def test_what_is_no_folder_is_refused_on_one_line(tmp_path, what):
+def test_what_is_no_folder_is_refused_on_one_line(tmp_path: Path, what: str) -> None:
     out = tmp_path / "out"
     if what == "a file":
         out.touch()
@@ -106,8 +109,10 @@ def test_what_is_no_folder_is_refused_on_one_line(tmp_path, what):
     assert f"cannot write to {out}: " in refused(out)
 
 
-def test_a_file_system_without_locks_is_said_and_does_not_stop_anyone(tmp_path, monkeypatch, capfd):
-    def flock(*_):
+def test_a_file_system_without_locks_is_said_and_does_not_stop_anyone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def flock(*_: Any) -> Any:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -116,7 +121,9 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_anyone(tmp_path, 
     assert "has no locks (No locks available)" in capfd.readouterr().err
 
 
-def test_two_evaluations_without_an_output_do_not_take_the_same_folder(tmp_path, monkeypatch):
+def test_two_evaluations_without_an_output_do_not_take_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with fresh_output(None, "evaluation") as first, fresh_output(None, "evaluation") as second:
         assert (first, second) == (Path("runs/evaluation-1"), Path("runs/evaluation-2"))
@@ -152,8 +159,13 @@ NEW_FOLDERS = {
 
 @pytest.mark.parametrize("name", [*COMMANDS, *NEW_FOLDERS])
 def test_every_command_that_writes_a_folder_is_refused_beside_another_before_it_works(
-    name, tmp_path, monkeypatch, capsys, scenes, random_checkpoint
-):
+    name: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scenes: str,
+    random_checkpoint: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     places = {"data": scenes, "model": random_checkpoint}
     Path("recipe.yaml").write_text(RECIPE.format(**places))

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +24,14 @@ from made_up import prediction, prepare_run, save_evaluation
 
 
 @pytest.fixture
-def below_a_file(tmp_path):
+def below_a_file(tmp_path: Path) -> Path:
     """A place that nobody can write to, root included."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "below"
 
 
 @pytest.fixture
-def evaluation(tmp_path, scenes):
+def evaluation(tmp_path: Path, scenes: str) -> Path:
     (image, *_) = (path for path in sorted(os.listdir(f"{scenes}/images")))
     item = prediction("joy", "joy")
     sample = item.sample.__class__(**{**vars(item.sample), "images": (f"{scenes}/images/{image}",)})
@@ -37,7 +39,7 @@ def evaluation(tmp_path, scenes):
 
 
 @pytest.fixture
-def run(tmp_path, scenes, random_checkpoint):
+def run(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "data": {"train": scenes}}
     folder = prepare_run(build_recipe(content, [], "here"), resume=False, overwrite=False)
     shutil.copytree(random_checkpoint, folder / "final")
@@ -45,7 +47,14 @@ def run(tmp_path, scenes, random_checkpoint):
 
 
 @pytest.mark.parametrize("use", ["share", "report", "stats", "check"])
-def test_a_page_or_table_that_cannot_be_written_is_one_line(use, evaluation, below_a_file, scenes, monkeypatch, capsys):
+def test_a_page_or_table_that_cannot_be_written_is_one_line(
+    use: str,
+    evaluation: Path,
+    below_a_file: Path,
+    scenes: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     arguments = {
         "share": ["share", evaluation, below_a_file],
         "report": ["report", evaluation, "-o", below_a_file / "page.html"],
@@ -64,8 +73,8 @@ def test_a_page_or_table_that_cannot_be_written_is_one_line(use, evaluation, bel
 
 @pytest.mark.parametrize("use", ["train", "evaluate", "export", "import", "sample", "quickstart", "cache"])
 def test_a_place_that_cannot_be_written_to_is_named_before_any_work(
-    use, run, below_a_file, scenes, monkeypatch, tmp_path
-):
+    use: str, run: Path, below_a_file: Path, scenes: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     recipe = build_recipe(
         {"output_dir": str(below_a_file), "model": {"path": "embedded"}, "data": {"train": scenes}}, [], "here"
     )
@@ -87,7 +96,7 @@ def test_a_place_that_cannot_be_written_to_is_named_before_any_work(
         calls[use]()
 
 
-def class_folders(tmp_path):
+def class_folders(tmp_path: Path) -> Path:
     from PIL import Image
 
     for label in ("joy", "fear"):
@@ -97,11 +106,13 @@ def class_folders(tmp_path):
     return tmp_path / "source"
 
 
-def full(*_, **__):
+def full(*_: Any, **__: Any) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(run, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "model_card", full)
     with pytest.raises(UserError, match=r"cannot write to .*out: the disk or a quota is full"):
         exporting.export(run, tmp_path / "out")
@@ -110,7 +121,7 @@ def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(run,
     assert (exporting.export(run, tmp_path / "out") / "config.json").is_file()
 
 
-def test_a_full_disk_leaves_no_import(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = class_folders(tmp_path)
     monkeypatch.setattr(importing, "write_rows", full)
     with pytest.raises(UserError, match="the disk or a quota is full"):
@@ -128,7 +139,7 @@ with new_output(Path(sys.argv[1])) as folder:
 """
 
 
-def test_what_a_killed_command_left_is_never_under_the_name_and_blocks_no_next_try(tmp_path):
+def test_what_a_killed_command_left_is_never_under_the_name_and_blocks_no_next_try(tmp_path: Path) -> None:
     out = tmp_path / "out"
     subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, env=os.environ)
     assert not out.exists()
@@ -140,7 +151,9 @@ def test_what_a_killed_command_left_is_never_under_the_name_and_blocks_no_next_t
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_place_where_a_disk_is_mounted_is_filled_and_not_replaced(tmp_path, monkeypatch):
+def test_the_place_where_a_disk_is_mounted_is_filled_and_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "disk"
     out.mkdir()
     place = out.stat().st_ino
@@ -151,7 +164,9 @@ def test_the_place_where_a_disk_is_mounted_is_filled_and_not_replaced(tmp_path, 
     assert (out.stat().st_ino, [path.name for path in out.iterdir()]) == (place, ["a"])
 
 
-def test_a_page_that_found_no_room_is_not_there_and_the_old_one_stays(tmp_path, monkeypatch):
+def test_a_page_that_found_no_room_is_not_there_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "page.html").write_text("old")
     monkeypatch.setattr("emor3.storage.outputs.os.replace", full)
     with pytest.raises(UserError, match=r"cannot write to .*page\.html: the disk or a quota is full"):
@@ -160,7 +175,7 @@ def test_a_page_that_found_no_room_is_not_there_and_the_old_one_stays(tmp_path, 
     assert (tmp_path / "page.html").read_text() == "old"
 
 
-def test_links_are_written_through(tmp_path):
+def test_links_are_written_through(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_whole(tmp_path / "link", "new")
@@ -168,14 +183,14 @@ def test_links_are_written_through(tmp_path):
     assert (tmp_path / "target").read_text() == "new"
 
 
-def test_a_result_that_found_no_room_leaves_no_draft(tmp_path, monkeypatch):
+def test_a_result_that_found_no_room_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emor3.storage.outputs.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         write_json(tmp_path / RESULTS, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_standard_output_is_one_line(evaluation):
+def test_a_full_standard_output_is_one_line(evaluation: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no file that is always full")
     command = [sys.executable, "-c", "from emor3.cli.main import main; main()", "compare", evaluation, evaluation]
@@ -196,7 +211,7 @@ def test_a_full_standard_output_is_one_line(evaluation):
         (RuntimeError("I/O error: Permission denied (os error 13)"), "Permission denied"),
     ],
 )
-def test_what_hinders_writing_is_told_from_other_errors(error, told):
+def test_what_hinders_writing_is_told_from_other_errors(error: Any, told: Any) -> None:
     assert hindrance(error) is None if told is None else told in hindrance(error)
     with pytest.raises(type(error) if told is None else UserError), written_to("here"):
         raise error

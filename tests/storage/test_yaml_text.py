@@ -1,6 +1,8 @@
 """YAML of others: read as it is written, and refused in one line where it is broken or would fill the memory."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ BOMB = "\n".join(
 MERGES = "a0: &a0 {x: 1}\n" + "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 9))
 
 
-def test_aliases_and_merges_of_ordinary_size_are_read():
+def test_aliases_and_merges_of_ordinary_size_are_read() -> None:
     text = "base: &base {lr: 1e-5, steps: [1, 2]}\nfirst: {<<: *base, seed: 3}\nsecond: *base\n"
     base = {"lr": "1e-5", "steps": [1, 2]}
     assert parse_yaml(text, "this") == {"base": base, "first": {**base, "seed": 3}, "second": base}
@@ -44,7 +46,7 @@ def test_aliases_and_merges_of_ordinary_size_are_read():
         *("two documents", "a date"),
     ],
 )
-def test_what_would_fill_the_memory_or_is_broken_is_refused_at_once(text, message):
+def test_what_would_fill_the_memory_or_is_broken_is_refused_at_once(text: Any, message: str) -> None:
     started = time.process_time()
     with pytest.raises(UserError, match=f"this is.*{message}|this {message}") as refused:
         parse_yaml(text, "this")
@@ -62,7 +64,7 @@ def test_what_would_fill_the_memory_or_is_broken_is_refused_at_once(text, messag
     ],
     ids=["recipe", "plan", "label set", "--set"],
 )
-def test_no_door_lets_a_bomb_in(load, tmp_path, monkeypatch):
+def test_no_door_lets_a_bomb_in(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.yaml"
     path.write_text(BOMB)
     with pytest.raises(UserError, match="its aliases"):
@@ -70,7 +72,7 @@ def test_no_door_lets_a_bomb_in(load, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["learning_rate: *b", "x: {y: *b}", "*b"])
-def test_a_bomb_inside_the_grpo_block_is_refused_before_anything_looks_at_it(tmp_path, place):
+def test_a_bomb_inside_the_grpo_block_is_refused_before_anything_looks_at_it(tmp_path: Path, place: str) -> None:
     lines = BOMB.replace(f"a{LEVELS - 1}: &a{LEVELS - 1}", "b: &b")
     block = f"grpo: {place}" if place == "*b" else f"grpo:\n  {place}"
     path = tmp_path / "recipe.yaml"
@@ -79,7 +81,7 @@ def test_a_bomb_inside_the_grpo_block_is_refused_before_anything_looks_at_it(tmp
         load_recipe(path)
 
 
-def test_a_long_file_is_read_no_further_than_a_text_may_be_long(tmp_path):
+def test_a_long_file_is_read_no_further_than_a_text_may_be_long(tmp_path: Path) -> None:
     long = tmp_path / "long.yaml"
     long.write_text("x" * 200_001)
     with pytest.raises(UserError, match="more than 200,000 characters"):

@@ -1,5 +1,7 @@
 """Tiny checkpoints with random weights of the architectures we support, built from their configurations."""
 
+from typing import Any
+
 import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -30,7 +32,7 @@ VISION |= {"image_size": 64, "patch_size": 16}
 """A picture is 4 x 4 patches."""
 
 
-def write_checkpoint(name, folder):
+def write_checkpoint(name: Any, folder: Any) -> None:
     """Write the tiny checkpoint of an architecture with the fast tokenizer of the embedded model."""
     torch.manual_seed(0)
     model, processor = BUILDERS[name](build_tokenizer(tokenizer_texts(100), vocab_size=500))
@@ -39,11 +41,11 @@ def write_checkpoint(name, folder):
     save(model, processor, folder)
 
 
-def of_qwen2_5_vl(tokenizer):
+def of_qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     return build_model(tokenizer), build_processor(tokenizer)
 
 
-def of_qwen3_vl(tokenizer):
+def of_qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     config = Qwen3VLConfig(
         text_config=TEXT
         | special_ids(tokenizer)
@@ -63,7 +65,7 @@ def of_qwen3_vl(tokenizer):
     return AutoModelForImageTextToText.from_config(config), processor
 
 
-def of_llava(tokenizer):
+def of_llava(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     tokenizer = with_tokens(tokenizer, image_token="<image>")
     config = LlavaConfig(
         text_config={"model_type": "llama"} | TEXT | special_ids(tokenizer),
@@ -83,7 +85,7 @@ def of_llava(tokenizer):
     return AutoModelForImageTextToText.from_config(config), processor
 
 
-def of_llava_onevision(tokenizer):
+def of_llava_onevision(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     tokenizer = with_tokens(tokenizer, image_token="<image>", video_token="<video>")
     tiles = [[64, 64], [64, 128], [128, 64]]
     config = LlavaOnevisionConfig(
@@ -103,7 +105,7 @@ def of_llava_onevision(tokenizer):
     return AutoModelForImageTextToText.from_config(config), processor
 
 
-def of_gemma3(tokenizer):
+def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     tokenizer = with_tokens(
         tokenizer, image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
     )
@@ -127,7 +129,7 @@ def of_gemma3(tokenizer):
     return model, processor
 
 
-def with_tokens(tokenizer, **tokens):
+def with_tokens(tokenizer: PreTrainedTokenizerFast, **tokens: Any) -> Any:
     """The tokenizer with more special tokens, which it also has as attributes, and one it puts before every text."""
     backend = tokenizer.backend_tokenizer
     backend.add_special_tokens(["<bos>"])
@@ -144,7 +146,7 @@ def with_tokens(tokenizer, **tokens):
     )
 
 
-def special_ids(tokenizer):
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> Any:
     """Settings of a language model that fit the tokenizer."""
     ids = {
         "eos_token_id": tokenizer.eos_token_id,

@@ -7,6 +7,7 @@ Usage: launched_training.py train RECIPE [--resume]
 """
 
 import os
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
@@ -27,14 +28,16 @@ ZERO3 = "ACCELERATE_USE_DEEPSPEED" in os.environ
 build, sample = AcceleratorState.__init__, training.shared_rollouts
 
 
-def build_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
+def build_with_fsdp(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
     build(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fsdp_plugin is not None:
         self.fsdp_plugin = fsdp_plugin
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
-def build_with_deepspeed(self, mixed_precision=None, cpu=False, deepspeed_plugin=None, **kwargs):
+def build_with_deepspeed(
+    self: Any, mixed_precision: Any = None, cpu: bool = False, deepspeed_plugin: Any = None, **kwargs: Any
+) -> None:
     if deepspeed_plugin is not None:
         PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
         deepspeed.comm.init_distributed("gloo", auto_mpi_discovery=False)
@@ -43,7 +46,7 @@ def build_with_deepspeed(self, mixed_precision=None, cpu=False, deepspeed_plugin
     build(self, mixed_precision, False, deepspeed_plugin=deepspeed_plugin, **kwargs)
 
 
-def scripted(prompts, trainer):
+def scripted(prompts: Any, trainer: Any) -> Any:
     state = PartialState()
     assert isinstance(trainer.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
     assert all(weight.numel() == 0 for weight in trainer.model.parameters()) == ZERO3

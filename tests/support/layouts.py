@@ -2,6 +2,8 @@
 
 import csv
 import json
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,17 +16,17 @@ WEBEMO_SPELLING = (
 )
 
 
-def image(path, colour="teal", size=(8, 8)):
+def image(path: Any, colour: str = "teal", size: tuple[Any, ...] = (8, 8)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
 
-def text(path, *lines):
+def text(path: Any, *lines: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def emoset(root, with_ids=False):
+def emoset(root: Path, with_ids: bool = False) -> None:
     """Three-part rows as shipped; four-part rows as the set's own text describes them."""
     label2idx = dict(zip(MIKELS, range(8), strict=True))
     info = {"label2idx": label2idx, "idx2label": {str(index): name for name, index in label2idx.items()}}
@@ -42,7 +44,7 @@ def emoset(root, with_ids=False):
         text(root / f"{split}.json", json.dumps(rows))
 
 
-def emotion6(root, header="[image_filename]\t[valence]\t[arousal]\t[prob. anger]\t…"):
+def emotion6(root: Path, header: str = "[image_filename]\t[valence]\t[arousal]\t[prob. anger]\t…") -> None:
     """A few of the 330 x 6 pictures; every keyword folder has a `1.jpg`."""
     votes = {  # anger disgust fear joy sadness surprise neutral
         "anger/1.jpg": "3.0\t5.0\t0.2\t0.0\t0.0\t0.0\t0.6\t0.0\t0.2",  # most voters felt sadness
@@ -57,32 +59,32 @@ def emotion6(root, header="[image_filename]\t[valence]\t[arousal]\t[prob. anger]
     text(root / "ground_truth.txt", header, *(f"{name}\t{cells}" for name, cells in votes.items()))
 
 
-def webemo(root):
+def webemo(root: Path) -> None:
     for split in ("train25", "test25"):
         for index in range(25):
             image(root / f"images/{split}/{index}/picture_{index}.jpg")
         text(root / f"{split}.txt", *(f"http://example.org/{index}.jpg {index}" for index in range(25)))
 
 
-def fi(root):
+def fi(root: Path) -> None:
     for split in ("train", "test"):
         for emotion in MIKELS:
             image(root / split / emotion.capitalize() / "1.jpg")
 
 
-def unbiasedemo(root):
+def unbiasedemo(root: Path) -> None:
     for emotion in ("anger", "fear", "joy", "love", "sadness", "surprise"):
         image(root / emotion / "joy" / "dog" / "1.jpg")  # the label is the first component, not the nearest folder
 
 
-def artphoto(root):
+def artphoto(root: Path) -> None:
     for word in ("amusement", "anger", "awe", "content", "disgust", "excitement", "fear", "sad"):
         image(root / f"testImages_artphoto/{word}_0001.jpg")
     (root / "testImages_artphoto/Thumbs.db").write_bytes(b"x")
     (root / "testImages_artphoto/._sad_0001.jpg").write_bytes(b"x")
 
 
-def abstract(root):
+def abstract(root: Path) -> None:
     text(
         root / "ABSTRACT_groundTruth.csv",
         "'','Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'",
@@ -94,7 +96,7 @@ def abstract(root):
         image(root / f"testImages_abstract/abstract_000{number}.jpg")
 
 
-def ldl(root):
+def ldl(root: Path) -> None:
     text(
         root / "ground_truth.txt",
         "images-name Amusement Awe Contentment Excitement Anger Disgust Fear Sadness",
@@ -107,19 +109,19 @@ def ldl(root):
         image(root / f"images/{number}.jpg")
 
 
-def emotionroi(root):
+def emotionroi(root: Path) -> None:
     for split in ("train", "test"):
         for emotion in EKMAN:
             image(root / split / emotion / "1.jpg")
 
 
-def caer_s(root):
+def caer_s(root: Path) -> None:
     for split in ("train", "test"):
         for emotion in ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"):
             image(root / split / emotion / "0001.png")
 
 
-def fer2013(root):
+def fer2013(root: Path) -> None:
     with (root / "fer2013.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["emotion", "pixels", "Usage"])
@@ -133,7 +135,7 @@ def fer2013(root):
             table.writerow([emotion, " ".join([str(emotion * 40)] * 48 * 48), usage])
 
 
-def ferplus(root):
+def ferplus(root: Path) -> None:
     fer2013(root)
     text(
         root / "fer2013new.csv",
@@ -146,7 +148,7 @@ def ferplus(root):
     )
 
 
-def raf_db(root):
+def raf_db(root: Path) -> None:
     rows = []
     for number in range(1, 8):
         for split in ("train", "test"):
@@ -157,7 +159,7 @@ def raf_db(root):
     text(root / "EmoLabel/list_patition_label.txt", *rows)
 
 
-def oasis(root):
+def oasis(root: Path) -> None:
     """Lines end in carriage returns alone, as in the authors' own file."""
     lines = [
         ",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N,Arousal_mean,Arousal_SD,Arousal_N",
@@ -172,7 +174,7 @@ def oasis(root):
         image(root / f"images/{line.split(',')[1]}.jpg")
 
 
-def folders(root):
+def folders(root: Path) -> None:
     for split in ("train", "test"):
         for label in ("at peace", "uneasy"):
             image(root / split / label / f"{split}.png")

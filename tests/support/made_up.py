@@ -1,23 +1,36 @@
 """Made-up runs and evaluations in the saved format, so that everything after a model can be tested without one."""
 
+from typing import Any
+
 from emor3.evaluation.summary import results, summarise
-from emor3.method.labels import EKMAN6
+from emor3.method.labels import EKMAN6, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, Prediction, Reply, Sample
+from emor3.method.types import Aspect, Prediction, Question, Reply, Sample
 from emor3.runs.directory import begin_run, check_run
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.storage.outputs import write_json
 
 
-def prepare_run(recipe, *, resume, overwrite, data=None):
+def prepare_run(recipe: Any, *, resume: Any, overwrite: Any, data: Any = None) -> Any:
     """The run directory, ready to be written to."""
     check_run(recipe, resume=resume, overwrite=overwrite, data=data)
     return begin_run(recipe, resume=resume, data=data)
 
 
-def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):
+def prediction(
+    label: Any,
+    answer: Any,
+    *,
+    id: str = "s",
+    group: Any = None,
+    judge: str = "Yes",
+    reads: Any = None,
+    votes: Any = None,
+    sampled: Any = None,
+    labels: LabelSet = EKMAN6,
+) -> Prediction:
     """A whole completion that answers `answer` (None: no box), with what a judge said of it."""
     box = "" if answer is None else f"\\boxed{{{answer}}}"
     text = f"<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>{box}"
@@ -32,14 +45,14 @@ def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, vo
 class SeesDogs:
     """Believes descriptions with a dog by `sure`, others by 0.1; reads the same probabilities from all reasoning."""
 
-    def __init__(self, sure, **reads):
+    def __init__(self, sure: Any, **reads: Any) -> None:
         self.sure = sure
         self.reads = reads
 
-    def answer(self, questions):
+    def answer(self, questions: list[Question]) -> list[Any]:
         return [self.reply(question) for question in questions]
 
-    def reply(self, question):
+    def reply(self, question: Question) -> Reply:
         if question.aspect is Aspect.COHERENCE:
             return Reply(max(self.reads, key=self.reads.get), dict.fromkeys(question.candidates, 0.0) | self.reads)
         yes = self.sure if "dog" in question.text else 0.1
@@ -47,8 +60,16 @@ class SeesDogs:
 
 
 def save_evaluation(
-    folder, by_data, *, model="model", judge="judge", thinking="steps", version=VERSION, temperature=0.0, **head
-):
+    folder: Any,
+    by_data: Any,
+    *,
+    model: str = "model",
+    judge: str = "judge",
+    thinking: str = "steps",
+    version: Any = VERSION,
+    temperature: float = 0.0,
+    **head: Any,
+) -> Any:
     """Write predictions by data set as `emor3 evaluate` does; returns the folder."""
     folder.mkdir(parents=True)
     head |= {

@@ -7,6 +7,7 @@ Usage: sharded_judges.py CHECKPOINT IMAGE OUTPUT
 import json
 import os
 import sys
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -17,6 +18,7 @@ from emor3.judges.local import GenerateJudge, ScoreJudge
 from emor3.judges.lockstep import InStepJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
+from emor3.method.types import Question
 from emor3.models.checkpoints import load
 
 state = PartialState(cpu=True)
@@ -34,14 +36,14 @@ asked = [
 splits = [[asked[:1], asked[1:]], [asked, []], [[], []]]
 
 
-def end_early(module, args, logits):
+def end_early(module: Any, args: Any, logits: Any) -> Any:
     """Rank 0 ends its replies at once, rank 1 never does."""
     bias = torch.zeros(logits.shape[-1])
     bias[processor.tokenizer.eos_token_id] = 100.0 if rank == 0 else -100.0
     return logits + bias
 
 
-def answers(wrap, questions):
+def answers(wrap: Any, questions: list[Question]) -> Any:
     """Probabilities of the scoring judge and texts of the generating one, by question."""
     score = wrap(ScoreJudge(model, processor)).answer(questions)
     hook = model.lm_head.register_forward_hook(end_early)

@@ -1,11 +1,14 @@
 """Building the embedded base: same seed same weights, losses fall, and every example teaches what it says."""
 
 import re
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import ProcessorMixin
 
 import build_tiny as building
 from build_tiny import Batcher, Probes, build, supervised_loss, tokenizer_texts
@@ -24,11 +27,11 @@ from tiny_model import build_model, build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="module")
-def processor():
+def processor() -> ProcessorMixin:
     return build_processor(build_tokenizer(tokenizer_texts(rounds=200)))
 
 
-def short_build(folder, monkeypatch, seed=0):
+def short_build(folder: Any, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> Any:
     monkeypatch.setattr(building, "tokenizer_texts", lambda: tokenizer_texts(rounds=100))
     monkeypatch.setattr(building, "VISION_STEPS", 2)
     monkeypatch.setattr(building, "STEPS", 2)
@@ -39,13 +42,15 @@ def short_build(folder, monkeypatch, seed=0):
     return load_file(folder / "model.safetensors")
 
 
-def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_path, monkeypatch):
+def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, other = (short_build(tmp_path / str(i), monkeypatch, seed) for i, seed in enumerate((0, 0, 1)))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor):
+def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor: ProcessorMixin) -> None:
     example = thinking_example(Random(0))
     batch = Batcher(processor)([example])
     learned = batch.inputs["input_ids"][0][batch.weights[0] > 0]
@@ -54,7 +59,7 @@ def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(proce
     assert len(heavy) == 3  # object, face, surroundings, once each
 
 
-def test_the_probe_learns_at_the_words_that_do_not_fit_the_picture(processor):
+def test_the_probe_learns_at_the_words_that_do_not_fit_the_picture(processor: ProcessorMixin) -> None:
     rng = Random(0)
     examples = [consistency_example(rng) for _ in range(40)]
     misfits = Batcher(processor)(examples).misfits
@@ -64,7 +69,7 @@ def test_the_probe_learns_at_the_words_that_do_not_fit_the_picture(processor):
         assert (row == 1).any() == (example.reply == "No")
 
 
-def test_a_yes_stands_for_a_description_without_a_wrong_factor_however_little_it_says():
+def test_a_yes_stands_for_a_description_without_a_wrong_factor_however_little_it_says() -> None:
     rng = Random(1)
     partial = 0
     for _ in range(200):
@@ -77,7 +82,7 @@ def test_a_yes_stands_for_a_description_without_a_wrong_factor_however_little_it
     assert 10 < partial < 60  # 15% of 200 are 30
 
 
-def test_a_masked_text_names_no_label_and_still_leads_to_one():
+def test_a_masked_text_names_no_label_and_still_leads_to_one() -> None:
     rng = Random(2)
     masked = [e for e in (coherence_example(rng) for _ in range(200)) if MASK in e.prompt]
     assert len(masked) > 30
@@ -87,14 +92,14 @@ def test_a_masked_text_names_no_label_and_still_leads_to_one():
         assert not set(re.findall(r"\w+", text.casefold())) & set(options.rstrip(".").split(", "))
 
 
-def test_the_prior_mismatch_is_as_large_as_stated():
+def test_the_prior_mismatch_is_as_large_as_stated() -> None:
     # Three factors of fear leave no other shade a chance worth counting once the posterior is squared.
     rng = Random(0)
     told = [felt_shade(Scene("spider", "trembling", "alley"), rng) for _ in range(2000)]
     assert told.count(CONFUSIONS["fear"]) / 2000 == pytest.approx(CONFUSED, abs=0.05)
 
 
-def test_a_single_example_can_be_learnt_by_heart(processor):
+def test_a_single_example_can_be_learnt_by_heart(processor: ProcessorMixin) -> None:
     torch.manual_seed(0)
     model = build_model(processor.tokenizer)
     probes = Probes(model.config.text_config.hidden_size)

@@ -5,20 +5,22 @@ Everything is measured on the 512 held-out scenes of the first domain; the ceili
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from emor3.data.folders import load_samples, resolve_folder
-from emor3.evaluation.evaluate import complete, load_candidate
+from emor3.evaluation.evaluate import Candidate, complete, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
+from emor3.method.types import EmotionalThought, Sample
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import alter, feeling_text, names_scene, trigger_text
-from emor3.tiny.world import DOMAINS, ceiling, likely_shade
+from emor3.tiny.world import DOMAINS, Scene, ceiling, likely_shade
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +29,12 @@ CHANCE = 1 / len(DOMAIN.labels.labels)
 
 
 @pytest.fixture(scope="module")
-def candidate():
+def candidate() -> Candidate:
     return load_candidate("embedded")
 
 
 @pytest.fixture(scope="module")
-def held_out():
+def held_out() -> list[tuple[Sample, Scene]]:
     """(sample, scene) pairs."""
     scenes = read_scenes(resolve_folder("embedded:scenes8"))
     pairs = [(sample, scenes[sample.image]) for sample in load_samples("embedded:scenes8", split="test")]
@@ -40,38 +42,42 @@ def held_out():
     return pairs
 
 
-def thoughts(candidate, held_out, temperature):
+def thoughts(candidate: Any, held_out: Any, temperature: Any) -> list[Any]:
     settings = EvaluationSettings(max_new_tokens=96, batch_size=256, temperature=temperature)
     return [parse(text) for text in complete(candidate, [sample for sample, _ in held_out], settings)]
 
 
 @pytest.fixture(scope="module")
-def greedy(candidate, held_out):
+def greedy(candidate: Candidate, held_out: list[tuple[Sample, Scene]]) -> list[EmotionalThought]:
     return thoughts(candidate, held_out, 0.0)
 
 
-def share(outcomes):
+def share(outcomes: Any) -> Any:
     outcomes = list(outcomes)
     return sum(outcomes) / len(outcomes)
 
 
-def test_it_is_small_and_holds_no_code():
+def test_it_is_small_and_holds_no_code() -> None:
     folder = Path(resolve_checkpoint("embedded"))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 6 * 2**20
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja"}
 
 
-def test_it_has_one_to_three_million_parameters(candidate):
+def test_it_has_one_to_three_million_parameters(candidate: Candidate) -> None:
     assert 1_000_000 <= sum(parameter.numel() for parameter in candidate.model.parameters()) <= 3_000_000
 
 
-def test_step_1_names_all_three_factors_of_most_scenes(greedy, held_out):
+def test_step_1_names_all_three_factors_of_most_scenes(
+    greedy: list[EmotionalThought], held_out: list[tuple[Sample, Scene]]
+) -> None:
     named = share(names_scene(thought.trigger, scene) for thought, (_, scene) in zip(greedy, held_out, strict=True))
     assert named >= 0.70
 
 
-def test_greedy_accuracy_leaves_room_above_chance_and_below_the_ceiling(greedy, held_out):
+def test_greedy_accuracy_leaves_room_above_chance_and_below_the_ceiling(
+    greedy: list[EmotionalThought], held_out: list[tuple[Sample, Scene]]
+) -> None:
     right = share(
         predicted_label(thought, sample.labels) == sample.label
         for thought, (sample, _) in zip(greedy, held_out, strict=True)
@@ -81,11 +87,13 @@ def test_greedy_accuracy_leaves_room_above_chance_and_below_the_ceiling(greedy, 
     assert best < 1  # labels are noisy, so that no guesser is always right
 
 
-def test_sampled_completions_keep_the_format(candidate, held_out):
+def test_sampled_completions_keep_the_format(candidate: Candidate, held_out: list[tuple[Sample, Scene]]) -> None:
     assert share(thought.problem is None for thought in thoughts(candidate, held_out, 1.0)) >= 0.90
 
 
-def test_it_tells_true_descriptions_from_those_with_one_factor_altered(candidate, held_out):
+def test_it_tells_true_descriptions_from_those_with_one_factor_altered(
+    candidate: Candidate, held_out: list[tuple[Sample, Scene]]
+) -> None:
     rng = Random(0)
     pairs = [(sample.image, scene, alter(scene, rng)) for sample, scene in held_out]
     texts = [(image, trigger_text(told, rng)) for image, *both in pairs for told in both]
@@ -94,7 +102,7 @@ def test_it_tells_true_descriptions_from_those_with_one_factor_altered(candidate
     assert roc_auc_score([1, 0] * len(pairs), said_yes) >= 0.85
 
 
-def test_it_reads_the_emotion_of_clean_texts(candidate, held_out):
+def test_it_reads_the_emotion_of_clean_texts(candidate: Candidate, held_out: list[tuple[Sample, Scene]]) -> None:
     rng = Random(0)
     questions = [
         coherence_question(

@@ -1,6 +1,7 @@
 """The benchmark counts what really passes through the models, and compares rounds with rounds."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from growth import Collector, Point, plot, to_markdown
 
 
 @pytest.fixture(scope="module")
-def costs(tmp_path_factory):
+def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepCost]:
     """The second step of each way, for two images with three completions of at most 40 tokens each."""
     settings = BenchSettings(images=2, completions=3, max_tokens=40, rounds=1)
     found = {}
@@ -24,7 +25,7 @@ def costs(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs):
+def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs: dict[str, StepCost]) -> None:
     # three passes: rollouts, reference, update; 2 images with 3 completions each
     assert costs[TRL].encoded == 3 * 2 * 3
     assert costs[OURS_BARE].encoded == 3 * 2
@@ -33,14 +34,16 @@ def test_images_are_encoded_once_a_pass_by_us_and_once_a_completion_by_trl(costs
 
 
 @pytest.mark.slow
-def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(costs):
+def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_completion(
+    costs: dict[str, StepCost],
+) -> None:
     assert costs[OURS].encoded - costs[OURS_BARE].encoded in (1, 2)  # one where no completion on the other is readable
     assert 0 < costs[STRAIGHT].encoded - costs[TRL].encoded <= 2 * 3
     assert costs[STRAIGHT].processed - costs[TRL].processed == costs[STRAIGHT].encoded - costs[TRL].encoded
     assert costs[STRAIGHT].positions > costs[TRL].positions > costs[OURS].positions > costs[OURS_BARE].positions
 
 
-def test_ratios_compare_the_ways_within_each_round():
+def test_ratios_compare_the_ways_within_each_round() -> None:
     seconds = {TRL: [2.0, 4.0], STRAIGHT: [3.0, 8.0], OURS: [1.5, 2.0], OURS_BARE: [1.0, 1.0]}
     found = bench.ratios({way: [StepCost(seconds=s) for s in times] for way, times in seconds.items()}, "seconds")
     assert found == {
@@ -52,12 +55,12 @@ def test_ratios_compare_the_ways_within_each_round():
     }
 
 
-def test_more_images_a_step_than_the_data_has_are_refused_before_any_process_starts(scenes):
+def test_more_images_a_step_than_the_data_has_are_refused_before_any_process_starts(scenes: str) -> None:
     with pytest.raises(UserError, match="fewer than 25 training images"):
         bench.bench_step(BenchSettings(data=scenes, images=25), lambda done: None)
 
 
-def test_growth_is_one_row_a_setting_and_one_line_a_way(tmp_path):
+def test_growth_is_one_row_a_setting_and_one_line_a_way(tmp_path: Path) -> None:
     cost = {"cpu_seconds": 1.0, "positions": 2000, "encoded": 3, "processed": 4}
     points = [Point("images", value, way, cost) for value in (2, 4) for way in (TRL, STRAIGHT, OURS)]
     rows = to_markdown(points).splitlines()[2:]

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -33,7 +34,7 @@ from emor3.training.trl_config import grpo_config
 QWEN_3B, QWEN_7B = PUBLISHED
 
 
-def recipe_of(path=QWEN_3B, grpo=None, **changes):
+def recipe_of(path: Any = QWEN_3B, grpo: Any = None, **changes: Any) -> Any:
     content = {
         "output_dir": "runs/x",
         "model": {"path": path, "dtype": "bfloat16", "max_pixels": 401408} | changes.pop("model", {}),
@@ -43,16 +44,16 @@ def recipe_of(path=QWEN_3B, grpo=None, **changes):
     return build_recipe(content | changes, [], "here")
 
 
-def needs(recipe, machine=None):
+def needs(recipe: Any, machine: Any = None) -> Any:
     return estimate_memory(recipe, model_config(recipe.model.path, None), machine or Machine())
 
 
-def test_the_known_configurations_give_the_published_numbers_of_parameters():
+def test_the_known_configurations_give_the_published_numbers_of_parameters() -> None:
     assert size_of(recipe_of(QWEN_3B), model_config(QWEN_3B, None)).parameters == 3_754_622_976
     assert size_of(recipe_of(QWEN_7B), model_config(QWEN_7B, None)).parameters == 8_292_166_656
 
 
-def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters():
+def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters() -> None:
     n = 3_754_622_976
     # What learns is float32: 4 bytes of weight, 4 of gradient, 8 of Adam's two moments; the reference is bfloat16.
     fixed = needs(recipe_of(grpo={"beta": 0.01})).fixed
@@ -67,14 +68,14 @@ def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters():
     assert sum(sharded.fixed.values()) == pytest.approx(20 * n / 8)
 
 
-def test_lora_trains_the_adapters_only_and_needs_no_second_model():
+def test_lora_trains_the_adapters_only_and_needs_no_second_model() -> None:
     found = needs(recipe_of(model={"lora": {"r": 16}}, grpo={"beta": 0.01}))
     assert found.size.trainable < found.size.parameters / 50
     assert found.fixed["reference"] == 0
     assert found.fixed["optimizer"] == 8 * found.size.trainable
 
 
-def test_four_bits_hold_all_linear_layers_but_the_last():
+def test_four_bits_hold_all_linear_layers_but_the_last() -> None:
     found = needs(recipe_of(model={"lora": {"r": 16}, "quantize": "4bit"}))
     size, embeddings = found.size, 151936 * 2048  # the last layer is tied to them
     assert 0.9 * (size.parameters - embeddings) < size.four_bit < size.parameters - embeddings
@@ -83,7 +84,7 @@ def test_four_bits_hold_all_linear_layers_but_the_last():
     assert found.fixed["weights"] == pytest.approx(held + 4 * size.trainable)  # float32 adapters
 
 
-def test_tokens_cache_and_steps_are_counted():
+def test_tokens_cache_and_steps_are_counted() -> None:
     found = needs(recipe_of(grpo={"gradient_accumulation_steps": 2, "num_train_epochs": 3}), Machine(gpus=2))
     assert found.size.image_tokens == 512  # 401,408 / 28 squared
     assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
@@ -92,15 +93,15 @@ def test_tokens_cache_and_steps_are_counted():
 
 
 @pytest.mark.parametrize(("accumulated", "steps"), [(3, 200), (7, 86)])  # 100 samples in groups of 2, 3 times
-def test_a_plan_counts_the_steps_that_a_run_takes(accumulated, steps):
+def test_a_plan_counts_the_steps_that_a_run_takes(accumulated: int, steps: int) -> None:
     grpo = {"per_device_train_batch_size": 1, "num_generations": 2, "num_iterations": 3, "num_train_epochs": 1}
     grpo |= {"gradient_accumulation_steps": accumulated, "steps_per_generation": 2 * accumulated, "save_steps": 6}
     recipe = recipe_of(grpo=grpo)
     assert grpo_config(recipe, Path("x"), 100).max_steps == needs(recipe).steps == steps
 
 
-def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed():
-    def update(**grpo):
+def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed() -> None:
+    def update(**grpo: Any) -> Any:
         return needs(recipe_of(model={"freeze": ["vision"]}, grpo={"max_completion_length": 100} | grpo)).phases[
             "update"
         ]
@@ -123,8 +124,10 @@ def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed():
     assert update(gradient_checkpointing=True, max_completion_length=8000) == 4 * (prompt + 8000) * layer
 
 
-def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_hand(mixed, random_checkpoint):
-    def prompt(path, data):
+def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_hand(
+    mixed: str, random_checkpoint: str
+) -> None:
+    def prompt(path: Any, data: Any) -> Any:
         return longest_prompt(recipe_of(path, model={"max_pixels": None}, data={"train": data}))
 
     _, processor = load(random_checkpoint)
@@ -135,7 +138,7 @@ def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_han
     assert prompt(random_checkpoint, "data/none") == (1, TEXT_TOKENS)
 
 
-def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits():
+def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits() -> None:
     recipe, machine = recipe_of(grpo={"gradient_checkpointing": False}), Machine(1, 24e9)
     assert not needs(recipe, machine).fits(machine)
     ways = list(ways_to_fit(recipe, model_config(QWEN_3B, None), machine))
@@ -146,7 +149,9 @@ def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits():
 @pytest.mark.parametrize(
     ("architecture", "error"), [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5)]
 )
-def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(architecture, error, tmp_path):
+def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(
+    architecture: str, error: float, tmp_path: Path
+) -> None:
     write_checkpoint(architecture, tmp_path)
     model, processor = load(str(tmp_path))
     size = size_of(
@@ -159,7 +164,7 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     tokens = inputs["input_ids"].shape[1]
     own, kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}, {}
 
-    def keep(tensor):
+    def keep(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
@@ -172,13 +177,13 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     assert estimate == pytest.approx(sum(kept.values()), rel=error)
 
 
-def test_a_model_whose_images_have_no_known_number_of_tokens_is_refused(tmp_path):
+def test_a_model_whose_images_have_no_known_number_of_tokens_is_refused(tmp_path: Path) -> None:
     write_checkpoint("llava_onevision", tmp_path)  # tiles, as many as the image's shape asks for
     with pytest.raises(UserError, match="how many tokens an image of llava_onevision has"):
         needs(recipe_of(str(tmp_path), model={"max_pixels": None}))
 
 
-def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypatch):
+def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output_dir: runs/x\nmodel: {{path: {QWEN_7B}}}\ndata: {{train: data/none}}\n")
     done = CliRunner().invoke(app, ["plan", str(recipe), "--memory", "24"])
@@ -187,8 +192,10 @@ def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypa
     assert "model.lora" in done.output
 
 
-def test_a_model_without_a_configuration_and_a_recipe_without_reinforcement_are_refused(monkeypatch):
-    def silent(*_, **__):
+def test_a_model_without_a_configuration_and_a_recipe_without_reinforcement_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(*_: Any, **__: Any) -> Any:
         raise OSError("no network")
 
     monkeypatch.setattr("emor3.models.checkpoints.get_hf_file_metadata", silent)
@@ -200,7 +207,7 @@ def test_a_model_without_a_configuration_and_a_recipe_without_reinforcement_are_
 
 
 @pytest.mark.slow
-def test_the_time_of_a_step_is_measured(scenes, random_checkpoint):
+def test_the_time_of_a_step_is_measured(scenes: str, random_checkpoint: str) -> None:
     grpo = {"num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4, "save_steps": 1}
     content = {"output_dir": "x", "model": {"path": random_checkpoint}, "data": {"train": scenes}, "grpo": grpo}
     assert probe(build_recipe(content | {"judge": {"calibration": 0}}, [], "here")) > 0

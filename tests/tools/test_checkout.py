@@ -1,5 +1,8 @@
 """The growth sweep and the build of the tiny model stand beside the package, and their commands find them there."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from setuptools import Distribution
 from typer.testing import CliRunner
@@ -13,7 +16,9 @@ from places import ROOT
 COMMANDS = {("bench", "growth"): "benchmarks/growth.py", ("tiny", "build"): "scripts/build_tiny.py"}
 
 
-def test_the_wheel_holds_the_package_and_its_data_but_no_script_of_the_checkout(tmp_path, monkeypatch):
+def test_the_wheel_holds_the_package_and_its_data_but_no_script_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     project = Distribution({"script_name": "setup.py"})
     project.parse_config_files()
@@ -30,7 +35,9 @@ def test_the_wheel_holds_the_package_and_its_data_but_no_script_of_the_checkout(
     assert not tiny & {"build.py", "examples.py", "model.py", "build_tiny.py"}
 
 
-def test_growth_is_measured_from_a_checkout_and_written_as_table_figure_and_numbers(tmp_path, monkeypatch):
+def test_growth_is_measured_from_a_checkout_and_written_as_table_figure_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cost = {"cpu_seconds": 1.0, "positions": 2000, "encoded": 3, "processed": 4}
     monkeypatch.setattr(growth, "_measure", lambda way, settings: cost)
     done = CliRunner().invoke(app, ["bench", "growth", str(tmp_path / "out")])
@@ -40,7 +47,9 @@ def test_growth_is_measured_from_a_checkout_and_written_as_table_figure_and_numb
 
 
 @pytest.mark.parametrize(("command", "script"), COMMANDS.items(), ids=[" ".join(command) for command in COMMANDS])
-def test_an_installed_package_says_on_one_line_that_a_checkout_is_needed(command, script, tmp_path, monkeypatch):
+def test_an_installed_package_says_on_one_line_that_a_checkout_is_needed(
+    command: Any, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(emor3, "__file__", str(tmp_path / "lib" / "site-packages" / "emor3" / "__init__.py"))
     refused = CliRunner().invoke(app, [*command, str(tmp_path / "out")]).exception
     assert isinstance(refused, UserError)

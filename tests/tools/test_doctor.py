@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -25,12 +27,12 @@ from emor3.tools.doctor import (
 from places import ROOT
 
 
-def test_the_tested_versions_are_those_of_the_constraints():
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     assert {name: pinned[name] for name in TESTED} == TESTED
 
 
-def test_every_package_that_is_looked_at_is_one_we_require():
+def test_every_package_that_is_looked_at_is_one_we_require() -> None:
     assert [check.name for check in check_packages()] == list(TESTED)
 
 
@@ -38,11 +40,13 @@ def test_every_package_that_is_looked_at_is_one_we_require():
     ("found", "status"),
     [("1.16.0", "ok"), ("1.16.0+cpu", "ok"), ("1.17.0", "warn"), ("1.15.0", "fail"), ("2.0", "fail")],
 )
-def test_a_version_is_in_range_and_tested_or_not(found, status):
+def test_a_version_is_in_range_and_tested_or_not(found: str, status: str) -> None:
     assert check_version("trl", found, "1.16.0", Requirement("trl>=1.16,<2")).status == status
 
 
-def test_vllm_is_named_by_the_module_since_its_cpu_builds_are_another_distribution(tmp_path, monkeypatch):
+def test_vllm_is_named_by_the_module_since_its_cpu_builds_are_another_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "vllm.py").write_text('__version__ = "0.31.0"')
     monkeypatch.syspath_prepend(tmp_path)
     assert check_vllm() == Check("vLLM", "ok", "0.31.0")
@@ -51,13 +55,13 @@ def test_vllm_is_named_by_the_module_since_its_cpu_builds_are_another_distributi
     assert check_vllm().status == "fail"
 
 
-def test_the_embedded_model_passes(random_checkpoint):
+def test_the_embedded_model_passes(random_checkpoint: str) -> None:
     assert check_model("embedded").status == "ok"
     assert check_model(random_checkpoint).status == "ok"
     assert self_test().status == "ok"
 
 
-def test_a_processor_that_does_not_belong_to_the_model_fails(random_checkpoint, tmp_path):
+def test_a_processor_that_does_not_belong_to_the_model_fails(random_checkpoint: str, tmp_path: Path) -> None:
     folder = shutil.copytree(random_checkpoint, tmp_path / "mixed")
     config = json.loads((folder / "config.json").read_text())
     config["image_token_id"] += 1
@@ -70,14 +74,16 @@ def test_a_processor_that_does_not_belong_to_the_model_fails(random_checkpoint, 
     assert re.search(r"tokenizer has \d+ tokens, the model only 10", check_model(str(folder)).detail)
 
 
-def test_a_missing_checkpoint_a_text_model_a_full_disk_and_a_silent_hub_are_told(tmp_path, monkeypatch):
+def test_a_missing_checkpoint_a_text_model_a_full_disk_and_a_silent_hub_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert check_model("/no/such/folder").status == "fail"
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert check_model(str(tmp_path)).status == "fail"
     assert [check_disk(free).status for free in (1e9, 10e9, 100e9)] == ["fail", "warn", "ok"]
 
     class Hub:
-        def model_info(self, name, timeout):
+        def model_info(self, name: Any, timeout: float | None) -> None:
             if timeout < 60:
                 raise OSError("no network")
 
@@ -87,7 +93,7 @@ def test_a_missing_checkpoint_a_text_model_a_full_disk_and_a_silent_hub_are_told
     assert check_hub().status == "ok"
 
 
-def test_a_failed_check_makes_the_status_1(monkeypatch):
+def test_a_failed_check_makes_the_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     for status, code in (("warn", 0), ("fail", 1)):
         monkeypatch.setattr(doctor, "examine", lambda model, hub, status=status: iter([Check("it", status, "is so")]))
         done = CliRunner().invoke(app, ["doctor"])

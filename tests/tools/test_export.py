@@ -4,6 +4,7 @@ import json
 import shutil
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from made_up import prediction, prepare_run, save_evaluation
 
 
 @pytest.fixture
-def run(tmp_path, scenes, random_checkpoint):
+def run(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     """A run directory as training leaves it, without the training."""
     content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "data": {"train": scenes}}
     folder = prepare_run(build_recipe(content, [], "here"), resume=False, overwrite=False)
@@ -34,14 +35,16 @@ def run(tmp_path, scenes, random_checkpoint):
     return folder
 
 
-def test_an_export_loads_in_plain_transformers_with_the_runs_weights(run, tmp_path):
+def test_an_export_loads_in_plain_transformers_with_the_runs_weights(run: Path, tmp_path: Path) -> None:
     folder = export(run, tmp_path / "out")
     mine, plain = load(str(run / "final"))[0].state_dict(), AutoModelForImageTextToText.from_pretrained(folder)
     assert all(torch.equal(mine[name], value) for name, value in plain.state_dict().items())
     assert not list(folder.glob("*.bin"))
 
 
-def test_the_card_names_the_data_by_checksum_and_holds_no_path_of_this_machine(run, tmp_path, scenes):
+def test_the_card_names_the_data_by_checksum_and_holds_no_path_of_this_machine(
+    run: Path, tmp_path: Path, scenes: str
+) -> None:
     card = (export(run, tmp_path / "out") / "README.md").read_text()
     samples = load_samples(scenes, split="train")
     assert checksum([sample.id for sample in samples]) in card
@@ -54,14 +57,14 @@ def test_the_card_names_the_data_by_checksum_and_holds_no_path_of_this_machine(r
     assert str(scenes) not in card
 
 
-def test_the_card_without_the_data_says_that_checksums_are_missing(run, tmp_path):
+def test_the_card_without_the_data_says_that_checksums_are_missing(run: Path, tmp_path: Path) -> None:
     settings = json.loads((run / "config.json").read_text())
     settings["data"]["train"] = str(tmp_path / "gone")
     (run / "config.json").write_text(json.dumps(settings))
     assert "checksums are missing" in (export(run, tmp_path / "out") / "README.md").read_text()
 
 
-def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another(run, tmp_path):
+def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another(run: Path, tmp_path: Path) -> None:
     items = [prediction("joy", "joy", id="a"), prediction("fear", None, id="b")]
     own = save_evaluation(tmp_path / "own", {"d": items}, model=str(run / "final"))
     card = (export(run, tmp_path / "out", read_evaluation(own)) / "README.md").read_text()
@@ -74,7 +77,7 @@ def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another
         export(run, tmp_path / "out2", read_evaluation(other))
 
 
-def test_weights_that_do_not_give_the_policys_logits_are_refused(run, tmp_path):
+def test_weights_that_do_not_give_the_policys_logits_are_refused(run: Path, tmp_path: Path) -> None:
     folder = export(run, tmp_path / "out")
     model, processor = load(str(run / "final"))
     with torch.no_grad():
@@ -87,7 +90,7 @@ def test_weights_that_do_not_give_the_policys_logits_are_refused(run, tmp_path):
         verify(model, processor, folder)
 
 
-def test_what_is_no_finished_run_and_a_folder_in_use_are_refused(run, tmp_path):
+def test_what_is_no_finished_run_and_a_folder_in_use_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run directory"):
         export(tmp_path / "none", tmp_path / "out")
     (tmp_path / "taken").mkdir()
@@ -99,15 +102,17 @@ def test_what_is_no_finished_run_and_a_folder_in_use_are_refused(run, tmp_path):
         export(run, tmp_path / "out")
 
 
-def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(tmp_path, monkeypatch):
+def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     class Hub:
-        def create_repo(self, repo, **settings):
+        def create_repo(self, repo: Any, **settings: Any) -> str:
             calls.append((repo, settings["private"]))
             return f"https://hub/{repo}"
 
-        def upload_folder(self, repo_id, folder_path, commit_message):
+        def upload_folder(self, repo_id: Any, folder_path: Any, commit_message: Any) -> None:
             if repo_id == "me/refused":
                 raise OSError("no space")
             calls.append((repo_id, folder_path))
@@ -119,12 +124,12 @@ def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(tmp_pa
         push(tmp_path, "me/refused")
 
 
-def damaged(folder, name):
+def damaged(folder: Any, name: Any) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
 
 
-def test_truncated_weights_end_an_export_on_one_line_before_anything_is_written(run, tmp_path):
+def test_truncated_weights_end_an_export_on_one_line_before_anything_is_written(run: Path, tmp_path: Path) -> None:
     damaged(run / "final", "model.safetensors")
     with pytest.raises(UserError, match=r"final/model\.safetensors is damaged \(copy it anew\): [^\n]*$"):
         export(run, tmp_path / "out")
@@ -132,7 +137,7 @@ def test_truncated_weights_end_an_export_on_one_line_before_anything_is_written(
 
 
 @pytest.fixture
-def adapters(run, random_checkpoint):
+def adapters(run: Path, random_checkpoint: str) -> Path:
     """A checkpoint of a LoRA run, without the training."""
     model, processor = load(random_checkpoint)
     folder = run / "checkpoints" / "checkpoint-2"
@@ -141,12 +146,12 @@ def adapters(run, random_checkpoint):
     return folder
 
 
-def test_whole_adapters_are_exported(adapters, tmp_path):
+def test_whole_adapters_are_exported(adapters: Path, tmp_path: Path) -> None:
     assert (export(adapters, tmp_path / "out") / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("case", ["weights cut short", "weights missing", "half of the weights", "list", "cut short"])
-def test_damaged_adapters_end_an_export_on_one_line(adapters, tmp_path, case):
+def test_damaged_adapters_end_an_export_on_one_line(adapters: Path, tmp_path: Path, case: str) -> None:
     weights = adapters / "adapter_model.safetensors"
     if case == "weights cut short":
         damaged(adapters, weights.name)

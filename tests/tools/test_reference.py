@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_report import TABLE_HEAD, rollout
@@ -30,7 +32,7 @@ from places import ROOT
 
 
 @pytest.mark.parametrize("schema", [Recipe, Plan])
-def test_every_setting_has_a_description(schema):
+def test_every_setting_has_a_description(schema: Any) -> None:
     content = schema.model_json_schema()
     blocks = {schema.__name__: content, **content["$defs"]}
     settings = [(f"{place}.{name}", s) for place, block in blocks.items() for name, s in block["properties"].items()]
@@ -38,12 +40,12 @@ def test_every_setting_has_a_description(schema):
     assert missing == []
 
 
-def test_the_reference_page_is_up_to_date():
+def test_the_reference_page_is_up_to_date() -> None:
     written = ROOT / "docs" / "reference.md"
     assert written.read_text(encoding="utf-8") == page(), "run: python -m emor3.tools.reference docs/reference.md"
 
 
-def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path):
+def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path: Path) -> None:
     made = [prediction("joy", "joy", votes={"joy": 1.0}, sampled=("joy",))]
     folder = save_evaluation(tmp_path / "e", {"d": made}, start=None)
     rows = {name: json.loads((folder / name).read_text()) for name in (EVALUATION, PREDICTIONS, RESULTS)}
@@ -55,7 +57,7 @@ def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path):
     assert rows[RESULTS]["data"][0]["figures"].keys() <= FIGURES.keys()
 
 
-def test_the_records_of_a_run_hold_what_the_page_tells():
+def test_the_records_of_a_run_hold_what_the_page_tells() -> None:
     assert list(rollout(1, 0, "joy")) == list(RUN_FILES[ROLLOUTS])
     assert list(environment_stamp()) == list(ENVIRONMENT_KEYS) == list(RUN_FILES[ENVIRONMENT])
     assert list(asdict(Calibration(0.5, 0.5, 0.5, 1))) == list(RUN_FILES[JUDGE])
@@ -64,5 +66,5 @@ def test_the_records_of_a_run_hold_what_the_page_tells():
     assert TABLE_HEAD.split(",") == list(TABLE_KEYS)
 
 
-def test_a_key_that_the_page_does_not_tell_is_found():
+def test_a_key_that_the_page_does_not_tell_is_found() -> None:
     assert undescribed({"step": 1, "rewards/votes/mean": 1, "new/key": 2}, RUN_FILES[METRICS]) == ["new/key"]

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from emor3 import signals
 from emor3.cli import main as cli
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
-from emor3.method.types import Reply
+from emor3.method.types import Question, Reply
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import read_jsonl
@@ -41,14 +43,14 @@ TWO_STEPS_A_CYCLE = {"max_steps": 4, "save_steps": 4, "steps_per_generation": 2,
 
 
 @pytest.fixture(autouse=True)
-def listening_to_ctrl_c():
+def listening_to_ctrl_c() -> Iterator[None]:
     """Also where the tests themselves were put in the background, by a shell that lets their jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def recipe_of(output, data, checkpoint, changes):
+def recipe_of(output: Any, data: Any, checkpoint: Any, changes: Any) -> dict[str, Any]:
     return {
         "output_dir": str(output),
         "model": {"path": checkpoint},
@@ -59,7 +61,7 @@ def recipe_of(output, data, checkpoint, changes):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, scenes, random_checkpoint):
+def whole(tmp_path_factory: pytest.TempPathFactory, scenes: str, random_checkpoint: str) -> Path:
     """A run that nothing ended."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
@@ -68,18 +70,24 @@ def whole(tmp_path_factory, scenes, random_checkpoint):
 
 
 @pytest.fixture
-def photos(tmp_path, scenes):
+def photos(tmp_path: Path, scenes: str) -> Path:
     """The same images in a folder that a test may spoil."""
     return Path(shutil.copytree(scenes, tmp_path / "photos"))
 
 
 @pytest.fixture
-def train(monkeypatch, capfd, tmp_path, photos, random_checkpoint):
+def train(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    photos: Path,
+    random_checkpoint: str,
+) -> Callable[..., tuple[int, str]]:
     """Run `emor3 train` in this process; returns its exit status and what it wrote to standard error."""
     monkeypatch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
     monkeypatch.chdir(tmp_path)
 
-    def run(name, *flags, **changes):
+    def run(name: Any, *flags: Any, **changes: Any) -> tuple[Any, ...]:
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(recipe_of(name, photos, random_checkpoint, changes)))
         monkeypatch.setattr(sys, "argv", ["emor3", "train", str(path), *flags])
@@ -93,24 +101,24 @@ def train(monkeypatch, capfd, tmp_path, photos, random_checkpoint):
     return run
 
 
-def rewards_by_length(original):
+def rewards_by_length(original: Any) -> Any:
     """Reward functions that pay for the characters of a completion.
 
     A random policy earns nothing, and weights that never move resume exactly whatever is lost.
     """
 
-    def paid(self, completions, **columns):
+    def paid(self: Any, completions: Any, **columns: Any) -> list[Any]:
         original(self, completions, **columns)
         return [len(completion[0]["content"]) % 7 / 7 for completion in completions]
 
     return paid
 
 
-def at_step(monkeypatch, number, happen):
+def at_step(monkeypatch: pytest.MonkeyPatch, number: Any, happen: Any) -> Any:
     """Let something happen in the middle of a training step, once its gradients are there."""
     original = EmoTrainer.training_step
 
-    def step(self, *args, **kwargs):
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = original(self, *args, **kwargs)
         if self.state.global_step == number - 1:
             happen(self)
@@ -120,7 +128,7 @@ def at_step(monkeypatch, number, happen):
     return partial(monkeypatch.setattr, EmoTrainer, "training_step", original)
 
 
-def ended_alike(run, whole):
+def ended_alike(run: Any, whole: Any) -> Any:
     """Whether two runs have the same final weights and the same rows, each step once."""
     rows = [
         [
@@ -133,11 +141,11 @@ def ended_alike(run, whole):
     return rows[0] == rows[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def steps_saved(run):
+def steps_saved(run: Any) -> list[Any]:
     return [folder.name for folder in complete_checkpoints(run)]
 
 
-def line_of(told, start):
+def line_of(told: Any, start: Any) -> Any:
     """The one line that starts so, after making sure that no traceback was shown."""
     assert "Traceback" not in told
     found = [line for line in told.splitlines() if line.startswith(start)]
@@ -157,8 +165,15 @@ def line_of(told, start):
     ],
 )
 def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
-    train, tmp_path, whole, monkeypatch, number, status, cycle, saved
-):
+    train: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: Any,
+    status: int,
+    cycle: Any,
+    saved: int,
+) -> None:
     if cycle:
         assert train("whole", grpo=cycle)[0] == 0
         whole = tmp_path / "whole"
@@ -174,14 +189,18 @@ def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
     assert ended_alike(tmp_path / "run", whole)
 
 
-def test_a_second_signal_stops_at_once(train, tmp_path, monkeypatch):
+def test_a_second_signal_stops_at_once(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_step(monkeypatch, 2, lambda _: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
     ended, told = train("run", grpo={"save_steps": 1})
     assert ended == 143
     assert "goes on from step 1 " in line_of(told, "stopped by SIGTERM; ")
 
 
-def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(train, tmp_path, monkeypatch):
+def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cold = {"samples": 4, "steps": 1, "batch_size": 2, "learning_rate": 1e-3}
     with monkeypatch.context() as patch:
         patch.setattr("emor3.training.cold_start.SFTTrainer.train", lambda self: os.kill(os.getpid(), signal.SIGTERM))
@@ -194,7 +213,9 @@ def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(train, tmp_
     assert mark.exists()
 
 
-def test_every_other_command_ends_on_ctrl_c_with_one_line(monkeypatch, capfd):
+def test_every_other_command_ends_on_ctrl_c_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("emor3.method.scoring.score_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(sys, "argv", ["emor3", "score", "x.jsonl"])
     before = signal.getsignal(signal.SIGINT)
@@ -205,14 +226,14 @@ def test_every_other_command_ends_on_ctrl_c_with_one_line(monkeypatch, capfd):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_only_the_first_rank_speaks(monkeypatch, capfd):
+def test_only_the_first_rank_speaks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         signals.write_line(f"rank {rank}")
     assert capfd.readouterr().err == "rank 0\n"
 
 
-def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with signals.signal_handler(signals.stop_at_once):
@@ -221,12 +242,14 @@ def test_a_signal_that_is_ignored_stays_so(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_no_handler_of_errors_takes_a_signal_for_one():
+def test_no_handler_of_errors_takes_a_signal_for_one() -> None:
     assert not issubclass(Stopped, Exception)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, photos, random_checkpoint):
+def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(
+    tmp_path: Path, photos: Path, random_checkpoint: str
+) -> None:
     path = tmp_path / "recipe.yaml"
     grpo = GRPO | {"max_steps": 200, "save_steps": 200, "per_device_train_batch_size": 2}
     content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "grpo": grpo}
@@ -255,29 +278,29 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(tmp_path, phot
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def vanish(photos, _):
+def vanish(photos: Any, _: Any) -> None:
     (photos / "images").rename(photos / "moved")
 
 
-def spoil(photos, _):
+def spoil(photos: Any, _: Any) -> None:
     for path in (photos / "images").glob("*.png"):
         path.rename(path.with_suffix(".whole"))
         path.write_bytes(path.with_suffix(".whole").read_bytes()[:100])
 
 
-def not_a_number(photos, trainer):
+def not_a_number(photos: Any, trainer: Any) -> None:
     next(p for p in trainer.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
 
 
-def full_gpu(photos, _):
+def full_gpu(photos: Any, _: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def full_machine(photos, _):
+def full_machine(photos: Any, _: Any) -> None:
     torch.empty(10**15)
 
 
-def mend(photos):
+def mend(photos: Any) -> None:
     if (photos / "moved").exists():
         (photos / "moved").rename(photos / "images")
     for path in (photos / "images").glob("*.whole"):
@@ -294,7 +317,14 @@ FAILURES = {  # step in which it happens; what; and the advice. Images are read 
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_keeps_the_last_step_and_ends_with_one_line(train, photos, whole, tmp_path, monkeypatch, failure):
+def test_a_failure_keeps_the_last_step_and_ends_with_one_line(
+    train: Callable[..., tuple[int, str]],
+    photos: Path,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Any,
+) -> None:
     step, happen, advice = FAILURES[failure]
     undo = at_step(monkeypatch, step, partial(happen, photos))
     ended, told = train("run")
@@ -309,7 +339,9 @@ def test_a_failure_keeps_the_last_step_and_ends_with_one_line(train, photos, who
     assert ended_alike(tmp_path / "run", whole)
 
 
-def test_a_failure_inside_a_generation_cycle_saves_nothing_that_would_not_resume_exactly(train, tmp_path, monkeypatch):
+def test_a_failure_inside_a_generation_cycle_saves_nothing_that_would_not_resume_exactly(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_step(monkeypatch, 2, partial(full_gpu, None))
     ended, told = train("run", grpo=TWO_STEPS_A_CYCLE)
     assert ended == 2
@@ -317,17 +349,19 @@ def test_a_failure_inside_a_generation_cycle_saves_nothing_that_would_not_resume
     assert steps_saved(tmp_path / "run") == []
 
 
-def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory():
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
 
 
 @pytest.mark.slow
-def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
+def test_a_judge_that_dies_keeps_the_last_step(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0, "max_error_share": 0}
     judge = {"model": "endpoint", "endpoint": endpoint}
     alive = [True]
 
-    def try_once(self, question, urls, seconds):
+    def try_once(self: Any, question: Question, urls: Any, seconds: Any) -> Reply:
         if not alive[0]:
             raise NoReplyError("ConnectError: refused", again=True)
         return Reply("Yes")
@@ -351,10 +385,12 @@ def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
 @pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints/checkpoint-2/optimizer.pt"])
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_last_whole_checkpoint(train, whole, tmp_path, monkeypatch, file):
+def test_a_full_disk_leaves_the_last_whole_checkpoint(
+    train: Callable[..., tuple[int, str]], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     full = tmp_path / "run" / file
 
-    def fill(_):
+    def fill(_: Any) -> None:
         full.parent.mkdir(exist_ok=True)
         if full.exists():
             full.rename(tmp_path / "kept")
@@ -372,7 +408,9 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(train, whole, tmp_path, mo
     assert ended_alike(tmp_path / "run", whole)
 
 
-def test_weights_that_cannot_be_written_leave_the_checkpoint_before(train, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_written_leave_the_checkpoint_before(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE)
     at_step(monkeypatch, 2, lambda _: limit((1_000_000, before[1])))  # less than the weights
@@ -387,11 +425,13 @@ def test_weights_that_cannot_be_written_leave_the_checkpoint_before(train, tmp_p
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(train, tmp_path, monkeypatch):
+def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     original = EmoTrainer._save_checkpoint
 
-    def save(self, *args, **kwargs):
+    def save(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         seen.append(steps_saved(tmp_path / "run"))  # a kill here would find these
 
@@ -402,14 +442,16 @@ def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(train, tmp_path, 
     assert steps_saved(tmp_path / "run") == ["checkpoint-3"]
 
 
-def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_used(train, tmp_path):
+def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_used(
+    train: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json.tmp").write_text('{"outp')
     assert train("run", "--resume", grpo={"max_steps": 1})[0] == 0
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint():
+def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint() -> None:
     script = ROOT / "benchmarks" / "kills.py"
     done = subprocess.run(
         [sys.executable, str(script), "--kills", "4", "--steps", "4"],

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from waiting import HANGS
 
 
 @pytest.mark.slow
-def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(tmp_path, scenes, random_checkpoint):
+def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     image = load_samples(scenes, split="test")[0].image
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(SUPPORT / "sharded_judges.py"), random_checkpoint, image, str(tmp_path)]
@@ -41,7 +44,9 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
             assert (together_text == "") == (rank == 0)  # rank 0 was made to stop at once, rank 1 never
 
 
-def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes):
+def launch_training(
+    folder: Any, data: Any, layout: Any, *flags: Any, rows: int = 8, reward: Any = None, **changes: Any
+) -> Any:
     """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
     if layout == "zero3":
         pytest.importorskip("deepspeed")
@@ -77,7 +82,7 @@ def launch_training(folder, data, layout, *flags, rows=8, reward=None, **changes
     return folder / layout
 
 
-def assert_trained_alike(one, two, rows=8):
+def assert_trained_alike(one: Any, two: Any, rows: int = 8) -> None:
     """The same rollouts, figures and weights, up to the rounding of sums in another order."""
     rollouts = [
         [[row[key] for key in ("step", "group", "sample", "completion", "parts", "reward")] for row in read_jsonl(path)]
@@ -100,13 +105,15 @@ def assert_trained_alike(one, two, rows=8):
 
 
 @pytest.fixture(scope="module")
-def trained_alone(tmp_path_factory, scenes):
+def trained_alone(tmp_path_factory: pytest.TempPathFactory, scenes: str) -> Path:
     return launch_training(tmp_path_factory.mktemp("one"), scenes, "alone")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
-def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_path, scenes, trained_alone, layout):
+def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(
+    tmp_path: Path, scenes: str, trained_alone: Path, layout: str
+) -> None:
     one, two = trained_alone, launch_training(tmp_path, scenes, layout)
     assert_trained_alike(one, two)
     for run in (one, two):  # a process has one image, and asks about that of the other one
@@ -124,7 +131,7 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(tmp_
 
 
 @pytest.mark.slow
-def test_groups_that_straddle_two_processes_train_as_on_one(tmp_path, scenes):
+def test_groups_that_straddle_two_processes_train_as_on_one(tmp_path: Path, scenes: str) -> None:
     # Two processes with six rows each and groups of four: the second of three groups lies on both.
     one, two = (launch_training(tmp_path, scenes, name, rows=12, reward={"votes": 0.2}) for name in ("alone", "ddp"))
     assert_trained_alike(one, two, rows=12)
@@ -132,7 +139,7 @@ def test_groups_that_straddle_two_processes_train_as_on_one(tmp_path, scenes):
 
 
 @pytest.fixture(scope="module")
-def text_and_image(tmp_path_factory):
+def text_and_image(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A folder with a row without an image and one with one, which stand in each step, and a run on it alone."""
     folder = tmp_path_factory.mktemp("text_and_image")
     Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
@@ -146,7 +153,7 @@ def text_and_image(tmp_path_factory):
     ("layout", "changes"), [("ddp", {}), ("fsdp2", {"gradient_checkpointing": False}), ("zero3", {})]
 )
 def test_rows_without_images_train_where_in_each_step_only_the_other_process_has_one(
-    tmp_path, text_and_image, layout, changes
-):
+    tmp_path: Path, text_and_image: tuple[str, Path], layout: str, changes: Any
+) -> None:
     data, alone = text_and_image
     assert_trained_alike(alone, launch_training(tmp_path, data, layout, **changes))

@@ -1,5 +1,7 @@
 """Dry groups are replaced by live ones on other prompts, rows stay whole, and retries are capped."""
 
+from typing import Any
+
 import torch
 
 from emor3.training.dynamic_sampling import refill, replace_rows
@@ -7,7 +9,7 @@ from emor3.training.dynamic_sampling import refill, replace_rows
 PAD = 9
 
 
-def scored(prompts, completions, first_patch=0):
+def scored(prompts: Any, completions: Any, first_patch: int = 0) -> dict[str, Any]:
     """A batch as TRL scores it: row i has 1 + i % 2 image patches, filled with a number of its own."""
     rows = len(prompts)
     patches = [1 + i % 2 for i in range(rows)]
@@ -26,7 +28,7 @@ def scored(prompts, completions, first_patch=0):
     }
 
 
-def test_a_replaced_row_brings_its_prompt_completion_and_image_along():
+def test_a_replaced_row_brings_its_prompt_completion_and_image_along() -> None:
     batch = scored([[1, 2], [3, 4]], [[5], [6]])
     fresh = scored([[1, 1, 1], [2, 2, 2]], [[7, 7], [8, 8]], first_patch=10)
     merged = replace_rows(batch, fresh, [0], [1], PAD)
@@ -40,7 +42,7 @@ def test_a_replaced_row_brings_its_prompt_completion_and_image_along():
     assert merged["num_items_in_batch"] == 5
 
 
-def test_one_column_for_all_tokens_of_a_completion_stays_one():
+def test_one_column_for_all_tokens_of_a_completion_stays_one() -> None:
     # TRL's importance ratios under vLLM: a factor of the loss that broadcasts over the tokens.
     batch = {**scored([[1], [3]], [[5, 5], [6, 6]]), "importance_sampling_ratio": torch.tensor([[0.1], [0.2]])}
     fresh = {**scored([[1], [2]], [[7] * 3, [8] * 3]), "importance_sampling_ratio": torch.tensor([[0.3], [0.4]])}
@@ -49,12 +51,12 @@ def test_one_column_for_all_tokens_of_a_completion_stays_one():
     assert merged["completion_ids"].tolist() == [[8, 8, 8], [6, 6, PAD]]
 
 
-def test_dry_groups_are_replaced_until_none_is_left_and_no_further():
+def test_dry_groups_are_replaced_until_none_is_left_and_no_further() -> None:
     batch = scored([[1], [1], [2], [2]], [[5], [5], [5], [5]])
     dry = torch.tensor([True, True, True, True])
     drawn = []
 
-    def draw(attempt):
+    def draw(attempt: Any) -> tuple[Any, ...]:
         drawn.append(attempt)  # the first draw has one live group of two, the second two
         return scored([[3], [3], [4], [4]], [[6]] * 4, 10), torch.tensor([True, True, attempt == 0, attempt == 0])
 
@@ -63,7 +65,7 @@ def test_dry_groups_are_replaced_until_none_is_left_and_no_further():
     assert merged["prompt_ids"].tolist() == [[4]] * 4
 
 
-def test_retries_are_capped_and_the_dry_groups_stay():
+def test_retries_are_capped_and_the_dry_groups_stay() -> None:
     batch = scored([[1], [1]], [[5], [5]])
     all_dry = torch.tensor([True, True])
     merged, attempts = refill(batch, all_dry, PAD, 2, lambda attempt: (batch, all_dry), torch.any)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,13 +22,13 @@ SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num
 SMALL |= {"max_completion_length": 8, "learning_rate": 1e-3}
 
 
-def recipe_for(folder, scenes, checkpoint, **grpo):
+def recipe_for(folder: Any, scenes: str, checkpoint: Any, **grpo: Any) -> Any:
     content = {"output_dir": str(folder / "run"), "model": {"path": checkpoint}, "data": {"train": scenes}}
     return build_recipe(content | {"judge": {"calibration": 0}, "grpo": SMALL | grpo}, [], "here")
 
 
 @pytest.fixture
-def finished(tmp_path, scenes, random_checkpoint):
+def finished(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     """A run of two steps as training leaves it when its checkpoints were removed, without the training."""
     recipe = recipe_for(tmp_path, scenes, random_checkpoint)
     run = prepare_run(recipe, resume=False, overwrite=False, data=manifest_sums(recipe))
@@ -36,18 +37,18 @@ def finished(tmp_path, scenes, random_checkpoint):
     return run
 
 
-def files_of(run):
+def files_of(run: Any) -> Any:
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-def test_a_finished_run_says_so_and_is_left_as_it_is(finished, capsys):
+def test_a_finished_run_says_so_and_is_left_as_it_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files_of(finished)
     app(["train", "--resume", str(finished)], standalone_mode=False)
     assert f"{finished} is finished, nothing is left to do" in capsys.readouterr().out
     assert files_of(finished) == before
 
 
-def test_a_trained_policy_without_a_checkpoint_is_not_trained_over(finished):
+def test_a_trained_policy_without_a_checkpoint_is_not_trained_over(finished: Path) -> None:
     for name in (CONFIG,):
         content = json.loads((finished / name).read_text())
         content["grpo"]["lr_scheduler_type"] = "constant"
@@ -58,14 +59,14 @@ def test_a_trained_policy_without_a_checkpoint_is_not_trained_over(finished):
     assert files_of(finished) == before
 
 
-def test_a_run_is_taken_up_where_it_lies_with_the_settings_it_was_given(finished, tmp_path):
+def test_a_run_is_taken_up_where_it_lies_with_the_settings_it_was_given(finished: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     finished.rename(moved)
     recipe = resumed_recipe(moved, ["grpo.save_steps=2"])
     assert (recipe.output_dir, recipe.grpo["save_steps"], recipe.grpo["max_steps"]) == (str(moved), 2, 2)
 
 
-def test_a_folder_is_a_recipe_with_resume_only(finished, tmp_path):
+def test_a_folder_is_a_recipe_with_resume_only(finished: Path, tmp_path: Path) -> None:
     for arguments in (["train", finished], ["train", "--resume", finished, "-o", tmp_path / "other"]):
         with pytest.raises(UserError, match="--resume alone goes on with the run in it"):
             app([str(argument) for argument in arguments], standalone_mode=False)
@@ -73,7 +74,9 @@ def test_a_folder_is_a_recipe_with_resume_only(finished, tmp_path):
         app(["train", "--resume", str(tmp_path)], standalone_mode=False)
 
 
-def test_moved_data_are_known_by_their_rows(finished, scenes, tmp_path, capsys):
+def test_moved_data_are_known_by_their_rows(
+    finished: Path, scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(scenes, tmp_path / "moved")
     train(resumed_recipe(finished, [f"data.train={tmp_path / 'moved'}"]), resume=True)
     assert "nothing is left to do" in capsys.readouterr().out
@@ -83,7 +86,7 @@ def test_moved_data_are_known_by_their_rows(finished, scenes, tmp_path, capsys):
         train(resumed_recipe(finished, [f"data.train={tmp_path / 'moved'}"]), resume=True)
 
 
-def test_other_rows_under_the_same_path_are_refused(finished, tmp_path, scenes):
+def test_other_rows_under_the_same_path_are_refused(finished: Path, tmp_path: Path, scenes: str) -> None:
     shutil.copytree(scenes, tmp_path / "data")
     recipe = resumed_recipe(finished, [f"data.train={tmp_path / 'data'}"])
     shutil.rmtree(finished)
@@ -94,7 +97,7 @@ def test_other_rows_under_the_same_path_are_refused(finished, tmp_path, scenes):
         train(recipe, resume=True)
 
 
-def test_without_recorded_sums_data_are_known_by_their_path(finished, scenes, tmp_path):
+def test_without_recorded_sums_data_are_known_by_their_path(finished: Path, scenes: str, tmp_path: Path) -> None:
     shutil.copytree(scenes, tmp_path / "moved")
     (finished / ENVIRONMENT).write_text("{}")
     with pytest.raises(UserError, match=r"cannot resume .* with data\.train"):
@@ -105,8 +108,8 @@ def test_without_recorded_sums_data_are_known_by_their_path(finished, scenes, tm
     ("tracker", "way"), [("wandb", r"pip install -e '\.\[wandb\]'"), ("nonsense", "is no tracker; known are")]
 )
 def test_a_tracker_that_is_not_there_is_one_line_before_the_run_exists(
-    tmp_path, scenes, random_checkpoint, tracker, way
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str, tracker: str, way: str
+) -> None:
     if tracker == "wandb":
         try:
             import wandb  # noqa: F401
@@ -120,7 +123,9 @@ def test_a_tracker_that_is_not_there_is_one_line_before_the_run_exists(
 
 
 @pytest.mark.slow
-def test_a_cut_short_run_ends_by_its_folder_alone_as_if_it_had_never_stopped(tmp_path, scenes, random_checkpoint):
+def test_a_cut_short_run_ends_by_its_folder_alone_as_if_it_had_never_stopped(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     whole = train(recipe_for(tmp_path, scenes, random_checkpoint))
     cut = tmp_path / "cut"
     shutil.copytree(whole, cut)

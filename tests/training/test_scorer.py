@@ -1,26 +1,28 @@
 """Rewards on their way through TRL: one function for each part, scored once a batch, whole groups on any process."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from emor3.data.folders import load_samples
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.rewards import RewardSettings, weights, without_failed_parts
-from emor3.method.types import Aspect, Reply, RewardBreakdown
+from emor3.method.types import Aspect, Question, Reply, RewardBreakdown, Rollout, Sample
 from emor3.training.scorer import BatchScorer, by_group, part_rewards
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
 
 @pytest.fixture(scope="module")
-def samples(scenes):
+def samples(scenes: str) -> list[Sample]:
     return load_samples(scenes, split="train")
 
 
-def scorer_for(settings, seen=None, judge=None):
+def scorer_for(settings: Any, seen: Any = None, judge: Any = None) -> BatchScorer:
     judge = judge or ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
     return BatchScorer(
         "steps", settings, 2, lambda: judge, lambda step, rollouts: (seen or []).append((step, rollouts))
@@ -31,7 +33,7 @@ class State:
     global_step = 4
 
 
-def call(function, completions, samples, logged=None):
+def call(function: Any, completions: Any, samples: Any, logged: Any = None) -> Any:
     """One call as TRL makes it."""
     logged = {} if logged is None else logged
     return function(
@@ -39,14 +41,14 @@ def call(function, completions, samples, logged=None):
     )
 
 
-def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula():
+def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula() -> None:
     settings = RewardSettings()
     functions, part_weights = part_rewards(scorer_for(settings))
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency", "coherence"]
     assert dict(zip([f.__name__ for f in functions], part_weights, strict=True)) == weights(settings)
 
 
-def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(samples):
+def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(samples: list[Sample]) -> None:
     scorer = scorer_for(RewardSettings(coherence=False))
     functions, _ = part_rewards(scorer)
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency"]
@@ -54,7 +56,7 @@ def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(sam
     assert {question.aspect for question in scorer.judge.asked} == {Aspect.CONSISTENCY}
 
 
-def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(samples):
+def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(samples: list[Sample]) -> None:
     seen = [None]
     scorer = scorer_for(RewardSettings(), seen)
     functions, part_weights = part_rewards(scorer)
@@ -68,7 +70,7 @@ def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(sam
     assert total == pytest.approx(seen[1][1][0].reward.total) == 1.0
 
 
-def test_the_next_step_is_scored_anew(samples):
+def test_the_next_step_is_scored_anew(samples: list[Sample]) -> None:
     scorer = scorer_for(RewardSettings())
     functions, _ = part_rewards(scorer)
     for _ in range(2):
@@ -76,7 +78,7 @@ def test_the_next_step_is_scored_anew(samples):
     assert len(scorer.judge.asked) == 4
 
 
-def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_group(samples):
+def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_group(samples: list[Sample]) -> None:
     scorer = scorer_for(RewardSettings())
     functions, _ = part_rewards(scorer)
     shown = [sample for sample in samples[:2] for _ in range(2)]
@@ -89,7 +91,7 @@ def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_grou
     assert again == {}
 
 
-def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
+def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples: list[Sample]) -> None:
     sample = next(sample for sample in samples if sample.label == "awe")
     scorer = scorer_for(RewardSettings(votes=0.2))
     functions, part_weights = part_rewards(scorer)
@@ -103,7 +105,7 @@ def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples):
     assert rollouts[0].reward.total == pytest.approx(total)
 
 
-def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group(samples):
+def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group(samples: list[Sample]) -> None:
     parts = [
         {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0},
         {"accuracy": 0.0, "format": 1.0, "consistency": None, "coherence": 1.0},
@@ -117,11 +119,11 @@ def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group(s
 class HalfBlindJudge:
     """Answers on coherence, fails on images."""
 
-    def answer(self, questions):
+    def answer(self, questions: list[Question]) -> list[Any]:
         return [Reply("", error="HTTP 500") if question.images else Reply("awe") for question in questions]
 
 
-def test_where_the_judge_failed_trl_gets_none_for_the_group_and_the_record_what_trained(samples):
+def test_where_the_judge_failed_trl_gets_none_for_the_group_and_the_record_what_trained(samples: list[Sample]) -> None:
     seen = [None]
     scorer = scorer_for(RewardSettings(), seen, HalfBlindJudge())
     functions, _ = part_rewards(scorer)
@@ -143,21 +145,21 @@ N, G = 12, 4  # three groups of four: the second one lies on both of two process
 
 
 @pytest.fixture
-def processes(monkeypatch):
+def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Call a function on some processes at once, with the rows of each; returns all that they returned."""
     place = threading.local()
 
-    def gather(rows):
+    def gather(rows: Any) -> Any:
         place.handed[place.rank] = rows
         place.barrier.wait()
         gathered = [row for rows in place.handed for row in rows]
         place.barrier.wait()
         return gathered
 
-    def run(count, function):
+    def run(count: Any, function: Any) -> list[Any]:
         handed, barrier, size = [None] * count, threading.Barrier(count, timeout=20), N // count
 
-        def call(rank):
+        def call(rank: Any) -> Any:
             place.rank, place.handed, place.barrier = rank, handed, barrier
             return function(slice(rank * size, (rank + 1) * size))
 
@@ -169,12 +171,12 @@ def processes(monkeypatch):
     return run
 
 
-def test_each_process_gets_the_values_of_its_rows_from_whole_groups(processes):
+def test_each_process_gets_the_values_of_its_rows_from_whole_groups(processes: Callable[..., list[Any]]) -> None:
     found = processes(2, lambda own: by_group(range(N)[own], G, lambda groups: [[sum(group)] * G for group in groups]))
     assert found == [6] * 4 + [22] * 4 + [38] * 4  # 0 + 1 + 2 + 3, 4 + 5 + 6 + 7, 8 + 9 + 10 + 11
 
 
-def completion(label, seen="dog"):
+def completion(label: Any, seen: str = "dog") -> list[Any]:
     text = f"<step1>A {seen}.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{{{label}}}"
     return [{"role": "assistant", "content": text}]
 
@@ -182,22 +184,22 @@ def completion(label, seen="dog"):
 class BlindToCats:
     """Fails on descriptions of cats, and answers yes and awe else."""
 
-    def answer(self, questions):
+    def answer(self, questions: list[Question]) -> list[Any]:
         return [self.reply(question) for question in questions]
 
-    def reply(self, question):
+    def reply(self, question: Question) -> Any:
         if question.aspect is not Aspect.CONSISTENCY:
             return Reply("awe")
         return Reply("", error="HTTP 500") if "cat" in question.text else Reply("Yes")
 
 
 @pytest.fixture
-def rollouts_of(scenes, processes):
+def rollouts_of(scenes: str, processes: Callable[..., list[Any]]) -> Callable[..., list[Rollout]]:
     """Rollouts of three groups, each on another sample, scored by so many processes."""
     samples = [sample for sample in load_samples(scenes, split="train")[:3] for _ in range(G)]
 
-    def score(count, settings, completions, judge):
-        def score_own(own):
+    def score(count: Any, settings: Any, completions: Any, judge: Any) -> Any:
+        def score_own(own: Any) -> Any:
             scorer = BatchScorer("steps", settings, G, lambda: judge)
             return scorer.rollouts(completions[own], samples[own], 1, lambda name, value: None)
 
@@ -206,7 +208,9 @@ def rollouts_of(scenes, processes):
     return score
 
 
-def test_votes_and_other_images_are_those_of_one_process_for_groups_that_straddle_two(rollouts_of):
+def test_votes_and_other_images_are_those_of_one_process_for_groups_that_straddle_two(
+    rollouts_of: Callable[..., list[Rollout]],
+) -> None:
     labels = ["awe", "fear", "awe", "anger", "awe", "awe", "fear", "sadness", "excitement", "awe", "awe", "awe"]
     judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
     alone, together = (
@@ -219,7 +223,9 @@ def test_votes_and_other_images_are_those_of_one_process_for_groups_that_straddl
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_part_that_fails_on_one_process_is_left_out_for_the_whole_group(rollouts_of, count):
+def test_a_part_that_fails_on_one_process_is_left_out_for_the_whole_group(
+    rollouts_of: Callable[..., list[Rollout]], count: int
+) -> None:
     completions = [completion("awe", seen="cat" if row == 4 else "dog") for row in range(N)]
     found = rollouts_of(count, RewardSettings(contrastive=0), completions, BlindToCats())
     assert [rollout.reward.parts["consistency"] for rollout in found] == [1.0] * 4 + [None] * 4 + [1.0] * 4

@@ -1,5 +1,8 @@
 """Prompts computed once for their G completions give what TRL computes for every copy."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -18,10 +21,10 @@ from emor3.training.trainer import EmoTrainer
 
 
 @pytest.fixture(scope="module")
-def make_trainer(scenes, tmp_path_factory):
+def make_trainer(scenes: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GRPOTrainer]:
     samples = load_samples(scenes, split="train")
 
-    def make(cls, **settings):
+    def make(cls: Any, **settings: Any) -> Any:
         model, processor = load(EMBEDDED)
         defaults = {"num_generations": 4, "per_device_train_batch_size": 12, "max_completion_length": 12, "beta": 0.1}
         config = GRPOConfig(
@@ -45,7 +48,7 @@ def make_trainer(scenes, tmp_path_factory):
     return make
 
 
-def step_of(trainer):
+def step_of(trainer: Any) -> Any:
     """The scored batch of three prompts with four completions each, from one seed."""
     trainer.model.train()
     rows = [trainer.train_dataset[place] for place in range(3)]
@@ -53,7 +56,7 @@ def step_of(trainer):
     return trainer._generate_and_score_completions([row for row in rows for _ in range(4)])
 
 
-def shuffled(batch):
+def shuffled(batch: Any) -> dict[str, Any]:
     """The rows in an order that separates copies, as TRL shuffles them before the update."""
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     patches = batch["pixel_values"].view(12, -1, batch["pixel_values"].shape[-1])
@@ -62,14 +65,18 @@ def shuffled(batch):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.01])
-def test_completions_are_token_for_token_those_of_separate_prompts(make_trainer, temperature):
+def test_completions_are_token_for_token_those_of_separate_prompts(
+    make_trainer: Callable[..., GRPOTrainer], temperature: float
+) -> None:
     separate, shared = (step_of(make_trainer(cls, temperature=temperature)) for cls in (GRPOTrainer, EmoTrainer))
     assert torch.equal(shared["completion_ids"], separate["completion_ids"])
     assert len(set(map(tuple, shared["completion_ids"].tolist()))) > 1
 
 
 @pytest.mark.parametrize("at_once", [12, 6])  # 6: a chunk ends inside a group of copies
-def test_reference_log_probabilities_are_those_of_separate_prompts(make_trainer, at_once):
+def test_reference_log_probabilities_are_those_of_separate_prompts(
+    make_trainer: Callable[..., GRPOTrainer], at_once: int
+) -> None:
     settings = {"per_device_train_batch_size": at_once, "steps_per_generation": 12 // at_once}
     separate, shared = (step_of(make_trainer(cls, **settings)) for cls in (GRPOTrainer, EmoTrainer))
     wanted = separate["ref_per_token_logps"]
@@ -77,14 +84,16 @@ def test_reference_log_probabilities_are_those_of_separate_prompts(make_trainer,
     assert wanted.abs().max() > 0.1
 
 
-def loss_of(trainer):
+def loss_of(trainer: Any) -> Any:
     """Loss on the shuffled batch; in eval mode, as TRL's train mode counts on a running training loop."""
     batch = shuffled(step_of(trainer))
     trainer.model.eval()
     return trainer.compute_loss(trainer.model, batch)
 
 
-def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trainer):
+def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(
+    make_trainer: Callable[..., GRPOTrainer],
+) -> None:
     found = []
     for cls in (GRPOTrainer, EmoTrainer):
         trainer = make_trainer(cls)
@@ -100,7 +109,9 @@ def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trai
 @pytest.mark.parametrize(
     ("checkpointing", "in_the_update"), [(False, 3), (True, 12)], ids=["", "checkpointing keeps nothing to share"]
 )
-def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_trainer, checkpointing, in_the_update):
+def test_each_image_is_encoded_once_for_rollouts_reference_and_update(
+    make_trainer: Callable[..., GRPOTrainer], checkpointing: bool, in_the_update: int
+) -> None:
     trainer = make_trainer(EmoTrainer, gradient_checkpointing=checkpointing)
     encoded = []
     for model in (trainer.model, trainer.ref_model):
@@ -113,8 +124,8 @@ def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_train
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_model_learns_the_same(
-    make_trainer, checkpointing
-):
+    make_trainer: Callable[..., GRPOTrainer], checkpointing: bool
+) -> None:
     found, encoded = [], []
     for once in (False, True):
         trainer = make_trainer(EmoTrainer, gradient_checkpointing=checkpointing)
@@ -136,13 +147,13 @@ def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_mo
         torch.testing.assert_close(found[1][1][name], grad, atol=1e-5, rtol=1e-3)
 
 
-def test_several_images_in_a_row_are_refused_where_trl_would_lose_count_of_their_tiles():
+def test_several_images_in_a_row_are_refused_where_trl_would_lose_count_of_their_tiles() -> None:
     counts = {"batch_num_images": torch.tensor([1, 2])}  # LLaVA-OneVision's
     with pytest.raises(UserError, match="rows with several images: keep one in each row"):
         EmoTrainer._get_per_token_logps_and_entropies(None, None, None, None, 1, **counts)
 
 
-def test_vision_changes_where_its_weights_or_adapters_on_it_learn():
+def test_vision_changes_where_its_weights_or_adapters_on_it_learn() -> None:
     model, _ = load(EMBEDDED)
     assert not vision_is_frozen(model)
     adapters = {"r": 2, "target_modules": "all-linear"}
@@ -151,13 +162,13 @@ def test_vision_changes_where_its_weights_or_adapters_on_it_learn():
     assert vision_is_frozen(get_peft_model(load(EMBEDDED)[0], language_only))
 
 
-def test_distinct_rows_are_found_in_any_order_and_by_every_part():
+def test_distinct_rows_are_found_in_any_order_and_by_every_part() -> None:
     a, b = torch.tensor([1, 2]), torch.tensor([1, 3])
     assert distinct([(a, a), (b, a), (a.clone(), a), (a, b), (b, a)]) == ([0, 1, 3], [0, 1, 0, 2, 1])
     assert distinct([]) == ([], [])
 
 
-def test_an_image_given_several_times_or_again_is_prepared_once_and_leaves_no_trace(scenes):
+def test_an_image_given_several_times_or_again_is_prepared_once_and_leaves_no_trace(scenes: str) -> None:
     _, processor = load(EMBEDDED)
     one, other = (open_image(sample.image) for sample in load_samples(scenes, split="test")[:2])
     images, text = [[one], [other], [one]], ["<|vision_start|><|image_pad|><|vision_end|>"] * 3

@@ -1,6 +1,8 @@
 """Before the first step: what the start model can do is said, and weights that learn really move."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from emor3.training.run import train
 GOOD = "<step1>a</step1><step2>b</step2><step3>c</step3>\\boxed{awe}"
 
 
-def test_the_start_model_is_counted_by_format_and_by_labels_of_the_set(scenes):
+def test_the_start_model_is_counted_by_format_and_by_labels_of_the_set(scenes: str) -> None:
     samples = load_samples(scenes, split="train")[:4]
     thoughts = [parse(text) for text in (GOOD, GOOD.replace("awe", "zeal"), "\\boxed{fear}", "\\boxed{zeal}")]
     figures = start_figures(samples, thoughts, 1.0)
@@ -38,12 +40,14 @@ def test_the_start_model_is_counted_by_format_and_by_labels_of_the_set(scenes):
         (0, 0, "almost none keeps the format or names a label of the set,"),
     ],
 )
-def test_a_start_model_that_is_hardly_ever_paid_is_warned_of(format, named, lacks):
+def test_a_start_model_that_is_hardly_ever_paid_is_warned_of(format: int, named: int, lacks: str) -> None:
     assert f"warning: {lacks}" in StartFigures(32, format, named, 1.0).line()
     assert "warning" not in StartFigures(32, 4, 4, 1.0).line()
 
 
-def test_a_run_says_what_its_start_model_can_do_once(tmp_path, scenes, random_checkpoint, capsys):
+def test_a_run_says_what_its_start_model_can_do_once(
+    tmp_path: Path, scenes: str, random_checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"judge": {"calibration": 3}, "grpo": {"max_steps": 1}}
     run = run_of(tmp_path, scenes, random_checkpoint, **settings)
     printed = capsys.readouterr().out
@@ -56,7 +60,7 @@ def test_a_run_says_what_its_start_model_can_do_once(tmp_path, scenes, random_ch
     assert "start model" not in capsys.readouterr().out
 
 
-def moved(run):
+def moved(run: Any) -> tuple[Any, ...]:
     """Share of the weights that are not those of the embedded base, and how far they moved on average."""
     start, end = load_file(f"{resolve_checkpoint('embedded')}/model.safetensors"), weights_of(run / "final")
     steps = torch.cat([(end[name].double() - start[name].double()).flatten() for name in start])
@@ -64,7 +68,9 @@ def moved(run):
 
 
 @pytest.mark.slow
-def test_weights_learn_under_bfloat16_as_in_float32(tmp_path, scenes, capsys):
+def test_weights_learn_under_bfloat16_as_in_float32(
+    tmp_path: Path, scenes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     learning = LEARNING | {"learning_rate": 2e-6, "max_steps": 3, "save_steps": 3, "lr_scheduler_type": "constant"}
     shares, means = {}, {}
     for dtype, bf16 in (("float32", False), ("bfloat16", True)):
@@ -87,7 +93,7 @@ def test_weights_learn_under_bfloat16_as_in_float32(tmp_path, scenes, capsys):
     assert 0 <= kl[0] < 1e-3  # the reference is the start model in bfloat16
 
 
-def test_adapters_on_weights_in_bfloat16_are_float32(random_checkpoint):
+def test_adapters_on_weights_in_bfloat16_are_float32(random_checkpoint: str) -> None:
     base, _ = load(random_checkpoint, "bfloat16")
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]), autocast_adapter_dtype=False)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -113,7 +119,9 @@ class MainProcess:
         (torch.bfloat16, 1),
     ],
 )
-def test_weights_too_coarse_for_the_learning_rate_are_warned_of(dtype, unmoved, capsys):
+def test_weights_too_coarse_for_the_learning_rate_are_warned_of(
+    dtype: Any, unmoved: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = torch.nn.Linear(8, 8, bias=False, dtype=dtype)
     torch.nn.init.ones_(model.weight)
     optimizer = torch.optim.AdamW(model.parameters(), lr=Arguments.learning_rate)
@@ -129,7 +137,7 @@ def test_weights_too_coarse_for_the_learning_rate_are_warned_of(dtype, unmoved, 
     assert (warning in capsys.readouterr().out) == bool(unmoved)
 
 
-def test_updates_without_a_gradient_or_a_learning_rate_are_not_counted(capsys):
+def test_updates_without_a_gradient_or_a_learning_rate_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     model = torch.nn.Linear(2, 2)
     watch = MovingWeights()
     for rate, gradient in ((0.0, 1.0), (1.0, 0.0)):
@@ -144,7 +152,7 @@ def test_updates_without_a_gradient_or_a_learning_rate_are_not_counted(capsys):
 
 
 @pytest.mark.slow
-def test_a_padding_token_that_also_ends_a_turn_learns_as_any_other(tmp_path, scenes):
+def test_a_padding_token_that_also_ends_a_turn_learns_as_any_other(tmp_path: Path, scenes: str) -> None:
     """torch gives `padding_idx` no gradient, so that weights differed though completions and rewards were equal."""
     model, processor = load("embedded")
     end = processor.tokenizer.eos_token

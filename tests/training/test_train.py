@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +57,7 @@ GRPO = {
 LEARNING = {"max_completion_length": 64, "per_device_train_batch_size": 8, "num_generations": 4, "beta": 0.1}
 
 
-def write_recipe(folder, scenes, checkpoint, name="recipe.yaml", **changes):
+def write_recipe(folder: Any, scenes: str, checkpoint: Any, name: str = "recipe.yaml", **changes: Any) -> Any:
     content = {
         "output_dir": str(folder / "run"),
         "model": {"path": checkpoint},
@@ -67,26 +69,26 @@ def write_recipe(folder, scenes, checkpoint, name="recipe.yaml", **changes):
     return path
 
 
-def run_of(folder, scenes, checkpoint, **changes):
+def run_of(folder: Any, scenes: str, checkpoint: Any, **changes: Any) -> Any:
     """Train in this process; returns the run directory."""
     return train(load_recipe(write_recipe(folder, scenes, checkpoint, **changes)))
 
 
-def weights_of(folder):
+def weights_of(folder: Any) -> Any:
     return load_file(folder / "model.safetensors")
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> Any:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def metrics_of(run):
+def metrics_of(run: Any) -> list[Any]:
     """Metrics without what depends on the clock."""
     timed = ("time/", "step_time", "train_")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in read_jsonl(run / "metrics.jsonl")]
 
 
-def completions_of(run):
+def completions_of(run: Any) -> list[Any]:
     return [(row["step"], row["group"], row["sample"], row["completion"]) for row in read_jsonl(run / "rollouts.jsonl")]
 
 
@@ -94,11 +96,11 @@ def completions_of(run):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, scenes):
+def run(tmp_path_factory: pytest.TempPathFactory, scenes: str) -> Path:
     return run_of(tmp_path_factory.mktemp("run"), scenes, "embedded", grpo=LEARNING)
 
 
-def test_every_part_is_in_the_metrics_with_kl_and_the_time_of_each_phase(run):
+def test_every_part_is_in_the_metrics_with_kl_and_the_time_of_each_phase(run: Path) -> None:
     rows = list(read_jsonl(run / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2]
     parts = ("accuracy", "format", "consistency", "coherence")
@@ -114,7 +116,7 @@ def test_every_part_is_in_the_metrics_with_kl_and_the_time_of_each_phase(run):
     assert rows[0]["kl"] < 1e-6 < rows[1]["kl"]
 
 
-def test_a_rollout_can_be_scored_again_from_its_record(run, scenes):
+def test_a_rollout_can_be_scored_again_from_its_record(run: Path, scenes: str) -> None:
     samples = {sample.id: sample for sample in load_samples(scenes, split="train")}
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [(row["step"], row["group"]) for row in rows] == [(s, g) for s in (1, 2) for g in [0] * 4 + [1] * 4]
@@ -130,14 +132,14 @@ def test_a_rollout_can_be_scored_again_from_its_record(run, scenes):
         assert sum(rewards) / len(rewards) == pytest.approx(metrics["reward"], abs=1e-6)
 
 
-def test_completions_of_a_group_share_the_sample_and_groups_do_not(run):
+def test_completions_of_a_group_share_the_sample_and_groups_do_not(run: Path) -> None:
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     groups = [{row["sample"] for row in rows[i : i + 4]} for i in range(0, len(rows), 4)]
     assert all(len(group) == 1 for group in groups)
     assert len(set.union(*groups)) == 4
 
 
-def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
+def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run: Path) -> None:
     assert {path.name for path in (run / "checkpoints").glob("*-*")} == {"checkpoint-1", "checkpoint-2"}
     final = AutoModelForImageTextToText.from_pretrained(run / "final")
     assert type(final).__name__ == "Qwen2_5_VLForConditionalGeneration"
@@ -149,23 +151,23 @@ def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
     assert not (run / "cold_start").exists()  # the recipe has none
 
 
-def test_every_figure_of_a_step_is_on_the_reference_page(run):
+def test_every_figure_of_a_step_is_on_the_reference_page(run: Path) -> None:
     rows = list(read_jsonl(run / "metrics.jsonl"))
     assert [undescribed(row, RUN_FILES["metrics.jsonl"]) for row in rows] == [[], []]
 
 
-def test_no_model_card_of_another_library_lies_in_a_run(run):
+def test_no_model_card_of_another_library_lies_in_a_run(run: Path) -> None:
     assert list(run.rglob("README.md")) == []
 
 
-def test_settings_and_environment_are_stamped(run):
+def test_settings_and_environment_are_stamped(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert config["grpo"]["beta"] == 0.1
     assert (config["reward"]["reflective"], config["reward"]["formula"]) == (0.1, "paper")
     assert json.loads((run / "environment.json").read_text())["packages"]["trl"]
 
 
-def test_another_runs_folder_is_refused_and_a_changed_recipe_is_not_resumed(run, scenes):
+def test_another_runs_folder_is_refused_and_a_changed_recipe_is_not_resumed(run: Path, scenes: str) -> None:
     recipe = load_recipe(write_recipe(run.parent, scenes, "embedded", grpo=LEARNING))
     with pytest.raises(UserError, match="already holds files"):
         train(recipe)
@@ -175,7 +177,7 @@ def test_another_runs_folder_is_refused_and_a_changed_recipe_is_not_resumed(run,
         train(recipe.model_copy(update={"output_dir": scenes}), overwrite=True)
 
 
-def test_a_finished_run_resumes_to_nothing_new(run, scenes):
+def test_a_finished_run_resumes_to_nothing_new(run: Path, scenes: str) -> None:
     before, rows = weights_of(run / "final"), metrics_of(run)
     train(load_recipe(write_recipe(run.parent, scenes, "embedded", grpo=LEARNING)), resume=True)
     assert same(weights_of(run / "final"), before)
@@ -183,7 +185,7 @@ def test_a_finished_run_resumes_to_nothing_new(run, scenes):
 
 
 @pytest.mark.slow
-def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(tmp_path, scenes):
+def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(tmp_path: Path, scenes: str) -> None:
     constant = LEARNING | {"lr_scheduler_type": "constant", "save_steps": 2}
     for name in ("whole", "prolonged"):
         (tmp_path / name).mkdir()
@@ -196,7 +198,9 @@ def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(
     assert [directory.checkpoint_step(folder) for folder in directory.complete_checkpoints(prolonged)] == [2, 3, 4]
 
 
-def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_rounding(run, tmp_path, scenes):
+def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_rounding(
+    run: Path, tmp_path: Path, scenes: str
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     for folder in ("final", "checkpoints/checkpoint-2"):
         shutil.rmtree(tmp_path / "run" / folder)
@@ -214,10 +218,12 @@ def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_r
 # --- settings reach what they set -------------------------------------------------------------------------------------
 
 
-def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_checkpoint, monkeypatch):
+def test_every_setting_of_a_recipe_is_read_in_a_run(
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = set()
 
-    def recording(self, name):
+    def recording(self: Any, name: Any) -> Any:
         read.add((type(self), name))
         return super(Block, self).__getattribute__(name)
 
@@ -243,8 +249,8 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_che
 
 @pytest.mark.parametrize(("frozen", "once"), [(["vision", "projector"], True), ([], False)])
 def test_images_are_encoded_once_a_round_where_vision_does_not_learn(
-    tmp_path, scenes, random_checkpoint, monkeypatch, frozen, once
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, frozen: list[Any], once: bool
+) -> None:
     calls = []
     monkeypatch.setattr(EmoTrainer, "encode_images_once", lambda self, *judges: calls.append(judges))
     run_of(
@@ -253,10 +259,12 @@ def test_images_are_encoded_once_a_round_where_vision_does_not_learn(
     assert bool(calls) is once
 
 
-def test_images_of_earlier_rounds_are_forgotten(tmp_path, scenes, random_checkpoint, monkeypatch):
+def test_images_of_earlier_rounds_are_forgotten(
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept, original = [], EmoTrainer._generate_and_score_completions
 
-    def count_kept(self, inputs):
+    def count_kept(self: Any, inputs: Any) -> Any:
         batch = original(self, inputs)
         kept.append(sum(map(len, self.encoded._known.values())))
         return batch
@@ -266,15 +274,15 @@ def test_images_of_earlier_rounds_are_forgotten(tmp_path, scenes, random_checkpo
     assert kept == [2, 2]  # those of the two prompts of a step, not those of calibration or of the step before
 
 
-def samples_of(recipe):
+def samples_of(recipe: Any) -> Any:
     return chosen_samples(recipe)
 
 
-def policy_of(recipe):
+def policy_of(recipe: Any) -> Any:
     return load_policy(recipe, recipe.model.path, None)
 
 
-def prompt_of(recipe):
+def prompt_of(recipe: Any) -> Any:
     return prompt_dataset(chosen_samples(recipe), recipe.prompt_template, [0])[0]["prompt"][0]["content"]
 
 
@@ -297,7 +305,7 @@ REACHED = {  # setting -> what a run makes of it
 
 
 @pytest.mark.parametrize("setting", REACHED)
-def test_a_setting_reaches_what_it_sets(tmp_path, scenes, random_checkpoint, setting):
+def test_a_setting_reaches_what_it_sets(tmp_path: Path, scenes: str, random_checkpoint: str, setting: Any) -> None:
     before = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint))
     after = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint), [setting])
     reached = REACHED[setting]
@@ -310,8 +318,8 @@ def test_a_setting_reaches_what_it_sets(tmp_path, scenes, random_checkpoint, set
         assert not reached(before) or setting == "data.labels=mikels8"  # the data name those labels themselves
 
 
-def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path, scenes, random_checkpoint):
-    def ids(seed):
+def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
+    def ids(seed: Any) -> list[Any]:
         path = write_recipe(tmp_path, scenes, random_checkpoint, seed=seed, data={"train": scenes, "limit": 5})
         return [sample.id for sample in chosen_samples(load_recipe(path))]
 
@@ -322,7 +330,7 @@ def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path, scenes, random
     assert training_order(3, 9, seed=0)[:7] == order
 
 
-def test_a_recipe_that_trains_nothing_is_refused(tmp_path, scenes, random_checkpoint):
+def test_a_recipe_that_trains_nothing_is_refused(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     path = write_recipe(tmp_path, scenes, random_checkpoint)
     with pytest.raises(UserError, match="nothing to train"):
         load_recipe(path, ["grpo=null"])
@@ -331,7 +339,9 @@ def test_a_recipe_that_trains_nothing_is_refused(tmp_path, scenes, random_checkp
 # --- ways to train ----------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_vision_tower_stays_as_it_was_and_the_rest_learns(tmp_path, scenes, random_checkpoint):
+def test_a_frozen_vision_tower_stays_as_it_was_and_the_rest_learns(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     cold = {"samples": 4, "steps": 1, "batch_size": 2, "learning_rate": 1e-2}
     model = {"path": random_checkpoint, "freeze": ["vision", "projector"]}
     run = run_of(tmp_path, scenes, random_checkpoint, model=model, cold_start=cold, grpo={"max_steps": 1})
@@ -341,13 +351,13 @@ def test_a_frozen_vision_tower_stays_as_it_was_and_the_rest_learns(tmp_path, sce
     assert not any("visual" in name for name in changed)
 
 
-def weights_of_path(path):
+def weights_of_path(path: Any) -> Any:
     return load_file(f"{path}/model.safetensors")
 
 
 @pytest.mark.parametrize("freeze", [False, True], ids=["all", "vision frozen"])
 @pytest.mark.slow
-def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes, freeze):
+def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path: Path, scenes: str, freeze: bool) -> None:
     model = {"path": "embedded", "lora": {"r": 2, "alpha": 4}, "freeze": ["vision", "projector"] if freeze else []}
     run = run_of(tmp_path, scenes, "embedded", model=model, grpo=LEARNING | {"learning_rate": 1e-2})
     checkpoint = run / "checkpoints" / "checkpoint-2"
@@ -368,10 +378,10 @@ def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path, scenes,
     assert not torch.allclose(plain, merged, atol=1e-2)
 
 
-def biased_towards(monkeypatch, choose):
+def biased_towards(monkeypatch: pytest.MonkeyPatch, choose: Any) -> None:
     """Make every policy of a run prefer the tokens that `choose(processor)` names above all others."""
 
-    def load_biased(*args):
+    def load_biased(*args: Any) -> tuple[Any, ...]:
         model, processor = load_policy(*args)
         bias = torch.zeros(model.config.text_config.vocab_size)
         bias[choose(processor)] = 100.0
@@ -381,7 +391,7 @@ def biased_towards(monkeypatch, choose):
     monkeypatch.setattr("emor3.training.run.load_policy", load_biased)
 
 
-def batches_of(monkeypatch):
+def batches_of(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Every scored batch of the runs to come."""
     seen = []
     original = EmoTrainer._generate_and_score_completions
@@ -394,8 +404,8 @@ def batches_of(monkeypatch):
 
 
 def test_placeholders_are_never_sampled_in_training_even_by_a_policy_that_wants_nothing_else(
-    tmp_path, scenes, random_checkpoint, monkeypatch
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     placeholders = torch.tensor(vision_token_ids(load_processor(random_checkpoint)))
     biased_towards(monkeypatch, vision_token_ids)
     batches = batches_of(monkeypatch)
@@ -406,10 +416,10 @@ def test_placeholders_are_never_sampled_in_training_even_by_a_policy_that_wants_
 
 
 def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothing(
-    tmp_path, scenes, random_checkpoint, monkeypatch
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Equal but for the last digits of one, as sums of equal parts may be: TRL alone makes an advantage of the rest.
-    def pay(self, completions, **_):
+    def pay(self: Any, completions: Any, **_: Any) -> list[Any]:
         return [1.0 + 2.0**-21, *[1.0] * (len(completions) - 1)]
 
     monkeypatch.setattr(PartReward, "__call__", pay)
@@ -429,12 +439,12 @@ def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothi
 
 
 def test_all_reward_functions_of_a_step_get_the_same_list_so_the_judge_is_asked_once(
-    tmp_path, scenes, random_checkpoint, monkeypatch
-):
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lists, asked = [], []
     original, reward = InStepJudge.answer, PartReward.__call__
 
-    def call(self, completions, **columns):
+    def call(self: Any, completions: Any, **columns: Any) -> Any:
         lists.append(completions)
         return reward(self, completions, **columns)
 
@@ -447,19 +457,23 @@ def test_all_reward_functions_of_a_step_get_the_same_list_so_the_judge_is_asked_
     assert len(asked) == 2
 
 
-def test_the_time_of_each_phase_is_printed_at_the_end(tmp_path, scenes, random_checkpoint, capsys):
+def test_the_time_of_each_phase_is_printed_at_the_end(
+    tmp_path: Path, scenes: str, random_checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_of(tmp_path, scenes, random_checkpoint, grpo={"max_steps": 1})
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time per step: "))
     assert all(f" {phase} " in line for phase in ("generate", "reflect", "log_probs", "update"))
 
 
-def test_the_generating_judge_runs_in_training(tmp_path, scenes, random_checkpoint):
+def test_the_generating_judge_runs_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, judge={"backend": "generate"}, grpo={"max_steps": 1})
     assert len(list(read_jsonl(run / "rollouts.jsonl"))) == 4
 
 
 @pytest.mark.parametrize("targets", ["label", "reasoning"])
-def test_a_supervised_run_needs_no_reinforcement(tmp_path, scenes, random_checkpoint, targets):
+def test_a_supervised_run_needs_no_reinforcement(
+    tmp_path: Path, scenes: str, random_checkpoint: str, targets: str
+) -> None:
     cold = {"samples": None, "steps": 2, "batch_size": 4, "learning_rate": 1e-3, "targets": targets}
     path = write_recipe(tmp_path, scenes, random_checkpoint, cold_start=cold)
     run = train(load_recipe(path, ["grpo=null"]))
@@ -468,7 +482,9 @@ def test_a_supervised_run_needs_no_reinforcement(tmp_path, scenes, random_checkp
     assert not (run / "rollouts.jsonl").exists()
 
 
-def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(tmp_path, scenes, random_checkpoint):
+def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, dynamic_sampling=2, grpo={"max_steps": 1})
     assert next(read_jsonl(run / "metrics.jsonl"))["dynamic_sampling/attempts"] == 2  # a random model earns nothing
     assert [row["group"] for row in read_jsonl(run / "rollouts.jsonl")] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -479,8 +495,12 @@ def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(tmp_path, s
 
 @pytest.mark.slow
 def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoint_that_was_due_as_it_was(
-    tmp_path, scenes, random_checkpoint, monkeypatch, capsys
-):
+    tmp_path: Path,
+    scenes: str,
+    random_checkpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     whole = run_of(tmp_path / "whole", scenes, random_checkpoint)
@@ -498,11 +518,11 @@ def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoin
     assert completions_of(run) == completions_of(whole)  # so the state of the sampler was not saved anew
 
 
-def training_step_of(monkeypatch, spoil_at):
+def training_step_of(monkeypatch: pytest.MonkeyPatch, spoil_at: Any) -> Any:
     """Make the gradient of one step NaN; returns the method as it was."""
     original = EmoTrainer.training_step
 
-    def spoiled(self, *args, **kwargs):
+    def spoiled(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = original(self, *args, **kwargs)
         if self.state.global_step == spoil_at:
             next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
@@ -512,7 +532,7 @@ def training_step_of(monkeypatch, spoil_at):
     return original
 
 
-def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tmp_path):
+def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tmp_path: Path) -> None:
     for step, complete in ((1, True), (2, True), (10, False)):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
@@ -524,12 +544,14 @@ def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tm
     assert not (tmp_path / "checkpoints" / "checkpoint-10").exists()
 
 
-def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_wait_for_that(tmp_path, monkeypatch):
+def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_wait_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "checkpoints" / "checkpoint-3"
     folder.mkdir(parents=True)
     marked = []  # at each wait
 
-    def wait(_):
+    def wait(_: Any) -> None:
         marked.append((folder / directory.COMPLETE).exists())
 
     monkeypatch.setattr("emor3.training.callbacks.PartialState.wait_for_everyone", wait)
@@ -541,7 +563,7 @@ def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_
     assert marked == [False, False]
 
 
-def test_records_of_steps_that_will_be_repeated_are_dropped_and_half_a_line_too(tmp_path):
+def test_records_of_steps_that_will_be_repeated_are_dropped_and_half_a_line_too(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     records.keep_steps(path, 2)
@@ -566,7 +588,7 @@ WAYS = {
 }
 
 
-def cut_back(run, point):
+def cut_back(run: Any, point: Any) -> None:
     """Turn the folder of a whole run into what a kill would have left."""
     complete, unmarked, recorded = KILLED[point]
     shutil.rmtree(run / "final")
@@ -586,7 +608,7 @@ def cut_back(run, point):
         (run / "cold_start" / "model.safetensors").write_bytes(b"half")
 
 
-def resumes_exactly(tmp_path, scenes, way, points):
+def resumes_exactly(tmp_path: Path, scenes: str, way: Any, points: Any) -> None:
     changes = WAYS[way] | {
         "cold_start": {"samples": 4, "steps": 1, "batch_size": 2, "learning_rate": 1e-4},
         "grpo": LEARNING | {"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "linear"} | WAYS[way].get("grpo", {}),
@@ -607,17 +629,17 @@ def resumes_exactly(tmp_path, scenes, way, points):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_exactly_from_wherever_it_was_killed(tmp_path, scenes):
+def test_a_run_resumes_exactly_from_wherever_it_was_killed(tmp_path: Path, scenes: str) -> None:
     resumes_exactly(tmp_path, scenes, "full", KILLED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "full"])
-def test_every_way_to_train_resumes_exactly(tmp_path, scenes, way):
+def test_every_way_to_train_resumes_exactly(tmp_path: Path, scenes: str, way: Any) -> None:
     resumes_exactly(tmp_path, scenes, way, ["while a checkpoint was written"])
 
 
-def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(run, scenes):
+def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(run: Path, scenes: str) -> None:
     # TRL loads the KL reference by that name.
     recipe = load_recipe(write_recipe(run.parent, scenes, "embedded", grpo=LEARNING))
     checkpoint = run / "checkpoints" / "checkpoint-1"
@@ -627,7 +649,7 @@ def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(
     assert not same(model.state_dict(), load("embedded")[0].state_dict())
 
 
-def start(recipe, *flags):
+def start(recipe: Any, *flags: Any) -> Any:
     return subprocess.Popen(
         [sys.executable, "-m", "emor3.cli.main", "train", str(recipe), *flags],
         stdout=subprocess.PIPE,
@@ -637,7 +659,7 @@ def start(recipe, *flags):
 
 
 @pytest.mark.slow
-def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path, scenes):
+def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, scenes: str) -> None:
     changes = {
         "cold_start": {"samples": 4, "steps": 2, "batch_size": 2, "learning_rate": 1e-3},
         "grpo": LEARNING | {"max_steps": 4, "save_steps": 2, "lr_scheduler_type": "linear"},
@@ -663,7 +685,7 @@ def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path, scenes):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
+def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path: Path, scenes: str) -> None:
     # The same global batch, 8 completions of 2 prompts: all on one process, or one group on each of two.
     # Greedy decoding, since the ranks draw from generators of their own.
     rows = {}
@@ -697,7 +719,9 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path, scenes):
         ({"grpo": {"betta": 1}}, "betta"),
     ],
 )
-def test_a_mistake_in_the_recipe_leaves_nothing_behind(tmp_path, scenes, random_checkpoint, changes, message):
+def test_a_mistake_in_the_recipe_leaves_nothing_behind(
+    tmp_path: Path, scenes: str, random_checkpoint: str, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         run_of(tmp_path, scenes, random_checkpoint, **changes)
     assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ class State:
     global_step = 4
 
 
-def other_inputs(step, attempt, rank, count=6):
+def other_inputs(step: Any, attempt: Any, rank: Any, count: int = 6) -> Any:
     """What a process of a run with groups of three draws in place of its dry groups."""
     trainer = SimpleNamespace(
         args=SimpleNamespace(seed=7),
@@ -27,20 +28,20 @@ def other_inputs(step, attempt, rank, count=6):
     return EmoTrainer._other_inputs(trainer, count, attempt)
 
 
-def test_other_prompts_for_dry_groups_come_in_whole_groups():
+def test_other_prompts_for_dry_groups_come_in_whole_groups() -> None:
     first, second = (other_inputs(4, 0, 0)[place : place + 3] for place in (0, 3))
     assert len(set(first)) == len(set(second)) == 1
     assert len({*first, *second}) == 2
     assert len(other_inputs(4, 0, 0, count=12)) == 12
 
 
-def test_other_prompts_are_drawn_anew_for_each_step_try_and_process_and_again_the_same_after_a_resume():
+def test_other_prompts_are_drawn_anew_for_each_step_try_and_process_and_again_the_same_after_a_resume() -> None:
     drawn = [other_inputs(*place) for place in ((4, 0, 0), (5, 0, 0), (4, 1, 0), (4, 0, 1))]
     assert len({tuple(rows) for rows in drawn}) == 4
     assert other_inputs(4, 0, 0) == drawn[0]
 
 
-def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):
+def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 4.0, 10.0])  # outer starts, inner starts, inner ends, outer ends
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     watch = Stopwatch()
@@ -50,7 +51,7 @@ def test_an_inner_phase_is_not_counted_in_the_outer_one(monkeypatch):
     assert watch.read() == {}
 
 
-def test_the_time_split_names_mean_seconds_and_shares():
+def test_the_time_split_names_mean_seconds_and_shares() -> None:
     callback = RunCallback(None, None, None)
     callback.seconds.update({"time/generate": 1.0, "time/update": 3.0})
     callback.steps = 2
@@ -58,7 +59,7 @@ def test_the_time_split_names_mean_seconds_and_shares():
     assert callback.time_split() == "time per step: 2.00 s = update 1.50 s (75%) + generate 0.50 s (25%)"
 
 
-def test_a_non_finite_gradient_stops_before_the_update():
+def test_a_non_finite_gradient_stops_before_the_update() -> None:
     model = torch.nn.Linear(2, 1)
     model(torch.ones(1, 2)).sum().backward()
     done, skipped = (SimpleNamespace(step_was_skipped=skipped) for skipped in (False, True))

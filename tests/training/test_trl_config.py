@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_train import write_recipe
@@ -48,14 +50,16 @@ HONOURED = {
 }
 
 
-def test_every_setting_of_trl_is_honoured_decided_by_emor3_or_refused():
+def test_every_setting_of_trl_is_honoured_decided_by_emor3_or_refused() -> None:
     known = {field.name for field in fields(GRPOConfig)}
     lists = (HONOURED, OWNED.keys(), REFUSED.keys())
     assert sorted(known) == sorted(name for names in lists for name in names)  # each in exactly one of them
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_a_setting_that_a_run_would_not_honour_is_refused_with_the_reason(tmp_path, scenes, random_checkpoint, key):
+def test_a_setting_that_a_run_would_not_honour_is_refused_with_the_reason(
+    tmp_path: Path, scenes: str, random_checkpoint: str, key: Any
+) -> None:
     recipe = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo={key: 1}))
     with pytest.raises(UserError, match=rf"grpo\.{key} is refused: {re.escape(REFUSED[key])}") as refused:
         grpo_config(recipe, tmp_path, 24)
@@ -63,12 +67,14 @@ def test_a_setting_that_a_run_would_not_honour_is_refused_with_the_reason(tmp_pa
 
 
 @pytest.mark.parametrize("key", OWNED)
-def test_a_setting_that_emor3_owns_is_refused_with_what_to_set_instead(tmp_path, scenes, random_checkpoint, key):
+def test_a_setting_that_emor3_owns_is_refused_with_what_to_set_instead(
+    tmp_path: Path, scenes: str, random_checkpoint: str, key: Any
+) -> None:
     with pytest.raises(UserError, match=rf"{key}' is set by emor3; use {re.escape(OWNED[key])}"):
         load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo={key: 1}))
 
 
-def test_settings_of_the_recipe_reach_trl(tmp_path, scenes, random_checkpoint):
+def test_settings_of_the_recipe_reach_trl(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     chosen = {"beta": 0.3, "temperature": 0.7, "epsilon_high": 0.5, "loss_type": "dr_grpo", "num_generations": 4}
     recipe = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, seed=9, grpo=chosen))
     config = grpo_config(recipe, tmp_path, 24)
@@ -86,11 +92,15 @@ def test_settings_of_the_recipe_reach_trl(tmp_path, scenes, random_checkpoint):
         ({"steps_per_generation": 2, "gradient_accumulation_steps": 1}, "save_steps must be a multiple of 2"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(tmp_path, scenes, random_checkpoint, grpo, message):
+def test_settings_that_cannot_work_are_refused(
+    tmp_path: Path, scenes: str, random_checkpoint: str, grpo: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         grpo_config(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo=grpo)), tmp_path, 24)
 
 
-def test_epochs_become_steps_where_no_number_of_steps_is_set(tmp_path, scenes, random_checkpoint):
+def test_epochs_become_steps_where_no_number_of_steps_is_set(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     path = write_recipe(tmp_path, scenes, random_checkpoint, grpo={"max_steps": -1, "num_train_epochs": 2})
     assert grpo_config(load_recipe(path), tmp_path, 24).max_steps == 24  # 24 samples twice, 2 a step
