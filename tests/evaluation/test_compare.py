@@ -93,7 +93,7 @@ def test_holm_multiplies_each_p_value_by_the_tests_left_and_never_falls() -> Non
     assert holm({}) == {}
 
 
-def test_a_paired_test_needs_the_same_samples_in_the_same_order():
+def test_a_paired_test_needs_the_same_samples_in_the_same_order() -> None:
     one, other = prediction("joy", "joy", id="one"), prediction("joy", "joy", id="other")
     with pytest.raises(UserError, match="same samples"):
         compare_check([one, other], [other, one], is_correct)
