@@ -12,15 +12,26 @@ from test_train import LEARNING, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
+from emor3.judges.build import JudgeByAspect
 from emor3.judges.calibration import Calibration, calibrate
 from emor3.judges.moving_average import MovingAverage
-from emor3.method.reflection import ScriptedJudge
+from emor3.method.labels import MIKELS8
+from emor3.method.reflection import ScriptedJudge, coherence_question, consistency_question
 from emor3.method.thinking import parse
 from emor3.method.types import Question, Reply
 from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
+
+
+class AfterStep:
+    """The trainer's state after a step."""
+
+    is_world_process_zero = True
+
+    def __init__(self, step: Any) -> None:
+        self.global_step = step
 
 
 def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint: str, tmp_path: Path) -> None:
@@ -30,7 +41,7 @@ def test_the_moving_average_follows_the_policy_by_its_decay(random_checkpoint: s
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(1.0)
-    average.on_step_end(None, None, None, policy)
+    average.on_step_end(None, AfterStep(1), None, policy)
     moved = average.model.state_dict()
     name = "model.language_model.norm.weight"
     assert torch.allclose(moved[name], start[name] + 0.25)  # 0.75 * w + 0.25 * (w + 1)
@@ -46,10 +57,7 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint: str, 
     folder = tmp_path / "checkpoint-3"
     folder.mkdir()
 
-    class State:
-        global_step, is_world_process_zero = 3, True
-
-    average.on_save(None, State, None)
+    average.on_save(None, AfterStep(3), None)
     again = MovingAverage(policy, 0.5, tmp_path, folder)
     assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
 
@@ -70,6 +78,41 @@ def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp
         expected = 0.75 * (0.75 * start[name] + 0.25 * first[name]) + 0.25 * second[name]
         torch.testing.assert_close(value, expected.detach(), atol=1e-6, rtol=1e-5)
     assert any(not torch.allclose(value, start[name], atol=1e-5) for name, value in average.items())
+
+
+def test_a_judge_at_a_schedule_is_a_copy_of_the_policy_at_every_kth_step_and_stays_between(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
+    policy, _ = load(random_checkpoint)
+    judge = MovingAverage(policy, 0.98, tmp_path, None, every=2)
+    name = "model.language_model.norm.weight"
+    start = policy.state_dict()[name].clone()
+    found = []
+    for step in range(1, 5):
+        with torch.no_grad():
+            policy.model.language_model.norm.weight.add_(1.0)
+        judge.on_step_end(None, AfterStep(step), None, policy)
+        found.append(judge.model.state_dict()[name].clone())
+    # The policy is start + step; its copies are made after steps 2 and 4.
+    expected = [start, start + 1 + 1, start + 1 + 1, start + 1 + 1 + 1 + 1]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_a_question_goes_to_the_judge_of_its_aspect_and_both_are_called() -> None:
+    image, reasoning = ScriptedJudge(lambda question: "Yes"), ScriptedJudge(lambda question: "awe")
+    both = JudgeByAspect(image, reasoning)
+    asked = [coherence_question("a", "b", MIKELS8), consistency_question(("x.png",), "a")]
+    assert [reply.text for reply in both.answer(asked)] == ["awe", "Yes"]
+    assert (image.asked, reasoning.asked) == ([asked[1]], [asked[0]])
+    calls = []
+
+    class Counting:
+        def answer(self, questions: Any) -> list[Any]:
+            calls.append(len(questions))
+            return []
+
+    assert JudgeByAspect(Counting(), Counting()).answer([]) == []
+    assert calls == [0, 0]
 
 
 def test_a_checkpoint_without_its_moving_average_is_not_complete(

@@ -58,3 +58,9 @@ def test_a_run_may_only_become_longer_and_only_at_a_constant_learning_rate(
 ) -> None:
     (change,) = changes(resolved(grpo=before), resolved(grpo=before | after))
     assert change.harmless == harmless
+
+
+def test_a_run_whose_reward_is_annealed_over_its_steps_may_not_become_longer() -> None:
+    blocks = {"reward": {"anneal": True}, "grpo": {"lr_scheduler_type": "constant", "max_steps": 4}}
+    (change,) = changes(resolved(**blocks), resolved(**blocks | {"grpo": blocks["grpo"] | {"max_steps": 6}}))
+    assert not change.harmless

@@ -229,3 +229,47 @@ def test_a_part_that_fails_on_one_process_is_left_out_for_the_whole_group(
     completions = [completion("awe", seen="cat" if row == 4 else "dog") for row in range(N)]
     found = rollouts_of(count, RewardSettings(contrastive=0), completions, BlindToCats())
     assert [rollout.reward.parts["consistency"] for rollout in found] == [1.0] * 4 + [None] * 4 + [1.0] * 4
+
+
+class SeesDogs:
+    """Says yes to descriptions of dogs alone, and reads awe from all."""
+
+    def answer(self, questions: Any) -> list[Any]:
+        return [
+            Reply("awe" if q.aspect is not Aspect.CONSISTENCY else "Yes" if "dog" in q.text else "No")
+            for q in questions
+        ]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_placebo_pays_the_verdicts_of_another_completion_of_the_group_and_records_whose(
+    rollouts_of: Callable[..., list[Rollout]], count: int
+) -> None:
+    completions = [completion("awe", seen="cat" if row % 4 else "dog") for row in range(N)]
+    settings = RewardSettings(contrastive=0, placebo=True)
+    found = rollouts_of(count, settings, completions, SeesDogs())
+    for first in range(0, N, G):
+        group = found[first : first + G]
+        places = [rollout.placebo for rollout in group]
+        assert sorted(places) == list(range(G))
+        # the judge supports the dog alone, at place 0, and its verdict is paid where that place is drawn
+        assert [rollout.reward.parts["consistency"] for rollout in group] == [float(place == 0) for place in places]
+        assert [rollout.reflection.consistency.verdict == "supported" for rollout in group] == [
+            True,
+            False,
+            False,
+            False,
+        ]
+    assert any(rollout.placebo != row % G for row, rollout in enumerate(found))
+    real = rollouts_of(count, settings.model_copy(update={"placebo": False}), completions, SeesDogs())
+    assert {rollout.placebo for rollout in real} == {None}
+    assert sum(r.reward.total for r in found) == pytest.approx(sum(r.reward.total for r in real))
+
+
+def test_relative_pay_is_that_of_one_process_for_groups_that_straddle_two(
+    rollouts_of: Callable[..., list[Rollout]],
+) -> None:
+    completions = [completion("awe" if row % 3 else "fear", seen="cat" if row % 2 else "dog") for row in range(N)]
+    settings = RewardSettings(contrastive=0, relative=True, trust=True)
+    alone, together = (rollouts_of(count, settings, completions, SeesDogs()) for count in (1, 2))
+    assert together == alone

@@ -585,6 +585,8 @@ WAYS = {
     "two updates a round": {"grpo": {"steps_per_generation": 2, "gradient_accumulation_steps": 1}},
     "dynamic sampling": {"dynamic_sampling": 1},
     "moving average as judge": {"judge": {"model": "ema", "ema_decay": 0.5}},
+    "judge at a schedule": {"judge": {"model": "ema", "every": 3}},  # refreshed once, after the checkpoint
+    "annealed placebo": {"reward": {"anneal": True, "placebo": True}},
 }
 
 

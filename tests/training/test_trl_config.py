@@ -104,3 +104,16 @@ def test_epochs_become_steps_where_no_number_of_steps_is_set(
 ) -> None:
     path = write_recipe(tmp_path, scenes, random_checkpoint, grpo={"max_steps": -1, "num_train_epochs": 2})
     assert grpo_config(load_recipe(path), tmp_path, 24).max_steps == 24  # 24 samples twice, 2 a step
+
+
+def test_separate_advantages_are_trls_under_its_own_name_and_always_scaled_by_the_group(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
+    def config(advantages: Any, **grpo: Any) -> Any:
+        path = write_recipe(tmp_path, scenes, random_checkpoint, reward={"advantages": advantages}, grpo=grpo)
+        return grpo_config(load_recipe(path), tmp_path, 24)
+
+    assert config("together").multi_objective_aggregation == "sum_then_normalize"
+    assert config("separate").multi_objective_aggregation == "normalize_then_sum"
+    with pytest.raises(UserError, match=r"leave grpo\.scale_rewards at group"):
+        config("separate", scale_rewards="batch")

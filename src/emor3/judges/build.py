@@ -3,6 +3,8 @@
 A new judge is a module beside this one, a name in `JudgeBlock` and a line in `build_judge`.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,44 @@ from emor3.judges.lockstep import InStepJudge
 from emor3.judges.moving_average import MovingAverage
 from emor3.judges.settings import JudgeBlock
 from emor3.judges.vllm import VllmJudge
-from emor3.method.types import Judge
+from emor3.method.types import Aspect, Judge, Question, Reply
 
 if TYPE_CHECKING:
     from trl.generation.vllm_generation import VLLMGeneration
+
+
+@dataclass(frozen=True)
+class JudgeByAspect:
+    """Two judges: one looks at descriptions, the other reads the reasoning."""
+
+    consistency: Judge
+    coherence: Judge
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies to the questions, in order. Both judges are called, also without a question: ranks stay in step."""
+        replies: dict[Question, Reply] = {}
+        for aspect, judge in ((Aspect.CONSISTENCY, self.consistency), (Aspect.COHERENCE, self.coherence)):
+            asked = [question for question in questions if question.aspect is aspect]
+            replies |= zip(asked, judge.answer(asked), strict=True)
+        return [replies[question] for question in questions]
+
+
+def with_self_answer(
+    judge: Judge,
+    settings: JudgeBlock,
+    policy: PreTrainedModel,
+    processor: ProcessorMixin,
+    vllm: "VLLMGeneration | None" = None,
+) -> Judge:
+    """The judge, with the policy in its place on coherence if the settings say so.
+
+    Vision-SR1 (arXiv 2508.19652): the policy answers from its own description and feeling, without the image, so that
+    they must hold what *it* needs. R_coh is 1 if it answers the truth, or with `reward.soft` its probability of it.
+    """
+    if settings.coherence is None:
+        return judge
+    own = settings.model_copy(update={"model": settings.coherence, "endpoint": None})
+    return JudgeByAspect(judge, build_judge(own, policy, processor, vllm))
 
 
 def build_judge(
@@ -27,8 +63,9 @@ def build_judge(
 ) -> Judge:
     """The judge that a recipe names, padded to the same number of forward passes on every rank.
 
-    `model` is the local model that judges: the policy, the start model or the moving average, as `settings.model` says;
-    a server needs none. `vllm` is the engine that samples the policy's rollouts, if there is one.
+    `model` is the local model that judges, with its processor: the policy, the start model, the moving average or
+    another one, as `settings.model` says; a server needs none. `vllm` is the engine that samples the policy's rollouts,
+    if there is one.
     """
     if settings.endpoint is not None:
         return EndpointJudge.from_settings(settings.endpoint)  # each rank by itself: no forward passes to pad
@@ -46,4 +83,4 @@ def build_average(
         return None
     if lora:
         raise UserError("judge.model ema follows all weights of the policy: train without model.lora, or use reference")
-    return MovingAverage(policy, settings.ema_decay, checkpoints, checkpoint)
+    return MovingAverage(policy, settings.ema_decay, checkpoints, checkpoint, settings.every)

@@ -14,10 +14,21 @@ EMA = "judge_ema.safetensors"
 
 
 class MovingAverage(TrainerCallback):  # type: ignore[misc]
-    """A copy of the policy that follows it: weights = decay * weights + (1 - decay) * policy, after every step."""
+    """A copy of the policy that follows it: weights = decay * weights + (1 - decay) * policy, after every step.
 
-    def __init__(self, policy: PreTrainedModel, decay: float, folder: Path, checkpoint: Path | None) -> None:
-        self.decay = decay
+    With `every` it follows at every so many steps only, and wholly, as if its decay were 0: a judge at a schedule.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        decay: float,
+        folder: Path,
+        checkpoint: Path | None,
+        every: int | None = None,
+    ) -> None:
+        self.decay = decay if every is None else 0.0
+        self.every = every or 1
         self.folder = folder
         self.model = copy.deepcopy(policy).eval().requires_grad_(False)
         if checkpoint is not None:
@@ -26,7 +37,9 @@ class MovingAverage(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: PreTrainedModel, **_: Any
     ) -> None:
-        """Move towards the policy."""
+        """Move towards the policy, when it is time."""
+        if state.global_step % self.every:
+            return
         with torch.no_grad():
             for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
                 average.lerp_(current.detach(), 1 - self.decay)

@@ -65,10 +65,17 @@ class EndpointBlock(Block):
 class JudgeBlock(Block):
     """Who judges, and how it is asked: by candidate probabilities (score) or by short replies (generate)."""
 
-    model: Literal["policy", "reference", "ema", "endpoint"] = "policy"
-    """The current policy (the paper), the start model as it was, a moving average of the policy, or a chat server."""
+    model: Literal["policy", "reference", "ema", "checkpoint", "endpoint"] = "policy"
+    """The current policy (the paper), the start model as it was, a moving average of the policy, another model, or a
+    chat server."""
+    path: str | None = None
+    """The other model, for `model: checkpoint`: a folder or a hub name. It stays as it is."""
+    coherence: Literal["policy"] | None = None
+    """Who reads the label from steps 1 and 2: the policy itself (self-answer); None is the judge of descriptions."""
     ema_decay: float = Field(default=0.98, ge=0, le=1)
     """Share of its own weights that the moving average keeps at each step."""
+    every: int | None = Field(default=None, ge=1)
+    """For `model: ema`: in place of moving, become a copy of the policy after every so many steps."""
     calibration: int = Field(default=32, ge=0)
     """Training images on which the judge is tried before the first step; 0 leaves that out."""
     backend: Literal["score", "generate"] = "score"
@@ -82,4 +89,16 @@ class JudgeBlock(Block):
     def _has_its_endpoint(self) -> Self:
         if (self.model == "endpoint") != (self.endpoint is not None):
             raise UserError("judge.model endpoint and the block judge.endpoint go together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_its_model_needs(self) -> Self:
+        if (self.model == "checkpoint") != (self.path is not None):
+            raise UserError("judge.model checkpoint and judge.path go together: give both or neither")
+        if self.every is not None and self.model != "ema":
+            raise UserError(f"judge.every refreshes a copy of the policy: it needs judge.model ema, not {self.model}")
+        if self.coherence == "policy" and self.model == "policy":
+            raise UserError(
+                "judge.coherence policy is for another judge of descriptions: judge.model is policy already"
+            )
         return self

@@ -5,12 +5,15 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
 for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
 image better than others (contrastive), label words hidden from the judge (masked), and further parts whose weights are
-taken from accuracy's: agreement, conclusion, votes and attributes.
+taken from accuracy's: agreement, conclusion, votes and attributes. Forms of R_RER that depend on the whole group
+(relative, trust, anneal, placebo) change its parts, so that the total stays the weighted sum of the recorded parts.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
@@ -63,6 +66,16 @@ class RewardSettings(Block):
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
     """Weight of: share of the picture's annotated words that step 1 names, if there are any."""
+    advantages: Literal["together", "separate"] = "together"
+    """Normalise the weighted sum inside its group (GRPO), or each part by itself before they are summed (GDPO)."""
+    relative: bool = False
+    """Pay R_RER to right answers only, relative to the other right ones of the group (see `relative_values`)."""
+    trust: bool = False
+    """Pay less R_RER in groups whose wrong answers earn more of it than the right ones (see `trust_weight`)."""
+    anneal: bool = False
+    """Pay less R_RER the longer a run trains (see `annealed`)."""
+    placebo: bool = False
+    """For experiments: verdicts permuted inside each group, so that everything but their meaning stays."""
 
     @field_validator("contrastive")
     @classmethod
@@ -83,6 +96,24 @@ class RewardSettings(Block):
             raise UserError(f"reward weights {listed} exceed 1")
         if self.contrastive < 0:
             raise UserError(f"reward setting 'contrastive' is {self.contrastive}: it counts images, from 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_form_that_fits(self) -> Self:
+        forms = [name for name in ("relative", "trust", "anneal") if getattr(self, name)]
+        asked = [*(forms if not self.paid else ()), *(["placebo"] if self.placebo and not self.aspects else ())]
+        if asked:
+            raise UserError(
+                f"reward.{asked[0]} changes how reflection is paid, and none is paid: leave one of both out"
+            )
+        if forms and self.formula == "released":
+            raise UserError(f"reward.{forms[0]} is no part of the released formula: leave reward.formula at paper")
+        scaled = [name for name in forms if name != "relative"]
+        if scaled and self.advantages == "separate":
+            raise UserError(
+                f"reward.{scaled[0]} scales R_RER in a group, and reward.advantages separate divides by its deviation: "
+                "the scale would be lost, choose one of both"
+            )
         return self
 
     @property
@@ -303,6 +334,105 @@ def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: Reward
         RewardBreakdown(_total(parts, left), parts)
         for parts in ({**breakdown.parts, **dict.fromkeys(failed)} for breakdown in breakdowns)
     ]
+
+
+def relative_values(values: Sequence[float], right: Sequence[bool]) -> list[float]:
+    """A reflection paid only to right answers, against the group's other right ones: (1 + v_i - mean of v_j) / 2.
+
+    CARE (arXiv 2506.16141) compares with the group's right answers by a threshold, here by the difference, which loses
+    nothing. A wrong answer earns 0. The only right one earns 1/2 whatever the judge says: nobody is there to be
+    compared with. As all right ones do that are alike, so their verdicts make no advantage among them: a constant is in
+    the group's mean as well, which is subtracted. Linear in v, so R_RER has this form if both its reflections have it.
+
+    Three right answers, of which the judge supports the first two, and a wrong one that it supports too: the first is
+    compared with the mean of 1 and 0, the third with that of 1 and 1.
+
+    >>> relative_values([1.0, 1.0, 0.0, 1.0], [True, True, True, False])
+    [0.75, 0.75, 0.0, 0.0]
+    >>> relative_values([0.0, 1.0], [True, False])
+    [0.5, 0.0]
+    """
+    whole, count = sum(v for v, is_right in zip(values, right, strict=True) if is_right), sum(right)
+    if count == 1:
+        return [0.5 * is_right for is_right in right]
+    return [
+        (1 + value - (whole - value) / (count - 1)) / 2 if is_right else 0.0
+        for value, is_right in zip(values, right, strict=True)
+    ]
+
+
+def trust_weight(values: Sequence[float], right: Sequence[bool]) -> float:
+    """Weight of R_RER in a group: exp(min(0, mean of the right answers' - mean of the wrong answers')).
+
+    SophiaVL-R1 (arXiv 2505.17018): a judge that prefers the group's wrong answers is not to be trusted on it. 1 if all
+    are right or all wrong, because nothing speaks against the judge.
+
+    Right answers earn 0.5 on average, the wrong one 1: exp(-0.5).
+
+    >>> round(trust_weight([1.0, 0.0, 1.0], [True, True, False]), 4)
+    0.6065
+    """
+    sides = [[v for v, is_right in zip(values, right, strict=True) if is_right is side] for side in (True, False)]
+    if not all(sides):
+        return 1.0
+    of_right, of_wrong = (sum(side) / len(side) for side in sides)
+    return math.exp(min(0.0, of_right - of_wrong))
+
+
+def annealed(step: int, steps: int) -> float:
+    """Weight of R_RER at a step, from 1, of so many: exp(-step / steps), from 1 down to 0.37 (SophiaVL-R1, 2505.17018).
+
+    >>> round(annealed(50, 100), 4), round(annealed(100, 100), 4)
+    (0.6065, 0.3679)
+    """
+    return math.exp(-step / steps)
+
+
+def in_form(
+    breakdowns: Sequence[RewardBreakdown], settings: RewardSettings, step: int, steps: int
+) -> list[RewardBreakdown]:
+    """A group's rewards with R_RER in the form of the settings: its parts are changed, and the total is their sum.
+
+    Trust looks at R_RER as the judge gave it, before it is made relative.
+
+    The only right answer earns half of R_RER with `relative`, 0.8 + 0.1 + 0.1 / 2, and the wrong one none, 0.1.
+
+    >>> parts = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0}
+    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.2, {**parts, "accuracy": 0.0})]
+    >>> [round(reward.total, 4) for reward in in_form(group, RewardSettings(relative=True), 1, 100)]
+    [0.95, 0.1]
+    """
+    paid = [aspect.value for aspect in Aspect if aspect in settings.paid]
+    columns = {
+        name: [value for one in breakdowns if (value := one.parts[name]) is not None] for name in paid
+    }  # a part that failed is None in the whole group
+    columns = {name: values for name, values in columns.items() if values}
+    if not columns or not (settings.relative or settings.trust or settings.anneal):
+        return list(breakdowns)
+    right = [one.parts["accuracy"] == 1 for one in breakdowns]
+    factor = annealed(step, steps) if settings.anneal else 1.0
+    if settings.trust:
+        factor *= trust_weight([sum(values) / len(values) for values in zip(*columns.values(), strict=True)], right)
+    if settings.relative:
+        columns = {name: relative_values(values, right) for name, values in columns.items()}
+    changed = [
+        {**one.parts, **{name: factor * values[place] for name, values in columns.items()}}
+        for place, one in enumerate(breakdowns)
+    ]
+    scored = {name: weight for name, weight in weights(settings).items() if changed[0][name] is not None}
+    return [RewardBreakdown(_total(parts, scored), parts) for parts in changed]
+
+
+def placebo_places(count: int, seed: int, step: int, sample: str) -> list[int]:
+    """For each of a group's G completions the place of the one whose verdicts it is paid for, drawn at random.
+
+    Drawn from the run's seed, the step and the sample, so that a resumed run draws the same. Every verdict is paid
+    once, so that size and spread of the rewards stay; which completion earned it does not.
+
+    >>> placebo_places(4, seed=0, step=1, sample="1")
+    [1, 3, 0, 2]
+    """
+    return Random(f"{seed}/{step}/{sample}").sample(range(count), count)
 
 
 def with_votes(breakdowns: Sequence[RewardBreakdown], values: Sequence[float], weight: float) -> list[RewardBreakdown]:

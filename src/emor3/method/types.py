@@ -172,6 +172,8 @@ class Rollout:
     thought: EmotionalThought
     reflection: Reflection
     reward: RewardBreakdown
+    placebo: int | None = None
+    """Place in the group of the completion whose verdicts were paid to this one, in a placebo; None if its own were."""
 
 
 @dataclass(frozen=True)

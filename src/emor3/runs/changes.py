@@ -15,7 +15,7 @@ HARMLESS = {
     *("grpo.gradient_checkpointing", "grpo.activation_checkpointing", "judge.batch_size"),
 }
 MAX_STEPS = "grpo.max_steps"
-"""May be raised if the learning rate does not depend on it."""
+"""May be raised if neither learning rate nor reward depends on it."""
 UNSET = "unset"
 MOST_CHARACTERS = 100
 """Longest value that a message shows whole."""
@@ -50,8 +50,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 
 def _is_constant(recipe: Mapping[str, Any]) -> bool:
-    grpo = recipe.get("grpo")
-    return isinstance(grpo, Mapping) and grpo.get("lr_scheduler_type") == "constant"
+    grpo, reward = recipe.get("grpo"), recipe.get("reward")
+    anneals = isinstance(reward, Mapping) and reward.get("anneal")
+    return isinstance(grpo, Mapping) and grpo.get("lr_scheduler_type") == "constant" and not anneals
 
 
 def _differences(

@@ -1,15 +1,16 @@
 """Recipes: what a training run does, as YAML a person edits. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.judges.settings import JudgeBlock
 from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import Thinking
+from emor3.method.types import Aspect
 from emor3.models.settings import ModelBlock
 from emor3.settings import Block, describe_fault
 from emor3.storage.yaml_text import parse_yaml, read_yaml
@@ -37,7 +38,7 @@ OWNED = {
     "resume_from_checkpoint": "the --resume flag",
     "save_only_model": "nothing: a resumed run needs the optimizer",
     "ignore_data_skip": "nothing: a resumed run goes on with the samples that are left",
-    "multi_objective_aggregation": "nothing: advantages are those of the weighted sum, the reward that is recorded",
+    "multi_objective_aggregation": "reward.advantages: separate is normalize_then_sum",
     "sync_ref_model": "nothing: the KL reference is the start model, also in a resumed run",
 }
 """TRL settings that emor3 decides, and what to set instead."""
@@ -114,6 +115,12 @@ class Recipe(Block):
                 f"{generations:,}"
             )
         return grpo
+
+    @model_validator(mode="after")
+    def _asks_whom_it_names(self) -> Self:
+        if self.judge.coherence is not None and Aspect.COHERENCE not in self.reward.aspects:
+            raise UserError("judge.coherence names who reads the reasoning, and no reward asks that: leave it out")
+        return self
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:

@@ -153,6 +153,7 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
         },
         "parts": dict(rollout.reward.parts),
         "reward": rollout.reward.total,
+        "placebo": rollout.placebo,
     }
 
 

@@ -101,6 +101,8 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "reflection": f"`consistency` and `coherence`, null or {FINDING}",
         "parts": "raw, unweighted parts of the reward, 0 to 1, or null",
         "reward": "their weighted sum",
+        "placebo": "place in the group, from 0, of the row whose reflection was paid in place of its own "
+        "(`reward.placebo`); null if its own was",
     },
 }
 """Files of a run directory with the keys of their object, or of each of their lines."""

@@ -17,7 +17,7 @@ from trl import GRPOConfig
 
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, refused_by
-from emor3.judges.build import build_average, build_judge
+from emor3.judges.build import build_average, build_judge, with_self_answer
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
@@ -102,6 +102,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
 def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> GRPOConfig | None:
     """TRL's settings, if the recipe has any. Finds whatever a person may have mistyped before anything is written."""
     resolve_checkpoint(recipe.model.path)
+    if recipe.judge.path is not None:
+        resolve_checkpoint(recipe.judge.path)
     if recipe.model.quantize is not None:
         check_quantizable()
     sample_prompt(samples[0], recipe.prompt_template)
@@ -241,7 +243,8 @@ def _reinforce(
 
     def judge_of_trainer() -> Judge:  # which comes after the rewards that it is made with
         vllm = trainer.vllm_generation if trainer.use_vllm else None
-        return build_judge(recipe.judge, judge_model, processor, vllm)
+        judge = build_judge(recipe.judge, judge_model, judge_processor, vllm)
+        return with_self_answer(judge, recipe.judge, trainer.model, processor, vllm)
 
     scorer = BatchScorer(
         recipe.thinking,
@@ -249,6 +252,8 @@ def _reinforce(
         config.num_generations,
         judge_of_trainer,
         Recorder(run, config.num_generations),
+        seed=recipe.seed,
+        steps=config.max_steps,
     )
     functions, config.reward_weights = part_rewards(scorer)
     progress = RunCallback(run, processor, config.save_total_limit)
@@ -273,10 +278,11 @@ def _reinforce(
         check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
-    judge_model = _judge_model(recipe, trainer, average)
+    judge_model, judge_processor = _judge_model(recipe, trainer, average, processor)
     judge = scorer.judge  # what it cannot use is refused before the run begins
     if vision_is_frozen(trainer.model) and not sharded(trainer):
-        trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
+        # Not with shards: these need every rank in every forward, also in a needless one.
+        trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
     begin()
     if recipe.judge.calibration and not (run / START).is_file():
         _try_before_start(recipe, run, judge, trainer, processor, samples)
@@ -287,12 +293,19 @@ def _reinforce(
     _save_trained(recipe, run, trainer, processor)
 
 
-def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
-    """The local model that judges; the policy if a server does. The KL reference serves without another copy."""
+def _judge_model(
+    recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None, processor: ProcessorMixin
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The local model that judges; the policy if a server does. The KL reference serves without another copy.
+
+    With its processor, which is the policy's unless the model is another one.
+    """
+    if recipe.judge.path is not None:
+        return load(recipe.judge.path, recipe.model.dtype)
     if recipe.judge.model == "reference":
         start = trainer.model.config._name_or_path
-        return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0]
-    return trainer.model if average is None else average.model
+        return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0], processor
+    return trainer.model if average is None else average.model, processor
 
 
 def _try_before_start(

@@ -19,6 +19,8 @@ from emor3.method.canaries import canaries
 from emor3.method.reflection import other_contents, reflect
 from emor3.method.rewards import (
     RewardSettings,
+    in_form,
+    placebo_places,
     predicted_label,
     score,
     vote_values,
@@ -27,7 +29,7 @@ from emor3.method.rewards import (
     without_failed_parts,
 )
 from emor3.method.thinking import Thinking, parse
-from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
+from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflection, RewardBreakdown, Rollout, Sample
 from emor3.runs.directory import ROLLOUTS
 from emor3.runs.records import append_jsonl, rollout_row
 
@@ -67,13 +69,21 @@ class BatchScorer:
         generations: int,
         build_judge: Callable[[], Judge],
         record: Callable[[int, list[Rollout]], None] = lambda step, rollouts: None,
+        *,
+        seed: int = 0,
+        steps: int = 1,
     ) -> None:
-        """`build_judge` is called once and late: a judge may need the model of the trainer that gets these rewards."""
+        """`build_judge` is called once and late: a judge may need the model of the trainer that gets these rewards.
+
+        `seed` and `steps` are those of the run: a placebo is drawn from the one, annealing ends with the other.
+        """
         self.thinking = thinking
         self.settings = settings
         self.generations = generations
         self.build_judge = build_judge
         self.record = record
+        self.seed = seed
+        self.steps = steps
         self._scored: tuple[object, list[Rollout]] = (None, [])
 
     @cached_property
@@ -90,14 +100,14 @@ class BatchScorer:
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            rollouts, errors = self._score([_text(c) for c in completions], samples)
+            rollouts, errors = self._score([_text(c) for c in completions], samples, step)
             self._scored = (completions, rollouts)
             self.record(step, rollouts)
             for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
                 log_metric(name, value)
         return self._scored[1]
 
-    def _score(self, texts: list[str], samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
+    def _score(self, texts: list[str], samples: Sequence[Sample], step: int) -> tuple[list[Rollout], float]:
         """Rollouts with the rewards that train, and the share of completions on which the judge failed."""
         thoughts = [parse(text, self.thinking) for text in texts]
         reflections = reflect(
@@ -107,17 +117,33 @@ class BatchScorer:
             masked=self.settings.masked,
             distractors=self._distractors(samples),
         )
+        paid, places = zip(*self._paid(samples, reflections, step), strict=True)
         alone = [
             score(thought, sample, found, self.settings)
-            for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
+            for sample, thought, found in zip(samples, thoughts, paid, strict=True)
         ]
         rewards = by_group(
             list(zip(samples, thoughts, alone, strict=True)),
             self.generations,
-            lambda groups: map(self._settled, groups),
+            lambda groups: (self._settled(group, step) for group in groups),
         )
-        rollouts = [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+        scored = zip(samples, texts, thoughts, reflections, rewards, places, strict=True)
+        rollouts = [Rollout(*parts) for parts in scored]
         return rollouts, self._error_share(alone)
+
+    def _paid(
+        self, samples: Sequence[Sample], reflections: Sequence[Reflection], step: int
+    ) -> list[tuple[Reflection, int | None]]:
+        """What each completion is paid for: its own reflection, or in a placebo that at another place of its group."""
+        if not self.settings.placebo:
+            return [(reflection, None) for reflection in reflections]
+
+        def permuted(groups: list[list[tuple[Sample, Reflection]]]) -> Iterator[list[tuple[Reflection, int | None]]]:
+            for group in groups:
+                places = placebo_places(len(group), self.seed, step, group[0][0].id)
+                yield [(group[place][1], place) for place in places]
+
+        return by_group(list(zip(samples, reflections, strict=True)), self.generations, permuted)
 
     def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
         """Share of N completions with a part that the judge failed to judge."""
@@ -142,10 +168,13 @@ class BatchScorer:
 
         return by_group(samples, self.generations, others)
 
-    def _settled(self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]]) -> list[RewardBreakdown]:
+    def _settled(
+        self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]], step: int
+    ) -> list[RewardBreakdown]:
         """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
         samples, thoughts, rewards = zip(*group, strict=True)
-        sample, settled = samples[0], without_failed_parts(rewards, self.settings)
+        sample = samples[0]
+        settled = in_form(without_failed_parts(rewards, self.settings), self.settings, step, self.steps)
         if self.settings.votes == 0 or sample.distribution is None:
             return settled
         answers = [predicted_label(thought, sample.labels) for thought in thoughts]

@@ -33,6 +33,7 @@ from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
 from emor3.training.scorer import by_group, own_rows
+from emor3.training.trl_config import SEPARATE
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -62,13 +63,18 @@ class Stopwatch:
         return seconds
 
 
-def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
-    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums.
+def equal_rewards(groups: Sequence[Sequence[Sequence[float]]]) -> Iterator[list[bool]]:
+    """For every completion whether the rewards of its group are equal, each of them, up to the rounding of their sums.
 
-    >>> list(equal_rewards([[1.0, 1.0, 0.0], [0.9, 0.9, 0.9]]))
-    [[False, False, False], [True, True, True]]
+    A completion has one reward, the total, or one for each part if advantages are separate. The totals of the second
+    group are equal, its parts are not: it has advantages in the one case and none in the other.
+
+    >>> list(equal_rewards([[[1.0], [0.0]], [[0.9], [0.9]]]))
+    [[False, False], [True, True]]
+    >>> list(equal_rewards([[[1.0, 0.5], [0.0, 0.5]], [[0.1, 0.8], [0.8, 0.1]]]))
+    [[False, False], [False, False]]
     """
-    return ([max(group) - min(group) < EQUAL] * len(group) for group in groups)
+    return ([all(max(part) - min(part) < EQUAL for part in zip(*group, strict=True))] * len(group) for group in groups)
 
 
 class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -90,6 +96,10 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         ref_per_token_logps               (6, T)  if beta > 0
         rewards                           [1, 1, 0] and [0.9, 0.9, 0.9]
         advantages                        (6,)    [0.58, 0.58, -1.15] and [0, 0, 0]: (reward - mean) / deviation
+
+    With `reward.advantages: separate` (GDPO, arXiv 2601.05242) TRL does so with each part alone, adds these up by their
+    weights, and divides the sums by their deviation over the whole batch; a group is then one of equal rewards only if
+    every part that weighs is equal inside it.
     """
 
     encoded: EncodedImages | None = None
@@ -143,6 +153,9 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         assert self._dry is not None, "TRL asked for no rewards"
         assert len(self._dry) == len(batch["advantages"]), "these rewards are not those of the batch"
         batch["advantages"][self._dry] = 0.0
+        if self.multi_objective_aggregation == SEPARATE:  # TRL's figure would be of the deviation over the batch
+            share = self.accelerator.gather(self._dry.float()).mean().item()
+            self._metrics["train"]["frac_reward_zero_std"][-1] = share
         return batch, self._dry
 
     def _other_inputs(self, count: int, attempt: int) -> list[dict[str, Any]]:
@@ -162,8 +175,10 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
             rewards: Tensor = super()._calculate_rewards(
                 inputs=inputs, prompts=prompts, completions=completions, completion_ids_list=completion_ids_list
             )
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
-        own = own_rows(totals.tolist(), len(inputs))
+        weights = self.reward_weights.to(rewards.device)
+        separate = self.multi_objective_aggregation == SEPARATE
+        compared = rewards[:, weights > 0].nan_to_num() if separate else (rewards * weights).nansum(1, keepdim=True)
+        own = own_rows(compared.tolist(), len(inputs))
         self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
         return rewards
 

@@ -71,6 +71,10 @@ REFUSED = {name: reason for reason, names in _REFUSED for name in names.split()}
 """Settings that TRL takes and a run would not honour, and why or what to do instead."""
 
 
+SEPARATE = "normalize_then_sum"
+"""TRL's name for separate advantages: each part is normalised inside its group, the sum of them over the batch."""
+
+
 def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
     """TRL's settings: ours, then the recipe's `grpo` block. Raises UserError for names or values TRL does not take."""
     known = get_type_hints(GRPOConfig)
@@ -88,6 +92,7 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "log_multimodal": False,
+        "multi_objective_aggregation": SEPARATE if recipe.reward.advantages == "separate" else "sum_then_normalize",
     }
     if "logging_dir" not in known:
         del settings["logging_dir"]
@@ -95,6 +100,10 @@ def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
         config = GRPOConfig(**settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"TRL refuses the grpo settings: {error}") from None
+    if recipe.reward.advantages == "separate" and config.scale_rewards != "group":
+        raise UserError(
+            "reward.advantages separate divides each part by its group's deviation: leave grpo.scale_rewards at group"
+        )
     if config.max_steps <= 0:
         config.max_steps = optimizer_steps(config, num_samples, config.world_size)
     if config.max_steps > MOST:
