@@ -339,10 +339,11 @@ def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: Reward
 def relative_values(values: Sequence[float], right: Sequence[bool]) -> list[float]:
     """A reflection paid only to right answers, against the group's other right ones: (1 + v_i - mean of v_j) / 2.
 
-    CARE (arXiv 2506.16141) compares with the group's right answers by a threshold, here by the difference, which loses
-    nothing. A wrong answer earns 0. The only right one earns 1/2 whatever the judge says: nobody is there to be
-    compared with. As all right ones do that are alike, so their verdicts make no advantage among them: a constant is in
-    the group's mean as well, which is subtracted. Linear in v, so R_RER has this form if both its reflections have it.
+    After CARE (arXiv 2506.16141): a bonus for right answers, by comparison with their peers; theirs has a slow moving
+    average as judge and no KL term (`judge.model: ema`, `grpo.beta: 0`). A wrong answer earns 0, right ones earn 1/2 on
+    average in every group. So does the only right one, whatever the judge says, and so do right ones that are alike:
+    no advantage among right answers follows from a constant, because it is in their mean as well, which is subtracted.
+    Linear in v, so R_RER has this form if both its reflections have it.
 
     Three right answers, of which the judge supports the first two, and a wrong one that it supports too: the first is
     compared with the mean of 1 and 0, the third with that of 1 and 1.
