@@ -1,6 +1,7 @@
 """`emor3 tiny build`: the embedded checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -17,12 +18,9 @@ from emor3.storage.outputs import fresh_output
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.world import FACTORS, Scene
 from emor3.training.callbacks import training_bar
-from tiny_examples import MIX, Example, any_scene, picture
+from tiny_examples import MIX, Example, Mix, any_scene, picture
 from tiny_model import build_model, build_processor, build_tokenizer
 
-VISION_STEPS = 400
-VISION_BATCH = 64
-STEPS = 900
 PEAK_RATE = 2e-3
 
 FACTOR_WEIGHT = 4.0
@@ -32,7 +30,24 @@ MISFIT_LAYER = 3
 """Layer whose states at the words of a description the misfit probe reads."""
 
 OnStep = Callable[[dict[str, float]], None]
-"""Called after every step, VISION_STEPS + STEPS times, with its losses by kind."""
+"""Called after every step, of both parts of the training, with its losses by kind."""
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How much a build takes; the defaults are those of the shipped base."""
+
+    vision_steps: int = 400
+    vision_batch: int = 64
+    steps: int = 900
+    mix: Mix = MIX
+    tokenizer_rounds: int = 3000
+    """Examples of each kind that the tokenizer is trained on."""
+    threads: int = 2
+    """Threads of torch, whose number changes the sums and so the weights."""
+
+
+SHIPPED = BuildSettings()
 
 
 class Probes(nn.Module):
@@ -127,7 +142,7 @@ def supervised_loss(model: Qwen2_5_VLForConditionalGeneration, probes: Probes, b
     )
 
 
-def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
+def tokenizer_texts(rounds: int) -> Iterator[str]:
     """What the tokenizer is trained on: every prompt with every label set it may meet, questions and replies."""
     rng = Random(1)
     for labels in (MIKELS8, EKMAN6, WEBEMO7, PLUTCHIK8, SENTIMENT3):
@@ -141,17 +156,22 @@ def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
 
 
 def pretrain_vision(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    probes: Probes,
+    seed: int,
+    on_step: OnStep,
+    settings: BuildSettings,
 ) -> None:
     """Teach the vision tower what can be seen, as real models start from a pretrained one."""
     rng = Random(f"vision/{seed}")
     optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probes.factors.parameters()], lr=PEAK_RATE)
-    for _ in range(VISION_STEPS):
-        scenes = [any_scene(rng) for _ in range(VISION_BATCH)]
+    for _ in range(settings.vision_steps):
+        scenes = [any_scene(rng) for _ in range(settings.vision_batch)]
         pictures = [picture(scene, rng.choice(STYLES), rng) for scene in scenes]
         inputs = processor.image_processor(pictures, return_tensors="pt")
         tokens = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        loss = probes.factor_loss(tokens.unflatten(0, (VISION_BATCH, -1)), scenes)
+        loss = probes.factor_loss(tokens.unflatten(0, (settings.vision_batch, -1)), scenes)
         torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
@@ -159,17 +179,22 @@ def pretrain_vision(
 
 
 def train_base(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    probes: Probes,
+    seed: int,
+    on_step: OnStep,
+    settings: BuildSettings,
 ) -> None:
     """Supervised training in place, on scenes that are never seen twice."""
     rng, batcher = Random(seed), Batcher(processor)
     parameters = [*model.parameters(), *probes.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=settings.steps, pct_start=0.08)
     model.train()
-    for _ in range(STEPS):
+    for _ in range(settings.steps):
         losses = {}
-        for make, count in MIX:
+        for make, count in settings.mix:
             reply, probed = supervised_loss(model, probes, batcher([make(rng) for _ in range(count)]))
             torch.autograd.backward(reply + probed)
             losses[make.__name__.removesuffix("_example")] = reply.item()
@@ -182,26 +207,26 @@ def train_base(
     model.eval()
 
 
-def build(folder: Path, seed: int, on_step: OnStep) -> None:
-    """Train and save the base checkpoint (safetensors, float32). Deterministic on one kind of machine: two threads."""
-    torch.set_num_threads(2)
-    tokenizer = build_tokenizer(tokenizer_texts())
+def build(folder: Path, seed: int, on_step: OnStep, settings: BuildSettings = SHIPPED) -> None:
+    """Train and save the base checkpoint (safetensors, float32). Deterministic on one kind of machine."""
+    torch.set_num_threads(settings.threads)
+    tokenizer = build_tokenizer(tokenizer_texts(settings.tokenizer_rounds))
     processor = build_processor(tokenizer)
     model = build_model(tokenizer, seed)
     probes = Probes(model.config.text_config.hidden_size)
-    pretrain_vision(model, processor, probes, seed, on_step)
-    train_base(model, processor, probes, seed, on_step)
+    pretrain_vision(model, processor, probes, seed, on_step, settings)
+    train_base(model, processor, probes, seed, on_step, settings)
     model.save_pretrained(folder)
     save_processor(processor, folder)
 
 
-def write(output: Path, seed: int) -> None:
+def write(output: Path, seed: int, settings: BuildSettings = SHIPPED) -> None:
     """What the command does: a new folder with the checkpoint, losses shown on the way."""
     with fresh_output(output, "tiny") as folder, training_bar() as bar:
-        task = bar.add_task("loss", total=VISION_STEPS + STEPS)
+        task = bar.add_task("loss", total=settings.vision_steps + settings.steps)
 
         def show(losses: dict[str, float]) -> None:
             bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
 
-        build(folder, seed, show)
+        build(folder, seed, show, settings)
     say(f"written to: {folder}")

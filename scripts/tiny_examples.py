@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -139,11 +140,13 @@ def coherence_example(rng: Random) -> Example:
     return Example(coherence_question(trigger, feeling, domain.labels).text, _label_for(shade, domain, rng))
 
 
-MIX: tuple[tuple[Callable[[Random], Example], int], ...] = (
+Mix: TypeAlias = tuple[tuple[Callable[[Random], Example], int], ...]
+"""Kinds of examples and how many of each a training step has; each kind is one forward pass."""
+
+MIX: Mix = (
     (thinking_example, 20),
     (free_example, 8),
     (consistency_example, 40),
     (coherence_example, 12),
     (direct_example, 6),
 )
-"""Kinds of examples and how many of each a training step has; each kind is one forward pass."""

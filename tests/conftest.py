@@ -1,8 +1,12 @@
-"""Shared fixtures: a randomly initialised tiny model, and small data sets drawn from the embedded world."""
+"""Shared fixtures: a randomly initialised tiny model, small data sets drawn from the embedded world, the command."""
+
+import sys
+from collections.abc import Callable
 
 import pytest
 
 from build_tiny import tokenizer_texts
+from emor3.cli.main import main
 from emor3.models.checkpoints import save
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
@@ -20,6 +24,34 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer = build_tokenizer(tokenizer_texts(200))
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
     return str(folder)
+
+
+@pytest.fixture
+def main_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the `emor3` command with arguments in this process, as the shell would; returns the exit status."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that another command holds is refused at once, not after the time that one takes to end."""
+    monkeypatch.setattr("emor3.storage.locks.PATIENCE", 0.0)
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the resamples of a confidence interval and of a paired test, which take most of a test's time."""
+    monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 999)
 
 
 @pytest.fixture(scope="session")

@@ -30,13 +30,13 @@ def test_every_row_of_the_tables_names_both() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_dotted_names_in_the_docs_exist(name: Any) -> None:
+def test_dotted_names_in_the_docs_exist(name: str) -> None:
     found = set(re.findall(r"\bemor3(?:\.[A-Za-z_]\w*)+", PAGES[name].read_text("utf-8")))
     assert sorted(dotted for dotted in found if not exists(dotted)) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_files_of_the_repository_named_in_the_docs_exist(name: Any) -> None:
+def test_files_of_the_repository_named_in_the_docs_exist(name: str) -> None:
     file_and_test = r"(?<![\w/.])((?:src|tests|docs|recipes|benchmarks|scripts)/[\w./-]*\w)(?![\w*])(?:::(\w+))?"
     found = set(re.findall(file_and_test, PAGES[name].read_text("utf-8")))
     missing = [file for file, test in found if file not in TO_COME and not (ROOT / file).exists()]

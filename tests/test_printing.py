@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 import emor3
-from emor3.cli import main as cli
 from emor3.errors import one_line, printable
 from emor3.printing import console, say, show
 from emor3.signals import write_line
@@ -24,7 +24,7 @@ CLEAR, RIGHT_TO_LEFT = "\x1b[2J", "\u202e"
 HOSTILE = f"joy{CLEAR}{RIGHT_TO_LEFT}yoj\x07\x9b31m\udc80"
 
 
-def obeyed(text: Any) -> list[Any]:
+def obeyed(text: str) -> list[Any]:
     return [c for c in text if c != "\n" and not c.isprintable()]
 
 
@@ -94,25 +94,25 @@ def hostile_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def main_in(encoding: Any, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> tuple[Any, ...]:
+def main_in(
+    encoding: str, monkeypatch: pytest.MonkeyPatch, main_with: Callable[..., int], *arguments: Any
+) -> tuple[int, str, str]:
     """Status and bytes of standard output and error of a command whose streams have an encoding."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    status = main_with(*arguments)
     for stream in streams:
         stream.flush()
-    return ended.value.code, *(stream.buffer.getvalue().decode(encoding, "replace") for stream in streams)
+    return status, *(stream.buffer.getvalue().decode(encoding, "replace") for stream in streams)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize("command", ["check", "stats"])
 def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(
-    monkeypatch: pytest.MonkeyPatch, hostile_folder: Path, command: str, encoding: str
+    main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch, hostile_folder: Path, command: str, encoding: str
 ) -> None:
-    status, out, err = main_in(encoding, monkeypatch, "data", command, hostile_folder)
+    status, out, err = main_in(encoding, monkeypatch, main_with, "data", command, hostile_folder)
     assert (status, err) == (0, "")
     assert obeyed(out) == []
     assert "rchterlich\\u202e" in out
@@ -123,8 +123,8 @@ def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(
     "arguments", [("--help",), ("evaluate", "--help"), ("score", "nö.jsonl"), ("data", "stats", "embedded:scenes8")]
 )
 def test_no_command_ends_in_a_traceback_for_its_output_s_encoding(
-    monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...]
+    main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...]
 ) -> None:
-    status, out, err = main_in("ascii", monkeypatch, *arguments)
+    status, out, err = main_in("ascii", monkeypatch, main_with, *arguments)
     assert status == (2 if arguments[0] == "score" else 0)
     assert out + err

@@ -44,14 +44,14 @@ bodies = st.builds("{}{}{}".format, anything, words, anything).map(
 
 
 @given(completions, st.sampled_from(list(TAGS)))
-def test_every_part_that_the_parser_returns_stands_in_the_completion(text: Any, thinking: Any) -> None:
+def test_every_part_that_the_parser_returns_stands_in_the_completion(text: str, thinking: Any) -> None:
     thought = parse(text, thinking)
     for part in (thought.trigger, thought.feeling, thought.conclusion, thought.answer):
         assert part is None or (part in text and part == part.strip())
 
 
 @given(completions)
-def test_a_completion_without_a_problem_has_every_part(text: Any) -> None:
+def test_a_completion_without_a_problem_has_every_part(text: str) -> None:
     thought = parse(text)
     parts = (thought.trigger, thought.feeling, thought.conclusion, thought.answer)
     assert thought.problem is not None or None not in parts
@@ -85,12 +85,14 @@ label_texts = st.lists(
 
 
 @given(label_texts)
-def test_a_normal_form_is_its_own_normal_form(text: Any) -> None:
+def test_a_normal_form_is_its_own_normal_form(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.lists(anything, min_size=1, max_size=5), st.sampled_from(["", " ", "\u200b", "\t\u2060", "\ufeff"]))
-def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_characters(labels: Any, around: Any) -> None:
+def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_characters(
+    labels: list[str], around: str
+) -> None:
     try:
         label_set = LabelSet("drawn", tuple(labels))
     except UserError:
@@ -101,7 +103,7 @@ def test_every_label_of_any_set_is_matched_also_among_blanks_and_invisible_chara
 
 
 @given(label_texts, st.sampled_from(taxonomy.BUILT_IN))
-def test_every_reading_of_a_text_is_a_label_of_the_set_or_none(text: Any, labels: Any) -> None:
+def test_every_reading_of_a_text_is_a_label_of_the_set_or_none(text: str, labels: LabelSet) -> None:
     assert {match(text, labels), affirmed(text, labels), resolve(text, labels)} <= {*labels.labels, None}
     assert match(text, labels) in (None, resolve(text, labels))
 
@@ -116,7 +118,7 @@ DISGUISES = {
 
 
 @given(st.data(), st.sampled_from(taxonomy.BUILT_IN), st.sampled_from(sorted(DISGUISES)), label_texts)
-def test_a_masked_text_names_no_label_in_any_disguise(data: Any, labels: Any, disguise: Any, text: Any) -> None:
+def test_a_masked_text_names_no_label_in_any_disguise(data: Any, labels: LabelSet, disguise: Any, text: str) -> None:
     label = DISGUISES[disguise](data.draw(st.sampled_from(labels.labels)))
     for told in (label, f"{text} {label}", text):
         assert affirmed(mask(told, labels), labels) is None
@@ -178,7 +180,7 @@ def test_any_override_is_taken_or_refused_in_words(key: Any, value: Any) -> None
 
 
 @given(YAML)
-def test_any_file_that_names_no_output_is_refused_in_words(text: Any) -> None:
+def test_any_file_that_names_no_output_is_refused_in_words(text: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "drawn.yaml"
         path.write_bytes(text.encode(errors="surrogatepass"))
@@ -219,7 +221,7 @@ def test_a_recipe_that_is_written_and_read_is_the_same_recipe(content: Any) -> N
 # --- importers
 
 
-def check_import(name: Any, source: Any, **options: Any) -> None:
+def check_import(name: str, source: Any, **options: Any) -> None:
     """An import is refused in words and leaves nothing, or every row of its manifest is a sample."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -294,7 +296,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("sources")
 
     @cache
-    def lay_out(name: Any) -> Any:
+    def lay_out(name: str) -> Any:
         (root / name).mkdir()
         layouts.BUILDERS[name](root / name)
         return root / name
@@ -316,7 +318,7 @@ TABLES = {
     st.sampled_from(sorted(TABLES)), st.floats(0, 1), st.integers(0, 40), anything | st.sampled_from(["\t", "1e999"])
 )
 def test_a_public_set_with_a_spoilt_table_becomes_samples_or_is_refused(
-    sources: Callable[[str], Path], name: Any, place: Any, length: Any, spoilt: Any
+    sources: Callable[[str], Path], name: str, place: Any, length: Any, spoilt: Any
 ) -> None:
     table = sources(name) / TABLES[name]
     whole = table.read_bytes()

@@ -23,7 +23,7 @@ NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(path: Any, tmp_path: Path) -> None:
+def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(path: Path, tmp_path: Path) -> None:
     if path.name in PLANS:
         cells = cells_of(load_plan(path, tmp_path, False))
         recipes = [cell.recipe for cell in cells]
@@ -61,7 +61,7 @@ def plan_commands() -> list[Any]:
 
 
 @pytest.mark.parametrize("command", plan_commands(), ids=lambda command: Path(command[1]).stem)
-def test_a_recipe_fits_the_machine_that_it_names(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_fits_the_machine_that_it_names(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
@@ -75,7 +75,7 @@ def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_n
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_takes_our_configurations(path: Any) -> None:
+def test_accelerate_takes_our_configurations(path: Path) -> None:
     assert set(yaml.safe_load(path.read_text())) <= {field.name for field in fields(ClusterConfig)}
     config = ClusterConfig.from_yaml_file(path)
     assert (config.mixed_precision, config.num_processes) == ("bf16", 8)

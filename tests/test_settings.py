@@ -40,7 +40,7 @@ def test_every_number_that_trl_takes_has_a_bound() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name in BOUNDS])
-def test_an_odd_number_of_trl_is_refused_by_name(tmp_path: Path, name: Any) -> None:
+def test_an_odd_number_of_trl_is_refused_by_name(tmp_path: Path, name: str) -> None:
     for value in ODD:
         with pytest.raises(UserError, match=rf"\b{name}\b") as refused:
             grpo_config(recipe(grpo={name: value}), tmp_path, 24)
@@ -55,7 +55,7 @@ def test_an_odd_number_of_trl_is_refused_by_name(tmp_path: Path, name: Any) -> N
         *[("num_train_epochs", 1e30), ("learning_rate", "-1e-6"), ("lr_scheduler_kwargs", {"power": float("nan")})],
     ],
 )
-def test_nothing_is_written_for_a_number_that_nothing_can_be_learnt_with(tmp_path: Path, name: Any, value: Any) -> None:
+def test_nothing_is_written_for_a_number_that_nothing_can_be_learnt_with(tmp_path: Path, name: str, value: Any) -> None:
     with pytest.raises(UserError, match=name):
         train(recipe(tmp_path / "run", grpo={name: value}))
     assert not (tmp_path / "run").exists()
@@ -87,7 +87,7 @@ def test_every_block_of_settings_is_gone_through() -> None:
 
 
 @pytest.mark.parametrize(("block", "name"), SETTINGS)
-def test_an_odd_number_of_a_block_is_refused(block: Any, name: Any) -> None:
+def test_an_odd_number_of_a_block_is_refused(block: Any, name: str) -> None:
     required = {"base_url": "http://localhost:8000/v1", "model": "m"} if block is EndpointBlock else {}
     for value in ODD[:6]:
         with pytest.raises((UserError, ValueError), match=name):
@@ -131,7 +131,7 @@ def words(path: Any) -> Any:
 
 @pytest.mark.parametrize(("path", "name"), OPTIONS)
 def test_an_odd_number_of_an_option_is_refused_by_its_name(
-    path: Any, name: Any, capsys: pytest.CaptureFixture[str]
+    path: Any, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hint = dict(commands(app))[path][name]
     kinds = {hint.__origin__, *get_args(hint.__origin__)}

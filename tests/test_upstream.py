@@ -45,7 +45,7 @@ def test_every_override_is_pinned() -> None:
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_what_we_override_or_call_takes_what_it_took(name: Any) -> None:
+def test_what_we_override_or_call_takes_what_it_took(name: str) -> None:
     assert " ".join(inspect.signature(getattr(GRPOTrainer, name)).parameters) == PINNED[name][0]
 
 
@@ -61,7 +61,7 @@ def returned(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], set[Any]]
     """What each pinned method returned, TRL's and ours, in the runs to come."""
     seen = defaultdict(set)
 
-    def watch(cls: Any, name: Any) -> None:
+    def watch(cls: Any, name: str) -> None:
         method = getattr(cls, name)
 
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from emor3.cli import main as cli
 from waiting import HANGS
 
 GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 8}
@@ -21,17 +20,14 @@ GRPO = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, 
 
 @pytest.fixture
 def emor3(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, list[str]]]:
     """Run a command line in this process through `main`; returns its exit status and the lines it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: Any) -> tuple[Any, ...]:
-        monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capfd.readouterr()
-        return ended.value.code, [line for line in (told.out + told.err).splitlines() if line.strip()]
+        status, told = main_with(*arguments), capfd.readouterr()
+        return status, [line for line in (told.out + told.err).splitlines() if line.strip()]
 
     return run
 
@@ -82,7 +78,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("case", SPOILT)
 def test_spoilt_data_ends_training_with_one_line(
-    emor3: Callable[..., tuple[int, list[str]]], recipe: Path, photos: Path, case: Any
+    emor3: Callable[..., tuple[int, list[str]]], recipe: Path, photos: Path, case: str
 ) -> None:
     break_it, overrides, message = SPOILT[case]
     break_it(photos)

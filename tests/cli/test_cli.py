@@ -3,14 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-import build_tiny as building
 from emor3 import __version__
 from emor3.cli import main as command_line
 
@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 
-def run(*arguments: Any) -> Any:
+def run(*arguments: Any) -> Result:
     return CliRunner(env={"COLUMNS": "80"}).invoke(command_line.app, list(arguments))
 
 
@@ -39,7 +39,7 @@ def test_the_commands_are_listed_with_whole_sentences() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS), ids=" ".join)
-def test_every_command_explains_itself_and_refuses_an_unknown_option(command: Any) -> None:
+def test_every_command_explains_itself_and_refuses_an_unknown_option(command: str) -> None:
     told = run(*command, "--help")
     assert (told.exit_code, run(*command, "-h").output) == (0, told.output)
     assert all(len(line) <= 80 for line in told.output.splitlines())
@@ -67,40 +67,17 @@ def test_wrong_use_ends_with_status_2_and_a_hint(arguments: list[Any], message: 
     assert message in result.output
 
 
-def test_no_command_reports_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_reports_home(main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
-    monkeypatch.setattr("sys.argv", ["emor3", "--version"])
-    with pytest.raises(SystemExit):
-        command_line.main()
+    assert main_with("--version") == 0
     assert os.environ.pop("HF_HUB_DISABLE_TELEMETRY") == "1"
 
 
 def test_main_prints_a_fault_as_one_line_and_ends_with_status_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["emor3", "score", "no\x1b[2J\nsuch.jsonl"])
-    with pytest.raises(SystemExit) as ended:
-        command_line.main()
-    assert ended.value.code == 2
+    assert main_with("score", "no\x1b[2J\nsuch.jsonl") == 2
     assert capsys.readouterr().err == "error: cannot read no\\x1b[2J such.jsonl: No such file or directory\n"
-
-
-def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(building, "VISION_STEPS", 1)
-    monkeypatch.setattr(building, "VISION_BATCH", 2)
-    monkeypatch.setattr(building, "STEPS", 2)
-    monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in building.MIX))
-    monkeypatch.setattr(building.torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(building, "tokenizer_texts", lambda: ["user\nassistant\nA face and an object. Yes No"] * 9)
-    built = run("tiny", "build", str(tmp_path / "base"))
-    assert built.exit_code == 0, built.output
-    assert (tmp_path / "base" / "model.safetensors").is_file()
-    assert "3/3" in built.output
-    assert re.search(r"consistency \d\.\d{3}", built.output)
-    again = run("tiny", "build", str(tmp_path / "base"))
-    assert "exists and is not empty" in str(again.exception)
 
 
 def test_data_check_prints_its_report_and_tells_by_its_status_whether_training_would_break(

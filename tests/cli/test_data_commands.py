@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 from transformers import ProcessorMixin
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import layouts
 from emor3.cli.main import app
-from emor3.data.check import check
+from emor3.data.check import Report, check
 from emor3.data.importers.catalogue import SETS
 from emor3.data.prompt_lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.errors import UserError
@@ -23,11 +23,11 @@ from emor3.runs.recipe import load_recipe
 from places import ROOT
 
 
-def call(*arguments: Any) -> Any:
+def call(*arguments: Any) -> Result:
     return CliRunner().invoke(app, ["data", *map(str, arguments)])
 
 
-def folder_of(path: Any, rows: Any, seed: int = 0) -> Any:
+def folder_of(path: Path, rows: Any, seed: int = 0) -> Path:
     """A data folder; rows are (name, split, picture, more fields)."""
     path.mkdir()
     lines = []
@@ -52,7 +52,7 @@ def processor() -> ProcessorMixin:
     return load_processor(resolve_checkpoint("embedded"))
 
 
-def report_of(folder: Any, processor: Any) -> Any:
+def report_of(folder: Any, processor: ProcessorMixin) -> Report:
     return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]).data, processor)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from emor3.cli import main as cli
 from emor3.errors import UserError
@@ -17,11 +17,11 @@ VALUES = {"labels": "a,b", "template": "steps", "judge": "m", "model": "m", "dat
 """Words for the options that take one; the others take a number or nothing."""
 
 
-def run(*arguments: Any) -> Any:
+def run(*arguments: Any) -> Result:
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
-def options_of(command: Any) -> list[Any]:
+def options_of(command: str) -> list[Any]:
     return [p for p in get_command(cli.app).commands[command].params if p.opts[0].startswith("--")]
 
 

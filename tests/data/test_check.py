@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from transformers import ProcessorMixin
 
-from emor3.data.check import check, report_table, token_counter
+from emor3.data.check import Report, check, report_table, token_counter
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
@@ -28,7 +28,7 @@ def settings(**data: Any) -> DataBlock:
     return DataBlock(**{"train": "x", "labels": LABELS, **data})
 
 
-def write(folder: Any, rows: Any) -> str:
+def write(folder: Path, rows: list[dict[str, Any]]) -> str:
     """A folder with an image of its own colour for every row; returns a function that checks it."""
     for index, row in enumerate(rows):
         Image.new("RGB", (64, 64), (index, 9, 9)).save(folder / row["file_name"])
@@ -36,15 +36,15 @@ def write(folder: Any, rows: Any) -> str:
     return str(folder)
 
 
-def row(name: Any, label: str = "joy", **fields: Any) -> dict[str, Any]:
+def row(name: str, label: Any = "joy", **fields: Any) -> dict[str, Any]:
     return {"file_name": f"{name}.png", "label": label, **fields}
 
 
-def found(report: Any) -> Any:
+def found(report: Report) -> dict[str, int]:
     return {tally.what: tally.count for tally in report.tallies() if tally.count}
 
 
-def text_of(report: Any) -> Any:
+def text_of(report: Report) -> str:
     console = Console(width=100, color_system=None, markup=False)  # as the command prints it
     with console.capture() as capture:
         console.print(report_table(report))

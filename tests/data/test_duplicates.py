@@ -11,13 +11,13 @@ from PIL import Image
 from emor3.data.duplicates import BAND_BITS, BANDS, DISTANCE, near_pairs, perceptual_hash
 
 
-def photograph(seed: Any) -> Any:
+def photograph(seed: int) -> Image.Image:
     """Smooth random shapes in colour, 480 x 360, as a photograph has most of its weight in low frequencies."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((480, 360), Image.Resampling.BICUBIC)
 
 
-def recompressed(image: Any, scale: Any, quality: Any) -> Any:
+def recompressed(image: Any, scale: float, quality: int) -> Image.Image:
     file = io.BytesIO()
     image.resize((int(image.width * scale), int(image.height * scale))).save(file, "JPEG", quality=quality)
     return Image.open(file)

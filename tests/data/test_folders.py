@@ -17,7 +17,7 @@ from emor3.method.thinking import build_prompt
 from emor3.training.dataset import prompt_dataset
 
 
-def write_folder(folder: Any, rows: Any) -> str:
+def write_folder(folder: Path, rows: list[dict[str, Any]]) -> str:
     """A data folder with one small image for every row that names one."""
     for row in rows:
         image = folder / row.get("file_name", "images/unnamed.png")
@@ -27,7 +27,7 @@ def write_folder(folder: Any, rows: Any) -> str:
     return str(folder)
 
 
-def row(name: Any, label: str = "joy", **fields: Any) -> dict[str, Any]:
+def row(name: str, label: Any = "joy", **fields: Any) -> dict[str, Any]:
     return {"file_name": f"images/{name}.png", "label": label, **fields}
 
 

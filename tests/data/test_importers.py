@@ -22,7 +22,7 @@ from emor3.storage.images import open_image
 def bring(tmp_path: Path) -> Callable[..., dict[str, Sample]]:
     """Function that lays out a set, imports it and returns its samples by the last part of the image's path."""
 
-    def bring_set(name: Any, build: Any = None, **options: Any) -> Any:
+    def bring_set(name: str, build: Any = None, **options: Any) -> Any:
         source = tmp_path / "source"
         source.mkdir()
         (build or layouts.BUILDERS[name])(source)
@@ -38,7 +38,7 @@ def dropped(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("name", layouts.BUILDERS)
 def test_every_set_becomes_samples_whose_images_open_and_whose_labels_are_of_its_set(
-    name: Any, bring: Callable[..., dict[str, Sample]]
+    name: str, bring: Callable[..., dict[str, Sample]]
 ) -> None:
     samples = bring(name)
     labels = next(iter(SETS[name].policies.values()))
@@ -383,7 +383,7 @@ def test_ferplus_tables_that_do_not_belong_together_are_refused(bring: Callable[
 
 @pytest.mark.parametrize("name", [name for name in SETS if name not in ("hub", "table", "folders")])
 def test_a_wrong_folder_is_told_what_was_expected_what_was_found_and_where_the_set_is_obtained(
-    name: Any, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
     layouts.text(tmp_path / "src/notes.txt", "not a data set")
     layouts.image(tmp_path / "src/holiday/1.jpg")
@@ -465,7 +465,7 @@ def test_emotion6_is_held_out_in_the_sizes_of_the_paper(bring: Callable[..., dic
     assert splits == {"train": 1386, "test": 594}  # 330 x 6, 0.3 of them held out
 
 
-def _emotion6_lines() -> list[Any]:
+def _emotion6_lines() -> list[str]:
     cells = "\t".join(["5", "5", *["0.1"] * 6, "0.4"])
     return [f"{keyword}/{number}.jpg\t{cells}" for keyword in layouts.EKMAN for number in range(330)]
 

@@ -19,7 +19,7 @@ from emor3.errors import UserError
 from emor3.storage.images import open_image
 
 
-def bring(tmp_path: Path, name: Any, source: Any, **options: Any) -> tuple[Any, ...]:
+def bring(tmp_path: Path, name: str, source: Any, **options: Any) -> tuple[Any, ...]:
     imported = import_data(name, str(source), tmp_path / "out", **options)
     return load_samples(str(tmp_path / "out")), imported
 
@@ -28,7 +28,7 @@ def reasons(imported: Any) -> list[Any]:
     return [entry["reason"] for entry in imported.dropped]
 
 
-def png(colour: Any) -> Any:
+def png(colour: Any) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(file, "PNG")
     return file.getvalue()

@@ -10,7 +10,7 @@ from emor3.data.folders import load_mixture
 from emor3.errors import UserError
 from emor3.evaluation.predict import choose_labels
 from emor3.runs.directory import ROLLOUTS
-from emor3.runs.recipe import load_recipe
+from emor3.runs.recipe import Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
@@ -27,7 +27,7 @@ def two_sets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(root / name) for name in ("scenes8", "scenes6")]
 
 
-def recipe_of(folder: Any, train_on: Any, **changes: Any) -> Any:
+def recipe_of(folder: Path, train_on: Any, **changes: Any) -> Recipe:
     content = {
         "output_dir": str(folder / "run"),
         "model": {"path": "embedded"},

@@ -5,7 +5,6 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,7 +18,7 @@ from emor3.method.types import Sample
 from emor3.storage.images import open_image
 
 
-def made_up(counts: Any) -> list[Any]:
+def made_up(counts: dict[str, int]) -> list[Sample]:
     """Samples of Sentiment-3, so many of each label."""
     return [
         Sample(f"{label}{index}", ("",), label, taxonomy.SENTIMENT3)
@@ -28,7 +27,7 @@ def made_up(counts: Any) -> list[Any]:
     ]
 
 
-def draw(samples: Any, size: Any, seed: Any, balanced: Any) -> list[Any]:
+def draw(samples: list[Sample], size: int, seed: int, balanced: bool) -> list[Sample]:
     order = ranked(samples, seed)
     return [samples[place] for place in sampling.draw(order, samples[0].labels.labels, size, seed, balanced)]
 

@@ -33,7 +33,7 @@ def adapters(random_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -
     return folder, policy.merge_and_unload().state_dict()
 
 
-def same(found: Any, wanted: Any) -> Any:
+def same(found: Any, wanted: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(found[name], weight) for name, weight in wanted.items())
 
 

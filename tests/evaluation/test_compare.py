@@ -1,20 +1,21 @@
 """Saved evaluations are compared on the same items under the same judge, or the reason is given."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.evaluation.compare import compare_check, compare_evaluations
-from emor3.runs.predictions import read_evaluation
+from emor3.runs.predictions import SavedEvaluation, read_evaluation
 from emor3.stats.classification import is_correct
 from emor3.stats.uncertainty import holm, mcnemar
 from made_up import prediction, save_evaluation
 
 
-def folder_of(path: Any, right: Any, judge: str = "judge", ids: Any = None, thinking: str = "steps") -> Any:
+def folder_of(
+    path: Path, right: list[bool], judge: str = "judge", ids: list[str] | None = None, thinking: str = "steps"
+) -> SavedEvaluation:
     """An evaluation with joy as the truth everywhere and the outcomes given."""
     ids = ids or [f"s{place}" for place in range(len(right))]
     made = [prediction("joy", "joy" if hit else "fear", id=name) for hit, name in zip(right, ids, strict=True)]

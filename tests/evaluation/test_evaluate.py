@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from emor3.cli import main as cli
 from emor3.data.folders import load_samples
@@ -27,11 +27,11 @@ from emor3.training import scorer
 from rows import write_rows
 
 
-def run(*arguments: Any) -> Any:
+def run(*arguments: Any) -> Result:
     return CliRunner().invoke(cli.app, ["evaluate", "--model", "embedded", "--max-new-tokens", "80", *arguments])
 
 
-def rows_of(folder: Any) -> list[Any]:
+def rows_of(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
@@ -97,12 +97,9 @@ def test_another_label_set_than_the_data_s_is_asked_for_and_must_hold_its_labels
     assert "is not in the set sentiment3" in str(refused.exception)
 
 
-def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(
-    scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(scenes: str, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").touch()
-    monkeypatch.setattr(evaluate, "load_candidate", lambda *_: pytest.fail("a model was loaded"))
-    refused = run("--data", scenes, "--output", str(tmp_path))
+    refused = run("--model", "no such model", "--data", scenes, "--output", str(tmp_path))
     assert isinstance(refused.exception, UserError)
     assert "exists and is not empty" in str(refused.exception)
 

@@ -14,12 +14,12 @@ from emor3.experiments.plan import load_plan
 FIELDS = EvaluationSettings.model_fields
 
 
-def bounds(field: Any) -> Any:
+def bounds(field: Any) -> dict[str, Any]:
     return {type(found).__name__.lower(): getattr(found, type(found).__name__.lower()) for found in field.metadata}
 
 
 @pytest.mark.parametrize("command", [evaluate, predict])
-def test_options_have_the_bounds_of_the_block(command: Any) -> None:
+def test_options_have_the_bounds_of_the_block(command: str) -> None:
     hints = get_type_hints(command, include_extras=True)
     for name in FIELDS.keys() & hints.keys() - ({"samples"} if command is predict else set()):
         option = hints[name].__metadata__[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from emor3.cli import main as cli
 from emor3.data.folders import load_samples
@@ -21,6 +21,7 @@ from emor3.method.labels import MIKELS8, SENTIMENT3, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Sample, Verdict
+from emor3.runs.recipe import Recipe
 from made_up import SeesDogs
 
 WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>\\boxed{{{}}}"
@@ -40,12 +41,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
-def run(*arguments: Any) -> Any:
+def run(*arguments: Any) -> Result:
     return CliRunner().invoke(cli.app, ["predict", "--model", "embedded", "--max-new-tokens", "80", *arguments])
 
 
 def made(
-    completion: Any, label: str = "", labels: LabelSet = MIKELS8, reads: str = "awe", image: str = "x.png"
+    completion: str, label: str = "", labels: LabelSet = MIKELS8, reads: str = "awe", image: str = "x.png"
 ) -> Prediction:
     sample, thought = Sample(image, (image,), label, labels), parse(completion)
     judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else reads)
@@ -99,7 +100,7 @@ def test_a_completion_cannot_write_to_the_terminal() -> None:
 class Loaded:
     """A candidate as far as its label set goes."""
 
-    def __init__(self, recipe: Any) -> None:
+    def __init__(self, recipe: Recipe | None) -> None:
         self.recipe = recipe
 
 

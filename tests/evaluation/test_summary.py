@@ -20,7 +20,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Statistics of confusion tables by call of the bootstrap."""
     calls, original = [], classification.bootstraps
 
-    def counted(parts: Any, items: Any, seed: Any) -> Any:
+    def counted(parts: Any, items: Any, seed: int) -> Any:
         calls.append(len(parts))
         return original(parts, items, seed)
 

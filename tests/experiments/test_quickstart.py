@@ -29,12 +29,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, result.output
 
 
-def rows(folder: Any, data: Any) -> list[Any]:
+def rows(folder: Path, data: Any) -> list[Any]:
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["data"] == data]
 
 
-def supported(row: Any, aspect: Any) -> Any:
+def supported(row: Any, aspect: str) -> Any:
     return row[aspect]["verdict"] == "supported"
 
 

@@ -15,12 +15,13 @@ import yaml
 
 from emor3.errors import UserError
 from emor3.experiments import reproduce, training_table
-from emor3.experiments.plan import cells_of, load_plan, merge
+from emor3.experiments.plan import Cell, Plan, cells_of, load_plan, merge
 from emor3.experiments.table import Results, accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory, records
 from emor3.runs.directory import CONFIG, METRICS
 from emor3.runs.predictions import RESULTS
+from emor3.runs.recipe import Recipe
 from emor3.runs.records import append_jsonl
 from emor3.stats.uncertainty import mcnemar, sign_flip
 from emor3.storage.outputs import write_json
@@ -32,7 +33,7 @@ RECIPES = ROOT / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
 
 
-def write_plan(folder: Any, **changes: Any) -> Any:
+def write_plan(folder: Path, **changes: Any) -> Path:
     content = {
         "output_dir": str(folder / "out"),
         "seeds": [0, 1],
@@ -106,7 +107,7 @@ def test_a_bad_plan_is_refused_with_the_reason(tmp_path: Path, changes: dict[str
 # --- the table, on made-up evaluations --------------------------------------------------------------------------------
 
 
-def finish(cell: Any, plan: Any, right: Any) -> None:
+def finish(cell: Cell, plan: Plan, right: int) -> None:
     """Give a cell an evaluation in which the first `right` of ten items of every test set are correct."""
     made = {
         test: [prediction("joy", "joy" if place < right else "fear", id=f"s{place}") for place in range(10)]
@@ -116,9 +117,7 @@ def finish(cell: Any, plan: Any, right: Any) -> None:
 
 
 @pytest.fixture
-def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
-    monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
-    monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 999)
+def filled(tmp_path: Path, few_draws: None) -> Results:
     plan = load_plan(write_plan(tmp_path), None, quick=False)
     cells = cells_of(plan)
     hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
@@ -127,7 +126,7 @@ def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     return Results(plan, cells)
 
 
-def markdown_of(results: Any, folder: Any) -> Any:
+def markdown_of(results: Results, folder: Path) -> str:
     return write_tables(results, cells_of(results.plan), folder)[0].read_text(encoding="utf-8")
 
 
@@ -193,11 +192,7 @@ def test_the_csv_has_one_row_for_every_number(filled: Results, tmp_path: Path) -
     assert set(table.columns) >= {"value", "low", "high", "n", "seeds", "seed_deviation", "p_value"}
 
 
-def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("emor3.stats.uncertainty.BOOTSTRAP_DRAWS", 100)
-    monkeypatch.setattr("emor3.stats.uncertainty.PERMUTATION_DRAWS", 99)
+def test_the_csv_reads_back_to_the_last_digit_whatever_methods_are_called(tmp_path: Path, few_draws: None) -> None:
     odd = 'a "b", c;é'
     methods = {"vanilla": {"grpo": None}, "grpo": {}, odd: {}}
     plan = load_plan(write_plan(tmp_path, methods=methods), None, quick=False)
@@ -230,7 +225,7 @@ def test_a_missing_judge_stops_a_plan_before_anything_is_trained(tmp_path: Path)
 # --- what training did, on made-up records ----------------------------------------------------------------------------
 
 
-def record(cell: Any, values: Any) -> None:
+def record(cell: Cell, values: list[float]) -> None:
     """Records of a run in which every second step reuses the completions of the one before."""
     cell.training.mkdir(parents=True)
     for step, value in enumerate(values, start=1):
@@ -263,7 +258,7 @@ def test_without_records_of_training_there_is_no_table_of_it(filled: Results, tm
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 
-def tiny_plan(folder: Any, scenes: str, random_checkpoint: str) -> Any:
+def tiny_plan(folder: Path, scenes: str, random_checkpoint: str) -> Path:
     grpo = {"max_steps": 1, "num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4}
     return write_plan(
         folder,
@@ -286,7 +281,7 @@ LEARNING = {
 }
 
 
-def call(plan: Any) -> Any:
+def call(plan: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "emor3.cli.main", "reproduce", str(plan)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -298,7 +293,7 @@ def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_ki
     cell = next(cell for cell in cells_of(plan) if cell.method == "grpo")
     trained, ended = [], []
 
-    def train(recipe: Any, resume: Any) -> None:
+    def train(recipe: Recipe, resume: Any) -> None:
         trained.append(resume)
         (cell.training / "final").mkdir(parents=True, exist_ok=True)
         write_json(cell.training / CONFIG, recipe.model_dump())

@@ -18,7 +18,7 @@ from emor3.judges.moving_average import MovingAverage
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import ScriptedJudge, coherence_question, consistency_question
 from emor3.method.thinking import parse
-from emor3.method.types import Question, Reply
+from emor3.method.types import EmotionalThought, Question, Reply
 from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
@@ -136,15 +136,15 @@ def test_a_moving_average_of_adapters_is_refused(tmp_path: Path, scenes: str, ra
 class SeeingJudge:
     """Sees what `truth` says is on an image: yes with 0.9, else 0.2."""
 
-    def __init__(self, truth: Any) -> None:
+    def __init__(self, truth: dict[tuple[str, ...], str]) -> None:
         self.truth = truth
 
-    def answer(self, questions: list[Question]) -> list[Any]:
+    def answer(self, questions: list[Question]) -> list[Reply]:
         told = [0.9 if self.truth[q.images] in q.text else 0.2 for q in questions]
         return [Reply("Yes" if p > 0.5 else "No", {"Yes": p, "No": 1 - p}) for p in told]
 
 
-def described(texts: Any) -> list[Any]:
+def described(texts: list[str]) -> list[EmotionalThought]:
     """Completions that describe the images with these texts."""
     return [parse(f"<step1>{t}</step1><step2>a</step2><step3>b</step3>\\boxed{{c}}") for t in texts]
 
@@ -171,11 +171,11 @@ def test_a_policy_that_describes_everything_alike_leaves_nothing_to_try(scenes: 
 class TiredJudge(SeeingJudge):
     """Fails on the first `count` questions."""
 
-    def __init__(self, truth: Any, count: Any) -> None:
+    def __init__(self, truth: dict[tuple[str, ...], str], count: int) -> None:
         super().__init__(truth)
         self.count = count
 
-    def answer(self, questions: list[Question]) -> Any:
+    def answer(self, questions: list[Question]) -> list[Any]:
         return [Reply("", error="HTTP 500")] * self.count + super().answer(questions)[self.count :]
 
 

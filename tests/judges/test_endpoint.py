@@ -30,6 +30,7 @@ from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
+from emor3.method.types import Question
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.runs.recipe import build_recipe
 from emor3.runs.records import read_jsonl
@@ -40,7 +41,7 @@ EMBEDDED = resolve_checkpoint("embedded")
 pytestmark = [pytest.mark.allow_hosts(["127.0.0.1"]), pytest.mark.enable_socket]
 
 
-def completion(text: Any, top: Any = None) -> Any:
+def completion(text: str, top: list[tuple[str, float]] | None = None) -> str:
     """Body of a chat completion, with (token, probability) of the most probable first tokens where given."""
     choice = {"message": {"role": "assistant", "content": text}}
     if top is not None:
@@ -131,7 +132,7 @@ def judge_at(url: Any, key: Any = None, **settings: Any) -> EndpointJudge:
     return EndpointJudge(EndpointBlock(**{"base_url": url, "model": "judge", "retries": 2, **settings}), key)
 
 
-def texts(count: Any) -> list[Any]:
+def texts(count: int) -> list[Question]:
     return [coherence_question(f"Scene {number}.", "Joy.", MIKELS8) for number in range(count)]
 
 

@@ -1,5 +1,6 @@
 """Judges: scoring equals the long way round, generation reads text, and the model is left as it was found."""
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -27,7 +28,7 @@ def images(scenes: str) -> list[str]:
     return [sample.image for sample in load_samples(scenes, split="test")]
 
 
-def questions(images: Any, labels: LabelSet = MIKELS8) -> list[Any]:
+def questions(images: list[str], labels: LabelSet = MIKELS8) -> list[Question]:
     return [
         consistency_question((images[0],), "A dog."),
         coherence_question("A dog in a very long street with many houses.", "Joy.", labels),
@@ -36,7 +37,13 @@ def questions(images: Any, labels: LabelSet = MIKELS8) -> list[Any]:
     ]
 
 
-def long_way(model: Any, processor: Any, question: Question, candidate: Any, length: Any = None) -> Any:
+def long_way(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    question: Question,
+    candidate: str,
+    length: int | None = None,
+) -> Any:
     """Log-probability of a candidate's first tokens (None: all, with the end of turn), one row, no padding."""
     reply = [*processor.tokenizer(candidate).input_ids, processor.tokenizer.eos_token_id][:length]
     inputs = encode(processor, [(question.images, question.text)])
@@ -141,7 +148,7 @@ def test_questions_on_one_image_encode_it_once(
         assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
 
 
-def counted(forward: Any, calls: Any) -> Any:
+def counted(forward: Any, calls: list[Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         calls.append(kwargs)
         return forward(*args, **kwargs)
@@ -189,7 +196,7 @@ class CountingJudge:
     def work(self, question: Question) -> tuple[Any, ...]:
         return len(question.images), len(question.candidates) if len(question.candidates) > 2 else 0
 
-    def answer(self, asked: Any) -> list[Any]:
+    def answer(self, asked: Any) -> list[Reply]:
         self.asked = list(asked)
         return [Reply(question.text) for question in asked]
 

@@ -96,7 +96,7 @@ def test_each_set_of_candidates_is_one_greedy_call_under_its_choice(
         assert call["structured_outputs_regex"] is None  # TRL would let it go before the choice
 
 
-def expanded(prompt: Any, processor: Any, tokens: int = 16) -> list[Any]:
+def expanded(prompt: Any, processor: ProcessorMixin, tokens: int = 16) -> list[Any]:
     """A prompt as vLLM reads it: each image token is replaced by those of an image, 16 for one of 64 x 64 pixels."""
     image = processor.image_token_id
     return [token for token in prompt for _ in range(tokens if token == image else 1)]

@@ -9,18 +9,18 @@ from emor3.method.decoding import decide, weigh
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, Sample
+from emor3.method.types import Aspect, EmotionalThought, Sample
 from emor3.stats import distributions
 from made_up import SeesDogs, prediction
 
 TWO = LabelSet("two", ("joy", "fear"))
 
 
-def thought(answer: Any, trigger: str = "A dog.") -> Any:
+def thought(answer: str, trigger: str = "A dog.") -> EmotionalThought:
     return parse(f"<step1>{trigger}</step1><step2>a</step2><step3>b</step3>\\boxed{{{answer}}}")
 
 
-def weights_of(judge: Any, *thoughts: Any) -> list[Any]:
+def weights_of(judge: Any, *thoughts: Any) -> list[float]:
     found = weigh(judge, [Sample("s", ("x.png",), "", TWO)] * len(thoughts), list(thoughts))
     return [weight for weight, _ in found]
 

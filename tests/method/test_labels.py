@@ -30,7 +30,7 @@ from emor3.method.labels import (
 )
 
 
-def labelled(*labels: LabelSet) -> LabelSet:
+def labelled(*labels: str) -> LabelSet:
     return LabelSet("test", labels)
 
 
@@ -190,7 +190,7 @@ def test_lenient_reading_depends_on_the_set_and_never_falls_back(answer: str, mi
 
 
 @pytest.mark.parametrize("labels", BUILT_IN, ids=lambda labels: labels.name)
-def test_every_label_reads_as_itself(labels: Any) -> None:
+def test_every_label_reads_as_itself(labels: LabelSet) -> None:
     for label in labels.labels:
         assert match(label, labels) == affirmed(label, labels) == resolve(label, labels) == label
 
@@ -258,7 +258,7 @@ def test_a_malformed_label_set_is_refused_with_the_reason(values: Any, complaint
 
 
 @pytest.mark.parametrize("labels", BUILT_IN, ids=lambda labels: labels.name)
-def test_a_built_in_set_is_a_file_as_users_write_them(labels: Any, tmp_path: Path) -> None:
+def test_a_built_in_set_is_a_file_as_users_write_them(labels: LabelSet, tmp_path: Path) -> None:
     shipped = LABEL_SETS / f"{labels.name}.yaml"
     own = tmp_path / f"{labels.name}.yaml"
     own.write_text(shipped.read_text("utf-8"), encoding="utf-8")

@@ -5,7 +5,7 @@ import pytest
 from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
 from emor3.method.reflection import ScriptedJudge, ask, escape, other_contents, read_verdict, reflect
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, Question, Reply, Sample, Verdict
+from emor3.method.types import Aspect, EmotionalThought, Question, Reply, Sample, Verdict
 
 BOTH = frozenset(Aspect)
 GOOD = parse("<step1>A dog.</step1><step2>Warmth.</step2><step3>Positive.</step3>\\boxed{joy}")
@@ -17,7 +17,7 @@ def sample(id: str = "a", label: str = "joy", labels: LabelSet = EKMAN6) -> Samp
     return Sample(id, (f"{id}.png",), label, labels)
 
 
-def thought(trigger: Any, feeling: str = "Warmth.") -> Any:
+def thought(trigger: str, feeling: str = "Warmth.") -> EmotionalThought:
     return parse(f"<step1>{trigger}</step1><step2>{feeling}</step2><step3>Positive.</step3>\\boxed{{joy}}")
 
 
@@ -222,7 +222,7 @@ def test_a_masked_question_hides_label_words_their_inflections_and_aliases() -> 
     assert "A fearful dog." in asked[Aspect.CONSISTENCY].text  # the image question is about what is seen
 
 
-def batch(*labels: LabelSet) -> list[Any]:
+def batch(*labels: str) -> list[tuple[Sample, EmotionalThought]]:
     thought = parse("<step1>A dog.</step1><step2>Joy.</step2><step3>x</step3>")
     return [(Sample(str(place), (f"{place}.png",), label, MIKELS8), thought) for place, label in enumerate(labels)]
 
@@ -272,10 +272,10 @@ def test_a_description_is_asked_on_other_images_in_the_same_call() -> None:
 class FailingJudge:
     """Fails on questions of one aspect and says Yes to the others."""
 
-    def __init__(self, aspect: Any) -> None:
+    def __init__(self, aspect: Aspect) -> None:
         self.aspect = aspect
 
-    def answer(self, questions: list[Question]) -> list[Any]:
+    def answer(self, questions: list[Question]) -> list[Reply]:
         return [Reply("", error="HTTP 500") if q.aspect is self.aspect else Reply("Yes") for q in questions]
 
 

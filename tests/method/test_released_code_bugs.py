@@ -10,12 +10,12 @@ from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import RewardSettings, score, weights
 from emor3.method.thinking import build_prompt, parse
-from emor3.method.types import Aspect, Reflection, Sample, Verdict
+from emor3.method.types import Aspect, EmotionalThought, Reflection, Sample, Verdict
 
 BOTH = frozenset(Aspect)
 
 
-def completion(label: Any, trigger: str = "A child alone.") -> Any:
+def completion(label: str, trigger: str = "A child alone.") -> EmotionalThought:
     return parse(f"<step1>{trigger}</step1>\n<step2>Sorrow.</step2>\n<step3>Low.</step3>\n\\boxed{{{label}}}")
 
 
@@ -23,11 +23,11 @@ def sample(label: str = "sadness", labels: LabelSet = MIKELS8, id: str = "a") ->
     return Sample(id, (f"{id}.png",), label, labels)
 
 
-def script(consistency: Any, coherence: Any) -> ScriptedJudge:
+def script(consistency: str, coherence: str) -> ScriptedJudge:
     return ScriptedJudge(lambda question: consistency if question.aspect is Aspect.CONSISTENCY else coherence)
 
 
-def earn(judge: Any, items: Any, settings: Any = None) -> list[Any]:
+def earn(judge: ScriptedJudge, items: list[tuple[Sample, Any]], settings: RewardSettings | None = None) -> list[float]:
     settings = settings or RewardSettings()
     reflections = reflect(judge, items, settings.aspects)
     return [

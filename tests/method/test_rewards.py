@@ -26,7 +26,7 @@ from emor3.method.rewards import (
     weights,
 )
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
+from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
 
 GOOD = parse("<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>\\boxed{sadness}")
 
@@ -39,7 +39,12 @@ def sample(label: Any, **fields: Any) -> Sample:
     return Sample("s", ("x.png",), label, MIKELS8, **fields)
 
 
-def total(settings: Any = None, thought: Any = GOOD, found: Any = None, label: str = "sadness") -> Any:
+def total(
+    settings: RewardSettings | None = None,
+    thought: EmotionalThought = GOOD,
+    found: Reflection | None = None,
+    label: str = "sadness",
+) -> float:
     return score(thought, sample(label), found or reflection(), settings or RewardSettings()).total
 
 

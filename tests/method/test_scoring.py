@@ -26,7 +26,7 @@ def golden_results() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_a_golden_case_scores_as_expected(case: Any, golden_results: dict[str, dict[str, Any]]) -> None:
+def test_a_golden_case_scores_as_expected(case: dict[str, Any], golden_results: dict[str, dict[str, Any]]) -> None:
     result = golden_results[case["id"]]
     if "error" in case["expected"]:
         assert "label" in result["error"]
@@ -39,7 +39,7 @@ GOOD = "<step1>A child alone.</step1>\n<step2>Sorrow.</step2>\n<step3>Negative, 
 ROW = {"id": "a", "response": GOOD, "label": "sadness", "judge": {"consistency": "Yes", "coherence": "sadness"}}
 
 
-def score_lines(tmp_path: Path, *lines: Any, formula: str = "paper") -> Any:
+def score_lines(tmp_path: Path, *lines: Any, formula: str = "paper") -> list[dict[str, Any]]:
     """Results of a file with these lines: rows as dicts, anything else as raw bytes."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join(json.dumps(line).encode() if isinstance(line, dict) else line for line in lines))
@@ -240,7 +240,7 @@ def with_image(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return {**ROW, "judge": None, "images": ["a.png"], **changes}
 
 
-def score_asking(tmp_path: Path, row: Any) -> tuple[Any, ...]:
+def score_asking(tmp_path: Path, row: dict[str, Any]) -> tuple[Any, ...]:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row))
     asked = []

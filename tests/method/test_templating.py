@@ -4,7 +4,6 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jinja2 import TemplateError
@@ -49,7 +48,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_template_of_a_person_ends_in_one_line(case: Any) -> None:
+def test_a_template_of_a_person_ends_in_one_line(case: str) -> None:
     template, message = HOSTILE[case]
     limits = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(UserError, match=f"template .* cannot be filled: .*{message}") as refused:
@@ -60,7 +59,7 @@ def test_a_template_of_a_person_ends_in_one_line(case: Any) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in HOSTILE if case != "a value"])  # chat templates may lack values
-def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case: Any, random_checkpoint: str) -> None:
+def test_a_chat_template_of_a_checkpoint_ends_in_one_line_too(case: str, random_checkpoint: str) -> None:
     template, message = HOSTILE[case]
     processor = load_processor(random_checkpoint)
     processor.chat_template = processor.tokenizer.chat_template = template

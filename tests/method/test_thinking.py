@@ -30,7 +30,7 @@ def test_a_good_completion_gives_its_steps_and_answer() -> None:
         GOOD.replace("A dog.", "A dog.\n\n<b>Two</b> lines."),
     ],
 )
-def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(text: Any) -> None:
+def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(text: str) -> None:
     thought = parse(text)
     assert (thought.problem, thought.answer) == (None, "joy")
 
@@ -66,7 +66,7 @@ def test_the_grammar_tolerates_white_space_inner_text_and_text_around_the_box(te
         (STEPS.replace("high.", r"high. \boxed{joy}") + r"\boxed{ }", Problem.ANSWER_BEFORE_STEPS),
     ],
 )
-def test_each_way_to_break_the_grammar_has_its_name(text: Any, problem: Problem) -> None:
+def test_each_way_to_break_the_grammar_has_its_name(text: str, problem: Problem) -> None:
     assert parse(text).problem is problem
 
 
@@ -124,7 +124,7 @@ def test_an_answer_counts_without_any_step() -> None:
         ("< step1>A dog.</ step1>", (None, None, None)),
     ],
 )
-def test_a_step_is_usable_if_its_pair_stands_once_closed_and_not_blank(text: Any, usable: tuple[Any, ...]) -> None:
+def test_a_step_is_usable_if_its_pair_stands_once_closed_and_not_blank(text: str, usable: tuple[Any, ...]) -> None:
     thought = parse(text)
     assert (thought.trigger, thought.feeling, thought.conclusion) == usable
 
@@ -196,7 +196,7 @@ def test_the_example_in_each_shipped_prompt_keeps_its_grammar(thinking: Any) -> 
         (None, (None, None)),
     ],
 )
-def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text: Any, signs: tuple[Any, ...]) -> None:
+def test_a_conclusion_claims_a_sign_only_where_it_names_one_alone(text: str, signs: tuple[Any, ...]) -> None:
     assert read_conclusion(text) == signs
 
 
@@ -228,7 +228,7 @@ def test_the_prompt_for_one_image_reads_as_ever() -> None:
         (3, "<|image_pad|>", "Text: < |image_pad| >\nLook at the images and the text. Which emotion would they evoke"),
     ],
 )
-def test_the_prompt_says_what_is_shown_and_holds_the_text(images: int, text: Any, begins: str) -> None:
+def test_the_prompt_says_what_is_shown_and_holds_the_text(images: int, text: str, begins: str) -> None:
     assert build_prompt(EKMAN6, "steps", images, text).startswith(begins)
 
 

@@ -21,6 +21,7 @@ from emor3.data.folders import load_samples
 from emor3.evaluation.evaluate import evaluate, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.thinking import sample_prompt
+from emor3.method.types import Sample
 from emor3.models.architectures import IMAGE_INPUTS, PARTS, SHAREABLE_INPUTS
 from emor3.models.checkpoints import load, part_parameters
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
@@ -28,7 +29,7 @@ from emor3.models.prefix_cache import next_token_logits
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import always_run_vision
 from emor3.runs.predictions import read_evaluation
-from emor3.runs.recipe import load_recipe
+from emor3.runs.recipe import Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.tools.export import export
 from emor3.training.dataset import prompt_dataset
@@ -60,7 +61,7 @@ def paid_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
     earned = BatchScorer._score
 
-    def paid(self: Any, texts: Any, samples: Any) -> tuple[Any, ...]:
+    def paid(self: Any, texts: Any, samples: list[Sample]) -> tuple[Any, ...]:
         rollouts, errors = earned(self, texts, samples)
         chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
         paid = [
@@ -72,7 +73,7 @@ def paid_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchScorer, "_score", paid)
 
 
-def recipe_of(folder: Any, scenes: str, checkpoint: Any, **model: Any) -> Any:
+def recipe_of(folder: Path, scenes: str, checkpoint: str, **model: Any) -> Recipe:
     path = folder / "recipe.yaml"
     content = {
         "output_dir": str(folder / "run"),
@@ -85,7 +86,7 @@ def recipe_of(folder: Any, scenes: str, checkpoint: Any, **model: Any) -> Any:
     return load_recipe(path)
 
 
-def weights_of(folder: Any) -> Any:
+def weights_of(folder: Path) -> Any:
     return load_file(folder / "model.safetensors")
 
 
@@ -224,7 +225,7 @@ def test_adapters_on_four_bits_go_the_same_way(
     go_the_whole_way(tmp_path, scenes, random_checkpoint, lora={"r": 2, "alpha": 4}, quantize="4bit")
 
 
-def go_the_whole_way(tmp_path: Path, scenes: str, checkpoint: Any, **tuned: Any) -> None:
+def go_the_whole_way(tmp_path: Path, scenes: str, checkpoint: str, **tuned: Any) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     run = train(recipe_of(whole, scenes, checkpoint, **tuned))
@@ -248,12 +249,12 @@ def go_the_whole_way(tmp_path: Path, scenes: str, checkpoint: Any, **tuned: Any)
     torch.testing.assert_close(weights_of(merged), final)
 
 
-def vision_moved(before: Any, after: Any) -> Any:
+def vision_moved(before: Path, after: Path) -> bool:
     """Whether any weight of the vision tower changed."""
     return not torch.equal(*(flat(part_parameters(load(str(folder))[0], "vision")) for folder in (before, after)))
 
 
-def flat(parameters: Any) -> Any:
+def flat(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 

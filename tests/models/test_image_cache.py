@@ -24,7 +24,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return str(folder), load(str(folder))[1]
 
 
-def encoded_by(model: Any) -> Any:
+def encoded_by(model: Any) -> list[int]:
     """Counts of images that pass through the vision tower, call by call."""
     counts = []
 
@@ -35,7 +35,7 @@ def encoded_by(model: Any) -> Any:
     return counts
 
 
-def inputs_of(processor: Any, scenes: str, places: Any) -> Any:
+def inputs_of(processor: ProcessorMixin, scenes: str, places: list[int]) -> Any:
     samples = load_samples(scenes, split="train")
     return encode(processor, [(samples[place].images, "What is it?") for place in places])
 

@@ -51,7 +51,7 @@ def test_loading_calls_are_never_passed_around_uncalled() -> None:
         assert all(id(node) in called for node in named), path
 
 
-def edit(folder: Any, name: Any, change: Any) -> None:
+def edit(folder: Path, name: str, change: Any) -> None:
     content = json.loads((folder / name).read_text())
     change(content)
     (folder / name).write_text(json.dumps(content))
@@ -103,20 +103,20 @@ def test_a_kernel_of_the_hub_that_a_checkpoint_names_is_code_too(random_checkpoi
         load(str(folder))
 
 
-def put(name: Any, content: Any) -> Callable[..., Any]:
+def put(name: str, content: bytes) -> Callable[[Any], Any]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def cut(name: Any) -> Any:
-    def spoil(folder: Any) -> None:
+def cut(name: str) -> Callable[[Any], None]:
+    def spoil(folder: Path) -> None:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
 
     return spoil
 
 
-def with_weights(change: Any) -> Any:
-    def spoil(folder: Any) -> None:
+def with_weights(change: Callable[[Any, Any], Any]) -> Callable[[Any], None]:
+    def spoil(folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         change(weights, sorted(name for name, weight in weights.items() if weight.dim() == 2))
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -124,15 +124,15 @@ def with_weights(change: Any) -> Any:
     return spoil
 
 
-def index(content: Any) -> Any:
-    def spoil(folder: Any) -> None:
+def index(content: str) -> Callable[[Any], None]:
+    def spoil(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
         (folder / "model.safetensors.index.json").write_text(content)
 
     return spoil
 
 
-def changed(name: Any, change: Any) -> Callable[..., Any]:
+def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Any], None]:
     return lambda folder: edit(folder, name, change)
 
 
@@ -170,7 +170,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_checkpoint_is_told_on_one_line_in_loading_and_in_doctor(
-    random_checkpoint: str, tmp_path: Path, case: Any
+    random_checkpoint: str, tmp_path: Path, case: str
 ) -> None:
     spoil, message = DAMAGE[case]
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")
@@ -232,7 +232,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("case", TEMPLATES)
 def test_a_chat_template_that_does_not_fit_is_named_before_anything_is_made(
-    random_checkpoint: str, tmp_path: Path, case: Any
+    random_checkpoint: str, tmp_path: Path, case: str
 ) -> None:
     template, message = TEMPLATES[case]
     folder = shutil.copytree(random_checkpoint, tmp_path / "model")

@@ -72,7 +72,7 @@ def test_deepspeed_goes_on_only_with_as_many_processes(tmp_path: Path) -> None:
         check_resumable(trainer_of("zero3"), tmp_path)
 
 
-def write(folder: Any, names: Any) -> None:
+def write(folder: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()

@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings, score
-from emor3.method.types import Reply, Rollout
+from emor3.method.types import Prediction, Reply, Rollout
 from emor3.report.cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report.page import compare_all, json_in_html, render, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
@@ -26,7 +27,7 @@ from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 
 
-def save_run(folder: Any, seed: int = 0, steps: int = 8, accuracy: float = 0.5, **settings: Any) -> Any:
+def save_run(folder: Path, seed: int = 0, steps: int = 8, accuracy: float = 0.5, **settings: Any) -> Path:
     """A run directory whose accuracy climbs by 0.01 a step, with four rollouts on four images in every step."""
     folder.mkdir(parents=True)
     config = {"seed": seed, "output_dir": str(folder), "grpo": {"max_steps": steps}, **settings}
@@ -40,7 +41,7 @@ def save_run(folder: Any, seed: int = 0, steps: int = 8, accuracy: float = 0.5, 
     return folder
 
 
-def rollout(step: Any, place: Any, answer: Any) -> Any:
+def rollout(step: int, place: int, answer: str | None) -> dict[str, Any]:
     made = prediction("joy", answer, id=f"{step}-{place}")
     reward = score(made.thought, made.sample, made.reflection, RewardSettings())
     others = (Reply("No", {"Yes": 0.3, "No": 0.7}), Reply("", error="no answer"))
@@ -54,7 +55,7 @@ def page_of(*paths: Any) -> tuple[Any, ...]:
     return page, [line for line in faults if "pictures cannot be read" not in line]
 
 
-def evaluated(folder: Any, answers: tuple[Any, ...] = ("joy", "fear", None), **settings: Any) -> Any:
+def evaluated(folder: Path, answers: Sequence[str | None] = ("joy", "fear", None), **settings: Any) -> Path:
     made = [prediction("joy", answer, id=f"s{place}") for place, answer in enumerate(answers)]
     return save_evaluation(folder, {"d": made}, **settings)
 
@@ -240,7 +241,7 @@ def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(
     assert "1 of 2 pictures do not fit on the page" in page_of(tmp_path / "e")[1]
 
 
-def replace_images(made: Any, path: Any) -> Any:
+def replace_images(made: Prediction, path: Path) -> Prediction:
     return replace(made, sample=replace(made.sample, images=(str(path),)))
 
 

@@ -84,16 +84,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def texts(browser: Any, selector: Any) -> Any:
+def texts(browser: Browser, selector: str) -> Any:
     return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((found) => found.textContent)")
 
 
-def shown_images(browser: Any) -> Any:
+def shown_images(browser: Browser) -> str:
     """Last characters of the ids in the gallery."""
     return "".join(sorted(name[-1] for name in texts(browser, "#gallery-items .id")))
 
 
-def choose(browser: Any, select: Any, option: Any) -> None:
+def choose(browser: Browser, select: str, option: str) -> None:
     """Choose an option by its text, as a person does."""
     browser.run(
         f"{{ const select = document.getElementById({json.dumps(select)});"
@@ -194,7 +194,7 @@ def test_a_screen_reader_finds_a_name_for_everything_it_must_read(browser: Brows
     assert len(identifiers) == len(set(identifiers))
 
 
-def contrast(browser: Any, selector: Any) -> Any:
+def contrast(browser: Browser, selector: str) -> Any:
     """WCAG contrast of an element's text with the nearest background behind it."""
     return browser.run(
         """(() => {

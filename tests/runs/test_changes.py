@@ -11,7 +11,7 @@ from emor3.runs.recipe import OWNED, Recipe
 from emor3.training.trl_config import REFUSED
 
 
-def resolved(**blocks: Any) -> Any:
+def resolved(**blocks: Any) -> dict[str, Any]:
     return Recipe.model_validate(
         {"output_dir": "x", "model": {"path": "y"}, "data": {"train": "z"}} | blocks
     ).model_dump()

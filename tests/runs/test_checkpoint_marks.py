@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from test_alive import rewards_by_length
 
-from emor3.cli import main as cli
 from emor3.errors import UserError
 from emor3.runs import directory, records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, faults, mark_complete
@@ -27,7 +25,7 @@ from emor3.training.trainer import EmoTrainer
 from made_up import prepare_run
 
 
-def write_checkpoint(run: Any, step: Any) -> Any:
+def write_checkpoint(run: Path, step: int) -> Path:
     """A made-up checkpoint with the files of a real one."""
     folder = run / "checkpoints" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
@@ -49,21 +47,21 @@ def made(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def flip(path: Any) -> None:
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def cut(path: Any) -> None:
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
-def remove(path: Any) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
-def empty(path: Any) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
@@ -79,7 +77,7 @@ DAMAGE = {flip: "has other bytes", cut: r"has [\d,]+ bytes instead of [\d,]+", r
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_whatever_is_not_as_it_was_written_is_named_and_the_checkpoint_before_is_offered(
-    made: Path, name: Any, damage: Any
+    made: Path, name: str, damage: Any
 ) -> None:
     newest = checkpoint_to_resume(made)
     check_checkpoint(made, newest)
@@ -123,7 +121,7 @@ KNOWN_WITHOUT_SUMS += [(name, remove) for name in READ[2:5]]  # other engines na
 
 @pytest.mark.parametrize(("name", "damage"), KNOWN_WITHOUT_SUMS)
 def test_missing_and_short_files_show_under_the_mark_of_an_older_version_too(
-    made: Path, name: Any, damage: Any
+    made: Path, name: str, damage: Any
 ) -> None:
     newest = checkpoint_to_resume(made)
     (newest / COMPLETE).write_bytes(b"")
@@ -166,12 +164,12 @@ def test_a_persons_own_folder_beside_the_checkpoints_is_neither_removed_nor_resu
 # --- what a new run replaces ------------------------------------------------------------------------------------------
 
 
-def recipe_of(run: Any, data: str = "x", model: str = "embedded", **changes: Any) -> Any:
+def recipe_of(run: Any, data: str = "x", model: str = "embedded", **changes: Any) -> Recipe:
     content = {"output_dir": str(run), "model": {"path": model}, "data": {"train": data}}
     return Recipe.model_validate(content | changes)
 
 
-def write_head(run: Any) -> None:
+def write_head(run: Path) -> None:
     """What a run writes first."""
     write_json(run / "config.json", recipe_of(run).model_dump())
     write_json(run / "environment.json", {})
@@ -264,7 +262,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(
-    monkeypatch: pytest.MonkeyPatch,
+    main_with: Callable[..., int],
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
     scenes: str,
@@ -280,22 +278,17 @@ def command(
             "grpo": GRPO,
         }
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content | changes))
-        monkeypatch.setattr(sys, "argv", ["emor3", "train", str(tmp_path / "recipe.yaml"), *flags])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code
+        status = main_with("train", tmp_path / "recipe.yaml", *flags)
         return status, "".join(capfd.readouterr())
 
     return call
 
 
-def content_of(folder: Any) -> Any:
+def content_of(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def same_policy(one: Any, other: Any) -> Any:
+def same_policy(one: Path, other: Path) -> bool:
     weights = [load_file(folder / "final" / "model.safetensors") for folder in (one, other)]
     return all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -329,11 +322,11 @@ def test_every_file_that_resume_reads_is_in_the_mark(whole: Path) -> None:
     assert there - set(listed) <= {COMPLETE, "README.md", "training_args.bin"}
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
 def test_a_train_beside_another_one_is_refused_and_touches_nothing(
-    command: Callable[..., tuple[int, str]], run: Path, flag: str, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., tuple[int, str]], run: Path, flag: str
 ) -> None:
-    monkeypatch.setattr("emor3.storage.locks.PATIENCE", 0.0)
     before = content_of(run)
     with held(run):
         status, told = command(flag)

@@ -22,7 +22,7 @@ SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
 
-def recipe(folder: Any, **changes: Any) -> Any:
+def recipe(folder: Any, **changes: Any) -> Recipe:
     content = {"output_dir": str(folder), "model": {"path": "embedded"}, "data": {"train": "x"}}
     return Recipe.model_validate(content | changes)
 
@@ -30,7 +30,7 @@ def recipe(folder: Any, **changes: Any) -> Any:
 class Judge:
     """Yes to everything, with probabilities."""
 
-    def answer(self, questions: list[Question]) -> list[Any]:
+    def answer(self, questions: list[Question]) -> list[Reply]:
         rest = {question: 0.4 / (len(question.candidates) - 1) for question in questions}
         replies = [("Yes" if question.aspect is Aspect.CONSISTENCY else "awe", question) for question in questions]
         return [
@@ -39,7 +39,7 @@ class Judge:
         ]
 
 
-def row_of(text: Any, settings: Any) -> Any:
+def row_of(text: str, settings: RewardSettings) -> dict[str, Any]:
     thought = parse(text)
     reflection = reflect(Judge(), [(SAMPLE, thought)], settings.aspects)[0]
     reward = score(thought, SAMPLE, reflection, settings)

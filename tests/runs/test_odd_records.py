@@ -14,6 +14,7 @@ from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.table import Results, write_tables
+from emor3.method.types import Prediction
 from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from emor3.runs.recipe import build_recipe
@@ -25,7 +26,7 @@ OBJECTS = [b"{}", b"[1]", b"3", b"\xff", b"", b"[" * 5000, b'{"version": 2, "ver
 LINES = [*OBJECTS[:4], b"[" * 5000, b"null"]
 
 
-def two_items() -> list[Any]:
+def two_items() -> list[Prediction]:
     return [
         prediction("joy", "joy", id="a", sampled=("joy", None)),
         prediction("fear", "joy", id="b", votes={"fear": 1.0}),
@@ -48,7 +49,7 @@ def run(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     return folder
 
 
-def one_line(call: Any, path: Any) -> Any:
+def one_line(call: Any, path: Path) -> str:
     """Call it, and return its message, which must be one about that file."""
     with pytest.raises(UserError) as caught:
         call()
@@ -59,11 +60,11 @@ def one_line(call: Any, path: Any) -> Any:
     return message
 
 
-def command(*arguments: Any) -> Callable[..., Any]:
+def command(*arguments: Any) -> Callable[[], Any]:
     return lambda: app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def spoil(path: Any, number: Any, line: Any) -> None:
+def spoil(path: Path, number: int, line: Any) -> None:
     """Put a line in the place of another (from 1)."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[: number - 1], line + b"\n", *lines[number:]]))
@@ -104,7 +105,7 @@ def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_name
 THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem")
 
 
-def _rows(text: Any) -> list[Any]:
+def _rows(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -144,7 +145,7 @@ def test_an_odd_config_of_a_run_is_one_line(run: Path, tmp_path: Path, use: str,
 
 @pytest.mark.parametrize("name", [METRICS, ROLLOUTS])
 @pytest.mark.parametrize("line", [*LINES, b'{"step": "2"}', b'{"step": null}'])
-def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run: Path, name: Any, line: Any) -> None:
+def test_an_odd_line_of_a_run_is_named_when_it_goes_on(run: Path, name: str, line: Any) -> None:
     before = (run / name).read_bytes()
     spoil(run / name, 2, line)
     recipe = build_recipe(read_json(run / CONFIG), [], "here")

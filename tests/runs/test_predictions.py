@@ -12,12 +12,12 @@ from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.evaluation.summary import results, results_table, summarise
 from emor3.method.labels import label_set_from
-from emor3.method.types import Finding, Reflection, Verdict
+from emor3.method.types import Finding, Prediction, Reflection, Verdict
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from made_up import prediction, save_evaluation
 
 
-def items() -> list[Any]:
+def items() -> list[Prediction]:
     votes = {"joy": 0.75, "fear": 0.25}
     return [
         prediction("joy", "joy", id="a", votes=votes, sampled=("joy", "fear", None)),
@@ -78,7 +78,7 @@ def test_a_broken_evaluation_says_what_is_wrong(tmp_path: Path, break_it: Callab
         read_evaluation(folder)
 
 
-def cut_last_line(path: Any) -> None:
+def cut_last_line(path: Path) -> None:
     path.write_text(path.read_text()[:-20])
 
 

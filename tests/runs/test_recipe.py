@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from emor3.errors import UserError, one_line
-from emor3.runs.recipe import OWNED, build_recipe, load_recipe
+from emor3.runs.recipe import OWNED, Recipe, build_recipe, load_recipe
 
 
 def minimal(**blocks: Any) -> dict[str, Any]:
     return {"output_dir": "run", "model": {"path": "embedded"}, "data": {"train": "embedded:scenes8"}, **blocks}
 
 
-def recipe(content: Any, *overrides: Any) -> Any:
+def recipe(content: Any, *overrides: Any) -> Recipe:
     return build_recipe(content, overrides, "r.yaml")
 
 
@@ -128,6 +128,6 @@ def test_a_value_of_any_size_makes_a_short_message() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_no_generator_takes_is_refused(seed: Any) -> None:
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     with pytest.raises(UserError, match="seed"):
         recipe(minimal() | {"seed": seed})

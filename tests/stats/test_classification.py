@@ -14,13 +14,18 @@ from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import RewardSettings, predicted_label, score
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, Finding, Prediction, Reflection, Sample, Verdict
+from emor3.method.types import Aspect, Estimate, Finding, Prediction, Reflection, Sample, Verdict
 from emor3.stats import classification, measures, uncertainty
 from emor3.stats.figures import checks
 
 
 def predict(
-    label: Any, answer: Any, labels: LabelSet = EKMAN6, id: Any = None, group: Any = None, reflection: Any = None
+    label: Any,
+    answer: Any,
+    labels: LabelSet = EKMAN6,
+    id: str | None = None,
+    group: str | None = None,
+    reflection: Reflection | None = None,
 ) -> Prediction:
     """A prediction whose completion is nothing but the answer's box; None is no box."""
     text = "no idea" if answer is None else rf"\boxed{{{answer}}}"
@@ -33,7 +38,7 @@ def predict(
 predict.count = 0
 
 
-def random_predictions(n: int = 200, labels: LabelSet = EKMAN6, seed: int = 0, groups: Any = None) -> list[Any]:
+def random_predictions(n: int = 200, labels: LabelSet = EKMAN6, seed: int = 0, groups: Any = None) -> list[Prediction]:
     generator = np.random.default_rng(seed)
     names = [*labels.labels, None]
     return [
@@ -95,7 +100,7 @@ def test_a_group_and_a_sample_of_the_same_name_are_two_clusters() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_macro_f1_and_balanced_accuracy_equal_those_of_scikit_learn(seed: Any) -> None:
+def test_macro_f1_and_balanced_accuracy_equal_those_of_scikit_learn(seed: int) -> None:
     predictions = random_predictions(seed=seed)
     truth = [p.sample.label for p in predictions]
     predicted = [p.predicted or "unparsed" for p in predictions]
@@ -141,8 +146,8 @@ def test_polarity_accuracy_is_absent_where_no_label_has_a_sign() -> None:
 
 
 def reasoned(
-    label: Any,
-    answer: Any,
+    label: str,
+    answer: str,
     feeling: str = "joy",
     conclusion: str = "Positive, high arousal.",
     judge: str = "Yes",
@@ -161,7 +166,7 @@ def reasoned(
     )
 
 
-def rate(predictions: Any, figure: Any) -> Any:
+def rate(predictions: list[Prediction], figure: str) -> Estimate | None:
     return measures.rate(predictions, checks()[figure])
 
 

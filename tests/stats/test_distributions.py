@@ -10,6 +10,7 @@ from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss
 
 from emor3.method.labels import LabelSet
+from emor3.method.types import Prediction
 from emor3.stats import distributions, measures
 from emor3.stats.figures import FIGURES
 from made_up import prediction
@@ -17,7 +18,7 @@ from made_up import prediction
 TWO = LabelSet("two", ("joy", "fear"))
 
 
-def sampled(label: Any, answers: Any, votes: Any = None, id: str = "s") -> Any:
+def sampled(label: str, answers: Any, votes: dict[str, float] | None = None, id: str = "s") -> Prediction:
     return prediction(label, label, labels=TWO, votes=votes, sampled=tuple(answers), id=id)
 
 

@@ -10,7 +10,7 @@ from emor3.stats.mixed import mixed_model
 from emor3.stats.seeds import compare_seeds
 
 
-def tables(gain: Any, seeds: int = 4, images: int = 40) -> tuple[Any, ...]:
+def tables(gain: float, seeds: int = 4, images: int = 40) -> tuple[Any, ...]:
     """Runs differ by 0.1, items by 0.5, the methods on an item by 0.2, the rest by 0.3."""
     generator = np.random.default_rng(1)
     items, taste = generator.normal(0, 0.5, images), generator.normal(0, 0.2, images)

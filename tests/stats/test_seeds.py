@@ -9,7 +9,14 @@ from scipy.stats import binom, ttest_1samp, ttest_ind
 
 from emor3.errors import UserError
 from emor3.stats.classification import macro_f1
-from emor3.stats.seeds import compare_seeds, hierarchical_bootstrap, pseudo_values, seed_band, share_table
+from emor3.stats.seeds import (
+    SeedComparison,
+    compare_seeds,
+    hierarchical_bootstrap,
+    pseudo_values,
+    seed_band,
+    share_table,
+)
 from emor3.stats.uncertainty import bootstrap
 from false_alarms import outcomes
 
@@ -20,12 +27,12 @@ CORRECT = binom.interval(0.999, STUDIES, 0.05)
 """Alarms of a test that is right at 5%, within their error: 14 to 49 of 600."""
 
 
-def studies(seeds: Any, spread: Any, shared: float = 0.0, images: int = 128, number: Any = STUDIES) -> list[Any]:
+def studies(seeds: int, spread: float, shared: float = 0.0, images: int = 128, number: int = STUDIES) -> list[Any]:
     generator = np.random.default_rng(seeds)
     return [outcomes(generator, seeds, images, spread, shared) for _ in range(number)]
 
 
-def alarms(found: Any) -> Any:
+def alarms(found: list[SeedComparison]) -> int:
     return sum(comparison.p_value < 0.05 for comparison in found)
 
 

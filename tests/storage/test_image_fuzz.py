@@ -113,7 +113,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused_by_name(tmp_path: Path) -> N
         open_image(str(tmp_path))
 
 
-def encoded(form: Any) -> Any:
+def encoded(form: str | None) -> bytes:
     """A small noisy picture of a format, with what makes a format hard: a rotation, frames, transparency."""
     picture = Image.effect_noise((24, 16), 60)
     exif = Image.Exif()

@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emor3.cli import main as cli
 from emor3.errors import UserError
 from emor3.runs.recipe import load_recipe
-from emor3.storage import locks
 from emor3.storage.locks import held, name_held
 from emor3.storage.outputs import fresh_output, write_json
 
@@ -29,19 +28,17 @@ with held(Path(sys.argv[1])):
 """
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "PATIENCE", 0.0)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
-def hold(folder: Any) -> Any:
+def hold(folder: Path) -> subprocess.Popen[str]:
     """A process that holds a folder."""
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
 
 
-def refused(folder: Any, lock: Any = held) -> str:
+def refused(folder: Path, lock: Any = held) -> str:
     with pytest.raises(UserError) as error, lock(folder):
         pytest.fail("taken by two")
     return str(error.value)
@@ -60,11 +57,10 @@ def test_a_second_process_is_refused_with_the_first_ones_number_and_takes_over_w
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["written"]
 
 
-def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_waits_for_a_process_that_is_about_to_be_gone(tmp_path: Path) -> None:
     process = hold(tmp_path)
     threading.Timer(0.2, os.kill, (process.pid, signal.SIGKILL)).start()
-    monkeypatch.setattr(locks, "PATIENCE", 30.0)
-    with held(tmp_path):
+    with held(tmp_path, patience=30.0):
         pass
     process.wait()
 
@@ -159,8 +155,9 @@ NEW_FOLDERS = {
 
 @pytest.mark.parametrize("name", [*COMMANDS, *NEW_FOLDERS])
 def test_every_command_that_writes_a_folder_is_refused_beside_another_before_it_works(
-    name: Any,
+    name: str,
     tmp_path: Path,
+    main_with: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     scenes: str,
@@ -175,10 +172,8 @@ def test_every_command_that_writes_a_folder_is_refused_beside_another_before_it_
         Path("run", record).write_text("{}")
     write_json(Path("run/config.json"), load_recipe("recipe.yaml").model_dump())
     arguments = [part.format(**places) for part in (COMMANDS | NEW_FOLDERS)[name]]
-    monkeypatch.setattr(sys, "argv", ["emor3", *arguments])
     lock = held if name in COMMANDS else name_held
-    with lock(Path("out")), pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+    with lock(Path("out")):
+        assert main_with(*arguments) == 2
     assert "is writing to" in capsys.readouterr().err
     assert not Path("out").exists()

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emor3.cli.main import app, main
+from emor3.cli.main import app
 from emor3.data.importers import importing
 from emor3.errors import UserError
 from emor3.runs.predictions import RESULTS
@@ -52,7 +53,7 @@ def test_a_page_or_table_that_cannot_be_written_is_one_line(
     evaluation: Path,
     below_a_file: Path,
     scenes: str,
-    monkeypatch: pytest.MonkeyPatch,
+    main_with: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = {
@@ -61,11 +62,8 @@ def test_a_page_or_table_that_cannot_be_written_is_one_line(
         "stats": ["data", "stats", scenes, "--html", below_a_file / "page.html"],
         "check": ["data", "check", scenes, "--rows-only", "--faults", below_a_file],
     }[use]
-    monkeypatch.setattr(sys, "argv", ["emor3", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
+    assert main_with(*arguments) == 2
     told = capsys.readouterr().err
-    assert ended.value.code == 2
     assert len(told.splitlines()) == 1
     assert str(below_a_file.parent) in told
     assert re.search("Not a directory|File exists", told)

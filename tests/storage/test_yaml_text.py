@@ -46,7 +46,7 @@ def test_aliases_and_merges_of_ordinary_size_are_read() -> None:
         *("two documents", "a date"),
     ],
 )
-def test_what_would_fill_the_memory_or_is_broken_is_refused_at_once(text: Any, message: str) -> None:
+def test_what_would_fill_the_memory_or_is_broken_is_refused_at_once(text: str, message: str) -> None:
     started = time.process_time()
     with pytest.raises(UserError, match=f"this is.*{message}|this {message}") as refused:
         parse_yaml(text, "this")

@@ -1,5 +1,6 @@
 """Tiny checkpoints with random weights of the architectures we support, built from their configurations."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ VISION |= {"image_size": 64, "patch_size": 16}
 """A picture is 4 x 4 patches."""
 
 
-def write_checkpoint(name: Any, folder: Any) -> None:
+def write_checkpoint(name: str, folder: Path) -> None:
     """Write the tiny checkpoint of an architecture with the fast tokenizer of the embedded model."""
     torch.manual_seed(0)
     model, processor = BUILDERS[name](build_tokenizer(tokenizer_texts(100), vocab_size=500))
@@ -129,7 +130,7 @@ def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     return model, processor
 
 
-def with_tokens(tokenizer: PreTrainedTokenizerFast, **tokens: Any) -> Any:
+def with_tokens(tokenizer: PreTrainedTokenizerFast, **tokens: Any) -> PreTrainedTokenizerFast:
     """The tokenizer with more special tokens, which it also has as attributes, and one it puts before every text."""
     backend = tokenizer.backend_tokenizer
     backend.add_special_tokens(["<bos>"])

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from emor3.cli.main import main
 from emor3.training import trainer as training
+from emor3.training.trainer import EmoTrainer
 
 STEPS = "<step1>A {0} dog in the street.</step1><step2>It feels {0}.</step2><step3>High arousal.</step3>"
 TEXTS = [
@@ -46,7 +47,7 @@ def build_with_deepspeed(
     build(self, mixed_precision, False, deepspeed_plugin=deepspeed_plugin, **kwargs)
 
 
-def scripted(prompts: Any, trainer: Any) -> Any:
+def scripted(prompts: list[Any], trainer: EmoTrainer) -> Any:
     state = PartialState()
     assert isinstance(trainer.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
     assert all(weight.numel() == 0 for weight in trainer.model.parameters()) == ZERO3

@@ -16,12 +16,12 @@ WEBEMO_SPELLING = (
 )
 
 
-def image(path: Any, colour: str = "teal", size: tuple[Any, ...] = (8, 8)) -> None:
+def image(path: Path, colour: str = "teal", size: tuple[Any, ...] = (8, 8)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
 
-def text(path: Any, *lines: Any) -> None:
+def text(path: Path, *lines: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Made-up runs and evaluations in the saved format, so that everything after a model can be tested without one."""
 
+from pathlib import Path
 from typing import Any
 
 from emor3.evaluation.summary import results, summarise
@@ -10,21 +11,22 @@ from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Question, Reply, Sample
 from emor3.runs.directory import begin_run, check_run
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.runs.recipe import Recipe
 from emor3.storage.outputs import write_json
 
 
-def prepare_run(recipe: Any, *, resume: Any, overwrite: Any, data: Any = None) -> Any:
+def prepare_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Any = None) -> Path:
     """The run directory, ready to be written to."""
     check_run(recipe, resume=resume, overwrite=overwrite, data=data)
     return begin_run(recipe, resume=resume, data=data)
 
 
 def prediction(
-    label: Any,
-    answer: Any,
+    label: str,
+    answer: str | None,
     *,
     id: str = "s",
-    group: Any = None,
+    group: str | None = None,
     judge: str = "Yes",
     reads: Any = None,
     votes: Any = None,
@@ -60,8 +62,8 @@ class SeesDogs:
 
 
 def save_evaluation(
-    folder: Any,
-    by_data: Any,
+    folder: Path,
+    by_data: dict[str, list[Prediction]],
     *,
     model: str = "model",
     judge: str = "judge",
@@ -69,7 +71,7 @@ def save_evaluation(
     version: Any = VERSION,
     temperature: float = 0.0,
     **head: Any,
-) -> Any:
+) -> Path:
     """Write predictions by data set as `emor3 evaluate` does; returns the folder."""
     folder.mkdir(parents=True)
     head |= {

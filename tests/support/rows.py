@@ -1,6 +1,7 @@
 """Data sets of rows with one image, several or none."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,13 +14,13 @@ ROWS = (
 )
 
 
-def write_rows(folder: Any, rows: Any) -> str:
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> str:
     """Write rows as the data set of a folder; returns its path."""
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(folder)
 
 
-def write_mixed(folder: Any) -> Any:
+def write_mixed(folder: Path) -> str:
     """Write four rows for each of two splits: one image, two, none but a text, one with a text; returns the path."""
     rows = []
     for shade, split in enumerate(("train", "test")):

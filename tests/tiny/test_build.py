@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import ProcessorMixin
+from typer.testing import CliRunner
 
-import build_tiny as building
-from build_tiny import Batcher, Probes, build, supervised_loss, tokenizer_texts
+from build_tiny import FACTOR_WEIGHT, Batcher, BuildSettings, Probes, build, supervised_loss, tokenizer_texts, write
+from emor3.cli.main import app
 from emor3.method.labels import MASK
 from emor3.tiny.world import FACTORS, Scene
 from tiny_examples import (
@@ -31,23 +31,36 @@ def processor() -> ProcessorMixin:
     return build_processor(build_tokenizer(tokenizer_texts(rounds=200)))
 
 
-def short_build(folder: Any, monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> Any:
-    monkeypatch.setattr(building, "tokenizer_texts", lambda: tokenizer_texts(rounds=100))
-    monkeypatch.setattr(building, "VISION_STEPS", 2)
-    monkeypatch.setattr(building, "STEPS", 2)
-    monkeypatch.setattr(building, "VISION_BATCH", 4)
-    monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # two threads crawl on busy cores
-    build(folder, seed, lambda losses: None)
-    return load_file(folder / "model.safetensors")
+SHORT = BuildSettings(
+    vision_steps=1,
+    vision_batch=4,
+    steps=2,
+    mix=tuple((make, 2) for make, _ in MIX),
+    tokenizer_rounds=100,
+    threads=1,  # two crawl on busy cores
+)
 
 
-def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second, other = (short_build(tmp_path / str(i), monkeypatch, seed) for i, seed in enumerate((0, 0, 1)))
+def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
+    built = []
+    for name, seed in (("first", 0), ("second", 0), ("other", 1)):
+        build(tmp_path / name, seed, lambda losses: None, SHORT)
+        built.append(load_file(tmp_path / name / "model.safetensors"))
+    first, second, other = built
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_base_is_written_with_its_losses_shown_and_never_over_another_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "base", 0, SHORT)
+    shown = "".join(capsys.readouterr())
+    assert (tmp_path / "base" / "model.safetensors").is_file()
+    assert "3/3" in shown
+    assert re.search(r"consistency \d\.\d{3}", shown)
+    again = CliRunner().invoke(app, ["tiny", "build", str(tmp_path / "base")])
+    assert "exists and is not empty" in str(again.exception)
 
 
 def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor: ProcessorMixin) -> None:
@@ -55,7 +68,7 @@ def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(proce
     batch = Batcher(processor)([example])
     learned = batch.inputs["input_ids"][0][batch.weights[0] > 0]
     assert processor.tokenizer.decode(learned) == f"{example.reply}<|im_end|>"
-    heavy = batch.inputs["input_ids"][0][batch.weights[0] == building.FACTOR_WEIGHT]
+    heavy = batch.inputs["input_ids"][0][batch.weights[0] == FACTOR_WEIGHT]
     assert len(heavy) == 3  # object, face, surroundings, once each
 
 

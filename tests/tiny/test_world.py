@@ -30,7 +30,7 @@ from emor3.tiny.world import (
 FEAR = Scene("spider", "trembling", "alley")
 
 
-def fingerprint(folder: Any) -> Any:
+def fingerprint(folder: Path) -> Any:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -17,7 +17,7 @@ from emor3.method.thinking import sample_prompt
 from emor3.models.architectures import PUBLISHED
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.runs.recipe import build_recipe
+from emor3.runs.recipe import Recipe, build_recipe
 from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
     TEXT_TOKENS,
@@ -44,7 +44,7 @@ def recipe_of(path: Any = QWEN_3B, grpo: Any = None, **changes: Any) -> Any:
     return build_recipe(content | changes, [], "here")
 
 
-def needs(recipe: Any, machine: Any = None) -> Any:
+def needs(recipe: Recipe, machine: Any = None) -> Any:
     return estimate_memory(recipe, model_config(recipe.model.path, None), machine or Machine())
 
 

@@ -48,7 +48,7 @@ def test_growth_is_measured_from_a_checkout_and_written_as_table_figure_and_numb
 
 @pytest.mark.parametrize(("command", "script"), COMMANDS.items(), ids=[" ".join(command) for command in COMMANDS])
 def test_an_installed_package_says_on_one_line_that_a_checkout_is_needed(
-    command: Any, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emor3, "__file__", str(tmp_path / "lib" / "site-packages" / "emor3" / "__init__.py"))
     refused = CliRunner().invoke(app, [*command, str(tmp_path / "out")]).exception

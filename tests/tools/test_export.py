@@ -124,7 +124,7 @@ def test_a_push_makes_a_private_repository_and_a_refusal_keeps_the_folder(
         push(tmp_path, "me/refused")
 
 
-def damaged(folder: Any, name: Any) -> None:
+def damaged(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
 

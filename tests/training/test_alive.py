@@ -17,7 +17,6 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3 import signals
-from emor3.cli import main as cli
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Question, Reply
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
@@ -50,7 +49,7 @@ def listening_to_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def recipe_of(output: Any, data: Any, checkpoint: Any, changes: Any) -> dict[str, Any]:
+def recipe_of(output: Any, data: Any, checkpoint: str, changes: Any) -> dict[str, Any]:
     return {
         "output_dir": str(output),
         "model": {"path": checkpoint},
@@ -77,6 +76,7 @@ def photos(tmp_path: Path, scenes: str) -> Path:
 
 @pytest.fixture
 def train(
+    main_with: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -87,15 +87,10 @@ def train(
     monkeypatch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
     monkeypatch.chdir(tmp_path)
 
-    def run(name: Any, *flags: Any, **changes: Any) -> tuple[Any, ...]:
+    def run(name: str, *flags: Any, **changes: Any) -> tuple[Any, ...]:
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(recipe_of(name, photos, random_checkpoint, changes)))
-        monkeypatch.setattr(sys, "argv", ["emor3", "train", str(path), *flags])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code
+        status = main_with("train", path, *flags)
         return status, capfd.readouterr().err
 
     return run
@@ -107,7 +102,7 @@ def rewards_by_length(original: Any) -> Any:
     A random policy earns nothing, and weights that never move resume exactly whatever is lost.
     """
 
-    def paid(self: Any, completions: Any, **columns: Any) -> list[Any]:
+    def paid(self: Any, completions: list[str], **columns: Any) -> list[Any]:
         original(self, completions, **columns)
         return [len(completion[0]["content"]) % 7 / 7 for completion in completions]
 
@@ -214,14 +209,11 @@ def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(
 
 
 def test_every_other_command_ends_on_ctrl_c_with_one_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("emor3.method.scoring.score_file", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    monkeypatch.setattr(sys, "argv", ["emor3", "score", "x.jsonl"])
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130
+    assert main_with("score", "x.jsonl") == 130
     assert capfd.readouterr().err == "stopped by SIGINT\n"
     assert signal.getsignal(signal.SIGINT) is before
 

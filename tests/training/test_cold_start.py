@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import ProcessorMixin
 from trl import SFTTrainer
 
 from emor3.data.folders import load_samples
@@ -34,7 +35,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, torch.Tenso
     return seen
 
 
-def supervised(processor: Any, inputs: Any) -> list[Any]:
+def supervised(processor: ProcessorMixin, inputs: Any) -> list[Any]:
     """Text of the tokens that carry a loss, one string per row."""
     return [processor.tokenizer.decode(row[row != -100]) for row in inputs["labels"]]
 

@@ -45,7 +45,7 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
 
 
 def launch_training(
-    folder: Any, data: Any, layout: Any, *flags: Any, rows: int = 8, reward: Any = None, **changes: Any
+    folder: Path, data: Any, layout: Any, *flags: Any, rows: int = 8, reward: Any = None, **changes: Any
 ) -> Any:
     """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
     if layout == "zero3":

@@ -9,7 +9,7 @@ from emor3.training.dynamic_sampling import refill, replace_rows
 PAD = 9
 
 
-def scored(prompts: Any, completions: Any, first_patch: int = 0) -> dict[str, Any]:
+def scored(prompts: Any, completions: list[list[int]], first_patch: int = 0) -> dict[str, Any]:
     """A batch as TRL scores it: row i has 1 + i % 2 image patches, filled with a number of its own."""
     rows = len(prompts)
     patches = [1 + i % 2 for i in range(rows)]

@@ -22,7 +22,7 @@ SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num
 SMALL |= {"max_completion_length": 8, "learning_rate": 1e-3}
 
 
-def recipe_for(folder: Any, scenes: str, checkpoint: Any, **grpo: Any) -> Any:
+def recipe_for(folder: Path, scenes: str, checkpoint: str, **grpo: Any) -> Any:
     content = {"output_dir": str(folder / "run"), "model": {"path": checkpoint}, "data": {"train": scenes}}
     return build_recipe(content | {"judge": {"calibration": 0}, "grpo": SMALL | grpo}, [], "here")
 
@@ -37,7 +37,7 @@ def finished(tmp_path: Path, scenes: str, random_checkpoint: str) -> Path:
     return run
 
 
-def files_of(run: Any) -> Any:
+def files_of(run: Path) -> Any:
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 

@@ -33,7 +33,7 @@ class State:
     global_step = 4
 
 
-def call(function: Any, completions: Any, samples: Any, logged: Any = None) -> Any:
+def call(function: Any, completions: list[list[dict[str, str]]], samples: list[Sample], logged: Any = None) -> Any:
     """One call as TRL makes it."""
     logged = {} if logged is None else logged
     return function(
@@ -156,7 +156,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
         place.barrier.wait()
         return gathered
 
-    def run(count: Any, function: Any) -> list[Any]:
+    def run(count: int, function: Any) -> list[Any]:
         handed, barrier, size = [None] * count, threading.Barrier(count, timeout=20), N // count
 
         def call(rank: Any) -> Any:
@@ -198,7 +198,7 @@ def rollouts_of(scenes: str, processes: Callable[..., list[Any]]) -> Callable[..
     """Rollouts of three groups, each on another sample, scored by so many processes."""
     samples = [sample for sample in load_samples(scenes, split="train")[:3] for _ in range(G)]
 
-    def score(count: Any, settings: Any, completions: Any, judge: Any) -> Any:
+    def score(count: int, settings: Any, completions: list[list[dict[str, str]]], judge: Any) -> Any:
         def score_own(own: Any) -> Any:
             scorer = BatchScorer("steps", settings, G, lambda: judge)
             return scorer.rollouts(completions[own], samples[own], 1, lambda name, value: None)

@@ -60,7 +60,7 @@ def test_a_run_says_what_its_start_model_can_do_once(
     assert "start model" not in capsys.readouterr().out
 
 
-def moved(run: Any) -> tuple[Any, ...]:
+def moved(run: Path) -> tuple[Any, ...]:
     """Share of the weights that are not those of the embedded base, and how far they moved on average."""
     start, end = load_file(f"{resolve_checkpoint('embedded')}/model.safetensors"), weights_of(run / "final")
     steps = torch.cat([(end[name].double() - start[name].double()).flatten() for name in start])

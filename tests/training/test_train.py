@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from emor3.cli.main import main
 from emor3.data.folders import load_samples
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
@@ -57,7 +57,7 @@ GRPO = {
 LEARNING = {"max_completion_length": 64, "per_device_train_batch_size": 8, "num_generations": 4, "beta": 0.1}
 
 
-def write_recipe(folder: Any, scenes: str, checkpoint: Any, name: str = "recipe.yaml", **changes: Any) -> Any:
+def write_recipe(folder: Path, scenes: str, checkpoint: str, name: str = "recipe.yaml", **changes: Any) -> Any:
     content = {
         "output_dir": str(folder / "run"),
         "model": {"path": checkpoint},
@@ -69,12 +69,12 @@ def write_recipe(folder: Any, scenes: str, checkpoint: Any, name: str = "recipe.
     return path
 
 
-def run_of(folder: Any, scenes: str, checkpoint: Any, **changes: Any) -> Any:
+def run_of(folder: Any, scenes: str, checkpoint: str, **changes: Any) -> Any:
     """Train in this process; returns the run directory."""
     return train(load_recipe(write_recipe(folder, scenes, checkpoint, **changes)))
 
 
-def weights_of(folder: Any) -> Any:
+def weights_of(folder: Path) -> Any:
     return load_file(folder / "model.safetensors")
 
 
@@ -82,13 +82,13 @@ def same(one: Any, other: Any) -> Any:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def metrics_of(run: Any) -> list[Any]:
+def metrics_of(run: Path) -> list[Any]:
     """Metrics without what depends on the clock."""
     timed = ("time/", "step_time", "train_")
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in read_jsonl(run / "metrics.jsonl")]
 
 
-def completions_of(run: Any) -> list[Any]:
+def completions_of(run: Path) -> list[Any]:
     return [(row["step"], row["group"], row["sample"], row["completion"]) for row in read_jsonl(run / "rollouts.jsonl")]
 
 
@@ -223,7 +223,7 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
 ) -> None:
     read = set()
 
-    def recording(self: Any, name: Any) -> Any:
+    def recording(self: Any, name: str) -> Any:
         read.add((type(self), name))
         return super(Block, self).__getattribute__(name)
 
@@ -274,15 +274,15 @@ def test_images_of_earlier_rounds_are_forgotten(
     assert kept == [2, 2]  # those of the two prompts of a step, not those of calibration or of the step before
 
 
-def samples_of(recipe: Any) -> Any:
+def samples_of(recipe: Recipe) -> Any:
     return chosen_samples(recipe)
 
 
-def policy_of(recipe: Any) -> Any:
+def policy_of(recipe: Recipe) -> Any:
     return load_policy(recipe, recipe.model.path, None)
 
 
-def prompt_of(recipe: Any) -> Any:
+def prompt_of(recipe: Recipe) -> Any:
     return prompt_dataset(chosen_samples(recipe), recipe.prompt_template, [0])[0]["prompt"][0]["content"]
 
 
@@ -319,7 +319,7 @@ def test_a_setting_reaches_what_it_sets(tmp_path: Path, scenes: str, random_chec
 
 
 def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
-    def ids(seed: Any) -> list[Any]:
+    def ids(seed: int) -> list[Any]:
         path = write_recipe(tmp_path, scenes, random_checkpoint, seed=seed, data={"train": scenes, "limit": 5})
         return [sample.id for sample in chosen_samples(load_recipe(path))]
 
@@ -419,7 +419,7 @@ def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothi
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Equal but for the last digits of one, as sums of equal parts may be: TRL alone makes an advantage of the rest.
-    def pay(self: Any, completions: Any, **_: Any) -> list[Any]:
+    def pay(self: Any, completions: list[str], **_: Any) -> list[Any]:
         return [1.0 + 2.0**-21, *[1.0] * (len(completions) - 1)]
 
     monkeypatch.setattr(PartReward, "__call__", pay)
@@ -444,7 +444,7 @@ def test_all_reward_functions_of_a_step_get_the_same_list_so_the_judge_is_asked_
     lists, asked = [], []
     original, reward = InStepJudge.answer, PartReward.__call__
 
-    def call(self: Any, completions: Any, **columns: Any) -> Any:
+    def call(self: Any, completions: list[str], **columns: Any) -> Any:
         lists.append(completions)
         return reward(self, completions, **columns)
 
@@ -498,6 +498,7 @@ def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoin
     tmp_path: Path,
     scenes: str,
     random_checkpoint: str,
+    main_with: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -506,10 +507,7 @@ def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoin
     whole = run_of(tmp_path / "whole", scenes, random_checkpoint)
     path = write_recipe(tmp_path / "stopped", scenes, random_checkpoint)
     original = training_step_of(monkeypatch, spoil_at=1)
-    monkeypatch.setattr("sys.argv", ["emor3", "train", str(path)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
+    assert main_with("train", path) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "lower grpo.learning_rate" in errors[0]
@@ -590,7 +588,7 @@ WAYS = {
 }
 
 
-def cut_back(run: Any, point: Any) -> None:
+def cut_back(run: Path, point: Any) -> None:
     """Turn the folder of a whole run into what a kill would have left."""
     complete, unmarked, recorded = KILLED[point]
     shutil.rmtree(run / "final")
@@ -651,7 +649,7 @@ def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(
     assert not same(model.state_dict(), load("embedded")[0].state_dict())
 
 
-def start(recipe: Any, *flags: Any) -> Any:
+def start(recipe: Path, *flags: Any) -> Any:
     return subprocess.Popen(
         [sys.executable, "-m", "emor3.cli.main", "train", str(recipe), *flags],
         stdout=subprocess.PIPE,

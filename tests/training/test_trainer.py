@@ -16,7 +16,7 @@ class State:
     global_step = 4
 
 
-def other_inputs(step: Any, attempt: Any, rank: Any, count: int = 6) -> Any:
+def other_inputs(step: int, attempt: Any, rank: Any, count: int = 6) -> Any:
     """What a process of a run with groups of three draws in place of its dry groups."""
     trainer = SimpleNamespace(
         args=SimpleNamespace(seed=7),
