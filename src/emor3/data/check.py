@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from emor3.data.duplicates import near_pairs, perceptual_hash
 from emor3.data.folders import Repetitions, in_split, label_set_for, label_spec, resolve_folder
-from emor3.data.importers.items import split_of
+from emor3.data.importers.sources import split_of
 from emor3.data.prompt_lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.data.rows import manifest_lines, named_labels, parse_row, to_sample
 from emor3.data.settings import DataBlock

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
-from emor3.data.importers.items import images_below
+from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples, sample_completions
 from emor3.evaluation.settings import EvaluationSettings
