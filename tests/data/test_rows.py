@@ -139,7 +139,7 @@ def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
     write_rows(tmp_path, rows)
     (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
     report = check(str(tmp_path), recipe.data, load_processor(random_checkpoint))
-    assert report.duplicates.count == 1
+    assert len(report.duplicates.cases) == 1
 
 
 def test_a_subset_takes_all_images_of_its_rows(mixed, tmp_path):

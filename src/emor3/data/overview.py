@@ -46,21 +46,15 @@ def stats(path: str) -> Stats:
 def balance_table(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
     counts, splits = found.counts, found.splits
+    total = {split: sum(counts[split, label] for label in found.labels.labels) for split in splits}
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
     for label in found.labels.labels:
-        table.add_row(label, *(_cell(counts[split, label], _total(found, split)) for split in splits))
-    table.add_row("all", *(str(_total(found, split)) for split in splits))
-    most = (max(counts[split, label] for label in found.labels.labels) for split in splits)
-    table.add_row("majority class", *(f"{n / _total(found, split):.1%}" for n, split in zip(most, splits, strict=True)))
+        of_label = [(counts[split, label], total[split]) for split in splits]
+        table.add_row(label, *(f"{count} ({count / of:.1%})" for count, of in of_label))
+    table.add_row("all", *(str(total[split]) for split in splits))
+    most = {split: max(counts[split, label] for label in found.labels.labels) for split in splits}
+    table.add_row("majority class", *(f"{most[split] / total[split]:.1%}" for split in splits))
     return table
-
-
-def _total(found: Stats, split: str) -> int:
-    return sum(count for (name, _), count in found.counts.items() if name == split)
-
-
-def _cell(count: int, total: int) -> str:
-    return f"{count} ({count / total:.1%})"
 
 
 def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
