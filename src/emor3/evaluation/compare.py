@@ -73,9 +73,8 @@ def _compare_data(data: str, first: SavedEvaluation, other: SavedEvaluation) -> 
         if both:
             hits_before, hits_after = [b for _, b, _ in both], [a for _, _, a in both]
             test = compare_hits(hits_before, hits_after, clusters([p for p, _, _ in both]))
-            yield PairedTest(
-                data, *names, figure, (_share(hits_before), _share(hits_after)), test.difference, test.p_value
-            )
+            shares = (_share(hits_before), _share(hits_after))
+            yield PairedTest(data, *names, figure, shares, test.difference, test.p_value)
 
 
 def _share(hits: Sequence[bool]) -> float:
