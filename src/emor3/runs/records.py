@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, overload
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -99,15 +99,7 @@ def scan_jsonl(path: Path, form: "TypeAdapter[T]") -> Iterator[tuple[bytes, T | 
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-@overload
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]: ...
-
-
-@overload
-def read_jsonl(path: Path, form: TypeAdapter[T]) -> Iterator[T]: ...
-
-
-def read_jsonl(path: Path, form: TypeAdapter[Any] = OBJECT) -> Iterator[Any]:
+def read_jsonl(path: Path, form: TypeAdapter[T] = OBJECT) -> Iterator[T]:  # type: ignore[assignment]
     """Rows of a JSON lines file; a last line cut short by a killed run is left out.
 
     Raises UserError, which names the line, if the file is missing or another line is broken or of another form.
@@ -147,10 +139,7 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
         "label": rollout.sample.label,
         "completion": rollout.completion,
         "thought": asdict(rollout.thought),
-        "reflection": {
-            "consistency": finding_row(rollout.reflection.consistency),
-            "coherence": finding_row(rollout.reflection.coherence),
-        },
+        "reflection": {name: finding_row(finding) for name, finding in vars(rollout.reflection).items()},
         "parts": dict(rollout.reward.parts),
         "reward": rollout.reward.total,
     }
