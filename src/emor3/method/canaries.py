@@ -41,10 +41,8 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         if reply.error is None
     ]
     told = [" ".join(filter(None, (r.thought.trigger, r.thought.feeling))) for r in described]
-    leaks = [
-        MASK in mask(text.replace(MASK, ""), rollout.sample.labels)
-        for text, rollout in zip(told, described, strict=True)
-    ]
+    texts = zip(told, described, strict=True)
+    leaks = [MASK in mask(text.replace(MASK, ""), rollout.sample.labels) for text, rollout in texts]
     contents = defaultdict[str | None, set[object]](set)
     for rollout in described:
         contents[rollout.thought.trigger].add(rollout.sample.content)
