@@ -66,8 +66,7 @@ class Block(BaseModel):
     @field_validator("*")
     @classmethod
     def _holds_usable_numbers(cls, value: Any) -> Any:
-        odd = odd_number(value)
-        if odd is not None:
+        if odd := odd_number(value):
             raise ValueError(odd)
         return value
 

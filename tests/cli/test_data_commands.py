@@ -98,7 +98,7 @@ def test_check_finds_near_copies_across_splits_and_between_labels(
     report = report_of(folder_of(tmp_path / "data", rows), processor)
     assert report.near.cases == ["'a.png' in 'train' and 'b.jpg' in 'test'"]
     assert report.two_labels.cases == ["'a.png' is 'joy' and 'b.jpg' is 'fear'"]
-    assert report.duplicates.count == 0  # the files differ
+    assert report.duplicates.cases == []  # the files differ
 
 
 def test_an_exact_copy_is_not_counted_as_a_near_one_too(
@@ -106,7 +106,7 @@ def test_an_exact_copy_is_not_counted_as_a_near_one_too(
 ) -> None:
     rows = [("a.png", "train", picture, {}), ("b.png", "test", picture, {})]
     report = report_of(folder_of(tmp_path / "data", rows), processor)
-    assert (report.duplicates.count, report.near.count) == (1, 0)
+    assert (len(report.duplicates.cases), len(report.near.cases)) == (1, 0)
 
 
 def test_check_hints_at_labels_that_the_votes_do_not_carry(
@@ -151,7 +151,7 @@ def test_rows_alone_can_be_checked_without_opening_an_image(tmp_path: Path, pict
     folder = folder_of(tmp_path / "data", [("a.png", "train", picture, {})])
     (folder / "a.png").write_bytes(b"no picture")
     report = report_of(folder, None)
-    assert (report.counts["train", "joy"], report.unreadable.count, report.text_tokens) == (1, 0, 0)
+    assert (report.counts["train", "joy"], report.unreadable.cases, report.text_tokens) == (1, [], 0)
 
 
 def test_the_suggested_limit_is_the_largest_at_which_the_longest_prompt_fits(processor: ProcessorMixin) -> None:

@@ -153,7 +153,7 @@ def test_what_no_prompt_could_hold_is_refused_in_one_short_line_that_names_the_r
     with pytest.raises(UserError, match=f"line 2: .*{message}") as refused:
         load_samples(path, labels=["joy", "fear"])
     assert len(str(refused.value)) < 1000
-    assert check(path, SETTINGS, None).bad_rows.count == 1
+    assert len(check(path, SETTINGS, None).bad_rows.cases) == 1
 
 
 def test_a_row_has_a_bounded_number_of_images(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def row(name: str, label: Any = "joy", **fields: Any) -> dict[str, Any]:
 
 
 def found(report: Report) -> dict[str, int]:
-    return {tally.what: tally.count for tally in report.tallies() if tally.count}
+    return {tally.what: len(tally.cases) for tally in report.tallies() if tally.cases}
 
 
 def text_of(report: Report) -> str:
@@ -98,7 +98,7 @@ def test_each_defect_of_a_row_breaks_training_and_is_shown_with_its_line(
     report = check(str(tmp_path), settings(), processor)
     assert found(report) == {what: 1}
     assert report.breaks_training()
-    assert message in report.bad_rows.examples[0] if what == "bad rows" else message in report.unreadable.examples[0]
+    assert message in report.bad_rows.cases[0] if what == "bad rows" else message in report.unreadable.cases[0]
     assert "line 2" in text_of(report)
 
 

@@ -144,7 +144,7 @@ def test_a_text_in_two_splits_is_found(tmp_path: Path, recipe: Recipe, random_ch
     write_rows(tmp_path, rows)
     (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
     report = check(str(tmp_path), recipe.data, load_processor(random_checkpoint))
-    assert report.duplicates.count == 1
+    assert len(report.duplicates.cases) == 1
 
 
 def test_a_subset_takes_all_images_of_its_rows(mixed: str, tmp_path: Path) -> None:

@@ -1,23 +1,14 @@
 """`emor3 data …`: import, check, sample and count labelled images. Heavy imports stand inside the commands."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, show
-
-
-class Purpose(StrEnum):
-    """What a data folder is for."""
-
-    TRAIN = "train"
-    EVALUATE = "evaluate"
-
 
 data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
 
@@ -33,7 +24,7 @@ def check_data(
         Path | None, typer.Option(metavar="FILE", help="Write every fault to this file, one JSON object a line.")
     ] = None,
     purpose: Annotated[
-        Purpose | None,
+        Literal["train", "evaluate"] | None,
         typer.Option("--for", help="What the folder is for. [default: `train` with --recipe, else either]"),
     ] = None,
     overrides: Overrides = None,
@@ -55,7 +46,7 @@ def check_data(
     processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
-    trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
+    trains = purpose == "train" or (purpose is None and recipe is not None)
     report = check.check(folder, settings.data, processor, template=settings.prompt_template, trains=trains)
     show(check.report_table(report))
     if faults is not None:
@@ -153,9 +144,8 @@ def sample_data(
         drawn = sampling.pick_data(folder, output, sampling.read_ids(ids), copy=copy)
     else:
         sizes = dict(_pair(text, "--size", "train=2100") for text in size or [])
-        drawn = sampling.sample_data(
-            folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
-        )
+        rows = sampling.read_sizes(sizes)
+        drawn = sampling.sample_data(folder, output, rows, seed=seed, balanced=not natural, copy=copy)
     for line in sampling.sample_lines(drawn):
         say(line)
 

@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 def usable(value: float | None) -> float | None:
     """A number as an option takes it. Raises BadParameter, which names the option, for NaN and over 32 bits."""
-    odd = odd_number(value)
-    if odd is not None:
+    if odd := odd_number(value):
         raise typer.BadParameter(odd)
     return value
 
 
 def usable_temperature(value: float) -> float:
     """A temperature that logits can be divided by, or 0. Raises BadParameter as `usable`."""
-    low = low_temperature(value)
-    if low is not None:
+    if low := low_temperature(value):
         raise typer.BadParameter(low)
     return usable(value) or 0.0
 

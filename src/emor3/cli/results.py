@@ -3,9 +3,8 @@
 import inspect
 import json
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,16 +14,9 @@ from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
 
-class Formula(StrEnum):
-    """How parts become a reward: as in the paper, or as the authors' released code pays it."""
-
-    PAPER = "paper"
-    RELEASED = "released"
-
-
 def score(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one completion each.")],
-    formula: Annotated[Formula, typer.Option(help="How the parts become one reward.")] = Formula.PAPER,
+    formula: Annotated[Literal["paper", "released"], typer.Option(help="How the parts become one reward.")] = "paper",
     judge: Annotated[
         str | None,
         typer.Option("--judge", help="Checkpoint that judges rows without saved replies: a folder, a hub name, …"),
@@ -43,7 +35,7 @@ def score(
 
         asked = ScoreJudge(*load_any(judge))
     failed = False
-    for row in score_file(file, formula.value, asked):
+    for row in score_file(file, formula, asked):
         failed = failed or "error" in row
         say(json.dumps(row))
     raise typer.Exit(int(failed))

@@ -1,8 +1,7 @@
 """`emor3 bench …`, `emor3 tiny …`, `emor3 plan` (the memory of a recipe) and `emor3 doctor` (this machine)."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -72,20 +71,12 @@ def build_tiny(
     script("emor3 tiny build", "scripts", "build_tiny").write(output, seed)
 
 
-class Sharding(StrEnum):
-    """How a model is spread over GPUs."""
-
-    NONE = "none"
-    FSDP2 = "fsdp2"
-    ZERO3 = "zero3"
-
-
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(callback=usable, min=1, help="GPUs, over all machines.")] = 1,
     memory: Annotated[float, typer.Option(callback=usable, min=0.1, help="Memory of each GPU in GB.")] = 80,
-    sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
+    sharding: Annotated[Literal["none", "fsdp2", "zero3"], typer.Option(help="As in recipes/accelerate/.")] = "none",
     config: Annotated[Path | None, typer.Option(help="The model's config.json, if the hub cannot be reached.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Train two steps here to measure the time of one.")] = False,
 ) -> None:
@@ -98,7 +89,7 @@ def plan(
     from emor3.tools import capacity as planning
 
     settings = load_recipe(recipe, overrides or [])
-    machine = planning.Machine(gpus, memory * 1e9, sharding.value)
+    machine = planning.Machine(gpus, memory * 1e9, sharding)
     model = planning.model_config(settings.model.path, config)
     needs = planning.estimate_memory(settings, model, machine)
     show(planning.memory_table(settings, needs, machine))

@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 
 from emor3.data.duplicates import near_pairs, perceptual_hash
 from emor3.data.folders import Repetitions, in_split, label_set_for, label_spec, resolve_folder
-from emor3.data.importers.items import split_of
+from emor3.data.importers.sources import split_of
 from emor3.data.prompt_lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
 from emor3.data.rows import manifest_lines, named_labels, parse_row, to_sample
 from emor3.data.settings import DataBlock
@@ -33,21 +33,13 @@ SAME_SHARE = 1e-9
 
 @dataclass
 class Tally:
-    """Cases of one kind; the first few are shown."""
+    """Cases of one kind."""
 
     what: str
     breaks_training: bool
     effect: str = "flatters evaluation"
     """Consequence of a kind that does not break training."""
     cases: list[str] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        return len(self.cases)
-
-    @property
-    def examples(self) -> list[str]:
-        return self.cases[:EXAMPLES]
 
     def add(self, case: str) -> None:
         self.cases.append(case)
@@ -91,7 +83,7 @@ class Report:
         return tuple(value for value in vars(self).values() if isinstance(value, Tally))
 
     def breaks_training(self) -> bool:
-        return any(tally.count and tally.breaks_training for tally in self.tallies())
+        return any(tally.cases and tally.breaks_training for tally in self.tallies())
 
 
 def check(
@@ -232,9 +224,8 @@ def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
 
 def report_table(report: Report) -> Table:
     """A report as a person reads it."""
-    table = Table(
-        "", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows"
-    )
+    title = f"{report.path}: {report.rows} rows"
+    table = Table("", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=title)
     table.add_row("label set", f"{report.labels.name}: {', '.join(report.labels.labels)}")
     for split in sorted({split for split, _ in report.counts}):
         per_label = {label: report.counts[split, label] for label in report.labels.labels}
@@ -251,8 +242,8 @@ def report_table(report: Report) -> Table:
         table.add_row("tokens per prompt", _prompt_lengths(report))
     for tally in report.tallies():
         weight = "breaks training" if tally.breaks_training else tally.effect
-        table.add_row(tally.what, f"{tally.count} ({weight})" if tally.count else "none")
-        for example in tally.examples:
+        table.add_row(tally.what, f"{len(tally.cases)} ({weight})" if tally.cases else "none")
+        for example in tally.cases[:EXAMPLES]:
             table.add_row("", one_line(example))
     return table
 
@@ -260,8 +251,7 @@ def report_table(report: Report) -> Table:
 def _balance(per_label: Mapping[str, int]) -> str:
     most = max(per_label, key=lambda label: per_label[label])
     share = f"majority class {most} {percent_value(per_label[most] / sum(per_label.values()))}%"
-    absent = [label for label, count in per_label.items() if not count]
-    if absent:
+    if absent := [label for label, count in per_label.items() if not count]:
         return f"{share}; no rows of {', '.join(absent)}"
     return f"{share}, {tenths(per_label[most] / min(per_label.values()))} times the rarest"
 
@@ -272,9 +262,6 @@ def _prompt_lengths(report: Report) -> str:
     if longest <= PROMPT_TOKENS:
         return f"{lengths}; all within the paper's {PROMPT_TOKENS}"
     over = sum(n for tokens, n in report.lengths.items() if tokens > PROMPT_TOKENS)
-    advice = (
-        "use smaller images or shorter texts"
-        if report.max_pixels is None
-        else f"set model.max_pixels={report.max_pixels}"
-    )
+    scaled = report.max_pixels and f"set model.max_pixels={report.max_pixels}"
+    advice = scaled or "use smaller images or shorter texts"
     return f"{lengths}; {over} exceed the paper's {PROMPT_TOKENS}: {advice}"

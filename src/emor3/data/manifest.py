@@ -42,6 +42,5 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> str:
 def write_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     """Write the manifest of a folder and return its SHA-256. Fields without a value are left out."""
     fields = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    return write_lines(
-        folder / MANIFEST, (f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="replace") for row in fields)
-    )
+    lines = (f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="replace") for row in fields)
+    return write_lines(folder / MANIFEST, lines)

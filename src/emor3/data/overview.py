@@ -48,7 +48,7 @@ def balance_table(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
     counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
-    totals = {split: sum(count for (name, _), count in counts.items() if name == split) for split in splits}
+    totals = {split: sum(counts[split, label] for label in found.labels.labels) for split in splits}
     for label in found.labels.labels:
         numbers = [(counts[split, label], total) for split, total in totals.items()]
         table.add_row(label, *(f"{number} ({percent_value(number / total)}%)" for number, total in numbers))

@@ -44,11 +44,8 @@ def hold_out(units: Iterable[tuple[str, str]], share: float, seed: int) -> set[s
     by_label: dict[str, list[str]] = defaultdict(list)
     for name, label in units:
         by_label[label].append(name)
-    return {
-        name
-        for names in by_label.values()
-        for name in sorted(names, key=lambda name: rank(seed, name))[: round(share * len(names))]
-    }
+    drawn = (sorted(names, key=lambda name: rank(seed, name)) for names in by_label.values())
+    return {name for names in drawn for name in names[: round(share * len(names))]}
 
 
 def draw(

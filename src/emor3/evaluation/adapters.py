@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
-from emor3.models.loading import ADAPTER, Refusal, adapters_from, check_adapters
+from emor3.models.loading import ADAPTER, adapters_from, check_adapters, refusal
 from emor3.models.processors import load_processor
 from emor3.runs.directory import COLD_START
 from emor3.runs.recipe import Recipe
@@ -35,7 +35,7 @@ def load_merged(
         model, processor = load(base, recipe.model.dtype if recipe else "auto")
     except UserError as error:
         raise UserError(f"{folder} holds adapters of {base}, which does not load: {error}") from None
-    with Refusal(f"{folder} holds adapters of {base}, which do not load on it"):
+    with refusal(f"{folder} holds adapters of {base}, which do not load on it"):
         merged = adapters_from(PeftModel, model.to(device or model.device), str(folder)).merge_and_unload().eval()
     if (folder / "tokenizer_config.json").is_file():
         processor = load_processor(str(folder))

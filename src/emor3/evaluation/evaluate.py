@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -157,16 +157,15 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     return [samples[index] for index in chosen]
 
 
-def predict_samples(
-    candidate: Candidate,
-    samples: Sequence[Sample],
-    settings: EvaluationSettings,
-    on_batch: Callable[[int], None] | None = None,
-) -> list[Prediction]:
-    """One judged completion for each of N samples, in order, with `settings.samples` more answers each.
+Samples: TypeAlias = Sequence[Sample]
+OnBatch: TypeAlias = Callable[[int], None] | None
+"""Gets the number of completions just made."""
 
-    `on_batch` gets the number of completions just made.
-    """
+
+def predict_samples(
+    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
+) -> list[Prediction]:
+    """One judged completion for each of N samples, in order, with `settings.samples` more answers each."""
     completions = complete(candidate, samples, settings, on_batch)
     thoughts = [parse(completion, settings.thinking) for completion in completions]
     reflections = reflect(candidate.judge, list(zip(samples, thoughts, strict=True)), frozenset(Aspect))
@@ -180,12 +179,7 @@ def predict_samples(
     ]
 
 
-def complete(
-    candidate: Candidate,
-    samples: Sequence[Sample],
-    settings: EvaluationSettings,
-    on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
+def complete(candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch) -> list[str]:
     """One completion for each of N samples, in order."""
     return generate(
         candidate.model,
@@ -219,16 +213,11 @@ Drawn = tuple[tuple[str | None, ...] | None, tuple[float, ...] | None]
 
 
 def sample_answers(
-    candidate: Candidate,
-    samples: Sequence[Sample],
-    settings: EvaluationSettings,
-    on_batch: Callable[[int], None] | None = None,
+    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch
 ) -> list[Drawn]:
     """For each of N samples the labels of M completions sampled at temperature 1, and their weights."""
-    drawn = [
-        [parse(completion, settings.thinking) for completion in completions]
-        for completions in sample_completions(candidate, samples, settings, on_batch)
-    ]
+    draws = sample_completions(candidate, samples, settings, on_batch)
+    drawn = [[parse(completion, settings.thinking) for completion in completions] for completions in draws]
     answers = [[predicted_label(t, s.labels) for t, s in zip(thoughts, samples, strict=True)] for thoughts in drawn]
     per_sample = list(zip(*answers, strict=True)) if drawn else [None] * len(samples)
     if not drawn or not settings.reflective:
@@ -238,10 +227,7 @@ def sample_answers(
 
 
 def sample_completions(
-    candidate: Candidate,
-    samples: Sequence[Sample],
-    settings: EvaluationSettings,
-    on_batch: Callable[[int], None] | None = None,
+    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
 ) -> Iterator[list[str]]:
     """M times one completion for each of N samples, at temperature 1."""
     for draw in range(settings.samples):

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
-from emor3.data.importers.items import images_below
+from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples, sample_completions
 from emor3.evaluation.settings import EvaluationSettings
@@ -119,14 +119,11 @@ def decode_reflectively(
     for completions in sample_completions(candidate, samples, settings):
         thoughts = [parse(completion, settings.thinking) for completion in completions]
         weighed = weigh(candidate.judge, samples, thoughts)
-        drawn.append(
-            [
-                (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
-                for sample, text, thought, (weight, reflection) in zip(
-                    samples, completions, thoughts, weighed, strict=True
-                )
-            ]
-        )
+        predicted = [
+            (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
+            for sample, text, thought, (weight, reflection) in zip(samples, completions, thoughts, weighed, strict=True)
+        ]
+        drawn.append(predicted)
     return [_decided(list(per_sample), abstain_below) for per_sample in zip(*drawn, strict=True)]
 
 
@@ -161,10 +158,9 @@ def outcome_row(image: str, outcome: Outcome | UserError) -> dict[str, Any]:
 def decision_text(decision: Decision) -> str:
     """What M completions say together, on one line."""
     ranked = sorted(decision.distribution.items(), key=lambda item: -item[1])[:3]
-    shares = (
-        ", ".join(f"{name} {hundredths(share)}" for name, share in ranked if share > 0) or "no completion is supported"
-    )
-    return f"  {'weighed':<12} {shares}" + ("  (abstains)" if decision.abstains else "")
+    shares = ", ".join(f"{name} {hundredths(share)}" for name, share in ranked if share > 0)
+    abstains = "  (abstains)" if decision.abstains else ""
+    return f"  {'weighed':<12} {shares or 'no completion is supported'}{abstains}"
 
 
 def prediction_text(prediction: Prediction) -> str:

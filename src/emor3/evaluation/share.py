@@ -50,8 +50,7 @@ def left_out(evaluation: SavedEvaluation) -> list[str]:
     """A line for each data set with rows that have no place in a TSV file, whose questions have one image each."""
     lines = []
     for data, predictions in evaluation.predictions.items():
-        others = [prediction.sample.id for prediction in predictions if len(prediction.sample.images) != 1]
-        if others:
+        if others := [prediction.sample.id for prediction in predictions if len(prediction.sample.images) != 1]:
             lines.append(f"{data}: {len(others)} rows with several images or none are left out of the TSV files")
     return lines
 

@@ -69,8 +69,7 @@ def _figures_row(evaluation: Evaluation) -> dict[str, Any]:
         "majority_class": {name: asdict(estimate) for name, estimate in evaluation.majority.items()},
         "confusion": evaluation.confusion,
     }
-    sampled = [prediction for prediction in evaluation.predictions if prediction.sampled is not None]
-    if sampled:
+    if sampled := [prediction for prediction in evaluation.predictions if prediction.sampled is not None]:
         confidence, right = distributions.confidences(sampled)
         row["reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
         row["risk_coverage"] = distributions.risk_curve(confidence, right).tolist()

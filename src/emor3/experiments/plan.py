@@ -102,8 +102,7 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
         plan = Plan.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Plan)}") from None
-    unknown = [name for name in (*plan.quick.methods, plan.reference) if name not in plan.methods]
-    if unknown:
+    if unknown := [name for name in (*plan.quick.methods, plan.reference) if name not in plan.methods]:
         raise UserError(f"{path}: {unknown[0]!r} is no method of this plan; it has {', '.join(plan.methods)}")
     changes: dict[str, Any] = {"output_dir": str(output)} if output else {}
     if quick:

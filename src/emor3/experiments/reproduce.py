@@ -38,13 +38,11 @@ def plan_table(plan: Plan, cells: Sequence[Cell]) -> Table:
     """What is to run and what is done, and the disk it takes (unknown before a hub model is downloaded)."""
     missing = [cell for cell in cells if not is_finished(cell)]
     trained = sum(cell.trains for cell in missing)
-    weights = sum(
-        path.stat().st_size for path in Path(resolve_checkpoint(cells[0].recipe.model.path)).glob("*.safetensors")
-    )
+    start = Path(resolve_checkpoint(cells[0].recipe.model.path))
+    weights = sum(path.stat().st_size for path in start.glob("*.safetensors"))
     disk = (trained + 4 * plan.jobs) * weights / 1e6  # final weights stay; a running cell has optimizer states too
-    table = Table(box=box.SIMPLE, title=f"{len(cells)} cells, {len(missing)} to run, {plan.jobs} at a time")
-    for heading in ("method", *plan.domains):
-        table.add_column(heading)
+    title = f"{len(cells)} cells, {len(missing)} to run, {plan.jobs} at a time"
+    table = Table("method", *plan.domains, box=box.SIMPLE, title=title)
     for name in plan.methods:
         table.add_row(name, *(_states([c for c in cells if c.method == name], domain) for domain in plan.domains))
     steps = sum(cell.steps for cell in missing)
@@ -92,9 +90,8 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
                     finished_steps += cell.steps
                     if process.returncode != 0:
                         failed.append(cell)
-                        progress.console.print(
-                            f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}", soft_wrap=True
-                        )
+                        line = f"failed: {cell.folder}: {_last_line(cell.folder / LOG)}"
+                        progress.console.print(line, soft_wrap=True)
                 names = ", ".join(f"{cell.method} {cell.domain or ''} {cell.seed}" for cell in running.values())
                 done = finished_steps + sum(_steps_done(cell) for cell in running.values())
                 progress.update(task, completed=done, description=printable(names))

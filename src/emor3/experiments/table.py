@@ -183,7 +183,8 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
     """All tables as Markdown: accuracy, differences, reasoning, training. Percent, 95% intervals, seeds and items."""
     groups = list(results.groups())
     seeds = {name: str(max((cell.seeds for cell in row.values()), default=0)) for name, row in accuracy.items()}
-    items = {test: len({p.sample.id for p in runs[0]}) for _, test, runs in _runs(results)}
+    runs = [item for by_column in results.predictions.values() for item in by_column.items()]
+    items = {test: len({p.sample.id for p in of_seeds[0]}) for (_, test), of_seeds in runs}
     others = [name for name in accuracy if name != results.plan.reference]
     parts = [
         "## Accuracy, %\n",
@@ -212,12 +213,6 @@ NOTE = (
     "over seeds. Bold: best of its column and better than the runner-up (paired sign flips over items, p < 0.05 after "
     "Holm over columns)."
 )
-
-
-def _runs(results: Results) -> Iterator[tuple[str, str, list[list[Prediction]]]]:
-    for by_column in results.predictions.values():
-        for (domain, test), runs in by_column.items():
-            yield domain, test, runs
 
 
 def _short(group: str) -> str:

@@ -45,11 +45,8 @@ def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[Emotio
 
     None if fewer than two samples have usable and distinct ones, and if the judge fails on all of them.
     """
-    described = [
-        (sample, thought.trigger)
-        for sample, thought in zip(samples, thoughts, strict=True)
-        if thought.trigger is not None
-    ]
+    tried = zip(samples, thoughts, strict=True)
+    described = [(sample, thought.trigger) for sample, thought in tried if thought.trigger is not None]
     pairs = [
         (sample, text, other)
         for place, (sample, text) in enumerate(described)
@@ -60,11 +57,8 @@ def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[Emotio
     own_questions = [consistency_question(sample.images, text, sample.text) for sample, text, _ in pairs]
     swapped_questions = [consistency_question(sample.images, other, sample.text) for sample, _, other in pairs]
     replies = judge.answer([*own_questions, *swapped_questions])
-    answered = [
-        (says_yes(first), says_yes(second))
-        for first, second in zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
-        if first.error is None and second.error is None
-    ]
+    both = zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
+    answered = [(says_yes(own), says_yes(other)) for own, other in both if own.error is None and other.error is None]
     if not answered:
         return None
     own, swapped = (list(scores) for scores in zip(*answered, strict=True))
@@ -88,11 +82,8 @@ class StartFigures:
             f"start model: {self.format} of {self.n} completions keep the format, {self.named} name a label of the set "
             f"(one for each of {self.n} training images, temperature {self.temperature:g})"
         )
-        lacks = [
-            what
-            for what, count in (("keeps the format", self.format), ("names a label of the set", self.named))
-            if count < RARE * self.n
-        ]
+        counts = {"keeps the format": self.format, "names a label of the set": self.named}
+        lacks = [what for what, count in counts.items() if count < RARE * self.n]
         if not lacks:
             return text
         return (
@@ -106,9 +97,6 @@ def start_figures(samples: Sequence[Sample], thoughts: Sequence[EmotionalThought
 
     Two of four in the right format and three with a label of the set: `StartFigures(4, 2, 3, 1.0)`.
     """
-    named = [
-        predicted_label(thought, sample.labels) is not None for sample, thought in zip(samples, thoughts, strict=True)
-    ]
-    return StartFigures(
-        len(thoughts), sum(thought.problem is None for thought in thoughts), sum(named), float(temperature)
-    )
+    kept = sum(thought.problem is None for thought in thoughts)
+    labels = [predicted_label(thought, sample.labels) for sample, thought in zip(samples, thoughts, strict=True)]
+    return StartFigures(len(thoughts), kept, sum(label is not None for label in labels), float(temperature))

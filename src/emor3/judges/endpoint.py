@@ -206,9 +206,8 @@ class EndpointJudge:
         """Digest of all that a reply depends on."""
         chosen = self.settings.model_dump(include={"base_url", "model", "max_tokens", "top_logprobs", "max_pixels"})
         images: list[str | None] = [digests[path] for path in question.images]
-        return hashlib.sha256(
-            json.dumps([chosen, question.text, question.candidates, *(images or [None])]).encode()
-        ).hexdigest()
+        parts = [chosen, question.text, question.candidates, *(images or [None])]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _recall(self, key: str) -> Reply | None:
         with _usable(self.settings.cache):

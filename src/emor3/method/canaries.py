@@ -41,10 +41,8 @@ def canaries(rollouts: Sequence[Rollout]) -> dict[str, float]:
         if reply.error is None
     ]
     texts = [" ".join(filter(None, (r.thought.trigger, r.thought.feeling))) for r in described]
-    leaks = [
-        MASK in mask(text.replace(MASK, ""), rollout.sample.labels)
-        for text, rollout in zip(texts, described, strict=True)
-    ]
+    labels = [rollout.sample.labels for rollout in described]
+    leaks = [MASK in mask(text.replace(MASK, ""), names) for text, names in zip(texts, labels, strict=True)]
     contents = defaultdict[str | None, set[object]](set)
     for rollout in described:
         contents[rollout.thought.trigger].add(rollout.sample.content)

@@ -329,8 +329,7 @@ def label_set_from(values: Sequence[str] | Mapping[str, object], name: str) -> L
     Raises UserError for fewer than two labels, unknown keys, doubles, or signs and aliases that fit no label.
     """
     fields = dict(values) if isinstance(values, Mapping) else {"labels": values}
-    unknown = sorted(map(str, fields.keys() - {"labels", "polarity", "arousal", "aliases"}))
-    if unknown:
+    if unknown := sorted(map(str, fields.keys() - {"labels", "polarity", "arousal", "aliases"})):
         raise UserError(f"label set {name!r}: unknown {', '.join(unknown)}: use labels, polarity, arousal, aliases")
     labels = fields.get("labels")
     if not isinstance(labels, list | tuple) or len(labels) < 2:
@@ -359,9 +358,7 @@ _WEBEMO_7_OF_25 = {
     "sadness": "disappointment neglect sadness shame suffering sympathy",
 }
 _WEBEMO_2_OF_7 = {"positive": "love joy surprise", "negative": "confusion anger fear sadness"}
-_PARENT_OF_25 = {child: parent for parent, children in _WEBEMO_7_OF_25.items() for child in children.split()}
-_PARENT_OF_7 = {child: parent for parent, children in _WEBEMO_2_OF_7.items() for child in children.split()}
-_PARENTS = {("webemo25", "webemo7"): _PARENT_OF_25, ("webemo7", "webemo2"): _PARENT_OF_7}
+_CHILDREN = {("webemo25", "webemo7"): _WEBEMO_7_OF_25, ("webemo7", "webemo2"): _WEBEMO_2_OF_7}
 
 
 def fold(label: str, source: LabelSet, target: LabelSet) -> str:
@@ -373,7 +370,8 @@ def fold(label: str, source: LabelSet, target: LabelSet) -> str:
         raise UserError(f"label {label!r} is not in the set {source.name} ({', '.join(source.labels)})")
     if source == target:
         return label
-    for (finer, coarser), parents in _PARENTS.items():
+    for (finer, coarser), children in _CHILDREN.items():
         if finer == source.name:
-            return fold(parents[label], get_label_set(coarser), target)
+            parent = next(parent for parent, names in children.items() if label in names.split())
+            return fold(parent, get_label_set(coarser), target)
     raise UserError(f"label set {source.name} does not fold into {target.name}: only webemo25 -> webemo7 -> webemo2 do")

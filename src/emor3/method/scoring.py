@@ -12,7 +12,7 @@ from emor3.method.labels import LabelSet, get_label_set, match
 from emor3.method.reflection import ScriptedJudge, ask, reflect
 from emor3.method.rewards import Formula, RewardSettings, reflective, score
 from emor3.method.thinking import parse
-from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Question, Reflection, Sample, Verdict
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
 from emor3.storage.files import regular
 
 
@@ -79,18 +79,14 @@ def score_row(
         **{name: breakdown.parts[name] for name in ("format", "accuracy", "consistency", "coherence")},
         "reflective": reflective(breakdown.parts),
         "overall": breakdown.total,
-        "asked": {
-            "consistency": _was_asked(reflection.consistency),
-            "coherence": _was_asked(reflection.coherence),
-        },
+        "asked": {name: f is not None and f.verdict is not Verdict.NOT_ASKED for name, f in vars(reflection).items()},
         "answer": thought.answer,
         "problem": thought.problem,
-        **({} if judge is None else {"judge": {aspect.value: _reply_text(reflection, aspect) for aspect in Aspect}}),
+        **({} if judge is None else {"judge": {name: _reply_text(found) for name, found in vars(reflection).items()}}),
     }
 
 
-def _reply_text(reflection: Reflection, aspect: Aspect) -> str | None:
-    finding: Finding | None = getattr(reflection, aspect.value)
+def _reply_text(finding: Finding | None) -> str | None:
     return None if finding is None or finding.reply is None else finding.reply.text
 
 
@@ -151,12 +147,5 @@ def _reflect(sample: Sample, thought: EmotionalThought, replies: Mapping[Aspect,
         return Reflection()
     asked = ask(sample, thought, frozenset(Aspect))
     ran = frozenset(aspect for aspect, entry in asked.items() if isinstance(entry, str) or replies[aspect] is not None)
-
-    def saved_reply(question: Question) -> str:
-        return replies[question.aspect] or ""
-
-    return reflect(ScriptedJudge(saved_reply), [(sample, thought)], ran)[0]
-
-
-def _was_asked(finding: Finding | None) -> bool:
-    return finding is not None and finding.verdict is not Verdict.NOT_ASKED
+    judge = ScriptedJudge(lambda question: replies[question.aspect] or "")
+    return reflect(judge, [(sample, thought)], ran)[0]

@@ -55,10 +55,7 @@ def render(template: str, **values: str | None) -> str:
 
     Raises UserError if the template has an error of its own, asks for a value that is not there, or exceeds the limits.
     """
-    from emor3.method.templating import (  # here, so that parsing alone does not pay for Jinja
-        check_length,
-        within_limits,
-    )
+    from emor3.method.templating import check_length, within_limits  # here: parsing alone does not pay for Jinja
 
     with within_limits(template, hint=f"; it may use {', '.join(values)}"):
         filled = _compile(template).render(**values)
@@ -80,11 +77,7 @@ def escape(text: str) -> str:
     Blanks inside the brackets keep them readable while no tokenizer or chat template takes them for its own. Orders
     to the judge are left as they are: they are just text.
     """
-    return _PLACEHOLDER.sub(_with_blanks, text)
-
-
-def _with_blanks(placeholder: re.Match[str]) -> str:
-    return f"{placeholder[0][0]} {placeholder[0][1:-1]} {placeholder[0][-1]}"
+    return _PLACEHOLDER.sub(lambda found: f"{found[0][0]} {found[0][1:-1]} {found[0][-1]}", text)
 
 
 def name_content(images: int, text: str | None) -> str:

@@ -25,7 +25,7 @@ from transformers import (
 
 from emor3.errors import UserError
 from emor3.models.architectures import PARTS, is_sized_by_area
-from emor3.models.loading import Refusal, adapters_from, check_weights, from_checkpoint, is_finite, load_config
+from emor3.models.loading import adapters_from, check_weights, from_checkpoint, is_finite, load_config, refusal
 from emor3.models.processors import chat, load_processor, save_processor
 from emor3.models.settings import ModelBlock, Part
 from emor3.models.sharding import loading_whole
@@ -128,7 +128,7 @@ def _built(path: str, source: str, **settings: Any) -> PreTrainedModel:
     config = load_config(source)
     if Path(source).is_dir():
         check_weights(Path(source))
-    with Refusal(f"cannot load {path} as an image-text-to-text model"), loading_whole():
+    with refusal(f"cannot load {path} as an image-text-to-text model"), loading_whole():
         model, found = from_checkpoint(
             AutoModelForImageTextToText,
             source,
@@ -137,8 +137,7 @@ def _built(path: str, source: str, **settings: Any) -> PreTrainedModel:
             output_loading_info=True,
             **settings,
         )
-        missing = found["missing_keys"]
-        if missing:
+        if missing := found["missing_keys"]:
             raise ValueError(f"{len(missing)} of its weights are missing, as {min(missing)}")
     return model
 

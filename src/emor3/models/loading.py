@@ -7,9 +7,8 @@ they pass over: a broken `generation_config.json` is left out, and weights that 
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -41,21 +40,18 @@ PROCESSOR_TEXTS = (
 INDEX = "model.safetensors.index.json"
 
 
-class Refusal(AbstractContextManager[None]):
-    """Raise faults inside the block as one UserError: `doing` (as "cannot load the processor of PATH") and why."""
-
-    def __init__(self, doing: str) -> None:
-        self.doing = doing
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """The tokenizers library raises plain `Exception`, which is why this is no `except`."""
-        if kind is Exception or isinstance(error, FAULTS):
-            raise UserError(f"{self.doing}: {reason(error)}") from None
+@contextmanager
+def refusal(doing: str) -> Iterator[None]:
+    """What goes wrong inside is raised as a UserError: `doing` (as "cannot load the processor of PATH") and why."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is Exception or isinstance(error, FAULTS):  # the tokenizers library raises plain `Exception`
+            raise UserError(f"{doing}: {reason(error)}") from None
+        raise
 
 
-def reason(error: BaseException | None) -> str:
+def reason(error: Exception) -> str:
     """Why something went wrong, on one line."""
     if "trust_remote_code" in str(error):
         return "it brings Python code of its own (auto_map), and code in checkpoints is never run; use another model"
@@ -96,7 +92,7 @@ def _quiet() -> Iterator[None]:
 def load_config(source: str) -> PretrainedConfig:
     """Configuration of a checkpoint at a local path or hub name. Raises UserError if it cannot be used."""
     check_texts(Path(source), MODEL_TEXTS)
-    with Refusal(f"cannot read the configuration of {source}"):
+    with refusal(f"cannot read the configuration of {source}"):
         config: PretrainedConfig = from_checkpoint(AutoConfig, source)
         for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
             if "/" in str(getattr(part, "_attn_implementation", None)):
@@ -108,7 +104,7 @@ def check_texts(folder: Path, names: Iterable[str]) -> None:
     """Raise UserError if one of these files is in a local folder and holds no JSON object, or a template no text."""
     for path in (folder / name for name in names):
         if path.exists():
-            with Refusal(f"{path} is damaged (copy it anew)"):
+            with refusal(f"{path} is damaged (copy it anew)"):
                 text = path.read_text(encoding="utf-8")
                 if path.suffix == ".json" and not isinstance(json.loads(text), dict):
                     raise ValueError("it holds no JSON object")
@@ -120,7 +116,7 @@ def check_weights(folder: Path, finite: bool = False) -> None:
     Without `finite` only the head of each file is read; with it all of them, one weight at a time.
     """
     for path in weight_files(folder):
-        with Refusal(f"{path} is damaged (copy it anew)"), safe_open(path, "pt") as file:
+        with refusal(f"{path} is damaged (copy it anew)"), safe_open(path, "pt") as file:
             for name in file.keys() if finite else ():
                 if not is_finite(file.get_tensor(name)):
                     raise ValueError(f"{name} holds NaN or infinity")
@@ -131,7 +127,7 @@ def check_adapters(folder: Path) -> None:
     check_texts(folder, (ADAPTER,))
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}: copy it anew")
-    with Refusal(f"{folder / ADAPTER_WEIGHTS} is damaged (copy it anew)"), safe_open(folder / ADAPTER_WEIGHTS, "pt"):
+    with refusal(f"{folder / ADAPTER_WEIGHTS} is damaged (copy it anew)"), safe_open(folder / ADAPTER_WEIGHTS, "pt"):
         pass
 
 
@@ -140,7 +136,7 @@ def weight_files(folder: Path) -> list[Path]:
     check_texts(folder, (INDEX,))
     shards = {"model.safetensors"}
     if (folder / INDEX).is_file():
-        with Refusal(f"{folder / INDEX} is damaged (copy it anew)"):
+        with refusal(f"{folder / INDEX} is damaged (copy it anew)"):
             shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     missing = sorted(name for name in shards if Path(name).name != name or not (folder / name).is_file())
     if missing:

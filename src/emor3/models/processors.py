@@ -29,7 +29,7 @@ from emor3.models.architectures import (
     split_images,
     video_part,
 )
-from emor3.models.loading import PROCESSOR_TEXTS, Refusal, check_texts, from_checkpoint
+from emor3.models.loading import PROCESSOR_TEXTS, check_texts, from_checkpoint, refusal
 from emor3.storage.images import SOURCE, open_image
 
 LARGE = 4_000_000
@@ -70,7 +70,7 @@ def load_processor(path: str) -> ProcessorMixin:
     Raises UserError if there is none, as for a text-only model.
     """
     check_texts(Path(path), ("config.json", *PROCESSOR_TEXTS))
-    with Refusal(f"cannot load the processor of {path}"):
+    with refusal(f"cannot load the processor of {path}"):
         processor = from_checkpoint(AutoProcessor, path)
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
@@ -94,7 +94,7 @@ def try_render(processor: ProcessorMixin, path: str) -> None:
     if not processor.chat_template:
         raise UserError(f"{path} has no chat template: add chat_template.jinja as the model's authors have it")
     asked = "What is felt?"
-    with Refusal(f"{template} cannot be used"):
+    with refusal(f"{template} cannot be used"):
         shown, blind = (
             processor.apply_chat_template([chat(asked, images)], tokenize=False, add_generation_prompt=True)[0]
             for images in (1, 0)
@@ -103,7 +103,7 @@ def try_render(processor: ProcessorMixin, path: str) -> None:
         raise UserError(f"{template} does not keep the text of a turn: take the one of the model's authors")
     if shown == blind:
         raise UserError(f"{template} drops images: take the one of the model's authors")
-    with Refusal(f"{template} and its processor do not go together"):
+    with refusal(f"{template} and its processor do not go together"):
         processor(text=[shown], images=[Image.new("RGB", (64, 64))], padding=True, return_tensors="pt")
 
 

@@ -91,10 +91,8 @@ def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[s
 
 
 def _gallery_set(data: str, decoding: str, evaluations: Mapping[int, Evaluated], items: int) -> dict[str, Any]:
-    rows = {
-        place: {p.sample.id: prediction_row(data, p) for p in evaluated.saved.predictions[data]}
-        for place, evaluated in evaluations.items()
-    }
+    predictions = {place: evaluated.saved.predictions[data] for place, evaluated in evaluations.items()}
+    rows = {place: {p.sample.id: prediction_row(data, p) for p in made} for place, made in predictions.items()}
     every = {name: row for found in rows.values() for name, row in found.items()}
     chosen = _choose(rows, items)
     return {
@@ -149,12 +147,8 @@ def card(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def rollouts(runs: Sequence[Run], pictures: Pictures, faults: list[str]) -> list[dict[str, Any]]:
     """The best and worst rollouts of each run as cards."""
-    shown = []
-    for run in runs:
-        items = list(_rollout_items(run, pictures, faults))
-        if items:
-            shown.append({"run": run.name, "steps": run.recorded_steps, "items": items})
-    return shown
+    items = [(run, list(_rollout_items(run, pictures, faults))) for run in runs]
+    return [{"run": run.name, "steps": run.recorded_steps, "items": shown} for run, shown in items if shown]
 
 
 def _rollout_items(run: Run, pictures: Pictures, faults: list[str]) -> Iterator[dict[str, Any]]:

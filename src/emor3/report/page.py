@@ -1,6 +1,6 @@
 """`emor3 report`: runs and evaluations on one self-contained HTML page, made from their records alone.
 
-records reads -> plots draws, cards chooses examples -> the templates under templates/
+`records` reads -> `plots` draws, `cards` chooses examples -> the templates under report/templates
 """
 
 import base64
@@ -201,11 +201,8 @@ def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -
 
 
 def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any]:
-    rows = [
-        {"label": label, "total": sum(counts), "counts": counts}
-        for label, counts in zip(labels, part.confusion, strict=False)
-        if sum(counts)
-    ]
+    pairs = zip(labels, part.confusion, strict=False)
+    rows = [{"label": label, "total": sum(counts), "counts": counts} for label, counts in pairs if sum(counts)]
     return {"name": name, "labels": labels, "rows": rows if len(labels) <= LARGEST_CONFUSION else []}
 
 

@@ -132,33 +132,27 @@ def _start_first(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[
     """Models that others were trained from, then the others: the first is what the others are compared with."""
     paths = [evaluated.saved.head.get("start") for evaluated in evaluations]
     paths += [run.config["model"].get("path") for run in runs if isinstance(run.config.get("model"), Mapping)]
-    starts = {_place(path) for path in paths if isinstance(path, str)}
+    starts = {os.path.abspath(path) for path in paths if isinstance(path, str)}
     if not starts:  # records of older versions: without --judge, a policy is judged by the model it started from
         heads = [evaluated.saved.head for evaluated in evaluations]
-        starts = {_place(str(head["judge"])) for head in heads if head["judge"] != head["model"]}
-    found = [replace(evaluated, is_start=_place(evaluated.saved.model) in starts) for evaluated in evaluations]
+        starts = {os.path.abspath(str(head["judge"])) for head in heads if head["judge"] != head["model"]}
+    found = [replace(evaluated, is_start=os.path.abspath(evaluated.saved.model) in starts) for evaluated in evaluations]
     return sorted(found, key=lambda one: (not one.is_start, one.saved.head.get("start") is not None))
-
-
-def _place(path: str) -> str:
-    return os.path.abspath(path)
 
 
 def _named(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[Evaluated]:
     """Each evaluation with its model and decoding as its name."""
     by_folder = {str(run.folder): run.name for run in runs}
     names = [f"{_model_name(evaluated.saved.model, by_folder)}, {evaluated.decoding}" for evaluated in evaluations]
-    return [
-        replace(evaluated, name=name if names.count(name) == 1 else f"{name} ({evaluated.folder})")
-        for evaluated, name in zip(evaluations, names, strict=True)
-    ]
+    pairs = zip(evaluations, names, strict=True)
+    return [replace(e, name=name if names.count(name) == 1 else f"{name} ({e.folder})") for e, name in pairs]
 
 
 def _model_name(model: str, runs: Mapping[str, str]) -> str:
     """A run's name for its final policy, else a hub name as it is and the last telling part of a path."""
     path = Path(model)
     run = path.parent if path.name == FINAL else path
-    if (known := runs.get(_place(str(run)))) is not None:
+    if (known := runs.get(os.path.abspath(str(run)))) is not None:
         return known
     run = run.parent if run.name == "training" else run
     if run == path and not path.is_absolute() and len(path.parts) <= 2:
@@ -250,7 +244,9 @@ def _read_run(folder: Path, name: str, faults: list[str]) -> Run:
     except UserError:
         faults.append(f"{name}: {CONFIG} is missing or broken: shown as a run of its own")
         config = {}
-    metrics = [row for row in map(_numbers, _rows(folder / METRICS, name, faults)) if "step" in row]
+    rows = _rows(folder / METRICS, name, faults)
+    numbers = ({key: value for key, value in row.items() if is_number(value)} for row in rows)
+    metrics = [row for row in numbers if "step" in row]
     if not metrics and config.get("grpo", {}) is not None:  # a recipe without reinforcement logs no steps
         faults.append(f"{name}: no steps in {METRICS}: nothing to plot yet")
     rollouts, recorded = _some_rollouts(_rows(folder / ROLLOUTS, name, faults))
@@ -273,10 +269,6 @@ def _rows(path: Path, name: str, faults: list[str]) -> Iterator[dict[str, Any]]:
         faults.append(f"{name}: the last line of {path.name} is cut short (killed, or still being written): left out")
     elif broken:
         faults.append(f"{name}: {len(broken)} lines of {path.name} are no JSON objects (line {broken[0]}): left out")
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if is_number(value)}
 
 
 def is_number(value: object) -> bool:

@@ -38,11 +38,8 @@ class Mark(BaseModel):
 
 def mark_complete(folder: Path) -> None:
     """Mark a folder as complete; this is the last file that is written to it."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and str(path.relative_to(folder)) not in UNREAD and path.suffix != DRAFT
-    )
+    written = (path for path in folder.rglob("*") if path.is_file() and path.suffix != DRAFT)
+    files = sorted(path for path in written if str(path.relative_to(folder)) not in UNREAD)
     with ThreadPoolExecutor() as threads:
         sums = list(threads.map(_sum, files))
     content = {path.relative_to(folder).as_posix(): found.model_dump() for path, found in zip(files, sums, strict=True)}
@@ -124,8 +121,7 @@ def checkpoint_to_resume(run: Path, step: int | None = None) -> Path | None:
 
 def check_checkpoint(run: Path, chosen: Path) -> None:
     """Raise UserError if a checkpoint is not as it was written, naming the newest before it that is."""
-    wrong = faults(chosen)
-    if wrong:
+    if wrong := faults(chosen):
         older = [f for f in complete_checkpoints(run) if checkpoint_step(f) < checkpoint_step(chosen)]
         whole = next((folder for folder in reversed(older) if not faults(folder)), None)
         way = (

@@ -83,8 +83,7 @@ def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, dat
     run = Path(recipe.output_dir)
     run.mkdir(parents=True, exist_ok=True)
     if resume and _occupied(run):
-        changed = _harmless_changes(run, recipe, data)
-        if changed:
+        if changed := _harmless_changes(run, recipe, data):
             say(f"resumed with {', '.join(map(str, changed))}")
     elif _occupied(run):
         _set_aside(run)
@@ -150,13 +149,10 @@ def _harmless_changes(run: Path, recipe: Recipe, data: Sequence[str] | None) -> 
     if not (run / CONFIG).is_file():
         raise UserError(f"nothing to resume in {run}: it has no {CONFIG}")
     found = _with_data(run, data, changes(read_json(run / CONFIG), recipe.model_dump()))
-    refused = [change for change in found if not change.harmless]
-    if refused:
+    if refused := [change for change in found if not change.harmless]:
         hint = " (it may grow under lr_scheduler_type constant)" if refused[-1].setting == MAX_STEPS else ""
-        shown = [
-            *map(str, refused[:MOST_SHOWN]),
-            *([f"{len(refused) - MOST_SHOWN} more"] * (len(refused) > MOST_SHOWN)),
-        ]
+        more = [f"{len(refused) - MOST_SHOWN} more"] if len(refused) > MOST_SHOWN else []
+        shown = [*map(str, refused[:MOST_SHOWN]), *more]
         raise UserError(
             f"cannot resume {run} with {', '.join(shown)}{hint}: that would change what is learnt; use another --output"
         )

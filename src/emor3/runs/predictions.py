@@ -181,7 +181,7 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
 
 def reasoning_row(prediction: Prediction) -> dict[str, Any]:
     """A completion, its parts, and what the judge made of them, as JSON."""
-    findings = {aspect.value: finding_row(getattr(prediction.reflection, aspect.value)) for aspect in Aspect}
+    findings = {name: finding_row(finding) for name, finding in vars(prediction.reflection).items()}
     return {"completion": prediction.completion, **asdict(prediction.thought), **findings}
 
 
@@ -205,15 +205,13 @@ def read_evaluation(path: Path) -> SavedEvaluation:
         )
     head = typed(content, HEAD, str(folder / EVALUATION))
     found: dict[str, dict[str, Prediction]] = {part.data: {} for part in head.data}
-    parts = {
-        part.data: (_read_labels(part.label_set, folder / EVALUATION), head.settings.thinking) for part in head.data
-    }
+    labels = {part.data: _read_labels(part.label_set, folder / EVALUATION) for part in head.data}
     for number, row in enumerate(read_jsonl(folder / PREDICTIONS, PREDICTION), start=1):
-        if row.data in parts:
-            found[row.data][row.id] = _read_prediction(row, *parts[row.data], f"{folder / PREDICTIONS} line {number}")
-    return SavedEvaluation(
-        folder, content, {part.data: _in_order(folder, part, found[part.data]) for part in head.data}
-    )
+        if row.data in labels:
+            where = f"{folder / PREDICTIONS} line {number}"
+            found[row.data][row.id] = _read_prediction(row, labels[row.data], head.settings.thinking, where)
+    predictions = {part.data: _in_order(folder, part, found[part.data]) for part in head.data}
+    return SavedEvaluation(folder, content, predictions)
 
 
 def copy_evaluation(folder: Path, target: Path) -> Path:
@@ -232,8 +230,7 @@ def _read_labels(row: LabelSetRow, path: Path) -> LabelSet:
 
 
 def _in_order(path: Path, part: DataHead, found: Mapping[str, Prediction]) -> list[Prediction]:
-    missing = [sample_id for sample_id in part.sample_ids if sample_id not in found]
-    if missing:
+    if missing := [sample_id for sample_id in part.sample_ids if sample_id not in found]:
         raise UserError(
             f"{path}: {len(missing)} of {part.n} samples of {part.data} are missing "
             f"(the first is {missing[0]!r}): the evaluation was cut short, run it again"

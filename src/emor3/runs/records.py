@@ -147,10 +147,7 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
         "label": rollout.sample.label,
         "completion": rollout.completion,
         "thought": asdict(rollout.thought),
-        "reflection": {
-            "consistency": finding_row(rollout.reflection.consistency),
-            "coherence": finding_row(rollout.reflection.coherence),
-        },
+        "reflection": {name: finding_row(finding) for name, finding in vars(rollout.reflection).items()},
         "parts": dict(rollout.reward.parts),
         "reward": rollout.reward.total,
         "placebo": rollout.placebo,

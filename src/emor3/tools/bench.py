@@ -187,19 +187,16 @@ class StraightforwardReflection:
         assert self.model is not None, "bind the trainer's model before training"
         if not requests:
             return []
-        texts = [
-            self.processor.apply_chat_template(chat(text, len(paths)), tokenize=False, add_generation_prompt=True)
-            for paths, text in requests
-        ]
+        chats = [chat(text, len(paths)) for paths, text in requests]
+        texts = self.processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         images = [open_image(path) for paths, _ in requests for path in paths]
         inputs = self.processor(
             text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         ).to(self.model.device)
         with evaluating(self.model):
             output = self.model.generate(**inputs, max_new_tokens=REPLY_TOKENS, do_sample=True, temperature=0.6)
-        replies: list[str] = self.processor.batch_decode(
-            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        made = output[:, inputs["input_ids"].shape[1] :]
+        replies: list[str] = self.processor.batch_decode(made, skip_special_tokens=True)
         return replies
 
 
@@ -270,8 +267,7 @@ def _work(way: str, settings: BenchSettings, pipe: Connection) -> None:
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         meter = Meter(pipe, settings.seed)
-        trainer = make_trainer(way, settings, folder, meter)
-        trainer.train()
+        make_trainer(way, settings, folder, meter).train()
 
 
 def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -> GRPOTrainer:

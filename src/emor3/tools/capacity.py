@@ -341,9 +341,8 @@ def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Tab
     table.add_row("trained", count(size.trainable))
     table.add_row("tokens of the largest image", count(size.image_tokens))
     table.add_row("completions generated at once", count(needs.rollouts))
-    table.add_row(
-        "steps", "unknown: the data are not at hand" if needs.steps is None else count(needs.steps), end_section=True
-    )
+    steps = "unknown: the data are not at hand" if needs.steps is None else count(needs.steps)
+    table.add_row("steps", steps, end_section=True)
     for name, amount in needs.fixed.items():
         table.add_row(name, byte_size(amount))
     for name, amount in needs.phases.items():

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -101,11 +102,8 @@ def check_accelerator() -> Check:
 def check_vllm() -> Check:
     """vLLM is an extra; if it is installed it must load."""
     if find_spec("vllm") is None:
-        return Check(
-            "vLLM",
-            "warn",
-            "not installed: transformers makes the completions; pip install -e '.[vllm]' in emor3's clone",
-        )
+        way = "transformers makes the completions; pip install -e '.[vllm]' in emor3's clone"
+        return Check("vLLM", "warn", f"not installed: {way}")
     try:
         found = importlib.import_module("vllm").__version__  # its CPU builds have another distribution name
     except (ImportError, OSError, RuntimeError) as error:
@@ -154,8 +152,8 @@ def self_test() -> Check:
     """The embedded model answers about a drawn picture, and a gradient reaches its first layer."""
     start = time.perf_counter()
     model, processor = load(EMBEDDED)
-    with TemporaryDirectory() as scratch:
-        request = ((_picture(scratch),), "What is felt?")
+    with drawn_picture() as picture:
+        request = ((picture,), "What is felt?")
         answer = generate(model, processor, [request], max_new_tokens=16)[0]
         inputs = encode(processor, [request]).to(model.device)
     loss = model(**inputs, labels=inputs["input_ids"]).loss
@@ -167,10 +165,12 @@ def self_test() -> Check:
     return Check("self-test", "ok", f"the embedded model answers and learns, {seconds}")
 
 
-def _picture(folder: str) -> str:
-    path = f"{folder}/scene.png"
-    draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(Path(path))
-    return path
+@contextmanager
+def drawn_picture() -> Iterator[str]:
+    """The path of a picture to try a model on, which is there as long as the block runs."""
+    with TemporaryDirectory() as scratch:
+        draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(f"{scratch}/scene.png")
+        yield f"{scratch}/scene.png"
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
@@ -38,7 +36,7 @@ from emor3.runs.recipe import Recipe
 from emor3.runs.records import Environment, read_json, typed
 from emor3.stats.format import significant
 from emor3.storage.outputs import new_output
-from emor3.tiny.drawing import draw_scene
+from emor3.tools.doctor import drawn_picture
 from emor3.training.dataset import chosen_samples
 
 CARD = "README.md"
@@ -92,9 +90,7 @@ def verify(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> f
     Raises UserError if it exceeds the tolerance.
     """
     again = from_checkpoint(AutoModelForImageTextToText, folder, dtype="auto", use_safetensors=True).to(model.device)
-    with TemporaryDirectory() as scratch:
-        picture = f"{scratch}/scene.png"
-        draw_scene("balloon", "laughing", "meadow", "painted", Random(0)).save(picture)
+    with drawn_picture() as picture:
         request = [((picture,), "Describe the image.")]
         difference = _logits(model, processor, request) - _logits(again.eval(), load_processor(str(folder)), request)
     largest = float(difference.abs().max())
@@ -130,8 +126,7 @@ def model_card(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     shipped = files("emor3") / "tools" / "templates" / "model_card.md"
-    template = environment.from_string(shipped.read_text(encoding="utf-8"))
-    return template.render(
+    return environment.from_string(shipped.read_text(encoding="utf-8")).render(
         metadata=metadata.to_yaml(),
         name=run.name,
         version=__version__,
@@ -140,18 +135,11 @@ def model_card(
         recipe=recipe,
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
         environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
-        steps=_steps_behind(run, checkpoint),
+        steps=steps_recorded(run) if checkpoint.name == FINAL else checkpoint_step(checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation, stated),
         difference=significant(difference, 1),
     )
-
-
-def _steps_behind(run: Path, checkpoint: Path) -> int:
-    """Optimizer steps of reinforcement learning behind a checkpoint."""
-    if checkpoint.name != FINAL:
-        return checkpoint_step(checkpoint)
-    return steps_recorded(run)
 
 
 def published(recipe: Recipe) -> Mapping[str, Any]:

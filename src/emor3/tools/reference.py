@@ -271,12 +271,8 @@ def _default(name: str, setting: Mapping[str, Any], block: Mapping[str, Any], in
         return "required"
     if "default" not in setting:
         return "its defaults" if inner else "empty"
-    return f"`{yaml_text(setting['default'])}`"
-
-
-def yaml_text(value: object) -> str:
-    """A default as a recipe would spell it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    default = setting["default"]
+    return f"`{default if isinstance(default, str) else json.dumps(default)}`"  # as a recipe would spell it
 
 
 BOUNDS = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}", "exclusiveMaximum": "below {}"}

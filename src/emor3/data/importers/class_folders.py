@@ -6,20 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from emor3.data.importers.items import (
-    Dropped,
-    Found,
-    Item,
-    Options,
-    WrongLayoutError,
-    is_read,
-    listing,
-    pictures_below,
-    require,
-    split_of,
-    unread,
-)
-from emor3.data.importers.items import subfolders as folders_of
+from emor3.data.importers.items import Dropped, Found, Item, Options, WrongLayoutError
+from emor3.data.importers.sources import is_read, listing, pictures_below, require, split_of, subfolders, unread
 from emor3.method import labels as taxonomy
 from emor3.method.labels import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
 
@@ -30,18 +18,13 @@ class ClassFolders:
 
     labels: LabelSet | None
     """Set that the folder names belong to (also by an alias, as `Happy` for joy); None takes them as they are."""
-    root: str = "."
     splits: Mapping[str, str] | None = None
     """Folder -> split; None if the label folders stand at the root."""
 
     def __call__(self, source: Path, options: Options) -> Found:
-        require(source, self.root)
-        for folder, split in self._split_folders(source / self.root):
-            for label_folder in folders_of(folder):
-                label = self._label(label_folder.name)
-                if label is None:
-                    place = label_folder.relative_to(source)
-                    raise WrongLayoutError(f"folder {place}/, which is none of {', '.join(self._names())}")
+        for folder, split in self._split_folders(source):
+            for label_folder in subfolders(folder):
+                label = self._label(label_folder, source)
                 pictures = pictures_below(label_folder)
                 if not pictures:
                     yield Dropped(f"{label_folder.relative_to(source).as_posix()}/", "it holds no picture", label)
@@ -53,17 +36,20 @@ class ClassFolders:
         if self.splits is None:
             yield root, None
             return
-        found = [folder for folder in folders_of(root) if folder.name.lower() in self.splits]
+        found = [folder for folder in subfolders(root) if folder.name.lower() in self.splits]
         if not found:
             raise WrongLayoutError(f"none of the folders {', '.join(self.splits)}; {listing(root)}")
         for folder in found:
             yield folder, self.splits[folder.name.lower()]
 
-    def _label(self, name: str) -> str | None:
-        return name if self.labels is None else taxonomy.resolve(name, self.labels)
-
-    def _names(self) -> tuple[str, ...]:
-        return () if self.labels is None else self.labels.labels
+    def _label(self, folder: Path, source: Path) -> str:
+        if self.labels is None:
+            return folder.name
+        label = taxonomy.resolve(folder.name, self.labels)
+        if label is None:
+            names = ", ".join(self.labels.labels)
+            raise WrongLayoutError(f"folder {folder.relative_to(source)}/, which is none of {names}")
+        return label
 
 
 INNER = {"images", "image", "imgs", "pictures", "data"}
@@ -96,7 +82,7 @@ def _empty_beside(source: Path, seen: set[Folders]) -> Iterator[Path]:
     parents = {folders[:-1] for folders in seen if folders}
     filled = {folders[:depth] for folders in seen for depth in range(1, len(folders) + 1)}
     for parent in sorted(parents):
-        for folder in folders_of(source.joinpath(*parent)):
+        for folder in subfolders(source.joinpath(*parent)):
             if (*parent, folder.name) not in filled:
                 yield folder
 
@@ -174,9 +160,10 @@ def _unclear(counts: Counter[Folders], why: str) -> WrongLayoutError:
 
 # --- WebEmo: class indices, and three levels of labels ----------------------------------------------------------------
 
-WEBEMO_LEVELS = {"webemo25": WEBEMO25, "webemo7": WEBEMO7, "webemo2": WEBEMO2}
-WEBEMO6 = tuple(label for label in WEBEMO7.labels if label != "confusion")
+_SIX = tuple(label for label in WEBEMO7.labels if label != "confusion")
+WEBEMO6 = LabelSet("webemo6", _SIX, polarity={label: WEBEMO7.polarity[label] for label in _SIX})
 """Six classes as other work has them: confusion is counted as sadness."""
+WEBEMO_POLICIES = {"webemo25": WEBEMO25, "webemo7": WEBEMO7, "webemo6": WEBEMO6, "webemo2": WEBEMO2}
 
 
 def webemo(source: Path, options: Options) -> Found:
@@ -203,6 +190,6 @@ def webemo(source: Path, options: Options) -> Found:
 def webemo_label(label: str, policy: str) -> str:
     """A label of the 25 at the level of the policy: webemo25, webemo7, webemo6 or webemo2."""
     if policy != "webemo6":
-        return taxonomy.fold(label, WEBEMO25, WEBEMO_LEVELS[policy])
+        return taxonomy.fold(label, WEBEMO25, WEBEMO_POLICIES[policy])
     parent = taxonomy.fold(label, WEBEMO25, WEBEMO7)
     return "sadness" if parent == "confusion" else parent

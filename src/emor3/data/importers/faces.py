@@ -8,18 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from emor3.data.importers.items import (
-    Dropped,
-    Found,
-    Item,
-    Options,
-    WrongLayoutError,
-    favourite,
-    listing,
-    number,
-    require,
-)
-from emor3.data.importers.items import why_no_favourite as why_none
+from emor3.data.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, why_no_favourite
+from emor3.data.importers.sources import listing, number, require
 from emor3.method.labels import EKMAN7
 
 USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -63,7 +53,7 @@ def ferplus(source: Path, options: Options) -> Found:
         votes = dict(zip((*FERPLUS_LABELS, *NO_EMOTION), (cell or 0.0 for cell in cells), strict=True))
         label = favourite(votes)
         if label is None:
-            yield Dropped(where, why_none(votes))
+            yield Dropped(where, why_no_favourite(votes))
         elif label not in labels:
             yield Dropped(where, f"most votes are for {label}")
         else:

@@ -11,7 +11,8 @@ import yaml
 
 from emor3.data.folders import LABELS
 from emor3.data.importers.catalogue import SETS, DataSet, known_set
-from emor3.data.importers.items import Options, WrongLayoutError, listing
+from emor3.data.importers.items import Options, WrongLayoutError
+from emor3.data.importers.sources import listing
 from emor3.data.importers.tables import hub, table
 from emor3.data.importers.writer import Imported, Writer
 from emor3.data.manifest import write_rows

@@ -10,36 +10,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emor3.data.importers.items import (
-    Dropped,
-    Found,
-    Item,
-    Options,
-    WrongLayoutError,
-    favourite,
-    images_below,
-    number,
-    require,
-    rows_of,
-    shares,
-    why_no_favourite,
-)
+from emor3.data.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, why_no_favourite
+from emor3.data.importers.sources import images_below, number, require, rows_of
 from emor3.method import labels as taxonomy
 from emor3.method.labels import EKMAN6, EKMAN7, MIKELS8, SENTIMENT3, LabelSet
 
+VA4 = ("negative_high_arousal", "negative_low_arousal", "positive_high_arousal", "positive_low_arousal")
 VA5 = LabelSet(
     "va5",
-    ("negative_high_arousal", "negative_low_arousal", "neutral", "positive_high_arousal", "positive_low_arousal"),
-    polarity={
-        f"{sign}_{level}_arousal": value
-        for sign, value in (("negative", -1), ("positive", 1))
-        for level in ("high", "low")
-    },
-    arousal={
-        f"{sign}_{level}_arousal": value
-        for sign in ("negative", "positive")
-        for level, value in (("high", 1), ("low", -1))
-    },
+    (*VA4[:2], "neutral", *VA4[2:]),
+    polarity=dict(zip(VA4, (-1, -1, 1, 1), strict=True)),
+    arousal=dict(zip(VA4, (1, -1, 1, -1), strict=True)),
 )
 OASIS_POLICIES: Mapping[str, LabelSet | None] = {"sentiment3": SENTIMENT3, "va5": VA5}
 NEGATIVE_BELOW, POSITIVE_ABOVE = 3.5, 4.5
@@ -127,13 +108,13 @@ def emotion6(source: Path, options: Options) -> Found:
         yield Item(
             f"images/{name}",
             label,
-            distribution=shares(over_labels, labels),
+            distribution=over_labels if sum(over_labels.values()) > 0 else None,
             valence=(valence - 1) / 8,
             arousal=(arousal - 1) / 8,
         )
 
 
-RAFDB_CLASSES = dict(enumerate(("surprise", "fear", "disgust", "joy", "sadness", "anger", "neutral"), start=1))
+RAFDB_CLASSES = dict(zip("1234567", ("surprise", "fear", "disgust", "joy", "sadness", "anger", "neutral"), strict=True))
 
 
 def rafdb(source: Path, options: Options) -> Found:
@@ -145,15 +126,11 @@ def rafdb(source: Path, options: Options) -> Found:
     for where, cells in rows_of(source / table, None):
         split, _, _ = cells[0].partition("_")
         stem, dot, extension = cells[0].rpartition(".")
-        if (
-            len(cells) != 2
-            or not cells[1].isdecimal()
-            or int(cells[1]) not in RAFDB_CLASSES
-            or split not in ("train", "test")
-        ):
+        label = RAFDB_CLASSES.get(cells[1]) if len(cells) == 2 else None
+        if label is None or split not in ("train", "test"):
             yield Dropped(where, f"expected as in `train_00001.jpg 5`, found {' '.join(cells)}")
-            continue
-        yield Item(f"{folder}/{stem}{suffix}{dot}{extension}", RAFDB_CLASSES[int(cells[1])], split)
+        else:
+            yield Item(f"{folder}/{stem}{suffix}{dot}{extension}", label, split)
 
 
 def artphoto(source: Path, options: Options) -> Found:
@@ -162,11 +139,8 @@ def artphoto(source: Path, options: Options) -> Found:
     for path in images_below(source / "testImages_artphoto"):
         name = path.relative_to(source).as_posix()
         label = taxonomy.resolve(path.stem.split("_")[0], MIKELS8)
-        yield (
-            Dropped(name, "its name does not begin with one of the eight labels")
-            if label is None
-            else Item(name, label)
-        )
+        fault = Dropped(name, "its name does not begin with one of the eight labels")
+        yield fault if label is None else Item(name, label)
 
 
 # --- EmoSet -----------------------------------------------------------------------------------------------------------
@@ -182,23 +156,21 @@ def emoset(source: Path, options: Options) -> Found:
             continue
         for index, row in enumerate(_read_json(source / f"{split}.json", list)):
             where = f"{split}.json row {index}"
-            if (
-                not isinstance(row, list)
-                or len(row) not in (3, 4)
-                or not all(isinstance(part, str) for part in row[-2:])
-            ):
-                raise WrongLayoutError(f"{where}: {str(row)[:80]}")
-            label = taxonomy.match(str(row[0]), MIKELS8)
+            match row:
+                case [emotion, str(image), str(annotation)] | [emotion, _, str(image), str(annotation)]:
+                    label = taxonomy.match(str(emotion), MIKELS8)
+                case _:
+                    raise WrongLayoutError(f"{where}: {str(row)[:80]}")
             if label is None:
-                yield Dropped(f"{where}: {row[-2]}", f"{row[0]!r} is none of the eight labels")
-            elif ".." in row[-1].split("/") or not (source / row[-1]).is_file():
-                yield Dropped(f"{where}: {row[-2]}", f"its annotation {row[-1]} is missing")
+                yield Dropped(f"{where}: {image}", f"{emotion!r} is none of the eight labels")
+            elif ".." in annotation.split("/") or not (source / annotation).is_file():
+                yield Dropped(f"{where}: {image}", f"its annotation {annotation} is missing")
             else:
                 try:
-                    attributes = emoset_attributes(_read_json(source / row[-1], dict))
-                    yield Item(row[-2], label, split, attributes=attributes)
+                    attributes = emoset_attributes(_read_json(source / annotation, dict))
+                    yield Item(image, label, split, attributes=attributes)
                 except WrongLayoutError as error:
-                    yield Dropped(f"{where}: {row[-2]}", f"its annotation is {error}")
+                    yield Dropped(f"{where}: {image}", f"its annotation is {error}")
 
 
 def emoset_attributes(annotation: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,20 +10,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from emor3.data.importers.items import (
-    Dropped,
-    Found,
-    Item,
-    Options,
-    WrongLayoutError,
-    favourite,
-    number,
-    split_of,
-    why_no_favourite,
-)
+from emor3.data.importers.items import Dropped, Found, Item, Options, WrongLayoutError, favourite, why_no_favourite
+from emor3.data.importers.sources import number, split_of
 from emor3.data.rows import parse_row
 from emor3.errors import UserError
 from emor3.method.labels import BUILT_IN, resolve
@@ -52,21 +44,21 @@ TableRow = tuple[str, str | None, Mapping[str, Any]]
 
 def table(source: Path, options: Options) -> Found:
     """One file; images are named relative to its folder."""
-    known = {*(name for names in FIELDS.values() for name in names), *map(str.casefold, options.columns.values())}
-
-    def _csv(path: Path) -> Iterator[TableRow | Dropped]:
-        return separated(path, known)
-
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-    reader = readers.get(source.suffix.lower())
-    if reader is None or not source.is_file():
+    form = source.suffix.lower()
+    if form not in (".csv", ".tsv", ".jsonl", ".parquet") or not source.is_file():
         raise WrongLayoutError(f"{source.name}, which is no .csv, .tsv, .jsonl or .parquet file")
-    yield from _items(reader(source), source.parent, options)
+    if form == ".parquet":
+        rows = _streamed("parquet", data_files=str(source))
+    elif form == ".jsonl":
+        rows = _jsonl(source)
+    else:
+        rows = separated(source, {*chain(*FIELDS.values()), *map(str.casefold, options.columns.values())})
+    yield from _items(rows, source.parent, options)
 
 
 def hub(source: Path, options: Options) -> Found:
     """A data set in the hub's layout: a local folder, or the name of one that the `datasets` library can reach."""
-    yield from _items(_hub_rows(str(source)), source, options)
+    yield from _items(_streamed(str(source)), source, options)
 
 
 def _items(rows: Iterable[TableRow | Dropped], folder: Path, options: Options) -> Found:
@@ -326,14 +318,6 @@ def _jsonl(path: Path) -> Iterator[TableRow | Dropped]:
                     yield where, None, parse_row(line, where)
                 except UserError as error:
                     raise WrongLayoutError(str(error)) from None
-
-
-def _parquet(path: Path) -> Iterator[TableRow | Dropped]:
-    return _streamed("parquet", data_files=str(path))
-
-
-def _hub_rows(name: str) -> Iterator[TableRow | Dropped]:
-    return _streamed(name)
 
 
 def _streamed(name: str, **files: str) -> Iterator[TableRow | Dropped]:

@@ -124,9 +124,7 @@ class Writer:
             other = "" if normalise(first["label"]) == normalise(again["label"]) else " with another label"
             self._drop(name, f"{name!r} is listed a second time{other}")
         found: dict[str, str] = {}
-        self._sift(
-            lambda row, where: found.update((normalise(name), name) for name in named_labels(row, "label", where))
-        )
+        self._sift(lambda row, where: found.update({normalise(n): n for n in named_labels(row, "label", where)}))
         label_set = labels or (LabelSet("from the data", tuple(found.values())) if found else None)
         if label_set is not None:
             self._sift(lambda row, where: to_sample(row, self.folder, label_set, "label", where))
