@@ -81,6 +81,7 @@ def test_every_block_of_settings_is_gone_through():
     assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationSettings)} <= {
         "Plan",
         "QuickBlock",
+        "FamilyBlock",
     }
 
 

@@ -59,7 +59,10 @@ def evaluated(folder, answers=("joy", "fear", None), **settings):
 
 # --- the table of a reproduction --------------------------------------------------------------------------------------
 
-TABLE_HEAD = "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold"
+TABLE_HEAD = (
+    "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold,"
+    "difference,difference_low,difference_high,smallest_effect"
+)
 
 
 def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbers(tmp_path):
