@@ -71,7 +71,8 @@ def _add_tests(
             table[name][group],
             p_value=p_value,
             difference=comparison.difference,
-            smallest_effect=detectable(comparison.standard_error, comparison.freedom, 0.05 / tests_of_family),
+            # outcomes that never differ tell nothing of what would have been seen
+            smallest_effect=detectable(comparison.standard_error, comparison.freedom, 0.05 / tests_of_family) or None,
         )
 
 
@@ -199,11 +200,12 @@ def _printed(cell: TableCell | None) -> str:
 
 def _change(accuracy: Rows, cell: TableCell | None) -> str:
     """The difference to the reference; its interval only if it counts seeds, as sign flips have none."""
-    if cell is None or cell.difference is None or cell.smallest_effect is None:
+    if cell is None or cell.difference is None:
         return "-"
     change = points_with_interval(cell.difference) if _over_seeds(accuracy) else points(cell.difference.value)
     tested = [] if cell.p_value is None else [p_equation(cell.p_value)]
-    return f"{change} ({'; '.join([*tested, f'sees {percent_value(cell.smallest_effect)}'])})"
+    sees = [] if cell.smallest_effect is None else [f"sees {percent_value(cell.smallest_effect)}"]
+    return f"{change} ({'; '.join([*tested, *sees])})" if tested or sees else change
 
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
