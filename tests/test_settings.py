@@ -83,6 +83,7 @@ def test_every_block_of_settings_is_gone_through() -> None:
     assert {block.__name__ for block in known} - {block.__name__ for block in (*BLOCKS, EvaluationSettings)} <= {
         "Plan",
         "QuickBlock",
+        "FamilyBlock",
     }
 
 

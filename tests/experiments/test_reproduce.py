@@ -12,17 +12,21 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import t as student
 
 from emor3.errors import UserError
 from emor3.experiments import reproduce, training_table
 from emor3.experiments.plan import Cell, Plan, cells_of, load_plan, merge
-from emor3.experiments.table import Results, accuracy_table, reasoning_table, write_tables
+from emor3.experiments.results import Results
+from emor3.experiments.table import accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory, records
 from emor3.runs.directory import CONFIG, METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import append_jsonl
+from emor3.stats.classification import is_correct
+from emor3.stats.power import detectable
 from emor3.stats.uncertainty import mcnemar, sign_flip
 from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
@@ -96,6 +100,9 @@ def test_settings_are_merged_block_by_block_and_null_removes_a_block() -> None:
         ({"seeds": []}, "seeds"),
         ({"metods": {}}, "unknown setting 'metods'; did you mean 'methods'"),
         ({"evaluation": {"limt": 3}}, "unknown setting 'evaluation.limt'; did you mean 'evaluation.limit'"),
+        ({"family": {"methods": ["ppo"]}}, "'ppo' is no method"),
+        ({"family": {"methods": ["emo_r3", "grpo"]}}, "grpo is the reference"),
+        ({"family": {"methods": ["emo_r3"], "columns": ["alll"]}}, "family.columns"),
         ({"methods": {"grpo": {"grppo": {}}}, "quick": {"methods": ["grpo"]}}, "method grpo: unknown setting 'grppo'"),
     ],
 )
@@ -116,14 +123,26 @@ def finish(cell: Cell, plan: Plan, right: int) -> None:
     save_evaluation(cell.evaluation, made, thinking=cell.recipe.thinking)
 
 
+HITS = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
+"""Right answers of ten by method and seed."""
+
+
+def results_of(folder: Any, **changes: Any) -> Results:
+    plan = load_plan(write_plan(folder, **changes), None, quick=False)
+    cells = cells_of(plan)
+    for cell in cells:
+        finish(cell, plan, HITS[cell.method, cell.seed])
+    return Results(plan, cells)
+
+
 @pytest.fixture
 def filled(tmp_path: Path, few_draws: None) -> Results:
-    plan = load_plan(write_plan(tmp_path), None, quick=False)
-    cells = cells_of(plan)
-    hits = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
-    for cell in cells:
-        finish(cell, plan, hits[cell.method, cell.seed])
-    return Results(plan, cells)
+    return results_of(tmp_path)
+
+
+@pytest.fixture
+def one_seed(tmp_path: Path, few_draws: None) -> Results:
+    return results_of(tmp_path, seeds=[0])
 
 
 def markdown_of(results: Results, folder: Path) -> str:
@@ -145,24 +164,85 @@ def test_averages_are_over_the_cells_their_name_says(filled: Results) -> None:
     assert len(filled.cells_of_average("all")) == 6
 
 
-def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(filled: Results) -> None:
-    table = accuracy_table(filled)
+def test_bold_is_the_best_only_where_a_paired_test_tells_it_from_the_runner_up(one_seed: Results) -> None:
+    table = accuracy_table(one_seed)
     assert table["emo_r3"]["all"].bold
     assert not any(entry.bold for name in ("vanilla", "grpo") for entry in table[name].values())
-    # One cell has 10 items, of which 6 change in some seed: sign flips over items can say 2 / 2^6 = 0.03 at best,
-    # which nine columns turn into more than 0.05.
+    # One cell has 10 items, of which 6 change: sign flips over items can say 2 / 2^6 = 0.03 at best, which nine
+    # columns turn into more than 0.05.
     assert not table["emo_r3"]["a → a"].bold
 
 
-def test_each_method_is_tested_against_the_reference_on_the_same_items(filled: Results) -> None:
-    table = accuracy_table(filled)
-    changes = filled.changes("vanilla", "grpo", [("a", "a")], lambda p: p.predicted == p.sample.label)
+def test_one_run_of_each_method_is_tested_on_the_same_items(one_seed: Results) -> None:
+    table = accuracy_table(one_seed)
+    changes = one_seed.changes("vanilla", "grpo", [("a", "a")], is_correct)
     p_value = sign_flip(changes, seed=0)
-    assert changes.sum() == pytest.approx(-0.3)
-    # 4 items lose (two of them in one seed only): as good as McNemar on 4 lost items
-    assert p_value == pytest.approx(mcnemar([True] * 4, [False] * 4), abs=0.02)
+    assert changes.sum() == pytest.approx(-0.2)
+    assert p_value == pytest.approx(mcnemar([True] * 2, [False] * 2), abs=0.02)  # 2 items lose
     assert table["grpo"]["a → a"].p_value is None
     assert table["vanilla"]["a → a"].p_value >= p_value
+
+
+def test_several_runs_are_tested_over_seeds_and_items_together(filled: Results) -> None:
+    table = accuracy_table(filled)
+    found = filled.compare("emo_r3", "grpo", [("a", "a")], is_correct)
+    # grpo has 4 and 6 of 10, so its seeds add 0.02 / 2 = 0.01. Items gain 0 (four), 0.5 (two) and 1 (four), variance
+    # 2 / 9; what neither run nor item explains is 0.8 / 9, half of which is in it: (2 / 9 - 0.4 / 9) / 10 = 0.16 / 9.
+    seeds, items = 0.01, 0.16 / 9
+    error, freedom = 1 / 6, (seeds + items) ** 2 / (seeds**2 / 1 + items**2 / 9)
+    assert found.standard_error == pytest.approx(error) == pytest.approx((seeds + items) ** 0.5)
+    assert found.p_value == pytest.approx(2 * student.sf(0.5 / error, freedom))
+    cell = table["emo_r3"]["a → a"]
+    assert cell.difference.value == pytest.approx(0.5)
+    assert cell.p_value == pytest.approx(2 * found.p_value)  # the surer of two methods, Holm
+    assert cell.smallest_effect == pytest.approx(detectable(error, freedom, 0.05 / 2))
+    assert found.p_value < 0.05 < cell.p_value
+
+
+def test_an_average_is_tested_over_the_items_of_all_its_cells(filled: Results) -> None:
+    found = filled.compare("emo_r3", "grpo", filled.columns, is_correct)
+    assert found.difference.value == pytest.approx(0.5)
+    assert found.difference.n == 30
+    assert found.seeds == (2, 2)
+    # Seeds make the same figure in each cell, so their part stays 0.01. Items: as above with three times as many,
+    # 3 * (2 - 0.4) / 29 / 30; leaving one of ten out moves a third of the figure by 1 / 9, not by 3 / 29.
+    assert found.standard_error**2 == pytest.approx(0.01 + 4.8 / 29 / 30 * (29 / 27) ** 2)
+
+
+def test_seeds_of_two_cells_are_matched_by_their_number(filled: Results, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "out" / "grpo" / "a" / "seed0")
+    results = Results(filled.plan, cells_of(filled.plan))
+    assert results.whole_seeds("grpo", [("a", "a"), ("b", "a")]) == [1]
+    assert results.seed_values("grpo", [("a", "a"), ("b", "a")], is_correct) == [0.6]
+
+
+def test_holm_is_over_the_family_that_the_plan_names_and_other_tests_have_no_p_value(tmp_path: Path) -> None:
+    results = results_of(tmp_path, family={"methods": ["emo_r3"], "columns": ["all", "in domain"]})
+    table = accuracy_table(results)
+    alone = {
+        column: results.compare("emo_r3", "grpo", results.groups()[column], is_correct)
+        for column in ("all", "in domain")
+    }
+    assert table["emo_r3"]["all"].p_value == pytest.approx(2 * min(found.p_value for found in alone.values()))
+    assert table["emo_r3"]["out of domain"].p_value is None
+    assert table["vanilla"]["all"].p_value is None
+    outside = table["emo_r3"]["out of domain"]
+    text = markdown_of(results, tmp_path)
+    assert "Holm over the family: emo_r3, all, in domain" in text
+    assert f"(sees {100 * outside.smallest_effect:.1f})" in text
+
+
+def test_the_table_says_what_its_tests_speak_for(filled: Results, tmp_path: Path) -> None:
+    text = markdown_of(filled, tmp_path)
+    assert "over seeds and items together" in text
+    assert "One run, which is taken as it is: vanilla." in text
+    assert "smallest difference, in points, that such a test finds in 80% of studies" in text
+
+
+def test_the_table_of_one_seed_says_that_it_speaks_for_its_runs_only(one_seed: Results, tmp_path: Path) -> None:
+    text = markdown_of(one_seed, tmp_path)
+    assert "paired sign flips over items, which speak for these runs only" in text
+    assert "| vanilla | -20.0 (p = " in text
 
 
 def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled: Results, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report reads what runs and evaluations left, says what it had to leave out, and shows the rest."""
 
 import json
+import math
 import re
 from base64 import b64decode
 from collections.abc import Sequence
@@ -62,7 +63,10 @@ def evaluated(folder: Path, answers: Sequence[str | None] = ("joy", "fear", None
 
 # --- the table of a reproduction --------------------------------------------------------------------------------------
 
-TABLE_HEAD = "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold"
+TABLE_HEAD = (
+    "figure,method,column,value,low,high,n,seeds,seed_deviation,p_value,bold,"
+    "difference,difference_low,difference_high,smallest_effect"
+)
 
 
 def test_the_table_of_a_reproduction_stands_first_with_its_spread_and_bold_numbers(tmp_path: Path) -> None:
@@ -254,9 +258,24 @@ def test_runs_that_differ_in_their_seed_only_are_one_line_with_a_band(tmp_path: 
     save_run(tmp_path / "other", accuracy=0.9, thinking="free")
     other, seeds = group_runs(read_records([tmp_path]).runs)
     assert (other.name, seeds.name) == ("other", "seed0 and 2 more seeds")
-    step, mean, low, high = seeds.curve("reward")[0]
-    assert (step, mean, low, high) == pytest.approx((1, 0.41, 0.21, 0.61))  # accuracy + step / 100 at step 1
-    assert other.curve("reward")[0][1:] == pytest.approx((0.91, 0.91, 0.91))
+    point = seeds.curve("reward")[0]
+    assert (point.step, point.mean, *point.runs) == pytest.approx((1, 0.41, 0.21, 0.61))  # accuracy + step / 100
+    # deviation 0.2 over three seeds, t(2) = 4.303: 4.303 * 0.2 / sqrt(3) = 0.497 to each side
+    assert (point.low, point.high) == pytest.approx((0.41 - 0.497, 0.41 + 0.497), abs=1e-3)
+    alone = other.curve("reward")[0]
+    assert (alone.mean, *alone.runs) == pytest.approx((0.91, 0.91, 0.91))
+    assert math.isnan(alone.low)
+
+
+def test_a_band_wider_than_the_runs_is_cut_at_the_frame(tmp_path: Path) -> None:
+    # rewards of 0.2 and 0.6: with two seeds the interval is 0.4 +- 12.7 * 0.2, and the axis still ends at 1
+    for seed, accuracy in ((0, 0.2), (1, 0.6)):
+        save_run(tmp_path / f"seed{seed}", seed, accuracy=accuracy)
+    (group,) = group_runs(read_records([tmp_path]).runs)
+    assert group.curve("reward")[0].high > 2
+    panel = next(panel for panel in curve_sections([group])["Reward"] if panel.title == "total reward")
+    ticks = [float(tick) for tick in re.findall(r">([0-9]+\.[0-9]+)</text>", panel.svg)]
+    assert max(ticks) == 1
 
 
 def test_a_long_run_is_averaged_in_forty_stretches(tmp_path: Path) -> None:

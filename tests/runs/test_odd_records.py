@@ -13,7 +13,8 @@ from test_reproduce import finish, write_plan
 from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import cells_of, load_plan
-from emor3.experiments.table import Results, write_tables
+from emor3.experiments.results import Results
+from emor3.experiments.table import write_tables
 from emor3.method.types import Prediction
 from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation

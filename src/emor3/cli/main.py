@@ -303,14 +303,15 @@ def reproduce(
         reproduction.end_with_parent()
         reproduction.run_cell(settings, cell)
         return
-    from emor3.experiments.table import Results, write_tables
+    from emor3.experiments.results import Results
+    from emor3.experiments.table import write_tables
 
     cells = cells_of(settings)
     with held(Path(settings.output_dir)):
         show(reproduction.plan_table(settings, cells))
         failed = reproduction.run_plan(settings, plan, quick)
         results = Results(settings, cells)
-        with console(error=True).status("intervals and paired tests"):
+        with console(error=True).status("intervals and tests"):
             paths = write_tables(results, cells, Path(settings.output_dir))
     say(paths[0].read_text(encoding="utf-8"))
     say("written to: " + ", ".join(map(str, paths)))

@@ -51,19 +51,37 @@ score.__doc__ = "\n\n".join(
 
 
 def compare(
-    evaluations: Annotated[list[Path], typer.Argument(metavar="A B", help="Folders that `emor3 evaluate` wrote.")],
+    context: typer.Context,
+    evaluations: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B",
+            help="Folders that `emor3 evaluate` wrote; runs of one method that differ in their seed as A1,A2,A3.",
+        ),
+    ],
+    power: Annotated[
+        bool, typer.Option("--power", help="Say how many images and seeds a planned comparison needs.")
+    ] = False,
+    difference: Annotated[
+        float,
+        typer.Option(callback=usable, min=0.1, max=100, help="With --power: the change in points that is to be seen."),
+    ] = 2.0,
 ) -> None:
     """Compare saved evaluations with the first by paired tests.
 
-    Ends with status 1 if any had to be left out.
+    Single models are tested over the same items, groups of runs over seeds and items together. Ends with status 1 if
+    any had to be left out.
     """
-    from emor3.evaluation.compare import compare_evaluations, comparison_tables
+    if not power:
+        refuse_idle(context, "without --power", ["difference"])
+    from emor3.evaluation.compare import compare_groups, comparison_tables, power_tables
     from emor3.runs.predictions import read_evaluation
 
-    rows, left_out = compare_evaluations([read_evaluation(path) for path in evaluations])
+    folders = [[given] if Path(given).exists() else given.split(",") for given in evaluations]
+    rows, left_out = compare_groups([[read_evaluation(Path(path)) for path in group] for group in folders])
     for line in left_out:
         say(f"left out: {line}", error=True)
-    for table in comparison_tables(rows):
+    for table in power_tables(rows, difference / 100) if power else comparison_tables(rows):
         show(table)
     raise typer.Exit(int(bool(left_out)))
 

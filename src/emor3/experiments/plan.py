@@ -7,7 +7,7 @@ start model itself, evaluated once.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -18,6 +18,9 @@ from emor3.settings import MOST, Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
+Average = Literal["in domain", "out of domain", "all"]
+AVERAGES: tuple[Average, ...] = get_args(Average)
+"""Columns of the table that average over others."""
 
 
 class QuickBlock(Block):
@@ -27,6 +30,15 @@ class QuickBlock(Block):
     """Seeds that are left."""
     methods: list[str]
     """Methods that are left."""
+
+
+class FamilyBlock(Block):
+    """The tests that decide, named before the first run; Holm's correction is over these alone."""
+
+    methods: list[str] = Field(min_length=1)
+    """Methods, each against the reference."""
+    columns: list[Average] = Field(default=["all"], min_length=1)
+    """Averages that are tested."""
 
 
 class Plan(Block):
@@ -50,6 +62,8 @@ class Plan(Block):
     """The smaller plan that `--quick` runs."""
     reference: str
     """The method that all others are compared with by paired tests."""
+    family: FamilyBlock | None = None
+    """The tests that decide; all others then have an interval and no p-value. None corrects column by column."""
     base: dict[str, Any]
     """Settings that all recipes share."""
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -102,8 +116,11 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
         plan = Plan.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Plan)}") from None
-    if unknown := [name for name in (*plan.quick.methods, plan.reference) if name not in plan.methods]:
+    family = plan.family.methods if plan.family else []
+    if unknown := [name for name in (*plan.quick.methods, plan.reference, *family) if name not in plan.methods]:
         raise UserError(f"{path}: {unknown[0]!r} is no method of this plan; it has {', '.join(plan.methods)}")
+    if plan.reference in family:
+        raise UserError(f"{path}: family.methods: {plan.reference} is the reference, it is not tested against itself")
     changes: dict[str, Any] = {"output_dir": str(output)} if output else {}
     if quick:
         methods = {name: plan.methods[name] for name in plan.methods if name in plan.quick.methods}

@@ -1,140 +1,79 @@
-"""The table of a reproduction: its cells (six in the paper) and their averages, with intervals and paired tests.
+"""The table of a reproduction: its cells (six in the paper) and their averages, with intervals and tests.
 
 A cell is the mean over seeds. Its interval is the bootstrap over test items, drawn together with the completions of all
 seeds; how far seeds spread is given beside it. Averages weigh the cells equally, as the paper does.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
 from emor3.experiments import training_table
-from emor3.experiments.plan import Cell, Plan
-from emor3.experiments.reproduce import is_finished
-from emor3.method.thinking import Thinking
-from emor3.method.types import Estimate, Prediction
-from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
+from emor3.experiments.plan import AVERAGES, Cell, Plan
+from emor3.experiments.results import Column, Results, mean_share
+from emor3.method.types import Estimate
+from emor3.runs.predictions import TABLE
 from emor3.stats.classification import is_correct
 from emor3.stats.figures import FIGURES, checks
-from emor3.stats.format import markdown_table, p_equation, percent_interval, percent_value, points, seed_spread
+from emor3.stats.format import (
+    markdown_table,
+    p_equation,
+    percent_interval,
+    percent_value,
+    points,
+    points_with_interval,
+    seed_spread,
+)
 from emor3.stats.measures import Check
-from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
+from emor3.stats.power import detectable
+from emor3.stats.uncertainty import bootstrap, holm, wilson
 from emor3.storage.cells import table_text
 from emor3.storage.outputs import write_whole
 
-Column = tuple[str, str]
-"""Training domain and test set."""
-
-AVERAGES = ("in domain", "out of domain", "all")
-
-
 Rows = Mapping[str, Mapping[str, TableCell]]
 """Numbers by method and column."""
-
-
-class Results:
-    """Outcomes of all finished cells of a plan, by method and column, as item x seed tables."""
-
-    def __init__(self, plan: Plan, cells: Sequence[Cell]) -> None:
-        self.plan = plan
-        self.columns: list[Column] = [(domain, test) for domain in plan.domains for test in plan.tests]
-        self.predictions: dict[str, dict[Column, list[list[Prediction]]]] = {}
-        self.thinking: dict[str, Thinking] = {}
-        self._checksums: dict[str, str] = {}
-        for cell in cells:
-            if is_finished(cell):
-                self._add(cell, read_evaluation(cell.evaluation))
-
-    def _add(self, cell: Cell, evaluation: SavedEvaluation) -> None:
-        self.thinking[cell.method] = evaluation.thinking
-        for test in self.plan.tests:
-            known = self._checksums.setdefault(test, evaluation.checksum(test))
-            if known != evaluation.checksum(test):
-                raise UserError(
-                    f"{cell.evaluation}: other samples of {test} than the other cells: remove it and run again"
-                )
-            for domain in (cell.domain,) if cell.domain else self.plan.domains:
-                by_column = self.predictions.setdefault(cell.method, defaultdict(list))
-                by_column[domain, test].append(evaluation.predictions[test])
-
-    def cells_of_average(self, average: str) -> list[Column]:
-        """Columns that an average is taken over."""
-        inside = [(domain, test) for domain, test in self.columns if domain == test]
-        outside = [column for column in self.columns if column not in inside]
-        return {"in domain": inside, "out of domain": outside, "all": self.columns}[average]
-
-    def groups(self) -> dict[str, list[Column]]:
-        """Columns of the printed table: each cell alone, then the averages."""
-        alone = {f"{domain} → {test}": [(domain, test)] for domain, test in self.columns}
-        averages = {name: self.cells_of_average(name) for name in AVERAGES}
-        return alone | {name: columns for name, columns in averages.items() if columns}
-
-    def sums(self, method: str, columns: Sequence[Column], check: Check) -> tuple[Floats, list[tuple[str, str]]] | None:
-        """Hits and counts over seeds [items, columns, 2] and the items; None if a column is missing or empty."""
-        found = self.predictions.get(method, {})
-        if not columns or any(column not in found for column in columns):
-            return None
-        sums: dict[tuple[str, str], Floats] = {}
-        for place, column in enumerate(columns):
-            for run in found[column]:
-                for prediction in run:
-                    outcome = check(prediction)
-                    if outcome is not None:
-                        item = (column[1], prediction.sample.group or prediction.sample.id)
-                        row = sums.setdefault(item, np.zeros((len(columns), 2)))
-                        row[place] += (float(outcome), 1.0)
-        table = np.array(list(sums.values())).reshape(-1, len(columns), 2)
-        return None if len(table) == 0 or (table.sum(0)[:, 1] == 0).any() else (table, list(sums))
-
-    def seed_values(self, method: str, columns: Sequence[Column], check: Check) -> list[float]:
-        """The figure of each seed alone."""
-        runs = zip(*(self.predictions[method][column] for column in columns), strict=False)
-        return [float(np.mean([_share(run, check) for run in seed])) for seed in runs]
-
-    def changes(self, method: str, other: str, columns: Sequence[Column], check: Check) -> Floats:
-        """Change from `other` to `method` by item, all columns weighing the same; their sum is the whole change."""
-        mine, theirs = self.sums(method, columns, check), self.sums(other, columns, check)
-        if mine is None or theirs is None:
-            return np.array([np.nan])
-        parts: dict[tuple[str, str], float] = defaultdict(float)
-        for sign, (table, items) in ((1.0, mine), (-1.0, theirs)):
-            weighted = (table[..., 0] / table[..., 1].sum(0)).mean(-1)
-            for item, value in zip(items, weighted, strict=True):
-                parts[item] += sign * float(value)
-        return np.array(list(parts.values()))
-
-
-def _share(run: Sequence[Prediction], check: Check) -> float:
-    outcomes = [outcome for prediction in run if (outcome := check(prediction)) is not None]
-    return float(np.mean(outcomes)) if outcomes else np.nan
-
-
-def mean_share(sums: Floats) -> Floats:
-    """Mean over columns of hits / count: [..., columns, 2] -> [...]."""
-    return np.asarray((sums[..., 0] / np.maximum(sums[..., 1], 1)).mean(-1), dtype=np.float64)
 
 
 def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Accuracy of every method (rows) in every column and average."""
     groups = results.groups()
     table = {name: dict(_estimates(results, name, groups, is_correct)) for name in results.predictions}
-    reference = results.plan.reference
-    for group, columns in groups.items():
-        p_values = {
-            name: sign_flip(results.changes(name, reference, columns, is_correct), seed=0)
-            for name in table
-            if name != reference and group in table[name] and group in table.get(reference, {})
-        }
-        for name, p_value in holm(p_values).items():
-            table[name][group] = replace(table[name][group], p_value=p_value)
+    _add_tests(results, table, groups)
     for group, name in _clear_winners(results, table, groups):
         table[name][group] = replace(table[name][group], bold=True)
     return table
+
+
+def _add_tests(
+    results: Results, table: dict[str, dict[str, TableCell]], groups: Mapping[str, Sequence[Column]]
+) -> None:
+    """Put the difference of every method to the reference into its cells, with p-value and smallest effect."""
+    reference, family = results.plan.reference, results.plan.family
+    found = {
+        (name, group): comparison
+        for group, columns in groups.items()
+        for name in table
+        if name != reference and (comparison := results.compare(name, reference, columns, is_correct))
+    }
+    families = [[key for key in found if key[1] == group] for group in groups]
+    if family:
+        families = [[key for key in found if key[0] in family.methods and key[1] in family.columns]]
+    adjusted: dict[tuple[str, str], tuple[float, int]] = {}
+    for tests in families:
+        p_values = holm({key: found[key].p_value for key in tests})
+        adjusted |= {key: (p_value, len(tests)) for key, p_value in p_values.items()}
+    for (name, group), comparison in found.items():
+        p_value, tests_of_family = adjusted.get((name, group), (None, 1))
+        table[name][group] = replace(
+            table[name][group],
+            p_value=p_value,
+            difference=comparison.difference,
+            # outcomes that never differ tell nothing of what would have been seen
+            smallest_effect=detectable(comparison.standard_error, comparison.freedom, 0.05 / tests_of_family) or None,
+        )
 
 
 def _estimates(
@@ -162,8 +101,9 @@ def _clear_winners(
     for group, columns in groups.items():
         ranked = sorted((name for name in table if group in table[name]), key=lambda n: -table[n][group].estimate.value)
         if len(ranked) > 1:
-            best[group] = ranked[0]
-            p_values[group] = sign_flip(results.changes(ranked[0], ranked[1], columns, is_correct), seed=0)
+            found = results.compare(ranked[0], ranked[1], columns, is_correct)
+            if found is not None:
+                best[group], p_values[group] = ranked[0], found.p_value
     return [(group, best[group]) for group, p_value in holm(p_values).items() if p_value < 0.05]
 
 
@@ -192,12 +132,13 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
             ["method", "seeds", *map(_short, groups)],
             ([name, seeds[name], *(_printed(row.get(group)) for group in groups)] for name, row in accuracy.items()),
         ),
-        "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + NOTE + "\n",
-        f"## Accuracy against {results.plan.reference}, points (p, Holm over methods)\n",
+        "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + _note(accuracy) + "\n",
+        f"## Accuracy against {results.plan.reference}, points (p, Holm over {_corrected_over(results.plan)}; sees)\n",
         markdown_table(
             ["method", *AVERAGES],
-            ([name, *(_change(results, name, a, accuracy[name].get(a)) for a in AVERAGES)] for name in others),
+            ([name, *(_change(accuracy, accuracy[name].get(a)) for a in AVERAGES)] for name in others),
         ),
+        _note_on_tests(accuracy) + "\n",
         "## Reasoning, %, all cells, fixed judge\n",
         markdown_table(
             ["method", *(FIGURES[figure].title.strip() for figure in checks())],
@@ -208,11 +149,36 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
     return "\n".join(parts)
 
 
-NOTE = (
-    "Each number is the mean over seeds with the 95% bootstrap interval over test items; ± is the standard deviation "
-    "over seeds. Bold: best of its column and better than the runner-up (paired sign flips over items, p < 0.05 after "
-    "Holm over columns)."
-)
+def _over_seeds(accuracy: Rows) -> bool:
+    """Whether a method was trained with several seeds, so that tests count them."""
+    return any(cell.seeds > 1 for row in accuracy.values() for cell in row.values())
+
+
+def _note(accuracy: Rows) -> str:
+    test = "over seeds and items" if _over_seeds(accuracy) else "paired sign flips over items"
+    return (
+        "Each number is the mean over seeds with the 95% bootstrap interval over test items; ± is the standard "
+        f"deviation over seeds. Bold: best of its column and better than the runner-up ({test}, p < 0.05 after Holm "
+        "over columns)."
+    )
+
+
+def _corrected_over(plan: Plan) -> str:
+    if plan.family is None:
+        return "methods"
+    return f"the family: {', '.join(plan.family.methods)}, {', '.join(plan.family.columns)}"
+
+
+def _note_on_tests(accuracy: Rows) -> str:
+    sees = (
+        "Sees: the smallest difference, in points, that such a test finds in 80% of studies, at the level of Holm's "
+        "first test."
+    )
+    if not _over_seeds(accuracy):
+        return f"One run of each method: paired sign flips over items, which speak for these runs only. {sees}"
+    single = [name for name, row in accuracy.items() if max((cell.seeds for cell in row.values()), default=0) == 1]
+    alone = f" One run, which is taken as it is: {', '.join(single)}." if single else ""
+    return f"Tests and 95% intervals are over seeds and items together (docs/statistics.md).{alone} {sees}"
 
 
 def _short(group: str) -> str:
@@ -227,12 +193,14 @@ def _printed(cell: TableCell | None) -> str:
     return f"{value} {percent_interval(cell.estimate)}{seed_spread(cell.seed_deviation)}"
 
 
-def _change(results: Results, method: str, average: str, cell: TableCell | None) -> str:
-    if cell is None or cell.p_value is None:
+def _change(accuracy: Rows, cell: TableCell | None) -> str:
+    """The difference to the reference; its interval only if it counts seeds, as sign flips have none."""
+    if cell is None or cell.difference is None:
         return "-"
-    columns = results.cells_of_average(average)
-    change = results.changes(method, results.plan.reference, columns, is_correct).sum()
-    return f"{points(change)} ({p_equation(cell.p_value)})"
+    change = points_with_interval(cell.difference) if _over_seeds(accuracy) else points(cell.difference.value)
+    tested = [] if cell.p_value is None else [p_equation(cell.p_value)]
+    sees = [] if cell.smallest_effect is None else [f"sees {percent_value(cell.smallest_effect)}"]
+    return f"{change} ({'; '.join([*tested, *sees])})" if tested or sees else change
 
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from statistics import fmean
+from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emor3.report.records import Run
+from emor3.stats.seeds import seed_band
 
 POINTS = 40
 """Points of a curve: steps are averaged in that many equal stretches of the run."""
@@ -44,8 +47,19 @@ SECTIONS = {
 """Titles of metrics by section; further keys `rewards/…/mean` and `canary/…` join theirs under their own name."""
 INK, LINE = "#0a0a0a", "#0b0b{:02x}"
 """Stand-ins that become `currentColor` and `var(--c…)`."""
-Point = tuple[float, float, float, float]
-"""Step, mean over runs, lowest and highest run."""
+
+
+class Point(NamedTuple):
+    """A metric at one step of a group of runs."""
+
+    step: float
+    mean: float
+    """Over runs."""
+    runs: tuple[float, float]
+    """Lowest and highest run."""
+    low: float
+    """95% interval of the mean over seeds; NaN for fewer than two."""
+    high: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,8 @@ class Group:
         points = []
         for place, by_run in sorted(stretches.items()):
             means = [fmean(values) for values in by_run.values()]
-            points.append((min((place + 0.5) * width + 0.5, last), fmean(means), min(means), max(means)))
+            mean, low, high = (float(part[0]) for part in seed_band(np.array(means)[:, None]))
+            points.append(Point(min((place + 0.5) * width + 0.5, last), mean, (min(means), max(means)), low, high))
         return points
 
 
@@ -116,19 +131,23 @@ def curve_sections(groups: Sequence[Group]) -> dict[str, list[Panel]]:
 
 def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
     curves = {place: group.curve(key) for place, group in enumerate(groups)}
-    ends = {groups[place].name: (points[0][1], points[-1][1]) for place, points in curves.items() if points}
+    ends = {groups[place].name: (points[0].mean, points[-1].mean) for place, points in curves.items() if points}
 
     def draw(axes: Axes) -> None:
         for place, points in curves.items():
-            steps, means, lows, highs = zip(*points, strict=True) if points else ([], [], [], [])
-            _line(axes, place, steps, means)
+            _line(axes, place, [point.step for point in points], [point.mean for point in points])
+            axes.update_datalim([(point.step, value) for point in points for value in point.runs])
+        axes.autoscale_view()
+        limits = axes.get_ylim()  # of the runs: the band of two seeds would leave nothing of the lines to see
+        for place, points in curves.items():
             if len(groups[place].runs) > 1:
+                steps, lows, highs = ([getattr(point, part) for point in points] for part in ("step", "low", "high"))
                 axes.fill_between(steps, lows, highs, color=_colour(place), alpha=0.2, linewidth=0)
+        axes.set_ylim(limits)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if key.startswith(("rewards/", "canary/")) or key in ("reward", "frac_reward_zero_std"):
-            low, high = axes.get_ylim()
-            axes.set_ylim(min(low, 0), max(high, 1.02))
+            axes.set_ylim(min(limits[0], 0), max(limits[1], 1.02))
 
     return Panel(title, drawing(key, draw, (3.1, 2.1)), ends)
 

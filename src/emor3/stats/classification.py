@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, resolve
 from emor3.method.types import Estimate, Prediction
+from emor3.stats.seeds import pseudo_values
 from emor3.stats.uncertainty import Floats, Statistic, bootstraps, proportion
 
 
@@ -78,6 +79,12 @@ def compare_macro_f1(
 
     first, last = macro_f1(pairs.sum(axis=0)).tolist()
     return (first, last), _of_tables([change], pairs, clusters(before), seed)[0]
+
+
+def macro_f1_table(runs: Sequence[Sequence[Prediction]]) -> Floats:
+    """What each cluster of items adds to the macro-F1 of each of S runs on the same samples, [S, C]."""
+    tables = np.stack([_confusions(run, _label_set(run)) for run in runs])
+    return pseudo_values(macro_f1, tables, clusters(runs[0]))
 
 
 def _label_set(predictions: Sequence[Prediction]) -> LabelSet:

@@ -6,6 +6,7 @@ together (near copies, or several completions on one image).
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from emor3.method.types import Estimate
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Of values summed over items, [..., *] -> [...]."""
+
+Test = TypeVar("Test", bound=Hashable)
 
 BOOTSTRAP_DRAWS = 1000
 PERMUTATION_DRAWS = 9999
@@ -228,7 +231,7 @@ def sign_flip(changes: Floats, seed: int) -> float:
     return (extreme + 1) / (PERMUTATION_DRAWS + 1)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Test, float]) -> dict[Test, float]:
     """p-values of several tests, adjusted so that the chance of any false alarm among them holds (Holm 1979).
 
     >>> holm({"accuracy": 0.01, "macro_f1": 0.04})

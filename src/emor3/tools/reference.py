@@ -168,8 +168,12 @@ TABLE_KEYS = {
     "n": "items behind it",
     "seeds": "seeds behind it",
     "seed_deviation": "standard deviation over seeds; empty for one",
-    "p_value": "against the reference method, after Holm's correction; empty for none",
+    "p_value": "against the reference method, over seeds and items, after Holm's correction; empty for none",
     "bold": "whether it is clearly the best of its column",
+    "difference": "to the reference method, a share; empty for none",
+    "difference_low": "lower end of its 95% interval over items, and over seeds if there are several",
+    "difference_high": "upper end",
+    "smallest_effect": "the difference that 80% of such studies find",
 }
 
 
