@@ -1,4 +1,7 @@
-"""Build the embedded base checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving."""
+"""Build the embedded base checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving.
+
+The hard base goes on from the shipped easy one, with its tokenizer, on hard pictures.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +14,10 @@ from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emor3.method.labels import EKMAN6, MIKELS8, PLUTCHIK8, SENTIMENT3, WEBEMO7
 from emor3.method.thinking import build_prompt
+from emor3.models.checkpoints import EMBEDDED, load
 from emor3.models.processors import save_processor
 from emor3.tiny.drawing import STYLES
-from emor3.tiny.examples import MIX, Example, any_scene, picture
+from emor3.tiny.examples import HARD_MIX, MIX, Example, any_scene, picture
 from emor3.tiny.model import build_model, build_processor, build_tokenizer
 from emor3.tiny.world import FACTORS, Scene
 
@@ -21,6 +25,9 @@ VISION_STEPS = 400
 VISION_BATCH = 64
 STEPS = 900
 PEAK_RATE = 2e-3
+HARD_VISION_STEPS = 300
+HARD_STEPS = 400
+HARD_PEAK_RATE = 1e-3
 
 FACTOR_WEIGHT = 4.0
 """Weight of a word that names a factor, against 1 for other words of a reply: three words in forty carry perception."""
@@ -29,7 +36,7 @@ MISFIT_LAYER = 3
 """Layer whose states at the words of a description the misfit probe reads."""
 
 OnStep = Callable[[dict[str, float]], None]
-"""Called after every step, VISION_STEPS + STEPS times, with its losses by kind."""
+"""Called after every step, `steps(hard)` times, with its losses by kind."""
 
 
 class Probes(nn.Module):
@@ -132,20 +139,31 @@ def tokenizer_texts(rounds: int = 3000) -> Iterator[str]:
             yield from [build_prompt(labels, template)] * 200
     for _ in range(rounds):
         for make, _ in MIX:
-            example = make(rng)
+            example = make(rng, False)
             yield f"user\n{example.prompt}"
             yield f"assistant\n{example.reply}"
 
 
+def steps(hard: bool) -> int:
+    """Steps of a whole build, of vision alone and of everything."""
+    return HARD_VISION_STEPS + HARD_STEPS if hard else VISION_STEPS + STEPS
+
+
 def pretrain_vision(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    probes: Probes,
+    seed: int,
+    on_step: OnStep,
+    hard: bool,
 ) -> None:
     """Teach the vision tower what can be seen, as real models start from a pretrained one."""
     rng = Random(f"vision/{seed}")
-    optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probes.factors.parameters()], lr=PEAK_RATE)
-    for _ in range(VISION_STEPS):
+    rate = HARD_PEAK_RATE if hard else PEAK_RATE
+    optimizer = torch.optim.AdamW([*model.model.visual.parameters(), *probes.factors.parameters()], lr=rate)
+    for _ in range(HARD_VISION_STEPS if hard else VISION_STEPS):
         scenes = [any_scene(rng) for _ in range(VISION_BATCH)]
-        pictures = [picture(scene, rng.choice(STYLES), rng) for scene in scenes]
+        pictures = [picture(scene, rng.choice(STYLES), rng, hard) for scene in scenes]
         inputs = processor.image_processor(pictures, return_tensors="pt")
         tokens = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
         loss = probes.factor_loss(tokens.unflatten(0, (VISION_BATCH, -1)), scenes)
@@ -156,18 +174,24 @@ def pretrain_vision(
 
 
 def train_base(
-    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, probes: Probes, seed: int, on_step: OnStep
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: ProcessorMixin,
+    probes: Probes,
+    seed: int,
+    on_step: OnStep,
+    hard: bool,
 ) -> None:
     """Supervised training in place, on scenes that are never seen twice."""
     rng, batcher = Random(seed), Batcher(processor)
     parameters = [*model.parameters(), *probes.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS, pct_start=0.08)
+    length, rate, mix = (HARD_STEPS, HARD_PEAK_RATE, HARD_MIX) if hard else (STEPS, PEAK_RATE, MIX)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=length, pct_start=0.08)
     model.train()
-    for _ in range(STEPS):
+    for _ in range(length):
         losses = {}
-        for make, count in MIX:
-            reply, probed = supervised_loss(model, probes, batcher([make(rng) for _ in range(count)]))
+        for make, count in mix:
+            reply, probed = supervised_loss(model, probes, batcher([make(rng, hard) for _ in range(count)]))
             torch.autograd.backward(reply + probed)
             losses[make.__name__.removesuffix("_example")] = reply.item()
             losses["probes"] = max(probed.item(), losses.get("probes", 0.0))
@@ -179,14 +203,18 @@ def train_base(
     model.eval()
 
 
-def build(folder: Path, seed: int, on_step: OnStep) -> None:
-    """Train and save the base checkpoint (safetensors, float32). Deterministic on one kind of machine: two threads."""
+def build(folder: Path, seed: int, on_step: OnStep, hard: bool = False) -> None:
+    """Train and save a base checkpoint (safetensors, float32). Deterministic on one kind of machine: two threads."""
     torch.set_num_threads(2)
-    tokenizer = build_tokenizer(tokenizer_texts())
-    processor = build_processor(tokenizer)
-    model = build_model(tokenizer, seed)
+    if hard:
+        torch.manual_seed(seed)
+        model, processor = load(EMBEDDED)
+    else:
+        tokenizer = build_tokenizer(tokenizer_texts())
+        processor = build_processor(tokenizer)
+        model = build_model(tokenizer, seed)
     probes = Probes(model.config.text_config.hidden_size)
-    pretrain_vision(model, processor, probes, seed, on_step)
-    train_base(model, processor, probes, seed, on_step)
+    pretrain_vision(model, processor, probes, seed, on_step, hard)
+    train_base(model, processor, probes, seed, on_step, hard)
     model.save_pretrained(folder)
     save_processor(processor, folder)

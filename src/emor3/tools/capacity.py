@@ -21,7 +21,7 @@ from trl import GRPOConfig
 
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
-from emor3.models.checkpoints import EMBEDDED, part_parameters, resolve_checkpoint
+from emor3.models.checkpoints import PACKAGED, part_parameters, resolve_checkpoint
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
 from emor3.models.tokens import text_tokens
@@ -201,7 +201,7 @@ def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
 
 def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
     """The model's processor; None if the hub would be asked for it."""
-    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
+    if recipe.model.path in PACKAGED or Path(recipe.model.path).exists():
         return load_processor(resolve_checkpoint(recipe.model.path))
     return None
 
