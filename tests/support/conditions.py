@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from emor3.data.folders import EMBEDDED, load_samples, resolve_folder
 from emor3.evaluation.evaluate import Candidate, EvaluationSettings, complete, load_candidate
@@ -20,9 +21,9 @@ from emor3.method.reflection import consistency_question, says_yes
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
 from emor3.printing import say
-from emor3.tiny.folders import read_scenes
-from emor3.tiny.language import names_scene
-from emor3.tiny.world import DOMAINS, Domain, ceiling
+from emor3.tiny.folders import PAIRS, read_near_misses, read_scenes
+from emor3.tiny.language import names_scene, trigger_text
+from emor3.tiny.world import DOMAINS, HARD_DOMAINS, Domain, ceiling
 
 GROUP = 8
 
@@ -40,20 +41,25 @@ class Group:
         """Whether step 1 is right in some and wrong in others."""
         return 0 < sum(self.exact) < len(self.exact)
 
+    @property
+    def auc(self) -> float:
+        """Share of pairs of a right and a wrong step 1 in which the right one gets more yes; 0 unless mixed."""
+        right, wrong = ([y for y, e in zip(self.yes, self.exact, strict=True) if e is told] for told in (True, False))
+        return float(np.mean([(r > w) + (r == w) / 2 for r in right for w in wrong])) if self.mixed else 0.0
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure over images, its 95% interval and how many things it counts."""
+    @property
+    def wrong_reasons(self) -> int:
+        """How many right labels come with a wrong step 1."""
+        return sum(right and not exact for exact, right in zip(self.exact, self.right, strict=True))
 
-    name: str
+
+class Figure(NamedTuple):
+    """A figure, its 95% interval and how many things it counts."""
+
     value: float
     low: float
     high: float
     n: int
-
-    def line(self) -> str:
-        """On one line, as the docs show it."""
-        return f"{self.name:<46} {self.value:.3f} [{self.low:.3f}, {self.high:.3f}]  n = {self.n}"
 
 
 def sample_groups(candidate: Candidate, data: str, images: int, seed: int = 0) -> list[Group]:
@@ -71,44 +77,36 @@ def sample_groups(candidate: Candidate, data: str, images: int, seed: int = 0) -
     return [Group(*(tuple(part[cut : cut + GROUP]) for part in (exact, right, yes))) for cut in cuts]
 
 
-def share_exact(groups: Sequence[Group]) -> float:
-    """Share of samples with step 1 exactly right."""
-    return float(np.mean([group.exact for group in groups]))
-
-
-def share_mixed(groups: Sequence[Group]) -> float:
-    """Share of groups with right and wrong step 1."""
-    return float(np.mean([group.mixed for group in groups]))
-
-
-def within_auc(groups: Sequence[Group]) -> float:
-    """AUC of P(yes) between right and wrong step 1 inside a group, averaged over mixed groups."""
-    return float(np.mean([roc_auc_score(group.exact, group.yes) for group in groups if group.mixed]))
-
-
-def wrong_reason(groups: Sequence[Group]) -> float:
-    """Share of right labels that come with a wrong step 1."""
-    reasons = [exact for group in groups for exact, right in zip(group.exact, group.right, strict=True) if right]
-    return float(1 - np.mean(reasons))
-
-
-FIGURES: dict[str, tuple[Callable[[Sequence[Group]], float], Callable[[Sequence[Group]], int]]] = {
-    "1 step 1 exactly right": (share_exact, lambda groups: GROUP * len(groups)),
-    "1 groups mixed": (share_mixed, len),
-    "2 AUC of P(yes) within mixed groups": (within_auc, lambda groups: sum(group.mixed for group in groups)),
-    "3 wrong step 1 among right labels": (wrong_reason, lambda groups: sum(sum(group.right) for group in groups)),
+FIGURES: dict[str, Callable[[Group], tuple[float, float]]] = {
+    "1 step 1 exactly right": lambda group: (sum(group.exact), len(group.exact)),
+    "1 groups mixed": lambda group: (group.mixed, 1),
+    "2 AUC of P(yes) within a group, mean": lambda group: (group.auc, group.mixed),
+    "3 wrong step 1 among right labels": lambda group: (group.wrong_reasons, sum(group.right)),
+    "labels right at T = 1": lambda group: (sum(group.right), len(group.right)),
 }
-"""Name -> the figure and what it counts."""
+"""Name -> what a group adds to the numerator and to the denominator of the figure."""
 
 
-def group_figures(groups: Sequence[Group], rounds: int = 2000) -> list[Figure]:
+def group_figures(groups: Sequence[Group], rounds: int = 2000) -> dict[str, Figure]:
     """The figures of the first three conditions with their bootstrap intervals over images."""
-    rng = np.random.default_rng(0)
-    draws = [[groups[i] for i in rng.integers(len(groups), size=len(groups))] for _ in range(rounds)]
-    return [
-        Figure(name, figure(groups), *np.quantile([figure(draw) for draw in draws], (0.025, 0.975)), count(groups))
-        for name, (figure, count) in FIGURES.items()
-    ]
+    places = np.random.default_rng(0).integers(len(groups), size=(rounds, len(groups)))
+    figures = {}
+    for name, parts in FIGURES.items():
+        over, under = np.array([parts(group) for group in groups], dtype=float).T
+        with np.errstate(invalid="ignore"):  # a draw without a mixed group has no AUC
+            low, high = np.nanquantile(over[places].sum(1) / under[places].sum(1), (0.025, 0.975))
+        figures[name] = Figure(over.sum() / under.sum(), low, high, int(under.sum()))
+    return figures
+
+
+def near_miss_auc(candidate: Candidate, data: str) -> float:
+    """Share of near-miss pictures whose own description gets more yes than that of its pair, one factor away."""
+    rng = Random(0)
+    pairs = [list(pair.items()) for pair in read_near_misses(resolve_folder(data))]
+    asked = [(image, (own, other)) for a, b in pairs for (image, own), (_, other) in ((a, b), (b, a))]
+    questions = [consistency_question((image,), trigger_text(told, rng)) for image, both in asked for told in both]
+    yes = [says_yes(reply) for reply in candidate.judge.answer(questions)]
+    return float(np.mean([own > other for own, other in zip(yes[::2], yes[1::2], strict=True)]))
 
 
 def cue_share(data: str, split: str, domain: Domain) -> float:
@@ -131,13 +129,14 @@ def main(model: str, *data: str) -> None:
         domain = DOMAINS[name.removeprefix(EMBEDDED)]
         say(f"{Path(model).name} on {name}")
         groups = sample_groups(candidate, name, 256)
-        for figure in group_figures(groups):
-            say(figure.line())
-        say(f"  labels right at T = 1: {np.mean([group.right for group in groups]):.3f}")
-        cued = {other.name: cue_share(name, "test", other) for other in DOMAINS.values() if other.hard}
-        say(f"4 border goes with the label: training {cue_share(name, 'train', domain):.3f}; test, by rule of {cued}")
-        say(f"5 viewers {domain.voters}, ceiling {best_possible(name, domain):.3f}")
+        for title, (value, low, high, n) in group_figures(groups).items():
+            say(f"  {title:<40} {value:.3f} [{low:.3f}, {high:.3f}]  n = {n}")
+        say(f"  2 own text before that of a near miss    {near_miss_auc(candidate, name):.3f}  n = {2 * PAIRS}")
+        for other in HARD_DOMAINS.values():
+            train, test = (cue_share(name, split, other) for split in ("train", "test"))
+            say(f"  4 border is the label's by the rule of {other.name}: {train:.3f} in training, {test:.3f} in test")
+        say(f"  5 {domain.voters} viewers, ceiling {best_possible(name, domain):.3f}")
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["embedded", "embedded:hard8"]))
+    main(*(sys.argv[1:] or ["embedded-hard", *(f"{EMBEDDED}{name}" for name in HARD_DOMAINS)]))
