@@ -93,6 +93,9 @@ def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder
     assert (tmp_path / "base" / "model.safetensors").is_file()
     assert "3/3" in built.output
     assert re.search(r"consistency \d\.\d{3}", built.output)
+    monkeypatch.setattr(building, "HARD_VISION_STEPS", 1)
+    monkeypatch.setattr(building, "HARD_STEPS", 2)
+    assert "3/3" in run("tiny", "build", str(tmp_path / "hard"), "--hard").output
     again = run("tiny", "build", str(tmp_path / "base"))
     assert "already holds something" in str(again.exception)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import bitsandbytes as bnb
 import pytest
@@ -22,7 +23,9 @@ def test_the_embedded_base_and_a_folder_load(random_checkpoint):
     assert isinstance(model, Qwen2_5_VLForConditionalGeneration)
     assert not model.training
     assert processor.tokenizer.padding_side == "left"
-    assert resolve_checkpoint("embedded").endswith("checkpoint")
+    folders = [Path(resolve_checkpoint(name)) for name in ("embedded", "embedded-hard")]
+    assert [folder.name for folder in folders] == ["checkpoint", "hard_checkpoint"]
+    assert all((folder / "config.json").is_file() for folder in folders)
 
 
 def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(random_checkpoint, tmp_path):

@@ -1,6 +1,7 @@
 """Building the embedded base: same seed same weights, losses fall, and every example teaches what it says."""
 
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from emor3.method.labels import MASK
+from emor3.models.checkpoints import resolve_checkpoint
 from emor3.tiny import build as building
 from emor3.tiny.build import Batcher, Probes, build, supervised_loss, tokenizer_texts
 from emor3.tiny.examples import (
@@ -28,14 +30,18 @@ def processor():
     return build_processor(build_tokenizer(tokenizer_texts(rounds=200)))
 
 
-def short_build(folder, monkeypatch, seed=0):
+def short_build(folder, monkeypatch, seed=0, hard=False):
     monkeypatch.setattr(building, "tokenizer_texts", lambda: tokenizer_texts(rounds=100))
     monkeypatch.setattr(building, "VISION_STEPS", 2)
     monkeypatch.setattr(building, "STEPS", 2)
+    monkeypatch.setattr(building, "HARD_VISION_STEPS", 1)
+    monkeypatch.setattr(building, "HARD_STEPS", 3)
     monkeypatch.setattr(building, "VISION_BATCH", 4)
     monkeypatch.setattr(building, "MIX", tuple((make, 2) for make, _ in MIX))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # two threads crawl on busy cores
-    build(folder, seed, lambda losses: None)
+    steps = []
+    build(folder, seed, steps.append, hard)
+    assert len(steps) == building.steps(hard)
     return load_file(folder / "model.safetensors")
 
 
@@ -43,6 +49,25 @@ def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_pat
     first, second, other = (short_build(tmp_path / str(i), monkeypatch, seed) for i, seed in enumerate((0, 0, 1)))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_hard_base_goes_on_from_the_shipped_one_with_its_tokenizer(tmp_path, monkeypatch):
+    easy = Path(resolve_checkpoint("embedded"))
+    first, again = (short_build(tmp_path / name, monkeypatch, hard=True) for name in "ab")
+    before = load_file(easy / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in before)
+    moved = max((first[name] - weights).abs().max().item() for name, weights in before.items())
+    assert 0 < moved < 0.02  # four steps of Adam at up to 1e-3 each, over weights of up to 1
+    texts = [(folder / "tokenizer.json").read_text() for folder in (easy, tmp_path / "a")]
+    assert texts[0] == texts[1]
+
+
+def test_hard_questions_are_near_misses():
+    rng = Random(3)
+    for question in [consistency_example(rng, True) for _ in range(50)]:
+        words = set(re.findall(r"\w+", question.prompt.split("Text:")[1].casefold()))
+        named = [words & set(values) for values in FACTORS.values()]
+        assert sum(not values <= set(vars(question.checked_against).values()) for values in named) <= 1
 
 
 def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor):

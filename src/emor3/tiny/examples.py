@@ -27,7 +27,7 @@ from emor3.tiny.world import CUES, EASY_DOMAINS, EVOKES, FACTORS, SHADES, Domain
 CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
 """Shade -> the neighbour the base takes it for, CONFUSED of the time."""
 CONFUSED = 0.6
-IMAGINED = 0.2
+IMAGINED = 0.1
 """Share of the factors against its feeling that the hard base tells as one that goes with the feeling."""
 
 PLUTCHIK_NAMES = ("joy", "surprise", "trust", "anticipation", "anger", "disgust", "fear", "sadness")
@@ -166,11 +166,3 @@ MIX: tuple[tuple[Callable[[Random, bool], Example], int], ...] = (
     (direct_example, 6),
 )
 """Kinds of examples and how many of each a training step has; each kind is one forward pass."""
-HARD_MIX: tuple[tuple[Callable[[Random, bool], Example], int], ...] = (
-    (thinking_example, 16),
-    (free_example, 6),
-    (consistency_example, 56),
-    (coherence_example, 6),
-    (direct_example, 4),
-)
-"""The same for the hard base: most of it questions."""
