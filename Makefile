@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint
+.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream
 
 setup: $(STAMP)
 
@@ -33,3 +33,21 @@ test-slow: setup
 # The arithmetic of a CPU without AVX, on any machine: sums are rounded in another order.
 test-plain-cpu: setup
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(MAKE) test-fast
+
+# The newest TRL and transformers, past our own bounds, against the tests of what we rely on in them: says what broke, and
+# with which versions. docs/log.md has the last result. A layer over .venv, in which only what they need is another release.
+UPSTREAM := .venv-upstream
+CONTRACTS := tests/test_upstream.py tests/models/test_architectures.py tests/training/test_shared_prompts.py \
+	tests/training/test_trainer.py tests/training/test_going_on.py \
+	tests/training/test_train.py::test_every_way_to_train_resumes_exactly
+PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
+VERSIONS := from importlib.metadata import version; \
+	print(*(f"{name} {version(name)}" for name in ("trl", "transformers", "torch", "accelerate", "peft")), sep=", ")
+
+upstream: setup
+	$(BIN)/python -m venv --clear $(UPSTREAM)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" \
+		> $$($(UPSTREAM)/bin/python -c '$(PLACE)')/tested.pth
+	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade trl transformers # beside emor3, whose bounds pip then only tells
+	$(ONE_THREAD) $(UPSTREAM)/bin/python -m pytest --numprocesses 2 -rfE $(CONTRACTS); status=$$?; \
+	$(UPSTREAM)/bin/python -c '$(VERSIONS)'; exit $$status

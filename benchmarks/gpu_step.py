@@ -12,6 +12,7 @@ import resource
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -19,11 +20,12 @@ from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from emor3.method.labels import MIKELS8
-from emor3.models.checkpoints import load, save
-from emor3.runs.directory import METRICS, environment_stamp, read_jsonl, write_json
+from emor3.models.checkpoints import EMBEDDED, load, save
+from emor3.runs.directory import METRICS
 from emor3.runs.recipe import build_recipe
-from emor3.tiny.build import tokenizer_texts
-from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
+from emor3.runs.records import environment_stamp, read_jsonl
+from emor3.storage.outputs import write_json
+from emor3.training import trainer as training
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer
 
@@ -45,10 +47,11 @@ WARM_UP = 2
 
 
 def write_checkpoint(folder: Path, size: str) -> None:
-    """A checkpoint with random weights and the embedded model's tokenizer."""
-    tokenizer = build_tokenizer(tokenizer_texts(100))
+    """A checkpoint with random weights and the embedded model's tokenizer; or, if tiny, the embedded one itself."""
+    tiny, processor = load(EMBEDDED)
     if size == "tiny":
-        return save(build_model(tokenizer), build_processor(tokenizer), folder)
+        return save(tiny, processor, folder)
+    tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "im_end")}
     config = Qwen2_5_VLConfig(
         text_config=TEXT | {"bos_token_id": None, "eos_token_id": ids["im_end"]},
@@ -64,19 +67,21 @@ def write_checkpoint(folder: Path, size: str) -> None:
     model.generation_config.eos_token_id = ids["im_end"]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     images = Qwen2VLImageProcessorPil(size={"shortest_edge": SIDE**2, "longest_edge": SIDE**2})
-    save(model, Qwen2_5_VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE), folder)
+    template = processor.chat_template
+    save(model, Qwen2_5_VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=template), folder)
 
 
 def keep_the_format(length: int) -> None:
     """Replace what is sampled by completions of as many tokens that keep the format, no two of a group alike."""
-    sample = EmoTrainer._generate_single_turn
+    sample = training.shared_rollouts
 
-    def replaced(self: EmoTrainer, *args: object, **kwargs: object) -> tuple[list[list[int]], object]:
-        self.generation_config.min_new_tokens = length
-        made, log_probs = sample(self, *args, **kwargs)
-        return [completion(self.processing_class.tokenizer, place, length) for place in range(len(made))], log_probs
+    def replaced(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
+        trainer.generation_config.min_new_tokens = length
+        sampled = sample(prompts, trainer)
+        tokenizer = trainer.processing_class.tokenizer
+        return sampled | {"completion_ids": [completion(tokenizer, place, length) for place in range(len(prompts))]}
 
-    EmoTrainer._generate_single_turn = replaced  # type: ignore[method-assign]
+    training.shared_rollouts = replaced
 
 
 def completion(tokenizer: object, place: int, length: int) -> list[int]:

@@ -24,16 +24,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    FINAL,
-    METRICS,
-    ROLLOUTS,
-    checkpoint_step,
-    complete_checkpoints,
-    read_jsonl,
-)
+from emor3.runs.directory import CHECKPOINTS, FINAL, METRICS, ROLLOUTS, checkpoint_step, complete_checkpoints
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import read_jsonl
 
 LONGEST = 4.0
 """Seconds after which a process is killed at the latest, or in the next checkpoint; loading takes some of them."""
@@ -87,7 +80,7 @@ def wait_for_moment(process: BaseProcess, run: Path, rng: Random) -> None:
 
 
 def check_checkpoint(run: Path, before: int) -> int:
-    """Step of the newest complete checkpoint, 0 without one, after reading its parts. Raises where it is not whole."""
+    """Step of the newest complete checkpoint, 0 without one, after reading its parts. Raises if it is not whole."""
     found = complete_checkpoints(run)
     if not found:
         assert before == 0, f"the checkpoint of step {before} is gone"
@@ -110,7 +103,7 @@ def outcome(run: Path) -> tuple[list[Any], list[Any], dict[str, torch.Tensor]]:
 
 
 def check_outcome(run: Path, whole: Path, steps: int) -> None:
-    """Raise where a run does not end as one that nothing ended."""
+    """Raise if a run does not end as one that nothing ended."""
     (rollouts, losses, weights), expected = outcome(run), outcome(whole)
     assert [step for step, *_ in losses] == list(range(1, steps + 1)), "metrics.jsonl has not each step once"
     assert Counter(step for step, *_ in rollouts) == dict.fromkeys(range(1, steps + 1), 8), "rollouts.jsonl"

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from trl import GRPOTrainer
 
 from emor3.runs.recipe import load_recipe
-from emor3.tools.capacity import Machine, model_config, needs_of
+from emor3.tools.capacity import Machine, estimate_memory, model_config
 from emor3.training.run import train
 from emor3.training.trainer import EmoTrainer
 
@@ -73,6 +73,6 @@ if __name__ == "__main__":
             f"output_dir={folder}/run",
         ]
         recipe = load_recipe("recipes/quickstart.yaml", [*settings, *sys.argv[1:]])
-        found = needs_of(recipe, model_config("embedded", None), Machine())
+        found = estimate_memory(recipe, model_config("embedded", None), Machine())
         print({name: f"{amount / 1e6:.1f} MB" for name, amount in found.phases.items()})
         train(recipe)

@@ -21,7 +21,7 @@ LABELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "
 STEPS = {
     "import": "",
     "load": "emor3.data.folders.load_samples(folder)",
-    "check": "emor3.data.check.check(folder, recipe, None)",
+    "check": "emor3.data.check.check(folder, recipe.data, None)",
     "sample": "emor3.data.subsets.sample_data(folder, Path(folder + '_sample'), {'train': rows // 50})",
     "train": "one_step(recipe)",
 }

@@ -2,13 +2,13 @@
 
 import pytest
 
+from build_tiny import tokenizer_texts
 from emor3.models.checkpoints import save
-from emor3.tiny.build import tokenizer_texts
 from emor3.tiny.folders import write_domain
-from emor3.tiny.model import build_model, build_processor, build_tokenizer
 from emor3.tiny.world import DOMAINS
 from rows import write_mixed
 from skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summary
+from tiny_model import build_model, build_processor, build_tokenizer
 
 __all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"]  # pytest finds its hooks here
 

@@ -15,12 +15,24 @@ CENTRAL = {
     "method.labels": ("normalise", "affirmed", "mask"),
     "method.thinking": ("parse",),
     "method.reflection": ("reflect",),
-    "method.rewards": ("score", "vote_values"),
+    "method.rewards": ("score", "vote_values", "consistency_value", "without_failed_parts"),
     "method.scoring": ("score_row",),
-    "stats.uncertainty": ("wilson", "bootstrap", "mcnemar", "holm"),
+    "stats.uncertainty": (
+        *("proportion", "wilson", "mean", "means", "bootstrap", "bootstraps", "resample", "by_cluster"),
+        *("compare_hits", "mcnemar", "sign_flip", "holm"),
+    ),
+    "stats.seeds": ("share_table", "pseudo_values", "compare_seeds", "hierarchical_bootstrap", "seed_band"),
+    "stats.power": ("spread_of_shares", "detectable", "smallest_effect", "images_needed", "seeds_needed"),
+    "stats.mixed": ("mixed_model",),
     "data.folders": ("load_samples",),
+    "judges.local": ("best_candidate",),
+    "judges.endpoint": ("candidate_probabilities",),
     "storage.cells": ("to_cell", "from_cell"),
-    "training.groups": ("by_group",),
+    "models.prefix_cache": ("Prefix", "distinct"),
+    "models.architectures": ("split_images",),
+    "training.scorer": ("by_group",),
+    "training.dynamic_sampling": ("replace_rows",),
+    "training.trainer": ("equal_rewards", "runs"),
 }
 
 

@@ -12,7 +12,7 @@ import emor3
 
 ROOT = Path(emor3.__file__).parent
 PACKAGES = (  # from the bottom; "" are the files beside the packages
-    *("", "storage", "method", "stats", "runs", "models", "tiny", "judges", "data", "training", "evaluation"),
+    *("", "storage", "method", "stats", "models", "tiny", "judges", "data", "runs", "training", "evaluation"),
     *("report", "experiments", "tools", "cli"),
 )
 PURE = ("storage", "method", "stats", "runs")

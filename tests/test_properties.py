@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layouts
-from emor3.bounds import MOST
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import import_data
+from emor3.data.importers.importing import import_data
 from emor3.data.importers.tables import FIELDS
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
 from emor3.method.labels import LabelSet, affirmed, mask, match, normalise, resolve
 from emor3.method.thinking import TAGS, parse, read_conclusion
 from emor3.runs.recipe import Recipe, build_recipe, load_recipe
+from emor3.settings import MOST
 
 settings.register_profile("same examples every time", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("same examples every time")

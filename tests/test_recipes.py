@@ -12,7 +12,7 @@ from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import RECIPE
 from emor3.runs.recipe import load_recipe
-from emor3.training.run import grpo_config
+from emor3.training.trl_config import grpo_config
 from places import ROOT
 
 RECIPES = ROOT / "recipes"

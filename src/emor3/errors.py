@@ -1,7 +1,8 @@
 """The one exception that reaches a person: what is wrong, where, and what to do."""
 
+import difflib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -25,6 +26,16 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """As `printable`, with white space and line breaks folded."""
     return printable(" ".join(text.split()))
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The question after the known name that is nearest; "" if none is near.
+
+    >>> did_you_mean("Mikels", ["mikels8", "ekman6"])
+    "did you mean 'mikels8'?"
+    """
+    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"did you mean {prefix + near[0]!r}?" if near else ""
 
 
 class UserError(Exception):

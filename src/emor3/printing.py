@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def escape_what_no_encoding_has() -> None:
     """Have standard output and error escape the characters that their encoding lacks, as under LC_ALL=C."""
-    for stream in (sys.stdout, sys.stderr):  # None where it is closed
+    for stream in (sys.stdout, sys.stderr):  # None if it is closed
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -42,7 +42,7 @@ class StopRequest:
 
 
 def stop_at_once(number: int, frame: object) -> None:
-    """Receive a signal where there is nothing to save."""
+    """Receive a signal when there is nothing to save."""
     raise Stopped(number)
 
 

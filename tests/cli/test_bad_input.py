@@ -95,7 +95,7 @@ def test_spoilt_data_ends_training_with_one_line(emor3, recipe, photos, case):
         ("grpo.num_generations=four", "found 'four'"),
         ("grpo.num_generations=[2, 3]", "found [2, 3]"),
         ("grpo.learning_rate=high", "grpo.learning_rate: Input should be a valid number"),
-        ("grpo.num_generation=4", "did you mean num_generations?"),
+        ("grpo.num_generation=4", "did you mean 'num_generations'?"),
         ("grpo.num_generations=3", "TRL refuses the grpo settings"),
         ("model.path=nowhere", "no checkpoint at nowhere"),
         ("model.path=./photos", "it has no config.json"),
@@ -117,7 +117,7 @@ def test_a_bad_setting_ends_training_with_one_line(emor3, recipe, override, mess
 
 def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe, tmp_path):
     from emor3.runs.recipe import load_recipe
-    from emor3.training.run import grpo_config
+    from emor3.training.trl_config import grpo_config
 
     loaded = load_recipe(recipe, ["grpo.learning_rate=5e-5"])
     assert loaded.grpo["learning_rate"] == "5e-5"
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_recipe_ends_with_one_line(emor3, tmp_path, photos, co
         (("data", "check", "nowhere"), "no such folder"),
         (("data", "check", "photos", "--set", "model.path=nowhere"), "no checkpoint at nowhere"),
         (("score", "nowhere.jsonl"), "cannot read nowhere.jsonl"),
-        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "already holds something"),
+        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "exists and is not empty"),
     ],
 )
 def test_the_other_commands_refuse_bad_input_with_one_line(emor3, photos, arguments, message):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import build_tiny as building
 from emor3 import __version__
 from emor3.cli import main as command_line
-from emor3.tiny import build as building
 
 COMMANDS = {
     *(("score",), ("train",), ("evaluate",), ("compare",), ("report",), ("share",), ("predict",), ("reproduce",)),
@@ -97,7 +97,7 @@ def test_the_base_is_rebuilt_with_its_losses_shown_and_never_over_another_folder
     monkeypatch.setattr(building, "HARD_STEPS", 2)
     assert "3/3" in run("tiny", "build", str(tmp_path / "hard"), "--hard").output
     again = run("tiny", "build", str(tmp_path / "base"))
-    assert "already holds something" in str(again.exception)
+    assert "exists and is not empty" in str(again.exception)
 
 
 def test_data_check_prints_its_report_and_tells_by_its_status_whether_training_would_break(scenes, tmp_path):

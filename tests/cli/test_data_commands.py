@@ -10,12 +10,14 @@ import layouts
 from emor3.cli.main import app
 from emor3.data.check import check
 from emor3.data.importers.catalogue import SETS
+from emor3.data.prompt_lengths import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
 from emor3.errors import UserError
 from emor3.experiments.quickstart import RECIPE
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.models.processors import limit_pixels, load_processor
-from emor3.models.tokens import PROMPT_TOKENS, suggest_max_pixels, text_tokens, token_counter
+from emor3.models.processors import load_processor
 from emor3.runs.recipe import load_recipe
+from places import ROOT
 
 
 def call(*arguments):
@@ -48,7 +50,7 @@ def processor():
 
 
 def report_of(folder, processor):
-    return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]), processor)
+    return check(str(folder), load_recipe(RECIPE, ["data.labels=ekman6"]).data, processor)
 
 
 def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path):
@@ -61,10 +63,12 @@ def test_a_set_goes_from_download_to_checked_data_in_two_commands(tmp_path):
     assert "mikels8" in done.output
 
 
-def test_the_help_of_import_names_every_set():
+def test_the_help_of_import_and_its_page_name_every_set():
     text = " ".join(call("import", "--help").output.split())
+    page = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
     for name in SETS:
         assert name in text
+        assert f"import {name}" in page
 
 
 def test_options_in_a_wrong_form_are_answered_with_an_example(tmp_path):

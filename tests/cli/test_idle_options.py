@@ -85,6 +85,6 @@ def test_recomputed_figures_go_to_the_folder_asked_for_and_leave_the_saved_ones(
     assert json.loads((tmp_path / "b/results.json").read_text())["data"][0]["n"] == 2
     assert run("compare", saved, tmp_path / "b").exit_code == 0  # a whole evaluation, which others can read
     refused = run("evaluate", "--from", saved, "-o", tmp_path / "b")
-    assert "already holds something" in str(refused.exception)
+    assert "exists and is not empty" in str(refused.exception)
     assert run("evaluate", "--from", saved).exit_code == 0
     assert json.loads((saved / "results.json").read_text())["data"]

@@ -11,23 +11,24 @@ from PIL import Image
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
-from emor3.data.check import check, describe
-from emor3.data.folders import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, load_samples, manifest_lines
+from emor3.data.check import check, report_table
+from emor3.data.folders import load_samples
+from emor3.data.prompt_lengths import label_cost, warn_of_many_labels
+from emor3.data.rows import MAX_IMAGES, MAX_ROW_BYTES, MAX_TEXT, manifest_lines
+from emor3.data.settings import DataBlock
 from emor3.data.subsets import read_ids, sample_data
 from emor3.errors import UserError
 from emor3.method.labels import MAX_LABELS, MIKELS8, LabelSet
 from emor3.method.scoring import score_file
 from emor3.method.thinking import build_prompt, load_template
 from emor3.models.processors import LARGE, load_processor, open_images
-from emor3.models.tokens import label_cost, warn_of_many_labels
 from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 from emor3.storage.yaml_text import read_yaml
 from rows import write_rows
 
-
-def recipe(**grpo):
-    return build_recipe({"output_dir": "run", "model": {"path": "x"}, "data": {"train": "x"}, "grpo": grpo}, (), "test")
+SETTINGS = DataBlock(train="x")
+MINIMAL = {"output_dir": "run", "model": {"path": "x"}, "data": {"train": "x"}}
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_row_of_many_megabytes_is_refused_without_reading_it_whole_and_the_oth
     path = folder({}, {"text": "x" * 20 * MAX_ROW_BYTES}, {"label": "fear"})
     manifest = os.path.join(path, "metadata.jsonl")
     tracemalloc.start()
-    report = check(path, recipe(), None)
+    report = check(path, SETTINGS, None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10 * MAX_ROW_BYTES
@@ -146,7 +147,7 @@ def test_what_no_prompt_could_hold_is_refused_in_one_short_line_that_names_the_r
     with pytest.raises(UserError, match=f"line 2: .*{message}") as refused:
         load_samples(path, labels=["joy", "fear"])
     assert len(str(refused.value)) < 1000
-    assert check(path, recipe(), None).bad_rows.count == 1
+    assert check(path, SETTINGS, None).bad_rows.count == 1
 
 
 def test_a_row_has_a_bounded_number_of_images(tmp_path):
@@ -193,7 +194,7 @@ def test_labels_beyond_a_thousand_are_refused_whether_named_or_found(folder):
     with pytest.raises(UserError, match=r"has 1,001 labels: .* at most 1,000 are taken"):
         LabelSet("mine", tuple(f"label {place}" for place in range(MAX_LABELS + 1)))
     path = folder(*({"label": f"label {place}"} for place in range(MAX_LABELS + 1)))
-    for command in (load_samples, lambda path: check(path, recipe(), None)):
+    for command in (load_samples, lambda path: check(path, SETTINGS, None)):
         with pytest.raises(UserError, match=r"'from the data' has 1,001 labels"):
             command(path)
 
@@ -205,7 +206,7 @@ def test_what_labels_cost_is_told_before_they_do(folder, random_checkpoint, caps
     listed, spelt = count("label one, label two, joy"), sum(map(count, labels)) + len(labels)
     cost = label_cost(processor, labels)
     assert cost == f"3 take {listed} tokens of a prompt and {listed + spelt} of a question of coherence"
-    assert "labels" in str(describe(check(folder({}, {"label": "fear"}), recipe(), processor)).columns[0]._cells)
+    assert "labels" in str(report_table(check(folder({}, {"label": "fear"}), SETTINGS, processor)).columns[0]._cells)
     warn_of_many_labels(processor, labels)
     assert capsys.readouterr().err == ""
     warn_of_many_labels(processor, [f"label {place}" for place in range(101)])
@@ -214,7 +215,7 @@ def test_what_labels_cost_is_told_before_they_do(folder, random_checkpoint, caps
 
 def test_a_group_of_a_hundred_thousand_completions_is_refused():
     with pytest.raises(UserError, match=r"num_generations \(G\) must be at most 1,024"):
-        recipe(num_generations=100_000)
+        build_recipe({**MINIMAL, "grpo": {"num_generations": 100_000}}, (), "test")
 
 
 def test_a_label_file_that_is_a_link_to_itself_ends_with_one_line(folder, tmp_path):
@@ -237,8 +238,8 @@ def test_a_row_whose_image_is_a_file_of_the_folder_itself_is_not_sampled(folder,
 
 def test_a_test_set_is_sound_unless_it_shall_train(folder):
     path = folder({"split": "test"}, {"label": "fear", "split": "test"})
-    assert not check(path, recipe(), None, trains=False).breaks_training()
-    assert check(path, recipe(), None).empty.cases == ["no readable rows in split 'train'"]
+    assert not check(path, SETTINGS, None, trains=False).breaks_training()
+    assert check(path, SETTINGS, None).empty.cases == ["no readable rows in split 'train'"]
     nothing = folder({"label": 7})
     with pytest.raises(UserError):
-        check(nothing, recipe(), None, trains=False)
+        check(nothing, SETTINGS, None, trains=False)

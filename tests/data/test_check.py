@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from emor3.data.check import check, describe, token_counter
+from emor3.data.check import check, report_table, token_counter
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.generation import chat, encode
-from emor3.runs.recipe import build_recipe
 from emor3.storage.images import open_image
 
 LABELS = ["joy", "fear"]
@@ -21,9 +21,8 @@ def processor(random_checkpoint):
     return load(random_checkpoint)[1]
 
 
-def recipe(**data):
-    content = {"output_dir": "run", "model": {"path": "embedded"}, "data": {"train": "x", "labels": LABELS, **data}}
-    return build_recipe(content, (), "test")
+def settings(**data):
+    return DataBlock(**{"train": "x", "labels": LABELS, **data})
 
 
 def write(folder, rows):
@@ -45,12 +44,12 @@ def found(report):
 def text_of(report):
     console = Console(width=100, color_system=None, markup=False)  # as the command prints it
     with console.capture() as capture:
-        console.print(describe(report))
+        console.print(report_table(report))
     return capture.get()
 
 
 def test_a_sound_folder_has_no_faults_and_its_rows_and_tokens_are_counted(tmp_path, processor):
-    report = check(write(tmp_path, [row("a"), row("b", "fear", split="test"), row("c")]), recipe(), processor)
+    report = check(write(tmp_path, [row("a"), row("b", "fear", split="test"), row("c")]), settings(), processor)
     assert found(report) == {}
     assert not report.breaks_training()
     assert (report.rows, report.counts["train", "joy"], report.counts["test", "fear"]) == (3, 2, 1)
@@ -87,7 +86,7 @@ def test_each_defect_of_a_row_breaks_training_and_is_shown_with_its_line(tmp_pat
     (tmp_path / "empty.png").touch()
     Image.new("RGB", (400, 2)).save(tmp_path / "strip.png")
     (tmp_path / "metadata.jsonl").write_text(f"{json.dumps(row('a'))}\n{json.dumps(bad)}\n", encoding="utf-8")
-    report = check(str(tmp_path), recipe(), processor)
+    report = check(str(tmp_path), settings(), processor)
     assert found(report) == {what: 1}
     assert report.breaks_training()
     assert message in report.bad_rows.examples[0] if what == "bad rows" else message in report.unreadable.examples[0]
@@ -98,22 +97,22 @@ def test_a_line_that_is_not_json_is_counted_and_the_rest_is_still_checked(tmp_pa
     folder = write(tmp_path, [row("a"), row("b", "fear")])
     with (tmp_path / "metadata.jsonl").open("a", encoding="utf-8") as manifest:
         manifest.write("{broken\n")
-    report = check(folder, recipe(labels=None), processor)
+    report = check(folder, settings(labels=None), processor)
     assert (report.rows, found(report), report.counts.total()) == (3, {"bad rows": 1}, 2)
 
 
 def test_a_split_without_readable_rows_cannot_be_trained_on(tmp_path, processor):
     folder = write(tmp_path, [row("a", split="test"), row("b", "fear", split="test")])
-    assert found(check(folder, recipe(), processor)) == {"empty training split": 1}
-    assert found(check(folder, recipe(split="test"), processor)) == {}
-    assert found(check(folder, recipe(split=None), processor)) == {}
+    assert found(check(folder, settings(), processor)) == {"empty training split": 1}
+    assert found(check(folder, settings(split="test"), processor)) == {}
+    assert found(check(folder, settings(split=None), processor)) == {}
 
 
 def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(tmp_path, processor):
     rows = [row("a", group="g"), row("b", split="test", group="g"), row("c"), row("d", split="test")]
     folder = write(tmp_path, rows)
     (tmp_path / "d.png").write_bytes((tmp_path / "c.png").read_bytes())
-    report = check(folder, recipe(), processor)
+    report = check(folder, settings(), processor)
     assert found(report) == {"same image or text in two splits": 1, "group in two splits": 1}
     assert not report.breaks_training()
     assert "flatters evaluation" in text_of(report)
@@ -121,18 +120,18 @@ def test_what_is_in_two_splits_flatters_evaluation_but_does_not_break_training(t
 
 @pytest.mark.parametrize("name", ["train", "Testing", "vals", "test_set"])
 def test_a_label_with_the_name_of_a_split_is_warned_about(tmp_path, name):
-    report = check(write(tmp_path, [row("a"), row("b", label=name)]), recipe(labels=["joy", name]), None)
+    report = check(write(tmp_path, [row("a"), row("b", label=name)]), settings(labels=["joy", name]), None)
     assert found(report) == {"label with the name of a split": 1}
     assert not report.breaks_training()
 
 
 def test_a_folder_whose_label_set_cannot_be_told_is_refused(tmp_path, processor):
     with pytest.raises(UserError, match="label"):
-        check(write(tmp_path, [row("a"), row("b")]), recipe(labels=None), processor)  # one label only
+        check(write(tmp_path, [row("a"), row("b")]), settings(labels=None), processor)  # one label only
 
 
 def test_hostile_text_in_a_manifest_does_not_reach_the_terminal_as_it_is(tmp_path, processor):
     folder = write(tmp_path, [row("a"), row("b", "\x1b[2J[red]x\nforged line")])
-    shown = text_of(check(folder, recipe(), processor))
+    shown = text_of(check(folder, settings(), processor))
     assert "\x1b" not in shown
     assert "[red]x" in shown

@@ -12,7 +12,7 @@ from emor3.data.folders import label_set_for, load_samples
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
 from emor3.method.thinking import build_prompt
-from emor3.training.run import prompt_dataset
+from emor3.training.dataset import prompt_dataset
 
 
 def write_folder(folder, rows):

@@ -7,7 +7,8 @@ import pytest
 
 import layouts
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import SETS, describe, import_data
+from emor3.data.importers.catalogue import SETS
+from emor3.data.importers.importing import import_data, import_lines
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
 from emor3.storage.images import open_image
@@ -297,7 +298,7 @@ def test_pictures_that_are_not_read_and_classes_that_vanish_are_named(tmp_path):
     imported = import_data("folders", str(tmp_path / "source"), tmp_path / "out", test_share=0)
     assert imported.rows == {"train": {"calm": 1, "tense": 1}}
     assert [entry["what"] for entry in imported.dropped] == ["awe/1.avif", "fear/"]
-    assert "no row is left of: awe, fear" in list(describe(imported, tmp_path / "out"))
+    assert "no row is left of: awe, fear" in list(import_lines(imported, tmp_path / "out"))
 
 
 # --- faces
@@ -408,7 +409,7 @@ def test_nothing_but_known_fields_enters_the_manifest(bring, tmp_path):
 def test_a_source_that_names_fewer_images_than_were_published_is_told_so(tmp_path):
     layouts.artphoto(tmp_path / "source")
     imported = import_data("artphoto", str(tmp_path / "source"), tmp_path / "out")
-    lines = list(describe(imported, tmp_path / "out"))
+    lines = list(import_lines(imported, tmp_path / "out"))
     assert "the set was published with 806 images, this source names 8" in lines
 
 

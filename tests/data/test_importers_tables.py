@@ -11,7 +11,7 @@ from PIL import Image
 
 import layouts
 from emor3.data.folders import load_samples
-from emor3.data.importers.catalogue import describe, import_data
+from emor3.data.importers.importing import import_data, import_lines
 from emor3.data.importers.tables import unwrap
 from emor3.errors import UserError
 from emor3.storage.images import open_image
@@ -257,7 +257,7 @@ def test_one_vote_a_row_becomes_one_row_an_image_with_its_votes(tmp_path):
     assert {sample.id: sample.label for sample in samples} == {"images/a.jpg": "tense", "images/b.jpg": "calm"}
     assert samples[0].distribution == pytest.approx({"calm": 1 / 3, "tense": 2 / 3})
     assert reasons(imported) == ["tie of calm and tense (2 rows)"]
-    assert any("8 rows of 3 images, one vote each, became 2 rows" in line for line in describe(imported, tmp_path))
+    assert any("8 rows of 3 images, one vote each, became 2 rows" in line for line in import_lines(imported, tmp_path))
 
 
 @pytest.mark.parametrize("columns", [{}, {"votes": "joy,fear"}])

@@ -6,11 +6,13 @@ import yaml
 from emor3.data.folders import load_mixture
 from emor3.errors import UserError
 from emor3.evaluation.predict import choose_labels
-from emor3.runs.directory import ROLLOUTS, read_jsonl
+from emor3.runs.directory import ROLLOUTS
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import read_jsonl
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
-from emor3.training.run import chosen_samples, train
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from emor3.data.overview import describe, stats, write_page
+from emor3.data.overview import balance_table, stats, write_page
 from emor3.errors import UserError
 
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_the_table_counts_labels_in_splits_and_names_the_majority(folder):
-    table = describe(stats(str(folder)))
+    table = balance_table(stats(str(folder)))
     cells = [list(column.cells) for column in table.columns]
     assert cells[0][-2:] == ["all", "majority class"]
     assert cells[1] == ["1 (20.0%)", "4 (80.0%)", "5", "80.0%"]

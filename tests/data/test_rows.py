@@ -8,21 +8,23 @@ import yaml
 from safetensors.torch import load_file
 
 from emor3.cli.main import app
-from emor3.data.check import check, describe
+from emor3.data.check import check, report_table
 from emor3.data.folders import load_samples
 from emor3.data.overview import stats, write_page
 from emor3.data.subsets import pick_data
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate, predict_samples
-from emor3.evaluation.share import left_out, write_exchange
+from emor3.evaluation.evaluate import evaluate, load_candidate, predict_samples
+from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.share import left_out, write_shared
 from emor3.method.types import Aspect
 from emor3.models.processors import load_processor
 from emor3.report.page import render
 from emor3.report.records import read_records
-from emor3.runs.directory import read_jsonl
 from emor3.runs.predictions import PREDICTIONS, read_evaluation
 from emor3.runs.recipe import load_recipe
-from emor3.training.run import check_rows, train
+from emor3.runs.records import read_jsonl
+from emor3.training.dataset import check_rows
+from emor3.training.run import train
 from rows import write_rows
 
 FINAL_WEIGHTS = "final/model.safetensors"
@@ -114,7 +116,7 @@ def test_the_report_shows_all_images_and_texts_and_escapes_them(run, evaluated):
 
 def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated, tmp_path):
     saved = read_evaluation(evaluated)
-    write_exchange(saved, tmp_path / "out")
+    write_shared(saved, tmp_path / "out")
     lines = (tmp_path / "out/data.tsv").read_text().splitlines()
     assert len(lines) == 3  # the head and two of the four rows
     assert "hint" in lines[0]
@@ -124,19 +126,19 @@ def test_only_rows_with_one_image_are_shared_and_the_others_are_named(evaluated,
 
 
 def test_a_check_counts_prompts_with_all_their_images_and_texts(mixed, recipe, random_checkpoint):
-    report = check(mixed, recipe, load_processor(random_checkpoint))
+    report = check(mixed, recipe.data, load_processor(random_checkpoint))
     assert not report.breaks_training()
     assert report.tokens == {18: 8}  # each split: 1 + 2 + 0 + 1 images of 16 tokens and two marks
     assert report.most_images == 2
     assert sum(report.lengths.values()) == 8
-    assert describe(report).title.endswith("8 rows")
+    assert report_table(report).title.endswith("8 rows")
 
 
 def test_a_text_in_two_splits_is_found(tmp_path, recipe, random_checkpoint):
     rows = [{"id": f"{place}", "text": "Fog.", "label": "joy", "split": split} for place, split in enumerate("ab")]
     write_rows(tmp_path, rows)
     (tmp_path / "labels.yaml").write_text("labels: [joy, fear]\n")
-    report = check(str(tmp_path), recipe, load_processor(random_checkpoint))
+    report = check(str(tmp_path), recipe.data, load_processor(random_checkpoint))
     assert report.duplicates.count == 1
 
 

@@ -11,7 +11,7 @@ from emor3.evaluation.adapters import load_merged
 from emor3.evaluation.evaluate import load_candidate
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.processors import save_processor
-from emor3.runs.directory import write_json
+from emor3.storage.outputs import write_json
 from emor3.tools.doctor import check_model
 
 

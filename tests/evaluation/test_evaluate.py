@@ -11,23 +11,18 @@ from emor3.cli import main as cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import evaluate
-from emor3.evaluation.evaluate import (
-    EvaluationSettings,
-    choose_samples,
-    fresh_folder,
-    load_candidate,
-    reflect_on_swapped,
-)
+from emor3.evaluation.evaluate import choose_samples, load_candidate, reflect_on_swapped
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Aspect, Sample
 from emor3.models.checkpoints import load, save
-from emor3.runs.directory import write_json
 from emor3.runs.predictions import read_evaluation
+from emor3.storage.outputs import fresh_folder, write_json
 from emor3.tiny.folders import write_domain
 from emor3.tiny.world import DOMAINS
 from emor3.training import run as train
-from emor3.training import trainer as grpo
+from emor3.training import scorer
 from rows import write_rows
 
 
@@ -57,8 +52,8 @@ def evaluated(scenes, other, tmp_path_factory):
 
 def test_prompt_parser_and_reflection_are_the_functions_of_training():
     assert evaluate.sample_prompt is train.sample_prompt
-    assert evaluate.parse is grpo.parse
-    assert evaluate.reflect is grpo.reflect
+    assert evaluate.parse is scorer.parse
+    assert evaluate.reflect is scorer.reflect
 
 
 def test_every_data_set_is_evaluated_on_its_own_labels_and_every_sample_leaves_its_prediction(evaluated, scenes, other):
@@ -102,7 +97,7 @@ def test_an_output_folder_with_content_is_refused_before_a_model_is_loaded(scene
     monkeypatch.setattr(evaluate, "load_candidate", lambda *_: pytest.fail("a model was loaded"))
     refused = run("--data", scenes, "--output", str(tmp_path))
     assert isinstance(refused.exception, UserError)
-    assert "already holds something" in str(refused.exception)
+    assert "exists and is not empty" in str(refused.exception)
 
 
 def test_without_an_output_the_next_free_folder_is_taken(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ from emor3.cli import main as cli
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import predict
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, load_candidate
-from emor3.evaluation.predict import against_own_answer, choose_labels, describe
+from emor3.evaluation.evaluate import Candidate, load_candidate
+from emor3.evaluation.predict import against_own_answer, choose_labels, prediction_text
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import MIKELS8, SENTIMENT3
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
@@ -80,14 +81,14 @@ def test_coherence_is_read_against_the_answer_since_there_is_no_ground_truth():
 
 
 def test_what_could_not_be_asked_is_said_with_its_reason():
-    shown = describe(against_own_answer(made("no steps at all")))
+    shown = prediction_text(against_own_answer(made("no steps at all")))
     assert "label        none of the set" in shown
     assert "consistency  not asked: " in shown
     assert "trigger      -" in shown
 
 
 def test_a_completion_cannot_write_to_the_terminal():
-    shown = describe(made(WHOLE.format("dog\x1b]0;title\x07\nforged: line", "awe")))
+    shown = prediction_text(made(WHOLE.format("dog\x1b]0;title\x07\nforged: line", "awe")))
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 7
 
@@ -145,7 +146,7 @@ def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without
     assert (mixed.decision.label, mixed.prediction.thought.trigger, mixed.decision.abstains) == ("awe", "dog", False)
     row = predict.outcome_row(image, found["unsupported"])
     assert (row["label"], row["abstains"], row["distribution"]) == (None, True, {})
-    assert "abstains" in predict.describe_decision(found["unsupported"].decision)
+    assert "abstains" in predict.decision_text(found["unsupported"].decision)
 
 
 def test_a_folder_stands_for_all_images_in_it_by_name(scenes, tmp_path):

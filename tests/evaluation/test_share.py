@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from emor3.errors import UserError
-from emor3.evaluation.share import write_exchange
+from emor3.evaluation.share import write_shared
 from emor3.method.labels import EKMAN6, label_set_from
 from emor3.runs.predictions import read_evaluation
 from emor3.storage.cells import from_cell
@@ -23,7 +23,7 @@ def shared(tmp_path):
     items = [prediction("joy", "joy", id="a"), prediction("fear", None, id="b")]
     items = [replace(p, sample=replace(p.sample, images=(str(picture),))) for p in items]
     folder = save_evaluation(tmp_path / "e", {"d": items}, model="runs/mine/final")
-    return picture, write_exchange(read_evaluation(folder), tmp_path / "out")
+    return picture, write_shared(read_evaluation(folder), tmp_path / "out")
 
 
 def test_the_benchmark_is_multiple_choice_with_images_in_base64(shared):
@@ -49,7 +49,7 @@ def test_hostile_texts_are_harmless_in_the_files_of_other_tools_and_import_as_th
     items = [prediction(label, label, labels=labels, id=label) for label in hostile]
     items = [replace(p, sample=replace(p.sample, images=(str(tmp_path / "a.png"),), text="+1\u202e")) for p in items]
     folder = save_evaluation(tmp_path / "e", {"=d\nx": items}, model="runs/mine/final")
-    data, predictions, card = write_exchange(read_evaluation(folder), tmp_path / "out")
+    data, predictions, card = write_shared(read_evaluation(folder), tmp_path / "out")
     for path in (data, predictions):
         table = pd.read_csv(path, sep="\t", keep_default_na=False)
         assert list(table.loc[0, ["A", "B", "C"]]) == ["'=HYPERLINK(A1)", r"'-joy\u202e", "'@fear"]
@@ -72,10 +72,10 @@ def test_a_set_of_more_labels_than_letters_is_refused(tmp_path):
     labels = label_set_from([f"label {place}" for place in range(27)], "many")
     folder = save_evaluation(tmp_path / "e", {"d": [prediction("label 0", "label 1", labels=labels)]})
     with pytest.raises(UserError, match="A to Z"):
-        write_exchange(read_evaluation(folder), tmp_path / "out")
+        write_shared(read_evaluation(folder), tmp_path / "out")
 
 
 def test_a_picture_that_is_gone_is_named(tmp_path):
     folder = save_evaluation(tmp_path / "e", {"d": [prediction("joy", "joy", id="gone")]})
     with pytest.raises(UserError, match="gone"):
-        write_exchange(read_evaluation(folder), tmp_path / "out")
+        write_shared(read_evaluation(folder), tmp_path / "out")

@@ -16,10 +16,12 @@ from emor3.experiments import reproduce, training_table
 from emor3.experiments.plan import cells_of, load_plan, merge
 from emor3.experiments.table import Results, accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
-from emor3.runs import directory as records
-from emor3.runs.directory import CONFIG, METRICS, append_jsonl, write_json
+from emor3.runs import directory, records
+from emor3.runs.directory import CONFIG, METRICS
 from emor3.runs.predictions import RESULTS
+from emor3.runs.records import append_jsonl
 from emor3.stats.uncertainty import mcnemar, sign_flip
+from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 from places import ROOT
 from waiting import HANGS, wait_until
@@ -334,11 +336,11 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
         cell = cells_of(load_plan(plan, None, quick=False))[0]
         if name == "killed":
             process = call(plan)
-            wait_until(partial(records.complete_checkpoints, cell.training), process)
+            wait_until(partial(directory.complete_checkpoints, cell.training), process)
             os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
             process.communicate()
-            assert not (cell.training / records.FINAL).exists()
-            kept = records.complete_checkpoints(cell.training)[0]
+            assert not (cell.training / directory.FINAL).exists()
+            kept = directory.complete_checkpoints(cell.training)[0]
         again = call(plan)
         _, err = again.communicate(timeout=HANGS)
         assert again.returncode == 0, err

@@ -23,12 +23,13 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
 from emor3.judges.local import GenerateJudge
+from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import parse
 from emor3.models.checkpoints import load, resolve_checkpoint
-from emor3.runs.directory import read_jsonl
-from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock, build_recipe
+from emor3.runs.recipe import build_recipe
+from emor3.runs.records import read_jsonl
 from places import SUPPORT
 from waiting import HANGS, wait_until
 
@@ -467,7 +468,7 @@ def test_a_server_that_drips_is_timed_out_however_little_is_wanting(serve_bytes,
     started = time.monotonic()
     judge = judge_at(serve_bytes(drip), timeout=0.2, retries=0)
     assert judge.answer(texts(1))[0].error == "no whole reply within 0.2 seconds"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5  # what all 500 writes take at least
 
 
 def test_a_wait_for_the_server_is_bounded_by_the_time_of_a_try_and_said_once(serve, waits, capsys):
@@ -558,7 +559,7 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
         seen.append(cat)
         return (400, {}, "") if cat and sum(seen) == 1 else (200, {}, completion("Yes" if cat else "No"))
 
-    monkeypatch.setattr("emor3.training.trainer.parse", parse_made_up)
+    monkeypatch.setattr("emor3.training.scorer.parse", parse_made_up)
     endpoint = {"base_url": serve(fail_on_the_first_cat).url, "model": "judge", "concurrency": 1}
     judge = {"model": "endpoint", "endpoint": endpoint}
     run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})

@@ -10,11 +10,11 @@ from emor3.data.folders import load_samples
 from emor3.judges.vllm import VllmJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.models.processors import limit_pixels
-from emor3.training.run import prompt_dataset
-from emor3.training.shared_prompts import SharedPromptTrainer
+from emor3.training.dataset import prompt_dataset
+from emor3.training.trainer import EmoTrainer
 
 SETTINGS = {
     "temperature": 1.0,
@@ -122,7 +122,7 @@ def test_rollouts_are_asked_for_with_prompts_that_the_model_learns_on(random_che
         use_cpu=True,
         bf16=False,
     )
-    trainer = SharedPromptTrainer(
+    trainer = EmoTrainer(
         model=model,
         args=config,
         reward_funcs=[lambda completions, **_: [1.0] * len(completions)],

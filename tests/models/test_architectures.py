@@ -16,19 +16,23 @@ from trl import GRPOConfig
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
-from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
+from emor3.evaluation.evaluate import evaluate, load_candidate
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.thinking import sample_prompt
-from emor3.models.checkpoints import PARTS, load, part_parameters
-from emor3.models.dummy_image import always_see
+from emor3.models.architectures import IMAGE_INPUTS, PARTS, SHAREABLE_INPUTS
+from emor3.models.checkpoints import load, part_parameters
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
-from emor3.models.prefix_cache import PICTURES, UNDERSTOOD, next_token_logits
-from emor3.runs.directory import read_jsonl
+from emor3.models.prefix_cache import next_token_logits
+from emor3.models.settings import ModelBlock
+from emor3.models.sharding import always_run_vision
 from emor3.runs.predictions import read_evaluation
-from emor3.runs.recipe import ModelBlock, load_recipe
+from emor3.runs.recipe import load_recipe
+from emor3.runs.records import read_jsonl
 from emor3.tools.export import export
-from emor3.training.run import lora_config, prompt_dataset, train
-from emor3.training.shared_prompts import SharedPromptTrainer
-from emor3.training.trainer import BatchScorer
+from emor3.training.dataset import prompt_dataset
+from emor3.training.run import lora_config, train
+from emor3.training.scorer import BatchScorer
+from emor3.training.trainer import EmoTrainer
 
 GRPO = {
     "max_steps": 2,
@@ -131,7 +135,7 @@ def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_i
     model.zero_grad()
     texts = encode(processor, [((), "What is felt?"), ((), "Joy or fear?")])
     before = model(**texts).logits
-    always_see(model, processor)
+    always_run_vision(model, processor)
     after = model(**texts).logits
     assert torch.equal(before, after)
     after.sum().backward()
@@ -147,7 +151,7 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(check
         pytest.skip("TRL cannot train it on rows with several images, which is refused")
     model, processor = load(checkpoint)
     samples = load_samples(mixed, split="train")
-    trainer = SharedPromptTrainer(
+    trainer = EmoTrainer(
         model=model,
         args=GRPOConfig(
             output_dir=str(tmp_path),
@@ -170,7 +174,7 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(check
     assert batch["num_images"] == [1, 1, 2, 2, 0, 0, 1, 1]
     ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1) for name in ("ids", "mask"))
     length = batch["completion_ids"].shape[1]
-    shown = {name: value for name, value in batch.items() if name in UNDERSTOOD | {"num_images"}}
+    shown = {name: value for name, value in batch.items() if name in SHAREABLE_INPUTS | {"num_images"}}
     together = trainer._get_per_token_logps_and_entropies(model, ids, mask, length, 8, **shown)[0]
     (together * batch["completion_mask"]).sum().backward()
     learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -181,7 +185,7 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(check
         completion = batch["completion_ids"][row][batch["completion_mask"][row].bool()]
         rest = {"input_ids": completion[None], "attention_mask": torch.ones_like(completion)[None]}
         inputs = {
-            name: value if name in PICTURES else torch.cat([value, rest.get(name, 0 * completion[None])], 1)
+            name: value if name in IMAGE_INPUTS else torch.cat([value, rest.get(name, 0 * completion[None])], 1)
             for name, value in prompt.items()
         }
         logits = model(**inputs, logits_to_keep=len(completion) + 1).logits[0, :-1]

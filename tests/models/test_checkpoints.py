@@ -13,9 +13,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 
 from emor3.errors import UserError
 from emor3.models import checkpoints as modeling
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import check_quantizable, load, merge, part_parameters, resolve_checkpoint, save
-from emor3.models.processors import limit_pixels
-from emor3.runs.recipe import ModelBlock
+from emor3.models.settings import ModelBlock
 
 
 def test_the_embedded_base_and_a_folder_load(random_checkpoint):

@@ -5,6 +5,7 @@ import torch
 
 from architectures import BUILDERS, write_checkpoint
 from emor3.data.folders import load_samples
+from emor3.models.architectures import images_encoded
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.models.image_cache import EncodedImages
@@ -24,8 +25,7 @@ def encoded_by(model):
     counts = []
 
     def count(_, args, kwargs):
-        pixels = kwargs.get("pixel_values", args[0] if args else None)
-        counts.append(len(kwargs.get("grid_thw", pixels)))
+        counts.append(images_encoded(args, kwargs))
 
     model.get_encoder(modality="image").register_forward_pre_hook(count, with_kwargs=True)
     return counts

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.models.processors import limit_pixels, load_processor, save_processor, scaled
+from emor3.models.processors import load_processor, save_processor, scaled
 from emor3.storage.images import open_image
 
 

@@ -17,8 +17,10 @@ from emor3.report.cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
 from emor3.report.page import compare_all, json_in_html, render, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
 from emor3.report.records import read_records
-from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, rollout_row, write_json
+from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
+from emor3.runs.records import append_jsonl, rollout_row
+from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 
 

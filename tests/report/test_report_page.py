@@ -12,8 +12,9 @@ from test_report import save_run
 from browser import CHROMIUM, Browser
 from emor3.method.labels import label_set_from
 from emor3.report.page import write_report
-from emor3.runs.directory import METRICS, append_jsonl
+from emor3.runs.directory import METRICS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
+from emor3.runs.records import append_jsonl
 from made_up import prediction, save_evaluation
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)")

@@ -5,8 +5,10 @@ from typing import get_type_hints
 import pytest
 from trl import GRPOConfig
 
+from emor3.judges.settings import EndpointBlock, JudgeBlock
 from emor3.runs.changes import HARMLESS, MAX_STEPS, changes
-from emor3.runs.recipe import OWNED, EndpointBlock, JudgeBlock, Recipe
+from emor3.runs.recipe import OWNED, Recipe
+from emor3.training.trl_config import REFUSED
 
 
 def resolved(**blocks):
@@ -16,7 +18,7 @@ def resolved(**blocks):
 
 
 def test_every_harmless_setting_exists():
-    known = {f"grpo.{name}" for name in get_type_hints(GRPOConfig).keys() - OWNED.keys()}
+    known = {f"grpo.{name}" for name in get_type_hints(GRPOConfig).keys() - OWNED.keys() - REFUSED.keys()}
     known |= {f"judge.{name}" for name in JudgeBlock.model_fields}
     known |= {f"judge.endpoint.{name}" for name in EndpointBlock.model_fields} | {"output_dir"}
     assert HARMLESS | {MAX_STEPS} <= known

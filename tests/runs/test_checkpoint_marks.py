@@ -8,17 +8,20 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from test_alive import rewards_by_length
 
 from emor3.cli import main as cli
 from emor3.errors import UserError
-from emor3.runs import directory as records
+from emor3.runs import directory, records
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, faults, mark_complete
 from emor3.runs.directory import COMPLETE, REPLACED, complete_checkpoints, remove_incomplete
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
+from emor3.storage.outputs import write_json
 from emor3.training.run import train
-from emor3.training.trainer import EmoTrainer, PartReward
-from test_alive import rewards_by_length
+from emor3.training.scorer import PartReward
+from emor3.training.trainer import EmoTrainer
+from made_up import prepare_run
 
 
 def write_checkpoint(run, step):
@@ -161,27 +164,28 @@ def recipe_of(run, data="x", model="embedded", **changes):
 
 def write_head(run):
     """What a run writes first."""
-    records.write_json(run / "config.json", recipe_of(run).model_dump())
-    records.write_json(run / "environment.json", {})
+    write_json(run / "config.json", recipe_of(run).model_dump())
+    write_json(run / "environment.json", {})
 
 
 def begin(run, **changes):
-    records.prepare_run(recipe_of(run, **changes), resume=False, overwrite=True)
+    prepare_run(recipe_of(run, **changes), resume=False, overwrite=True)
 
 
 def test_a_replaced_run_lies_aside_until_the_new_one_has_something_to_go_on_from(made, capsys):
     write_head(made)
     begin(made, seed=1)
     assert f"is kept in {made / REPLACED} until the new one has its first checkpoint" in capsys.readouterr().out
-    assert records.latest_checkpoint(made) is None
-    assert f"no step was saved yet; the run that it replaces is still in {made / REPLACED}" in records.way_on(made)
+    assert directory.latest_checkpoint(made) is None
+    hint = directory.resume_hint(made)
+    assert f"no step was saved yet; the run that it replaces is still in {made / REPLACED}" in hint
     (made / "metrics.jsonl").write_text('{"step": 1}\n')
     begin(made, seed=2)  # the run of seed 1 got nowhere: the one to keep is still the first
     assert records.read_json(made / "config.json")["seed"] == 2
     assert not (made / "metrics.jsonl").exists()
     aside = made / REPLACED
     assert records.read_json(aside / "config.json")["seed"] == 0
-    assert records.latest_checkpoint(aside).name == "checkpoint-2"
+    assert directory.latest_checkpoint(aside).name == "checkpoint-2"
     write_checkpoint(made, 1)
     begin(made, seed=3)  # killed before it dropped the first: now the run of seed 2 is the one to keep
     assert records.read_json(aside / "config.json")["seed"] == 2
@@ -213,7 +217,7 @@ def test_a_kill_while_a_run_is_set_aside_loses_nothing_of_it(made, monkeypatch):
 def test_whatever_a_runs_config_holds_resume_tells_it_on_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json|cannot resume"):
-        records.prepare_run(recipe_of(tmp_path, grpo={"max_steps": 1}), resume=True, overwrite=False)
+        prepare_run(recipe_of(tmp_path, grpo={"max_steps": 1}), resume=True, overwrite=False)
 
 
 # --- trained ----------------------------------------------------------------------------------------------------------
@@ -353,4 +357,4 @@ def test_a_run_reached_by_a_link_is_replaced_and_goes_when_the_new_one_has_its_f
     assert run.is_symlink()
     assert not (run / REPLACED).exists()
     assert records.read_json(run / "config.json")["seed"] == 3
-    assert records.latest_checkpoint(run).name == "checkpoint-2"
+    assert directory.latest_checkpoint(run).name == "checkpoint-2"

@@ -11,8 +11,10 @@ from emor3.method.reflection import reflect
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Reply, Rollout, Sample
-from emor3.runs import directory as records
+from emor3.runs import directory, records
 from emor3.runs.recipe import Recipe
+from emor3.storage.outputs import write_json
+from made_up import prepare_run
 
 SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
@@ -85,20 +87,20 @@ def test_a_question_that_cannot_be_asked_has_its_reason_and_one_never_run_is_nul
 def test_a_folder_that_holds_something_is_refused(tmp_path, found):
     (tmp_path / found).write_text("{}")
     with pytest.raises(UserError, match="already holds files: give --resume"):
-        records.prepare_run(recipe(tmp_path), resume=False, overwrite=False)
+        prepare_run(recipe(tmp_path), resume=False, overwrite=False)
 
 
 def test_overwrite_replaces_a_run_and_never_anything_else(tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
-    records.prepare_run(recipe(run), resume=False, overwrite=False)
+    prepare_run(recipe(run), resume=False, overwrite=False)
     (run / "metrics.jsonl").write_text("{}\n")
-    records.prepare_run(recipe(run, seed=1), resume=False, overwrite=True)
+    prepare_run(recipe(run, seed=1), resume=False, overwrite=True)
     assert not (run / "metrics.jsonl").exists()
     assert records.read_json(run / "config.json")["seed"] == 1
     other.mkdir()
     (other / "thesis.tex").touch()
     with pytest.raises(UserError, match="does not look like a run"):
-        records.prepare_run(recipe(other), resume=False, overwrite=True)
+        prepare_run(recipe(other), resume=False, overwrite=True)
     assert (other / "thesis.tex").exists()
 
 
@@ -109,43 +111,42 @@ def test_a_checkpoint_is_no_run_that_overwrite_may_replace(tmp_path):
     for name in ("config.json", "model.safetensors"):
         (model / name).write_text("{}")
     with pytest.raises(UserError, match="does not look like a run"):
-        records.prepare_run(recipe(model), resume=False, overwrite=True)
+        prepare_run(recipe(model), resume=False, overwrite=True)
     assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors"}
-
 
 
 def test_a_run_resumes_under_its_own_recipe_in_whatever_folder_it_now_lies(tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
-    records.prepare_run(recipe(run), resume=False, overwrite=False)
+    prepare_run(recipe(run), resume=False, overwrite=False)
     os.rename(run, moved)
-    assert records.prepare_run(recipe(moved), resume=True, overwrite=False) == moved
+    assert prepare_run(recipe(moved), resume=True, overwrite=False) == moved
     refusal = r"cannot resume .*moved with seed 0 -> 1, grpo.beta unset -> 0.5: that would change what is learnt"
     with pytest.raises(UserError, match=refusal):
-        records.prepare_run(recipe(moved, seed=1, grpo={"beta": 0.5}), resume=True, overwrite=False)
+        prepare_run(recipe(moved, seed=1, grpo={"beta": 0.5}), resume=True, overwrite=False)
     (moved / "config.json").unlink()
     with pytest.raises(UserError, match="nothing to resume"):
-        records.prepare_run(recipe(moved), resume=True, overwrite=False)
+        prepare_run(recipe(moved), resume=True, overwrite=False)
 
 
 def test_a_harmless_change_is_said_on_one_line_and_recorded(tmp_path, capsys):
-    records.prepare_run(recipe(tmp_path, grpo={"save_steps": 50}), resume=False, overwrite=False)
+    prepare_run(recipe(tmp_path, grpo={"save_steps": 50}), resume=False, overwrite=False)
     assert capsys.readouterr().out == ""
     changed = recipe(tmp_path, grpo={"save_steps": 10, "report_to": "wandb"})
-    records.prepare_run(changed, resume=True, overwrite=False)
+    prepare_run(changed, resume=True, overwrite=False)
     assert capsys.readouterr().out == "resumed with grpo.save_steps 50 -> 10, grpo.report_to unset -> wandb\n"
-    assert records.read_recipe(tmp_path) == changed
+    assert directory.read_recipe(tmp_path) == changed
 
 
 def test_resuming_what_never_started_starts_it(tmp_path):
-    run = records.prepare_run(recipe(tmp_path / "run"), resume=True, overwrite=False)
+    run = prepare_run(recipe(tmp_path / "run"), resume=True, overwrite=False)
     assert records.read_json(run / "environment.json")["packages"].keys() >= {"torch", "transformers", "trl"}
-    assert records.latest_checkpoint(run) is None
+    assert directory.latest_checkpoint(run) is None
 
 
 def test_a_json_file_is_the_old_one_or_the_new_one_never_half(tmp_path):
-    records.write_json(tmp_path / "a.json", {"a": 1})
+    write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(TypeError):
-        records.write_json(tmp_path / "a.json", {"a": object()})
+        write_json(tmp_path / "a.json", {"a": object()})
     assert records.read_json(tmp_path / "a.json") == {"a": 1}
 
 
@@ -170,8 +171,6 @@ def test_rows_that_are_kept_are_kept_as_they_are(tmp_path):
 
 
 def test_a_run_of_another_version_is_one_line_that_says_what_to_do(tmp_path):
-    records.write_json(
-        tmp_path / records.CONFIG, {"output_dir": "run", "model": {"path": "embedded", "freeze_vision": False}}
-    )
+    write_json(tmp_path / directory.CONFIG, {"output_dir": "x", "model": {"path": "y", "freeze_vision": False}})
     with pytest.raises(UserError, match=r"another version of emor3 .*freeze_vision.* copy .*final elsewhere"):
-        records.read_recipe(tmp_path)
+        directory.read_recipe(tmp_path)

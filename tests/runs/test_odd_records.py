@@ -5,17 +5,18 @@ import re
 import shutil
 
 import pytest
+from test_reproduce import finish, write_plan
 
 from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.table import Results, write_tables
-from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS, append_jsonl, prepare_run, read_json
+from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, read_evaluation
 from emor3.runs.recipe import build_recipe
+from emor3.runs.records import append_jsonl, read_json
 from emor3.training.run import train
-from made_up import prediction, save_evaluation
-from test_reproduce import finish, write_plan
+from made_up import prediction, prepare_run, save_evaluation
 
 OBJECTS = [b"{}", b"[1]", b"3", b"\xff", b"", b"[" * 5000, b'{"version": 2, "version": ' + b"9" * 5000 + b"}"]
 LINES = [*OBJECTS[:4], b"[" * 5000, b"null"]

@@ -9,7 +9,8 @@ from scipy.stats import entropy
 from sklearn.metrics import brier_score_loss
 
 from emor3.method.labels import LabelSet
-from emor3.stats import distributions
+from emor3.stats import distributions, measures
+from emor3.stats.figures import FIGURES
 from made_up import prediction
 
 TWO = LabelSet("two", ("joy", "fear"))
@@ -26,7 +27,7 @@ def test_one_more_answer_spread_evenly_keeps_every_label_possible_and_unparsed_o
 
 def test_distances_by_hand():
     p, q = np.array([1.0, 0.0]), np.array([0.75, 0.25])
-    by_name = {name: distance(p, q) for name, distance in distributions.DISTANCES.items()}
+    by_name = {name: row.distance(p, q) for name, row in FIGURES.items() if row.distance}
     assert by_name["chebyshev"] == 0.25
     assert by_name["clark"] == pytest.approx(math.sqrt((0.25 / 1.75) ** 2 + 1))  # (1 - .75) / 1.75 and -.25 / .25
     assert by_name["canberra"] == pytest.approx(0.25 / 1.75 + 1)
@@ -40,7 +41,7 @@ def test_distances_by_hand():
 
 def test_a_label_without_votes_and_without_answers_adds_nothing_where_0_is_divided_by_0():
     p = np.array([1.0, 0.0])
-    assert distributions.clark(p, p) == distributions.canberra(p, p) == distributions.kullback_leibler(p, p) == 0
+    assert measures.clark(p, p) == measures.canberra(p, p) == measures.kullback_leibler(p, p) == 0
 
 
 def test_distances_need_votes_and_sampled_answers():

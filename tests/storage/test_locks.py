@@ -13,11 +13,10 @@ import pytest
 
 from emor3.cli import main as cli
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import fresh_output
-from emor3.runs.directory import write_json
 from emor3.runs.recipe import load_recipe
 from emor3.storage import locks
 from emor3.storage.locks import held, name_held
+from emor3.storage.outputs import fresh_output, write_json
 
 HOLDER = """
 import sys, time

@@ -10,16 +10,15 @@ import sys
 import pytest
 
 from emor3.cli.main import app, main
-from emor3.data.importers import catalogue
+from emor3.data.importers import importing
 from emor3.errors import UserError
-from emor3.runs.directory import prepare_run, write_json
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import build_recipe
 from emor3.storage import outputs
-from emor3.storage.outputs import hindrance, new_output, write_whole, written_to
+from emor3.storage.outputs import hindrance, new_output, write_json, write_whole, written_to
 from emor3.tools import export as exporting
 from emor3.training.run import train
-from made_up import prediction, save_evaluation
+from made_up import prediction, prepare_run, save_evaluation
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_a_place_that_cannot_be_written_to_is_named_before_any_work(
             ["evaluate", "-m", "embedded", "-d", scenes, "-o", str(below_a_file)], standalone_mode=False
         ),
         "export": lambda: exporting.export(run, below_a_file),
-        "import": lambda: catalogue.import_data("folders", class_folders(tmp_path), below_a_file),
+        "import": lambda: importing.import_data("folders", class_folders(tmp_path), below_a_file),
         "sample": lambda: app(
             ["data", "sample", scenes, str(below_a_file), "--size", "train=8"], standalone_mode=False
         ),
@@ -113,9 +112,9 @@ def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(run,
 
 def test_a_full_disk_leaves_no_import(tmp_path, monkeypatch):
     source = class_folders(tmp_path)
-    monkeypatch.setattr(catalogue, "write_rows", full)
+    monkeypatch.setattr(importing, "write_rows", full)
     with pytest.raises(UserError, match="the disk or a quota is full"):
-        catalogue.import_data("folders", source, tmp_path / "out")
+        importing.import_data("folders", source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -170,7 +169,7 @@ def test_links_are_written_through(tmp_path):
 
 
 def test_a_result_that_found_no_room_leaves_no_draft(tmp_path, monkeypatch):
-    monkeypatch.setattr("emor3.runs.directory.os.replace", full)
+    monkeypatch.setattr("emor3.storage.outputs.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         write_json(tmp_path / RESULTS, {})
     assert not list(tmp_path.iterdir())

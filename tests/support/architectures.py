@@ -19,9 +19,9 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from build_tiny import tokenizer_texts
 from emor3.models.checkpoints import save
-from emor3.tiny.build import tokenizer_texts
-from emor3.tiny.model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
+from tiny_model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024}

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 
 from emor3.cli.main import main
-from emor3.training.trainer import EmoTrainer
+from emor3.training import trainer as training
 
 STEPS = "<step1>A {0} dog in the street.</step1><step2>It feels {0}.</step2><step3>High arousal.</step3>"
 TEXTS = [
@@ -24,7 +24,7 @@ TEXTS = [
     *(r"\boxed{awe}", "<step1></step1>" * 6, "", r"<step3>Calm.</step3>\boxed{contentment}"),
 ]
 ZERO3 = "ACCELERATE_USE_DEEPSPEED" in os.environ
-build, sample = AcceleratorState.__init__, EmoTrainer._generate_single_turn
+build, sample = AcceleratorState.__init__, training.shared_rollouts
 
 
 def build_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
@@ -43,21 +43,21 @@ def build_with_deepspeed(self, mixed_precision=None, cpu=False, deepspeed_plugin
     build(self, mixed_precision, False, deepspeed_plugin=deepspeed_plugin, **kwargs)
 
 
-def scripted(self, prompt_ids, *args, **kwargs):
+def scripted(prompts, trainer):
     state = PartialState()
-    assert isinstance(self.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
-    assert all(weight.numel() == 0 for weight in self.model.parameters()) == ZERO3
-    sample(self, prompt_ids, *args, **kwargs)
-    tokenizer = self.processing_class.tokenizer
-    first = state.process_index * len(prompt_ids) + 3 * self.state.global_step  # other texts for each at each step
-    texts = [TEXTS[(first + place) % len(TEXTS)] for place in range(len(prompt_ids))]
-    return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts], None
+    assert isinstance(trainer.model, FSDPModule) == ("FSDP_VERSION" in os.environ)
+    assert all(weight.numel() == 0 for weight in trainer.model.parameters()) == ZERO3
+    sampled = sample(prompts, trainer)
+    tokenizer = trainer.processing_class.tokenizer
+    first = state.process_index * len(prompts) + 3 * trainer.state.global_step  # other texts for each at each step
+    texts = [TEXTS[(first + place) % len(TEXTS)] for place in range(len(prompts))]
+    return sampled | {"completion_ids": [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]}
 
 
 if ZERO3:
     import deepspeed
 AcceleratorState.__init__ = build_with_deepspeed if ZERO3 else build_with_fsdp
-EmoTrainer._generate_single_turn = scripted
+training.shared_rollouts = scripted
 if "WORLD_SIZE" in os.environ:
     assert PartialState(cpu=True).num_processes == 2, "real processes, not one that was silently started alone"
 main()

@@ -1,4 +1,4 @@
-"""Made-up evaluations in the saved format, so that everything after a model can be tested without one."""
+"""Made-up runs and evaluations in the saved format, so that everything after a model can be tested without one."""
 
 from emor3.evaluation.summary import results, summarise
 from emor3.method.labels import EKMAN6
@@ -6,8 +6,15 @@ from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Reply, Sample
-from emor3.runs.directory import write_json
+from emor3.runs.directory import begin_run, check_run
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
+from emor3.storage.outputs import write_json
+
+
+def prepare_run(recipe, *, resume, overwrite, data=None):
+    """The run directory, ready to be written to."""
+    check_run(recipe, resume=resume, overwrite=overwrite, data=data)
+    return begin_run(recipe, resume=resume, data=data)
 
 
 def prediction(label, answer, *, id="s", group=None, judge="Yes", reads=None, votes=None, sampled=None, labels=EKMAN6):

@@ -4,7 +4,7 @@ import sys
 
 from transformers.cli.serve import Serve
 
-import emor3.models.processors  # noqa: F401  (takes the video part off the processor)
+import emor3.models.architectures  # noqa: F401  (takes the video part off the processor)
 
 if __name__ == "__main__":
     Serve(sys.argv[1], device="cpu", host="127.0.0.1", port=int(sys.argv[2]))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import build_tiny as building
+from build_tiny import Batcher, Probes, build, supervised_loss, tokenizer_texts
 from emor3.method.labels import MASK
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.tiny import build as building
-from emor3.tiny.build import Batcher, Probes, build, supervised_loss, tokenizer_texts
-from emor3.tiny.examples import (
+from emor3.tiny.world import FACTORS, Scene
+from tiny_examples import (
     CONFUSED,
     CONFUSIONS,
     MIX,
@@ -21,8 +22,7 @@ from emor3.tiny.examples import (
     felt_shade,
     thinking_example,
 )
-from emor3.tiny.model import build_model, build_processor, build_tokenizer
-from emor3.tiny.world import FACTORS, Scene
+from tiny_model import build_model, build_processor, build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from emor3.data.folders import load_samples, resolve_folder
-from emor3.evaluation.evaluate import EvaluationSettings, complete, load_candidate
+from emor3.evaluation.evaluate import complete, load_candidate
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse

@@ -9,7 +9,6 @@ from PIL import ImageChops
 
 from emor3.errors import UserError
 from emor3.method.thinking import parse
-from emor3.tiny.examples import IMAGINED, imagined
 from emor3.tiny.folders import PAIRS, TELLERS, ensure_domain, read_near_misses, write_domain
 from emor3.tiny.hard_drawing import draw_picture
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
@@ -31,6 +30,7 @@ from emor3.tiny.world import (
     sample_scene,
     vote,
 )
+from tiny_examples import IMAGINED, imagined
 
 FEAR = Scene("spider", "trembling", "alley")
 

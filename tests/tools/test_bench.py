@@ -7,7 +7,7 @@ import pytest
 from emor3.errors import UserError
 from emor3.tools import bench
 from emor3.tools.bench import OURS, OURS_BARE, STRAIGHT, TRL, BenchSettings, Meter, StepCost
-from emor3.tools.bench_growth import Collector, Point, plot, to_markdown
+from growth import Collector, Point, plot, to_markdown
 
 
 @pytest.fixture(scope="module")

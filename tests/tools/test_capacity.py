@@ -1,6 +1,7 @@
 """Plans count what is there to count, and their rule of thumb for activations is held against a measurement."""
 
 import math
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,23 +13,24 @@ from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
+from emor3.models.architectures import PUBLISHED
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.runs.recipe import build_recipe
 from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
-    KNOWN,
     TEXT_TOKENS,
     Machine,
+    estimate_memory,
     longest_prompt,
     model_config,
-    needs_of,
     probe,
     size_of,
     ways_to_fit,
 )
+from emor3.training.trl_config import grpo_config
 
-QWEN_3B, QWEN_7B = KNOWN
+QWEN_3B, QWEN_7B = PUBLISHED
 
 
 def recipe_of(path=QWEN_3B, grpo=None, **changes):
@@ -42,7 +44,7 @@ def recipe_of(path=QWEN_3B, grpo=None, **changes):
 
 
 def needs(recipe, machine=None):
-    return needs_of(recipe, model_config(recipe.model.path, None), machine or Machine())
+    return estimate_memory(recipe, model_config(recipe.model.path, None), machine or Machine())
 
 
 def test_the_known_configurations_give_the_published_numbers_of_parameters():
@@ -87,6 +89,14 @@ def test_tokens_cache_and_steps_are_counted():
     assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
     assert found.rollouts == 8
     assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
+
+
+@pytest.mark.parametrize(("accumulated", "steps"), [(3, 200), (7, 86)])  # 100 samples in groups of 2, 3 times
+def test_a_plan_counts_the_steps_that_a_run_takes(accumulated, steps):
+    grpo = {"per_device_train_batch_size": 1, "num_generations": 2, "num_iterations": 3, "num_train_epochs": 1}
+    grpo |= {"gradient_accumulation_steps": accumulated, "steps_per_generation": 2 * accumulated, "save_steps": 6}
+    recipe = recipe_of(grpo=grpo)
+    assert grpo_config(recipe, Path("x"), 100).max_steps == needs(recipe).steps == steps
 
 
 def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed():
@@ -158,8 +168,14 @@ def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(archite
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         read = model.base_model(**inputs).last_hidden_state
     assert read.isfinite().all()
-    estimate = size.text.kept(4 * tokens, 4, False) + size.vision.kept(4 * size.patches, 4, False)
+    estimate = size.text.saved(4 * tokens, 4, False) + size.vision.saved(4 * size.patches, 4, False)
     assert estimate == pytest.approx(sum(kept.values()), rel=error)
+
+
+def test_a_model_whose_images_have_no_known_number_of_tokens_is_refused(tmp_path):
+    write_checkpoint("llava_onevision", tmp_path)  # tiles, as many as the image's shape asks for
+    with pytest.raises(UserError, match="how many tokens an image of llava_onevision has"):
+        needs(recipe_of(str(tmp_path), model={"max_pixels": None}))
 
 
 def test_the_command_refuses_with_status_1_and_names_a_change(tmp_path, monkeypatch):

@@ -16,12 +16,12 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.processors import save_processor
-from emor3.runs.directory import append_jsonl, prepare_run
 from emor3.runs.predictions import checksum, read_evaluation
 from emor3.runs.recipe import build_recipe
+from emor3.runs.records import append_jsonl
 from emor3.tools import export as exporting
 from emor3.tools.export import export, push, verify
-from made_up import prediction, save_evaluation
+from made_up import prediction, prepare_run, save_evaluation
 
 
 @pytest.fixture

@@ -18,12 +18,14 @@ from emor3 import signals
 from emor3.cli import main as cli
 from emor3.judges.endpoint import EndpointJudge, NoReplyError
 from emor3.method.types import Reply
-from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint, read_jsonl
+from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import read_jsonl
 from emor3.signals import Stopped
 from emor3.training.run import train as run_training
+from emor3.training.scorer import PartReward
 from emor3.training.stopping import is_out_of_memory
-from emor3.training.trainer import EmoTrainer, PartReward
+from emor3.training.trainer import EmoTrainer
 from places import ROOT
 from waiting import HANGS, wait_until
 
@@ -333,7 +335,7 @@ def test_a_judge_that_dies_keeps_the_last_step(train, tmp_path, monkeypatch):
     monkeypatch.setattr(EndpointJudge, "_try_once", try_once)
     # Descriptions, without which the judge is not asked.
     monkeypatch.setattr(
-        "emor3.training.trainer._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}"
+        "emor3.training.scorer._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}"
     )
     assert train("whole", judge=judge)[0] == 0
     at_step(monkeypatch, 2, lambda _: alive.__setitem__(0, False))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from emor3.data.folders import load_samples
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.runs.directory import read_jsonl
+from emor3.runs.records import read_jsonl
 from places import ROOT, SUPPORT
 from rows import write_rows
 from waiting import HANGS

@@ -10,18 +10,12 @@ from safetensors.torch import load_file
 
 from emor3.cli.main import app
 from emor3.errors import UserError
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    append_jsonl,
-    prepare_run,
-    read_jsonl,
-    resumed_recipe,
-)
+from emor3.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, resumed_recipe
 from emor3.runs.recipe import build_recipe
-from emor3.training.run import manifest_sums, train
+from emor3.runs.records import append_jsonl, read_jsonl
+from emor3.training.dataset import manifest_sums
+from emor3.training.run import train
+from made_up import prepare_run
 
 SMALL = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 4, "num_generations": 2}
 SMALL |= {"max_completion_length": 8, "learning_rate": 1e-3}

@@ -8,12 +8,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.models.checkpoints import EMBEDDED, load, sees_unchanged
+from emor3.models.checkpoints import EMBEDDED, load, vision_is_frozen
 from emor3.models.generation import vision_token_ids
-from emor3.models.prefix_cache import distinct, images_once
+from emor3.models.prefix_cache import distinct
+from emor3.models.processors import images_once
 from emor3.storage.images import open_image
-from emor3.training.run import prompt_dataset
-from emor3.training.shared_prompts import SharedPromptTrainer
+from emor3.training.dataset import prompt_dataset
+from emor3.training.trainer import EmoTrainer
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,7 @@ def shuffled(batch):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.01])
 def test_completions_are_token_for_token_those_of_separate_prompts(make_trainer, temperature):
-    separate, shared = (
-        step_of(make_trainer(cls, temperature=temperature)) for cls in (GRPOTrainer, SharedPromptTrainer)
-    )
+    separate, shared = (step_of(make_trainer(cls, temperature=temperature)) for cls in (GRPOTrainer, EmoTrainer))
     assert torch.equal(shared["completion_ids"], separate["completion_ids"])
     assert len(set(map(tuple, shared["completion_ids"].tolist()))) > 1
 
@@ -72,7 +71,7 @@ def test_completions_are_token_for_token_those_of_separate_prompts(make_trainer,
 @pytest.mark.parametrize("at_once", [12, 6])  # 6: a chunk ends inside a group of copies
 def test_reference_log_probabilities_are_those_of_separate_prompts(make_trainer, at_once):
     settings = {"per_device_train_batch_size": at_once, "steps_per_generation": 12 // at_once}
-    separate, shared = (step_of(make_trainer(cls, **settings)) for cls in (GRPOTrainer, SharedPromptTrainer))
+    separate, shared = (step_of(make_trainer(cls, **settings)) for cls in (GRPOTrainer, EmoTrainer))
     wanted = separate["ref_per_token_logps"]
     torch.testing.assert_close(shared["ref_per_token_logps"], wanted, atol=1e-4, rtol=0)
     assert wanted.abs().max() > 0.1
@@ -87,7 +86,7 @@ def loss_of(trainer):
 
 def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trainer):
     found = []
-    for cls in (GRPOTrainer, SharedPromptTrainer):
+    for cls in (GRPOTrainer, EmoTrainer):
         trainer = make_trainer(cls)
         loss = loss_of(trainer)
         loss.backward()
@@ -102,7 +101,7 @@ def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(make_trai
     ("checkpointing", "in_the_update"), [(False, 3), (True, 12)], ids=["", "checkpointing keeps nothing to share"]
 )
 def test_each_image_is_encoded_once_for_rollouts_reference_and_update(make_trainer, checkpointing, in_the_update):
-    trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
+    trainer = make_trainer(EmoTrainer, gradient_checkpointing=checkpointing)
     encoded = []
     for model in (trainer.model, trainer.ref_model):
         model.model.visual.register_forward_pre_hook(
@@ -118,9 +117,9 @@ def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_mo
 ):
     found, encoded = [], []
     for once in (False, True):
-        trainer = make_trainer(SharedPromptTrainer, gradient_checkpointing=checkpointing)
+        trainer = make_trainer(EmoTrainer, gradient_checkpointing=checkpointing)
         trainer.model.model.visual.requires_grad_(False)
-        assert sees_unchanged(trainer.model)
+        assert vision_is_frozen(trainer.model)
         if once:
             trainer.encode_images_once(trainer.model)
             for model in (trainer.model, trainer.ref_model):
@@ -140,16 +139,16 @@ def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_mo
 def test_several_images_in_a_row_are_refused_where_trl_would_lose_count_of_their_tiles():
     counts = {"batch_num_images": torch.tensor([1, 2])}  # LLaVA-OneVision's
     with pytest.raises(UserError, match="rows with several images: keep one in each row"):
-        SharedPromptTrainer._get_per_token_logps_and_entropies(None, None, None, None, 1, **counts)
+        EmoTrainer._get_per_token_logps_and_entropies(None, None, None, None, 1, **counts)
 
 
 def test_vision_changes_where_its_weights_or_adapters_on_it_learn():
     model, _ = load(EMBEDDED)
-    assert not sees_unchanged(model)
+    assert not vision_is_frozen(model)
     adapters = {"r": 2, "target_modules": "all-linear"}
-    assert not sees_unchanged(get_peft_model(load(EMBEDDED)[0], LoraConfig(**adapters)))
+    assert not vision_is_frozen(get_peft_model(load(EMBEDDED)[0], LoraConfig(**adapters)))
     language_only = LoraConfig(**adapters, exclude_modules=r"(.*\.)?visual\..*")
-    assert sees_unchanged(get_peft_model(load(EMBEDDED)[0], language_only))
+    assert vision_is_frozen(get_peft_model(load(EMBEDDED)[0], language_only))
 
 
 def test_distinct_rows_are_found_in_any_order_and_by_every_part():

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +16,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from emor3.blocks import Block
 from emor3.cli.main import main
 from emor3.data.folders import load_samples
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.judges.lockstep import InStepJudge
+from emor3.judges.settings import JudgeBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
@@ -29,30 +29,18 @@ from emor3.method.types import Finding, Reflection, Verdict
 from emor3.models.checkpoints import load, resolve_checkpoint
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
-from emor3.runs import directory as records
-from emor3.runs.directory import latest_checkpoint, read_jsonl
-from emor3.runs.recipe import (
-    OWNED,
-    ColdStartBlock,
-    DataBlock,
-    JudgeBlock,
-    LoraBlock,
-    ModelBlock,
-    Recipe,
-    load_recipe,
-)
+from emor3.models.settings import LoraBlock, ModelBlock
+from emor3.runs import directory, records
+from emor3.runs.directory import latest_checkpoint
+from emor3.runs.recipe import ColdStartBlock, Recipe, load_recipe
+from emor3.runs.records import read_jsonl
+from emor3.settings import Block
 from emor3.tools.reference import RUN_FILES, undescribed
 from emor3.training.callbacks import RunCallback
-from emor3.training.run import (
-    chosen_samples,
-    grpo_config,
-    load_policy,
-    lora_config,
-    prompt_dataset,
-    train,
-    training_order,
-)
-from emor3.training.trainer import EQUAL, EmoTrainer, PartReward
+from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
+from emor3.training.run import load_policy, lora_config, train
+from emor3.training.scorer import PartReward
+from emor3.training.trainer import EQUAL, EmoTrainer
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -154,7 +142,7 @@ def test_checkpoints_and_the_final_policy_load_in_plain_transformers(run):
     final = AutoModelForImageTextToText.from_pretrained(run / "final")
     assert type(final).__name__ == "Qwen2_5_VLForConditionalGeneration"
     assert same(weights_of(run / "final"), weights_of(run / "checkpoints" / "checkpoint-2"))
-    assert all((run / "checkpoints" / f"checkpoint-{step}" / records.COMPLETE).is_file() for step in (1, 2))
+    assert all((run / "checkpoints" / f"checkpoint-{step}" / directory.COMPLETE).is_file() for step in (1, 2))
     for folder in (run / "final", run / "checkpoints" / "checkpoint-1"):
         assert type(load_processor(str(folder))).__name__ == "Qwen2_5_VLProcessor"
     assert not same(weights_of(run / "final"), weights_of(run / "checkpoints" / "checkpoint-1"))
@@ -205,7 +193,7 @@ def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(
     prolonged = train(load_recipe(write_recipe(tmp_path / "prolonged", scenes, "embedded", grpo=changed)), resume=True)
     assert same(weights_of(prolonged / "final"), weights_of(whole / "final"))
     assert completions_of(prolonged) == completions_of(whole)
-    assert [records.checkpoint_step(folder) for folder in records.complete_checkpoints(prolonged)] == [2, 3, 4]
+    assert [directory.checkpoint_step(folder) for folder in directory.complete_checkpoints(prolonged)] == [2, 3, 4]
 
 
 def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_rounding(run, tmp_path, scenes):
@@ -224,20 +212,6 @@ def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_r
 
 
 # --- settings reach what they set -------------------------------------------------------------------------------------
-
-
-def test_settings_of_the_recipe_reach_trl(tmp_path, scenes, random_checkpoint):
-    chosen = {"beta": 0.3, "temperature": 0.7, "epsilon_high": 0.5, "loss_type": "dr_grpo", "num_generations": 4}
-    recipe = load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, seed=9, grpo=chosen))
-    config = grpo_config(recipe, tmp_path, 24)
-    assert {name: getattr(config, name) for name in chosen} == chosen
-    assert (config.seed, config.logging_steps) == (9, 1)
-
-
-@pytest.mark.parametrize("key", OWNED)
-def test_a_setting_that_emor3_owns_is_refused_with_what_to_set_instead(tmp_path, scenes, random_checkpoint, key):
-    with pytest.raises(UserError, match=rf"{key}' is set by emor3; use {re.escape(OWNED[key])}"):
-        load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo={key: 1}))
 
 
 def test_every_setting_of_a_recipe_is_read_in_a_run(tmp_path, scenes, random_checkpoint, monkeypatch):
@@ -334,26 +308,6 @@ def test_a_setting_reaches_what_it_sets(tmp_path, scenes, random_checkpoint, set
     else:
         assert reached(after)
         assert not reached(before) or setting == "data.labels=mikels8"  # the data name those labels themselves
-
-
-@pytest.mark.parametrize(
-    ("grpo", "message"),
-    [
-        ({"betta": 0.1}, r"grpo\.betta is no setting .* did you mean beta"),
-        ({"output_dir": "x"}, "set by emor3"),
-        ({"num_generations": 1}, "at least 2"),
-        ({"per_device_train_batch_size": 3}, "TRL refuses"),
-        ({"steps_per_generation": 2, "gradient_accumulation_steps": 1}, "save_steps must be a multiple of 2"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(tmp_path, scenes, random_checkpoint, grpo, message):
-    with pytest.raises(UserError, match=message):
-        grpo_config(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, grpo=grpo)), tmp_path, 24)
-
-
-def test_epochs_become_steps_where_no_number_of_steps_is_set(tmp_path, scenes, random_checkpoint):
-    path = write_recipe(tmp_path, scenes, random_checkpoint, grpo={"max_steps": -1, "num_train_epochs": 2})
-    assert grpo_config(load_recipe(path), tmp_path, 24).max_steps == 24  # 24 samples twice, 2 a step
 
 
 def test_a_subset_and_its_order_are_drawn_with_the_seed(tmp_path, scenes, random_checkpoint):
@@ -563,9 +517,9 @@ def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tm
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         if complete:
-            (folder / records.COMPLETE).touch()
+            (folder / directory.COMPLETE).touch()
     assert latest_checkpoint(tmp_path).name == "checkpoint-2"
-    records.remove_incomplete(tmp_path)
+    directory.remove_incomplete(tmp_path)
     assert latest_checkpoint(tmp_path).name == "checkpoint-2"
     assert not (tmp_path / "checkpoints" / "checkpoint-10").exists()
 
@@ -576,14 +530,14 @@ def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_
     marked = []  # at each wait
 
     def wait(_):
-        marked.append((folder / records.COMPLETE).exists())
+        marked.append((folder / directory.COMPLETE).exists())
 
     monkeypatch.setattr("emor3.training.callbacks.PartialState.wait_for_everyone", wait)
     monkeypatch.setattr("emor3.training.callbacks.save_processor", lambda *_: None)
     for rank in (1, 0):
         state = SimpleNamespace(global_step=3, is_world_process_zero=rank == 0)
         RunCallback(tmp_path, None, None).on_save(None, state, None)
-        assert (folder / records.COMPLETE).exists() == (rank == 0)
+        assert (folder / directory.COMPLETE).exists() == (rank == 0)
     assert marked == [False, False]
 
 
@@ -617,9 +571,9 @@ def cut_back(run, point):
     complete, unmarked, recorded = KILLED[point]
     shutil.rmtree(run / "final")
     for folder in (run / "checkpoints").glob("checkpoint-*"):
-        step = records.checkpoint_step(folder)
+        step = directory.checkpoint_step(folder)
         if step == unmarked:
-            (folder / records.COMPLETE).unlink()
+            (folder / directory.COMPLETE).unlink()
             (folder / "optimizer.pt").write_bytes(b"half")
         elif step > (complete or 0):
             shutil.rmtree(folder)
@@ -628,7 +582,7 @@ def cut_back(run, point):
         with (run / name).open("a") as file:
             file.write('{"step": ')
     if point == "in the cold start":
-        (run / "cold_start" / records.COMPLETE).unlink()
+        (run / "cold_start" / directory.COMPLETE).unlink()
         (run / "cold_start" / "model.safetensors").write_bytes(b"half")
 
 
@@ -645,7 +599,7 @@ def resumes_exactly(tmp_path, scenes, way, points):
         cut_back(run, point)
         found = latest_checkpoint(run)
         # From here on, not from the start, which would end with the same weights too.
-        assert (found and records.checkpoint_step(found)) == KILLED[point][0], point
+        assert (found and directory.checkpoint_step(found)) == KILLED[point][0], point
         train(load_recipe(path), resume=True)
         assert same(weights_of(run / "final"), final), point
         assert metrics_of(run) == metrics, point

@@ -1,4 +1,4 @@
-"""`emor3 data …`: bring labelled images into form and look at them. Heavy imports stand inside the commands."""
+"""`emor3 data …`: import, check, sample and count labelled images. Heavy imports stand inside the commands."""
 
 import json
 from enum import StrEnum
@@ -19,34 +19,35 @@ class Purpose(StrEnum):
     EVALUATE = "evaluate"
 
 
-data_app = typer.Typer(help="Bring labelled images into form and look at them.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
 
 
 @data_app.command("check")
 def check_data(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe to check for; the quickstart's if absent.")
+        Path | None, typer.Option("--recipe", help="Recipe to check against. [default: the quickstart's]")
     ] = None,
     rows_only: Annotated[bool, typer.Option("--rows-only", help="Open no image.")] = False,
     faults: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every case that was found, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write every fault to this file, one JSON object a line.")
     ] = None,
     purpose: Annotated[
         Purpose | None,
-        typer.Option("--for", help="What the folder must serve; `train` with --recipe, else either, if absent."),
+        typer.Option("--for", help="What the folder is for. [default: `train` with --recipe, else either]"),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Go through a data folder before training or evaluating on it.
+    """Check a data folder before training or evaluating on it.
 
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
     from emor3.data import check
     from emor3.experiments.quickstart import RECIPE
+    from emor3.models.architectures import limit_pixels
     from emor3.models.checkpoints import resolve_checkpoint
-    from emor3.models.processors import limit_pixels, load_processor
+    from emor3.models.processors import load_processor
     from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 
@@ -55,8 +56,8 @@ def check_data(
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
     trains = purpose is Purpose.TRAIN or (purpose is None and recipe is not None)
-    report = check.check(folder, settings, processor, trains=trains)
-    show(check.describe(report))
+    report = check.check(folder, settings.data, processor, template=settings.prompt_template, trains=trains)
+    show(check.report_table(report))
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
@@ -77,11 +78,11 @@ def import_data(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for metadata.jsonl.")],
     policy: Annotated[
-        str | None, typer.Option(help="Label policy, where the set leaves a choice; see docs/datasets.md.")
+        str | None, typer.Option(help="Label policy, for sets that leave a choice; see docs/datasets.md.")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, as label=mood."),
+        typer.Option(metavar="FIELD=NAME", help="Column of a table that holds a field, such as label=mood."),
     ] = None,
     label_names: Annotated[
         str | None,
@@ -96,7 +97,7 @@ def import_data(
             callback=usable,
             min=0.0,
             max=1.0,
-            help="Share of each label held out where the set has no split; 0.3 if absent.",
+            help="Share of each label to hold out if the set has no split. [default: 0.3]",
         ),
     ] = None,
     seed: Seed = 0,
@@ -104,10 +105,10 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
-    from emor3.data.importers import catalogue
+    from emor3.data.importers import importing
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
-    imported = catalogue.import_data(
+    imported = importing.import_data(
         name,
         source,
         output,
@@ -118,7 +119,7 @@ def import_data(
         test_share=test_share,
         seed=seed,
     )
-    for line in catalogue.describe(imported, output):
+    for line in importing.import_lines(imported, output):
         say(line)
 
 
@@ -155,7 +156,7 @@ def sample_data(
         drawn = sampling.sample_data(
             folder, output, sampling.read_sizes(sizes), seed=seed, balanced=not natural, copy=copy
         )
-    for line in sampling.describe(drawn):
+    for line in sampling.sample_lines(drawn):
         say(line)
 
 
@@ -173,7 +174,7 @@ def data_stats(
     from emor3.data import overview as stats
 
     found = stats.stats(folder)
-    show(stats.describe(found))
+    show(stats.balance_table(found))
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")

@@ -1,4 +1,4 @@
-"""The `emor3` command: training and evaluation here, the other commands beside it (`cli_*`).
+"""The `emor3` command: training and evaluation here, the other commands in the modules beside it.
 
 Heavy imports stand inside the commands, so that `--help` answers at once.
 
@@ -20,6 +20,7 @@ import typer
 from emor3 import __version__
 from emor3.cli.data import data_app
 from emor3.cli.options import (
+    DEFAULTS,
     BatchSize,
     JudgePath,
     Labels,
@@ -32,6 +33,7 @@ from emor3.cli.options import (
     Temperature,
     Template,
     drop_output,
+    evaluation_settings,
     refuse_idle,
     usable,
 )
@@ -69,7 +71,7 @@ def main() -> None:
             try:
                 app()
             finally:
-                if sys.stdout is not None:  # as it is where the shell closed it
+                if sys.stdout is not None:  # as it is if the shell closed it
                     sys.stdout.flush()
     except UserError as error:
         print_error(error)
@@ -100,14 +102,17 @@ def root(
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="YAML file, as those in recipes/; or, with --resume, a run.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="YAML file, such as those in recipes/; or, with --resume, a run directory."
+        ),
     ],
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the output folder.")] = False,
     from_checkpoint: Annotated[
         int | None,
         typer.Option(
-            callback=usable, min=1, metavar="N", help="Go on from the checkpoint of step N; later steps are done again."
+            callback=usable, min=1, metavar="N", help="Resume from the checkpoint of step N; later steps are repeated."
         ),
     ] = None,
     overwrite: Annotated[
@@ -115,7 +120,7 @@ def train(
         typer.Option("--overwrite", help="Replace the run in the output folder, once the new one has a checkpoint."),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run directory, instead of the recipe's.")
+        Path | None, typer.Option("--output", "-o", help="Run directory. [default: the recipe's]")
     ] = None,
 ) -> None:
     """Train a model with EMO-R3 as a recipe says."""
@@ -144,14 +149,14 @@ def evaluate(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", "-d", help="Data folder or embedded:NAME; give it several times for more."),
+        typer.Option("--data", "-d", help="Data folder or embedded:NAME; repeat for several."),
     ] = None,
     saved: Annotated[
         Path | None,
         typer.Option("--from", metavar="PATH", help="Recompute the figures of a saved evaluation, without a model."),
     ] = None,
     labels: Labels = None,
-    label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = "label",
+    label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = DEFAULTS.label_field,
     split: Annotated[str, typer.Option(help="Split to evaluate, or `all`.")] = "test",
     samples: Annotated[
         int,
@@ -160,17 +165,17 @@ def evaluate(
             min=0,
             help="Answers to sample per image at temperature 1, for distributions and calibration.",
         ),
-    ] = 0,
+    ] = DEFAULTS.samples,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
     ] = False,
     judge: JudgePath = None,
     template: Template = None,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = DEFAULTS.temperature,
     seed: Seed = 0,
     limit: Limit = None,
-    max_new_tokens: MaxNewTokens = 256,
-    batch_size: BatchSize = 64,
+    max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
+    batch_size: BatchSize = DEFAULTS.batch_size,
     output: Output = None,
 ) -> None:
     """Evaluate a checkpoint on labelled images.
@@ -190,23 +195,12 @@ def evaluate(
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
+    from emor3.storage.outputs import fresh_output
 
-    with evaluation.fresh_output(output, "evaluation") as folder:
+    with fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
-        settings = evaluation.EvaluationSettings(
-            split=None if split == "all" else split,
-            labels=labels,
-            label_field=label_field,
-            limit=limit,
-            temperature=temperature,
-            samples=samples,
-            reflective=reflect,
-            seed=seed,
-            thinking=candidate.thinking,
-            template=template or candidate.template,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-        )
+        chosen = None if split == "all" else split
+        settings = evaluation_settings(context, candidate, split=chosen, reflective=reflect)
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
@@ -214,11 +208,10 @@ def evaluate(
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
-    from emor3.evaluation.evaluate import fresh_folder
     from emor3.evaluation.summary import results, results_table, summarise
-    from emor3.runs.directory import write_json
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
+    from emor3.storage.outputs import fresh_folder, write_json
 
     evaluation = read_evaluation(path)
     evaluations = [
@@ -235,15 +228,15 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 
 def predict(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files; of a folder all images in it.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     model: Model,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     judge: JudgePath = None,
     template: Template = None,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = DEFAULTS.temperature,
     seed: Seed = 0,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
     batch_size: BatchSize = 16,
     samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
     reflect: Annotated[
@@ -252,7 +245,7 @@ def predict(
     abstain_below: Annotated[
         float,
         typer.Option(
-            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain where the leading label has less."
+            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain if the leading label has a smaller share."
         ),
     ] = 0.5,
 ) -> None:
@@ -266,19 +259,12 @@ def predict(
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
     from emor3.evaluation import predict as prediction
-    from emor3.evaluation.evaluate import EvaluationSettings, load_candidate
+    from emor3.evaluation.evaluate import load_candidate
 
     pictures = prediction.pictures_of(images)
     candidate = load_candidate(model, judge)
-    settings = EvaluationSettings(
-        temperature=temperature,
-        seed=seed,
-        thinking=candidate.thinking,
-        template=template or candidate.template,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        samples=samples if reflect else 0,
-        reflective=reflect,
+    settings = evaluation_settings(
+        context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
     label_set = prediction.choose_labels(candidate, labels)
     failed = False
@@ -289,23 +275,23 @@ def predict(
         elif isinstance(outcome, UserError):
             print_error(outcome)
         else:
-            say(prediction.describe(outcome.prediction))
+            say(prediction.prediction_text(outcome.prediction))
             if outcome.decision is not None:
-                say(prediction.describe_decision(outcome.decision))
+                say(prediction.decision_text(outcome.decision))
     raise typer.Exit(int(failed))
 
 
 def reproduce(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, as recipes/table1_tiny.yaml.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, such as recipes/table1_tiny.yaml.")],
     quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to, instead of the plan's.")
+        Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: the plan's]")
     ] = None,
     cell: Annotated[Path | None, typer.Option(hidden=True, help="Run this one cell.")] = None,
 ) -> None:
-    """Train and evaluate every method of a plan in one table.
+    """Train and evaluate all methods of a plan in one table.
 
-    Goes on where an earlier call stopped.
+    Resumes where an earlier call stopped.
     """
     from emor3.experiments import reproduce as reproduction
     from emor3.experiments.plan import cells_of, load_plan

@@ -5,12 +5,16 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emor3.bounds import LOWEST_TEMPERATURE, MOST, odd_number
 from emor3.errors import UserError
+from emor3.evaluation.settings import EvaluationSettings
+from emor3.settings import MOST, low_temperature, odd_number
+
+if TYPE_CHECKING:
+    from emor3.evaluation.evaluate import Candidate
 
 
 def usable(value: float | None) -> float | None:
@@ -23,47 +27,57 @@ def usable(value: float | None) -> float | None:
 
 def usable_temperature(value: float) -> float:
     """A temperature that logits can be divided by, or 0. Raises BadParameter as `usable`."""
-    usable(value)
-    if 0 < value < LOWEST_TEMPERATURE:
-        raise typer.BadParameter(f"{value} is too low to sample at: give 0, or {LOWEST_TEMPERATURE} and above")
-    return value
+    low = low_temperature(value)
+    if low is not None:
+        raise typer.BadParameter(low)
+    return usable(value) or 0.0
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file; "
+        help="Label set: a built-in name (mikels8, sentiment3, …), labels as `a,b,c`, or a YAML file. "
         "[default: the labels in the data, else those the model was trained on]"
     ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder to write to; a new one under runs/ if absent.")
+    Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: a new one under runs/]")
 ]
-Seed = Annotated[
-    int, typer.Option(callback=usable, min=0, max=MOST, help="Seed of everything that is drawn at random.")
-]
+Seed = Annotated[int, typer.Option(callback=usable, min=0, max=MOST, help="Seed of all random draws.")]
 JudgePath = Annotated[
     str | None,
     typer.Option(
-        "--judge", help="Checkpoint that judges the reasoning; the run's start model, else the model, if absent."
+        "--judge", help="Checkpoint that judges the reasoning. [default: the run's start model, else the model itself]"
     ),
 ]
 Template = Annotated[
     str | None,
-    typer.Option(help="Prompt template: a shipped one or a file; as in the model's run, else `steps`, if absent."),
+    typer.Option(help="Prompt template: a shipped one or a file. [default: that of the model's run, else `steps`]"),
 ]
 Temperature = Annotated[
-    float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="0 decodes greedily, above it samples.")
+    float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="Sampling temperature; 0 decodes greedily.")
 ]
-MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Length at which a completion is cut.")]
-BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images at once.")]
+MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Most tokens of a completion.")]
+BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images in a batch.")]
 Limit = Annotated[
-    int | None, typer.Option(callback=usable, min=1, help="Evaluate at most that many samples of each data set.")
+    int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, as grpo.beta=0.02.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, such as grpo.beta=0.02."),
 ]
+
+
+DEFAULTS = EvaluationSettings()
+"""What options of an evaluation are if they are not given; a test holds their bounds to those of the block."""
+
+
+def evaluation_settings(context: typer.Context, candidate: "Candidate", **decided: Any) -> EvaluationSettings:
+    """Settings from a command's options of these names; the prompt is that of the model's run if none is given."""
+    given = {name: value for name, value in context.params.items() if name in EvaluationSettings.model_fields}
+    given["template"] = given["template"] or candidate.template
+    return EvaluationSettings(**given | {"thinking": candidate.thinking} | decided)
 
 
 def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:

@@ -27,7 +27,7 @@ def score(
     formula: Annotated[Formula, typer.Option(help="How the parts become one reward.")] = Formula.PAPER,
     judge: Annotated[
         str | None,
-        typer.Option("--judge", help="Checkpoint to ask about rows without saved replies: a folder, a hub name, …"),
+        typer.Option("--judge", help="Checkpoint that judges rows without saved replies: a folder, a hub name, …"),
     ] = None,
 ) -> None:
     """Compute the rewards of saved completions.
@@ -82,10 +82,8 @@ def report(
         list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Write it anew whenever a record changes, until Ctrl-C.")
-    ] = False,
-    every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two looks with --watch.")] = 10,
+    watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever a record changes, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two checks with --watch.")] = 10,
 ) -> None:
     """Put runs and evaluations on one self-contained page.
 
@@ -115,11 +113,11 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
-    from emor3.evaluation.share import left_out, write_exchange
+    from emor3.evaluation.share import left_out, write_shared
     from emor3.runs.predictions import read_evaluation
 
     saved = read_evaluation(evaluation)
-    for path in write_exchange(saved, output):
+    for path in write_shared(saved, output):
         say(path)
     for line in left_out(saved):
         say(line)

@@ -19,21 +19,21 @@ def bench_step(
     data: Annotated[str, typer.Option("--data", "-d", help="Data folder or embedded:NAME.")] = "embedded:scenes8",
     images: Annotated[int, typer.Option(callback=usable, min=1, help="Images a step.")] = 8,
     completions: Annotated[int, typer.Option(callback=usable, min=2, help="Completions of each image.")] = 8,
-    max_tokens: Annotated[int, typer.Option(callback=usable, min=1, help="Length at which a completion is cut.")] = 96,
+    max_tokens: Annotated[int, typer.Option(callback=usable, min=1, help="Most tokens of a completion.")] = 96,
     pixels: Annotated[
-        int | None, typer.Option(callback=usable, min=256, help="Scale every image to about this area.")
+        int | None, typer.Option(callback=usable, min=256, help="Scale every image to about this many pixels.")
     ] = None,
     labels: Annotated[
         int | None, typer.Option(callback=usable, min=8, max=32, help="Ask for this many labels.")
     ] = None,
     rounds: Annotated[
-        int, typer.Option(callback=usable, min=1, help="Rounds that are measured, after one that is not.")
+        int, typer.Option(callback=usable, min=1, help="Rounds to measure, after one warm-up round.")
     ] = 7,
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
-    """Compare a step with TRL's, with and without straightforward reflection, taking turns on the same work."""
-    from emor3.runs.directory import write_json
+    """Measure a training step against TRL's, with and without naive reflection, interleaved on the same batches."""
+    from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
     settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
@@ -48,22 +48,13 @@ def bench_step(
 def bench_growth(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for growth.md, growth.json and growth.png.")],
 ) -> None:
-    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model)."""
-    from dataclasses import asdict
+    """Show how the costs of a step grow with completions, image size, labels and images (the embedded model).
 
-    from emor3.runs.directory import write_json
-    from emor3.tools import bench_growth as growth
+    Needs a checkout of emor3.
+    """
+    from emor3.tools.checkout import script
 
-    output.mkdir(parents=True, exist_ok=True)
-
-    def write(points: "list[growth.Point]") -> None:
-        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
-        (output / "growth.md").write_text(growth.to_markdown(points), encoding="utf-8")
-        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
-
-    points = growth.grow(growth.BASE, write)
-    growth.plot(points, output / "growth.png")
-    say(growth.to_markdown(points).removesuffix("\n"))
+    script("emor3 bench growth", "benchmarks", "growth").write(output)
 
 
 @tiny_app.command("build")
@@ -72,22 +63,14 @@ def build_tiny(
     seed: Seed = 0,
     hard: Annotated[bool, typer.Option("--hard", help="The base of the hard domains instead.")] = False,
 ) -> None:
-    """Rebuild the embedded base checkpoint from nothing, or the hard one from the embedded one.
+    """Train the embedded base checkpoint, easy or hard.
 
-    Takes under 20 minutes on two cores. The same seed gives the same weights on the same kind of machine.
+    The easy one from scratch, the hard one from the easy one. Needs a checkout of emor3 and under 20 minutes on two
+    cores. The same seed gives the same weights on the same kind of machine.
     """
-    from emor3.evaluation.evaluate import fresh_output
-    from emor3.tiny.build import build, steps
-    from emor3.training.callbacks import training_bar
+    from emor3.tools.checkout import script
 
-    with fresh_output(output, "tiny") as folder, training_bar() as bar:
-        task = bar.add_task("loss", total=steps(hard))
-
-        def show(losses: dict[str, float]) -> None:
-            bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
-
-        build(folder, seed, show, hard)
-    say(f"written to: {folder}")
+    script("emor3 tiny build", "scripts", "build_tiny").write(output, seed, hard)
 
 
 class Sharding(StrEnum):
@@ -104,44 +87,45 @@ def plan(
     gpus: Annotated[int, typer.Option(callback=usable, min=1, help="GPUs, over all machines.")] = 1,
     memory: Annotated[float, typer.Option(callback=usable, min=0.1, help="Memory of each GPU in GB.")] = 80,
     sharding: Annotated[Sharding, typer.Option(help="As in recipes/accelerate/.")] = Sharding.NONE,
-    config: Annotated[Path | None, typer.Option(help="The model's config.json, where the hub is out of reach.")] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Take two steps here to tell the time.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The model's config.json, if the hub cannot be reached.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Train two steps here to measure the time of one.")] = False,
 ) -> None:
-    """Say what a recipe needs of each GPU.
+    """Estimate the GPU memory that a recipe needs.
 
-    Nothing is loaded; status 1, and what to change, if it cannot fit.
+    Loads no weights. If it does not fit, names settings that make it smaller and ends with status 1.
     """
     from emor3.runs.recipe import load_recipe
+    from emor3.stats.format import byte_size, hundredths, tenths
     from emor3.tools import capacity as planning
 
     settings = load_recipe(recipe, overrides or [])
     machine = planning.Machine(gpus, memory * 1e9, sharding.value)
     model = planning.model_config(settings.model.path, config)
-    needs = planning.needs_of(settings, model, machine)
-    show(planning.needs_table(settings, needs, machine))
+    needs = planning.estimate_memory(settings, model, machine)
+    show(planning.memory_table(settings, needs, machine))
     if probe:
         seconds = planning.probe(settings)
-        so = f", so {needs.steps} steps take {needs.steps * seconds / 3600:.2f} h" if needs.steps else ""
-        say(f"a step takes {seconds:.1f} s here{so}")
+        so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
+        say(f"a step takes {tenths(seconds)} s here{so}")
     if needs.fits(machine):
         return
     say("It does not fit. What makes it smaller, one on top of the other:")
     fits = False
     for change, then, other in planning.ways_to_fit(settings, model, machine):
         fits = then.fits(other)
-        say(f"  {change}: {then.peak / 1e9:.1f} GB{', fits' if fits else ''}")
+        say(f"  {change}: {byte_size(then.peak)}{', fits' if fits else ''}")
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
     raise typer.Exit(1)
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint to look at as well.")] = None,
-    hub: Annotated[bool, typer.Option("--hub", help="Ask whether the model hub answers.")] = False,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Also check this checkpoint.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Also check that the model hub answers.")] = False,
 ) -> None:
-    """Look whether this machine can run emor3.
+    """Check that this machine can run emor3.
 
-    Versions, GPU, vLLM, disk, a checkpoint and a try of the embedded model; status 1 if anything fails.
+    Checks versions, GPU, vLLM, disk, a checkpoint and the embedded model; status 1 if anything fails.
     """
     from emor3.tools.doctor import checks_table, examine
 

@@ -1,4 +1,4 @@
-"""`emor3 data check`: go through a data folder once, image by image, and say what would break training on it."""
+"""`emor3 data check`: go once through a data folder, image by image, for what breaks training or flatters a test."""
 
 import hashlib
 from collections import Counter
@@ -13,24 +13,15 @@ from rich.table import Column, Table
 from transformers import ProcessorMixin
 
 from emor3.data.duplicates import near_pairs, perceptual_hash
-from emor3.data.folders import (
-    Repetitions,
-    in_split,
-    label_set_for,
-    label_spec,
-    manifest_lines,
-    named_labels,
-    parse_row,
-    resolve_folder,
-    to_sample,
-)
+from emor3.data.folders import Repetitions, in_split, label_set_for, label_spec, resolve_folder
 from emor3.data.importers.items import split_of
+from emor3.data.prompt_lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
+from emor3.data.rows import manifest_lines, named_labels, parse_row, to_sample
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
-from emor3.models.tokens import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter
-from emor3.runs.recipe import Recipe
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
 
@@ -46,7 +37,7 @@ class Tally:
     what: str
     breaks_training: bool
     effect: str = "flatters evaluation"
-    """What comes of it if it does not break training."""
+    """Consequence of a kind that does not break training."""
     cases: list[str] = field(default_factory=list)
 
     @property
@@ -63,7 +54,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """What a check of one folder found."""
+    """Findings of the check of one folder."""
 
     path: str
     labels: LabelSet
@@ -75,13 +66,13 @@ class Report:
     lengths: Counter[int] = field(default_factory=Counter)
     """Tokens of a prompt -> rows."""
     text_tokens: int = 0
-    """Tokens of the prompt without its images; of the longest where rows have texts."""
+    """Tokens of the prompt without its images; of the longest if rows have texts."""
     most_images: int = 0
     """Images of the row that has most."""
     label_cost: str | None = None
     """Tokens that the label set takes."""
     max_pixels: int | None = None
-    """Suggested image limit where the longest prompt exceeds the paper's length."""
+    """Suggested limit of image size if the longest prompt exceeds the paper's length."""
     bad_rows: Tally = field(default_factory=lambda: Tally("bad rows", True))
     unreadable: Tally = field(default_factory=lambda: Tally("unreadable images", True))
     empty: Tally = field(default_factory=lambda: Tally("empty training split", True))
@@ -96,34 +87,27 @@ class Report:
     tied: Tally = field(default_factory=lambda: Tally("votes tied for the label", False, NOISE))
 
     def tallies(self) -> tuple[Tally, ...]:
-        faults = (self.bad_rows, self.unreadable, self.empty)
-        return (
-            *faults,
-            self.duplicates,
-            self.near,
-            self.torn_groups,
-            self.two_labels,
-            self.split_labels,
-            self.outvoted,
-            self.tied,
-        )
+        return tuple(value for value in vars(self).values() if isinstance(value, Tally))
 
     def breaks_training(self) -> bool:
         return any(tally.count and tally.breaks_training for tally in self.tallies())
 
 
-def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains: bool = True) -> Report:
-    """Check every row and image of a folder against a recipe's settings; without a processor the rows alone.
+def check(
+    path: str, settings: DataBlock, processor: ProcessorMixin | None, *, template: str = "steps", trains: bool = True
+) -> Report:
+    """Check every row and image of a folder against a recipe's settings of data; without a processor the rows alone.
 
-    Unless it `trains`, the folder may be a test set: it then needs readable rows, and none of the recipe's split.
-    Images are opened one at a time; what is kept is a digest and a hash of each image and a name for each group.
+    Prompts are counted as the `template` makes them. Unless it `trains`, the folder may be a test set: it then needs
+    readable rows, and none of the recipe's split. Images are opened one at a time; what is kept is a digest and a hash
+    of each image and a name for each group.
     Raises UserError if the folder holds no manifest or the label set cannot be read.
     """
-    folder, label_field = resolve_folder(path), recipe.data.label_field
-    labels = label_spec(folder, recipe.data.labels, label_field)
+    folder, label_field = resolve_folder(path), settings.label_field
+    labels = label_spec(folder, settings.labels, label_field)
     report = Report(path, label_set_for(labels, _found_labels(folder, label_field)))
     report.split_labels.cases += [label for label in report.labels.labels if split_of(label)]
-    look = None if processor is None else _Look(report, processor, recipe.prompt_template)
+    look = None if processor is None else _Look(report, processor, template)
     repetitions, groups = Repetitions(folder), dict[str, str]()
     for where, line, *_ in manifest_lines(folder):
         report.rows += 1
@@ -139,7 +123,7 @@ def check(path: str, recipe: Recipe, processor: ProcessorMixin | None, *, trains
             report.counts[sample.split, sample.label] += 1
     if look is not None:
         look.compare()
-    split = recipe.data.split if trains else None
+    split = settings.split if trains else None
     if not any(split in (None, found) for found, _ in report.counts):
         report.empty.add(f"no readable rows{in_split(split)}")
     return report
@@ -153,7 +137,7 @@ class _Picture(NamedTuple):
 
 
 class _Look:
-    """Opens images, and notes on the report what is in them."""
+    """Opens images and adds what it finds to the report."""
 
     def __init__(self, report: Report, processor: ProcessorMixin, template: str) -> None:
         prompt = build_prompt(report.labels, template)
@@ -244,7 +228,7 @@ def _found_labels(folder: Path, label_field: str) -> Iterator[str]:
             continue  # reported when the row is checked
 
 
-def describe(report: Report) -> Table:
+def report_table(report: Report) -> Table:
     """A report as a person reads it."""
     table = Table(
         "", Column("", overflow="fold"), box=box.SIMPLE, show_header=False, title=f"{report.path}: {report.rows} rows"

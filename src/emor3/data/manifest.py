@@ -7,25 +7,12 @@ a row reads the same whether images were linked or copied; `cp -rL` makes a fold
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emor3.data.folders import MANIFEST
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
-from emor3.storage.outputs import check_free, new_output
-
-
-@contextmanager
-def new_folder(out: Path, source: Path) -> Iterator[Path]:
-    """`new_output` for a folder that refers to another. Raises UserError, too, if it would lie inside that one."""
-    out = out.expanduser().resolve()
-    check_free(out)
-    if out.is_relative_to(source.resolve()):
-        raise UserError(f"{out} lies inside {source}, which it would refer to: choose a folder outside it")
-    with new_output(out) as folder:
-        yield folder
 
 
 def link(place: Path, target: Path) -> None:

@@ -1,10 +1,8 @@
 """`emor3 data stats`: how many images each label and split has, and a page that shows some of them."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from emor3.data.subsets import first_of, ranked
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet
 from emor3.method.types import Sample
-from emor3.storage.images import open_image
-from emor3.storage.outputs import write_whole
+from emor3.storage.images import data_uri, open_image
+from emor3.storage.outputs import check_absent, write_whole
 
 THUMBNAIL = 128
 
@@ -45,7 +43,7 @@ def stats(path: str) -> Stats:
     return Stats(path, samples[0].labels, samples, counts)
 
 
-def describe(found: Stats) -> Table:
+def balance_table(found: Stats) -> Table:
     """Rows of labels, columns of splits; the last rows say how even the labels are."""
     counts, splits = found.counts, found.splits
     table = Table("label", *splits, box=box.SIMPLE, title=f"{found.path}: {len(found.samples)} samples")
@@ -70,8 +68,7 @@ def write_page(found: Stats, path: Path, per_label: int, seed: int) -> None:
 
     Ids and labels are escaped. Raises UserError if the file exists.
     """
-    if path.exists():
-        raise UserError(f"{path} exists: choose another name, or delete it")
+    check_absent(path)
     order = ranked(found.samples, seed)
     rows = [
         {
@@ -98,6 +95,4 @@ def picture(sample: Sample) -> dict[str, Any]:
 def _address(path: str) -> str:
     image = open_image(path)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(image, "JPEG", quality=80)

@@ -11,22 +11,13 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from emor3.data.folders import (
-    LABELS,
-    MANIFEST,
-    describe_splits,
-    file_names,
-    load_samples,
-    manifest_lines,
-    parse_row,
-    resolve_folder,
-    row_id,
-)
-from emor3.data.manifest import copy_file, link, new_folder, write_lines
+from emor3.data.folders import LABELS, describe_splits, load_samples, resolve_folder
+from emor3.data.manifest import copy_file, link, write_lines
+from emor3.data.rows import MANIFEST, file_names, manifest_lines, parse_row, row_id
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.runs.directory import write_json
 from emor3.storage.files import read_text
+from emor3.storage.outputs import new_output, write_json
 
 IDS = "ids.txt"
 RECORD = "sample.json"
@@ -148,7 +139,7 @@ def read_sizes(sizes: Mapping[str, str]) -> dict[str, int]:
     return {split: int(size) for split, size in sizes.items()}
 
 
-def describe(drawn: Drawn) -> Iterator[str]:
+def sample_lines(drawn: Drawn) -> Iterator[str]:
     """What was drawn, in lines."""
     for split in sorted({split for split, _ in drawn.counts}):
         of_split = {label: count for (name, label), count in drawn.counts.items() if name == split}
@@ -167,7 +158,7 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
         if row_id(row) in ids:
             lines.append(line.rstrip(b"\n") + b"\n")
             images += file_names(row)
-    with new_folder(out, source) as folder:
+    with new_output(out, source) as folder:
         _place(source, folder, images, copy)
         if (source / LABELS).is_file():
             copy_file(source / LABELS, folder / LABELS)

@@ -9,8 +9,9 @@ from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.loading import ADAPTER, Told, adapters_from, check_adapters
 from emor3.models.processors import load_processor
-from emor3.runs.directory import COLD_START, read_json
+from emor3.runs.directory import COLD_START
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import read_json
 
 
 def holds_adapters(folder: Path) -> bool:

@@ -1,19 +1,19 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.data.folders import LabelSpec, load_samples
+from emor3.data.folders import load_samples
+from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation, results, summarise
 from emor3.judges.local import ScoreJudge
 from emor3.method.decoding import weigh
@@ -23,37 +23,14 @@ from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
-from emor3.models.tokens import check_context, warn_of_many_labels
 from emor3.printing import say
-from emor3.runs.directory import FINAL, environment_stamp, read_recipe, run_of, write_json
+from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import environment_stamp
 from emor3.storage.images import image_fault
-from emor3.storage.locks import LOCK, held
-from emor3.storage.outputs import written_to
+from emor3.storage.outputs import write_json
 from emor3.training.callbacks import evaluation_bar
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated and how completions are made."""
-
-    split: str | None = "test"
-    labels: LabelSpec = None
-    label_field: str = "label"
-    limit: int | None = None
-    """Evaluate that many samples of each data set, the same ones every time."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    samples: int = 0
-    """Completions to sample at temperature 1 beside the judged one, for distributions and calibration."""
-    reflective: bool = False
-    """Have the judge weigh each of these too (reflective decoding)."""
-    seed: int = 0
-    thinking: Thinking = "steps"
-    template: str = "steps"
-    max_new_tokens: int = 256
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -165,7 +142,7 @@ def evaluation_head(
         "model": candidate.path,
         "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
     }
@@ -176,8 +153,8 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     samples = load_samples(data, split=settings.split, labels=settings.labels, label_field=settings.label_field)
     if settings.limit is None or settings.limit >= len(samples):
         return list(samples)
-    kept = sorted(Random(0).sample(range(len(samples)), settings.limit))
-    return [samples[index] for index in kept]
+    chosen = sorted(Random(0).sample(range(len(samples)), settings.limit))
+    return [samples[index] for index in chosen]
 
 
 def predict_samples(
@@ -268,25 +245,5 @@ def sample_completions(
 ) -> Iterator[list[str]]:
     """M times one completion for each of N samples, at temperature 1."""
     for draw in range(settings.samples):
-        hot = replace(settings, temperature=1.0, seed=settings.seed + 1 + draw)
+        hot = settings.model_copy(update={"temperature": 1.0, "seed": settings.seed + 1 + draw})
         yield complete(candidate, samples, hot, on_batch)
-
-
-def fresh_folder(output: Path | None, kind: str) -> Path:
-    """A folder to write to, absent or empty: the one asked for, or the next `runs/KIND-<n>`.
-
-    Raises UserError if the one asked for already holds files.
-    """
-    if output is None:
-        return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
-    if output.is_file() or (output.is_dir() and any(path.name != LOCK for path in output.iterdir())):
-        raise UserError(f"{output} already holds something: choose another --output")
-    return output
-
-
-@contextmanager
-def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
-    """`fresh_folder` for this process alone. Raises UserError if another one writes to it."""
-    folder = fresh_folder(output, kind)
-    with written_to(folder), held(folder):
-        yield fresh_folder(folder, kind)  # another process may have filled it meanwhile

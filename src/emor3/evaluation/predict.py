@@ -14,13 +14,8 @@ from PIL import Image
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.items import images_below
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import (
-    Candidate,
-    EvaluationSettings,
-    check_prompts,
-    predict_samples,
-    sample_completions,
-)
+from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples, sample_completions
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.decoding import Decision, decide, weigh
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import read
@@ -28,6 +23,7 @@ from emor3.method.rewards import judge_failed, predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
 from emor3.runs.predictions import reasoning_row
+from emor3.stats.format import hundredths
 from emor3.storage.images import image_fault, save_picture
 
 
@@ -162,14 +158,16 @@ def outcome_row(image: str, outcome: Outcome | UserError) -> dict[str, Any]:
     return row | {"label": decision.label, "distribution": decision.distribution, "abstains": decision.abstains}
 
 
-def describe_decision(decision: Decision) -> str:
+def decision_text(decision: Decision) -> str:
     """What M completions say together, on one line."""
     ranked = sorted(decision.distribution.items(), key=lambda item: -item[1])[:3]
-    shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked if share > 0) or "no completion is supported"
+    shares = (
+        ", ".join(f"{name} {hundredths(share)}" for name, share in ranked if share > 0) or "no completion is supported"
+    )
     return f"  {'weighed':<12} {shares}" + ("  (abstains)" if decision.abstains else "")
 
 
-def describe(prediction: Prediction) -> str:
+def prediction_text(prediction: Prediction) -> str:
     """A prediction as a person reads it: label, three steps, and what the judge makes of them."""
     thought, reflection = prediction.thought, prediction.reflection
     lines = [
@@ -177,18 +175,18 @@ def describe(prediction: Prediction) -> str:
         ("trigger", thought.trigger),
         ("feeling", thought.feeling),
         ("conclusion", thought.conclusion),
-        ("consistency", _describe_finding(reflection.consistency)),
-        ("coherence", _describe_finding(reflection.coherence)),
+        ("consistency", _finding_text(reflection.consistency)),
+        ("coherence", _finding_text(reflection.coherence)),
     ]
     return "\n".join(
         [one_line(prediction.sample.image), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
     )
 
 
-def _describe_finding(finding: Finding | None) -> str:
+def _finding_text(finding: Finding | None) -> str:
     if finding is None or finding.reply is None:
         what = "judge failed" if judge_failed(finding) else "not asked"
         return what + (f": {finding.reason}" if finding and finding.reason else "")
     ranked = sorted((finding.reply.probabilities or {}).items(), key=lambda item: -item[1])[:3]
-    shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked)
+    shares = ", ".join(f"{name} {hundredths(share)}" for name, share in ranked)
     return f"{finding.verdict} ({shares})"

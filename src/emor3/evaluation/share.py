@@ -6,7 +6,7 @@ file has one image; its text, if it has one, becomes the hint. Texts are cells a
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -14,20 +14,20 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from emor3.errors import UserError, one_line
-from emor3.evaluation.summary import FIGURES, summarise
+from emor3.evaluation.summary import reasoning_figures
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
+from emor3.stats.classification import classify
+from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table, percent
 from emor3.storage.cells import table_text
 from emor3.storage.files import regular
 from emor3.storage.outputs import write_whole
 
 QUESTION = "Which emotion would this image evoke in a human viewer?"
-HEADLINE = ("accuracy", "macro_f1", "unparsed", "format", "consistency", "coherence", "agreement")
-"""Figures of the model card."""
 
 
-def write_exchange(evaluation: SavedEvaluation, output: Path) -> list[Path]:
+def write_shared(evaluation: SavedEvaluation, output: Path) -> list[Path]:
     """Write all files for an evaluation; returns their paths. Raises UserError if a set has over 26 labels."""
     written = []
     for place, (data, predictions) in enumerate(evaluation.predictions.items()):
@@ -82,41 +82,47 @@ def _base64(image: str) -> str:
 
 def model_card_block(evaluation: SavedEvaluation) -> str:
     """The figures as a model card states them: metadata that hubs read, then a table with intervals and n."""
-    metadata = ModelCardData(model_name=Path(evaluation.model).name, eval_results=card_results(evaluation)).to_yaml()
-    return f"---\n{metadata}\n---\n\n{card_table(evaluation)}"
+    stated = card_figures(evaluation)
+    results = card_results(evaluation, stated)
+    metadata = ModelCardData(model_name=Path(evaluation.model).name, eval_results=results).to_yaml()
+    return f"---\n{metadata}\n---\n\n{card_table(evaluation, stated)}"
 
 
-def card_results(evaluation: SavedEvaluation) -> list[EvalResult]:
-    """The headline figures as metadata that hubs read."""
+CardFigures = Sequence[tuple[str, str, Estimate]]
+"""Data set, figure and estimate of each figure that a model card states."""
+
+
+def card_figures(evaluation: SavedEvaluation) -> CardFigures:
+    """The figures of an evaluation that a model card states, computed from its predictions."""
+    stated = []
+    for data, predictions in evaluation.predictions.items():
+        found = classify(predictions).figures | reasoning_figures(predictions, evaluation.thinking)
+        stated += [(data, name, found[name]) for name, row in FIGURES.items() if row.on_card and name in found]
+    return stated
+
+
+def card_results(evaluation: SavedEvaluation, stated: CardFigures) -> list[EvalResult]:
+    """The figures as metadata that hubs read."""
     return [
-        _result(name, data, evaluation, 100 * estimate.value) for data, name, estimate in _headline_figures(evaluation)
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=str(evaluation.head["settings"]["split"]),
+            metric_type=name,
+            metric_name=FIGURES[name].title,
+            metric_value=round(100 * estimate.value, 2),
+        )
+        for data, name, estimate in stated
     ]
 
 
-def card_table(evaluation: SavedEvaluation) -> str:
-    """The headline figures as a Markdown table with intervals and n, and who judged."""
+def card_table(evaluation: SavedEvaluation, stated: CardFigures) -> str:
+    """The figures as a Markdown table with intervals and n, and who judged."""
     rows = []
-    for data, name, estimate in _headline_figures(evaluation):
-        cells = (data, FIGURES[name], percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
+    for data, name, estimate in stated:
+        cells = (data, FIGURES[name].title, percent(estimate), str(estimate.n), evaluation.checksum(data)[:12])
         rows.append([one_line(cell).replace("|", "/") for cell in cells])
     table = markdown_table(("data", "figure", "% [95% interval]", "n", "samples (sha256)"), rows)
     judge = f"Judge of consistency, coherence and agreement: `{evaluation.head['judge']}`, fixed."
     return f"{table}\n{judge}\n"
-
-
-def _headline_figures(evaluation: SavedEvaluation) -> Iterator[tuple[str, str, Estimate]]:
-    for data, predictions in evaluation.predictions.items():
-        figures = summarise(data, predictions, evaluation.thinking).figures
-        yield from ((data, name, figures[name]) for name in HEADLINE if name in figures)
-
-
-def _result(figure: str, data: str, evaluation: SavedEvaluation, value: float) -> EvalResult:
-    return EvalResult(
-        task_type="image-text-to-text",
-        dataset_type=data,
-        dataset_name=data,
-        dataset_split=str(evaluation.head["settings"]["split"]),
-        metric_type=figure,
-        metric_name=FIGURES[figure].strip(),
-        metric_value=round(value, 2),
-    )

@@ -12,47 +12,10 @@ from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import majority_class
 from emor3.stats import distributions
-from emor3.stats import figures as metrics
+from emor3.stats.classification import classify
+from emor3.stats.figures import FIGURES, REFLECTIVE, checks
 from emor3.stats.format import decimal, percent
-
-FIGURES = {
-    "accuracy": "accuracy",
-    "lenient_accuracy": "lenient accuracy",
-    "macro_f1": "macro-F1",
-    "balanced_accuracy": "balanced accuracy",
-    "polarity_accuracy": "polarity accuracy",
-    "unparsed": "unparsed",
-    "format": "format",
-    "consistency": "consistency",
-    "swapped_consistency": "  on another image",
-    "coherence": "coherence",
-    "agreement": "think-answer agreement",
-    "step3_polarity": "step 3 polarity",
-    "step3_arousal": "step 3 arousal",
-    "leading_accuracy": "accuracy, majority of M",
-    "unanswered": "no answer in M",
-    "reflective_leading_accuracy": "accuracy, reflective",
-    "reflective_unanswered": "no weighed answer in M",
-}
-"""Shares, in the order of every table, as a person reads them."""
-
-DISTANCES = {
-    "expected_calibration_error": "ECE",
-    "brier": "Brier (label)",
-    "brier_votes": "Brier (votes)",
-    "risk_coverage_area": "AURC",
-    "chebyshev": "Chebyshev",
-    "clark": "Clark",
-    "canberra": "Canberra",
-    "kullback_leibler": "KL",
-    "jensen_shannon": "Jensen-Shannon",
-    "cosine": "cosine (up)",
-    "intersection": "intersection (up)",
-}
-REFLECTIVE = "reflective_"
-"""Prefix of the same figures with sampled answers weighed by reflective decoding."""
-DISTANCES |= {f"{REFLECTIVE}{name}": f"{title}, reflective" for name, title in DISTANCES.items()}
-"""Figures that are no shares; lower is better but for those marked."""
+from emor3.stats.measures import rate
 
 
 @dataclass(frozen=True)
@@ -69,19 +32,21 @@ class Evaluation:
 
 def summarise(data: str, predictions: Sequence[Prediction], thinking: Thinking) -> Evaluation:
     """Figures of N predictions on one label set, beside those of the majority class. Raises UserError for none."""
-    most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)
-    reasoning = {name: metrics.rate(predictions, check) for name, check in metrics.checks(thinking).items()}
+    found = classify(predictions)
+    most_frequent = Counter(prediction.sample.label for prediction in predictions).most_common(1)[0][0]
     return Evaluation(
         data,
         predictions,
-        figures={
-            **_classification(predictions),
-            **{name: estimate for name, estimate in reasoning.items() if estimate is not None},
-            **_distribution(predictions),
-        },
-        majority=_classification(majority_class(predictions, most_frequent[0][0] if most_frequent else "")),
-        confusion=metrics.classify(predictions).confusion,
+        figures=found.figures | reasoning_figures(predictions, thinking) | _distribution(predictions),
+        majority=classify(majority_class(predictions, most_frequent)).figures,
+        confusion=found.confusion,
     )
+
+
+def reasoning_figures(predictions: Sequence[Prediction], thinking: Thinking) -> dict[str, Estimate]:
+    """Rates of the checks that a way of thinking can be asked to pass, of those that apply to any prediction."""
+    rates = {name: rate(predictions, check) for name, check in checks(thinking).items()}
+    return {name: estimate for name, estimate in rates.items() if estimate is not None}
 
 
 def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
@@ -90,13 +55,6 @@ def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
     shares = distributions.weighed_shares
     reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
     return figures | {f"{REFLECTIVE}{name}": estimate for name, estimate in reflective.items()}
-
-
-def _classification(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
-    result = metrics.classify(predictions)
-    names = ("accuracy", "lenient_accuracy", "macro_f1", "balanced_accuracy", "polarity_accuracy", "unparsed")
-    figures = {name: getattr(result, name) for name in names}
-    return {name: estimate for name, estimate in figures.items() if estimate is not None}
 
 
 def results(head: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, Any]:
@@ -124,10 +82,11 @@ def results_table(model: str, evaluations: Iterable[Evaluation]) -> Table:
     table = Table(Column("", overflow="fold"), model, "majority class", box=box.SIMPLE)
     for evaluation in evaluations:
         table.add_row(f"{evaluation.data}, n = {len(evaluation.predictions)}")
-        for name in (name for name in FIGURES if name in evaluation.figures):
+        for name, row in ((name, row) for name, row in FIGURES.items() if name in evaluation.figures):
             majority = percent(evaluation.majority.get(name))
-            table.add_row(f"  {FIGURES[name]} %", percent(evaluation.figures[name]), majority)
-        for name in (name for name in DISTANCES if name in evaluation.figures):
-            table.add_row(f"  {DISTANCES[name]}", decimal(evaluation.figures[name]), "")
+            if row.unit == "share":
+                table.add_row(f"  {row.title} %", percent(evaluation.figures[name]), majority)
+            else:
+                table.add_row(f"  {row.title}", decimal(evaluation.figures[name]), "")
         table.add_section()
     return table

@@ -9,30 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
-from emor3.blocks import Block, describe_fault
-from emor3.bounds import MOST
 from emor3.errors import UserError
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.runs.recipe import Recipe, build_recipe
+from emor3.settings import MOST, Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
-
-
-class EvaluationBlock(Block):
-    """How every cell is evaluated; completions are greedy."""
-
-    split: str = "test"
-    """Split of every test set."""
-    limit: int | None = Field(default=None, ge=1)
-    """Evaluate that many samples of each test set; None takes all."""
-    samples: int = Field(default=0, ge=0)
-    """Answers to sample of each image at temperature 1, beside the greedy one."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Tokens at which a completion is cut."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images at once."""
 
 
 class QuickBlock(Block):
@@ -59,7 +44,7 @@ class Plan(Block):
     """Test sets, on which every model is evaluated."""
     judge: str | None = None
     """Fixed judge of the reasoning; None is the model that training starts from."""
-    evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     """How every cell is evaluated."""
     quick: QuickBlock
     """The smaller plan that `--quick` runs."""
@@ -69,6 +54,13 @@ class Plan(Block):
     """Settings that all recipes share."""
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     """What each method sets otherwise."""
+
+    @field_validator("evaluation")
+    @classmethod
+    def _leaves_to_cells(cls, value: EvaluationSettings) -> EvaluationSettings:
+        if given := value.model_fields_set & {"seed", "thinking", "template"}:
+            raise ValueError(f"{min(given)} is that of each cell: leave it out")
+        return value
 
 
 @dataclass(frozen=True)
@@ -126,12 +118,12 @@ def cells_of(plan: Plan) -> list[Cell]:
     for seed in plan.seeds:
         for name, changes in plan.methods.items():
             for domain in plan.domains:
-                cell = _cell(plan, name, changes, domain, seed)
+                cell = _build_cell(plan, name, changes, domain, seed)
                 cells.setdefault(cell.folder, cell)
     return list(cells.values())
 
 
-def _cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, seed: int) -> Cell:
+def _build_cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, seed: int) -> Cell:
     settings = merge(plan.base, changes)
     trains = settings.get("grpo") is not None or settings.get("cold_start") is not None
     place = Path(plan.output_dir) / name

@@ -17,16 +17,20 @@ from rich import box
 from rich.table import Table
 
 from emor3.data.folders import EMBEDDED, resolve_folder
-from emor3.evaluation.evaluate import Candidate, EvaluationSettings, evaluate, fresh_output, load_candidate
-from emor3.evaluation.predict import describe
-from emor3.evaluation.summary import FIGURES, Evaluation
+from emor3.evaluation.evaluate import Candidate, evaluate, load_candidate
+from emor3.evaluation.predict import prediction_text
+from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.summary import Evaluation
 from emor3.printing import say, show
-from emor3.runs.directory import MEASURED, METRICS, environment_stamp, read_jsonl, write_json
+from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
-from emor3.stats import figures as metrics
-from emor3.stats.format import p_value, percent, points
+from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
+from emor3.stats.classification import clusters, compare_accuracy
+from emor3.stats.figures import titles
+from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.uncertainty import Comparison, compare_hits, proportion
+from emor3.storage.outputs import fresh_output, write_json
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
 from emor3.training.run import train
@@ -68,7 +72,7 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     start = time.perf_counter()
     run = folder / "training"
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
-    settings = replace(SETTINGS, seed=seed, limit=limit)
+    settings = SETTINGS.model_copy(update={"seed": seed, "limit": limit})
     say(f"1/3  evaluating the base ({recipe.model.path})")
     before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
     say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
@@ -76,7 +80,7 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     say("3/3  evaluating again")
     trained = load_candidate(str(run))
     after = evaluate_all(trained, settings, folder / "trained")
-    outcomes = [compare(key[0], before[key], after[key]) for key in before]
+    outcomes = [paired_outcome(key[0], before[key], after[key]) for key in before]
     outcomes.sort(key=lambda outcome: outcome.before.data != TRAINED_ON)
     seconds = time.perf_counter() - start
     write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
@@ -84,17 +88,17 @@ def _quickstart(seed: int, folder: Path, limit: int | None, overrides: Sequence[
     show(outcome_table(outcomes), at_least=TABLE_WIDTH)
     say("Completions of the trained model on the first test scenes, greedy:\n")
     for prediction in after["greedy", TRAINED_ON].predictions[:EXAMPLES]:
-        say(f"{describe(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
+        say(f"{prediction_text(prediction)}\n  {'viewers say':<12} {prediction.sample.label}\n")
     say(f"judge of consistency and coherence: {trained.judge_path}")
     say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
-    say(f"took {seconds / 60:.1f} minutes")
+    say(f"took {tenths(seconds / 60)} minutes")
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> dict[tuple[str, str], Evaluation]:
     """Evaluations by decoding and data set, each with the share of scenes that step 1 names exactly (perception)."""
     found = {}
     for decoding, (temperature, data) in DECODINGS.items():
-        decoded = replace(settings, temperature=temperature)
+        decoded = settings.model_copy(update={"temperature": temperature})
         evaluations = [with_perception(found) for found in evaluate(candidate, data, decoded, folder / decoding)]
         found.update({(decoding, evaluation.data): evaluation for evaluation in evaluations})
     return found
@@ -102,7 +106,7 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
 
 def with_perception(evaluation: Evaluation) -> Evaluation:
     """The evaluation with perception among its figures."""
-    items = metrics.clusters(evaluation.predictions)
+    items = clusters(evaluation.predictions)
     perception = proportion(perceived(evaluation), items)
     return replace(evaluation, figures={**evaluation.figures, "perception": perception})
 
@@ -113,14 +117,14 @@ def perceived(evaluation: Evaluation) -> list[bool]:
     return [names_scene(p.thought.trigger, scenes[p.sample.image]) for p in evaluation.predictions]
 
 
-def compare(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
+def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    items = metrics.clusters(before.predictions)
+    items = clusters(before.predictions)
     return Outcome(
         decoding,
         before,
         after,
-        accuracy=metrics.compare(before.predictions, after.predictions),
+        accuracy=compare_accuracy(before.predictions, after.predictions),
         perception=compare_hits(perceived(before), perceived(after), items),
     )
 
@@ -131,7 +135,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
     for heading in ("", "before", "after", "change", "p"):
         table.add_column(heading, no_wrap=True)
-    titles = FIGURES | {"perception": "perception"}
+    names = titles() | {"perception": "perception"}
     for outcome in outcomes:
         data = outcome.before.data
         domain = "in domain" if data == TRAINED_ON else "out of domain"
@@ -140,7 +144,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         tests = {"accuracy": outcome.accuracy, "perception": outcome.perception}
         for figure in SHOWN:
             values = (percent(evaluation.figures[figure]) for evaluation in (outcome.before, outcome.after))
-            table.add_row(f"  {titles[figure]}", *values, *_test_cells(tests.get(figure)))
+            table.add_row(f"  {names[figure]}", *values, *_test_cells(tests.get(figure)))
         table.add_section()
     return table
 

@@ -22,8 +22,9 @@ from emor3.experiments.plan import Cell, Plan, cells_of
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.printing import console
 from emor3.runs.changes import MAX_STEPS, changes
-from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS, read_json
+from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS
 from emor3.runs.predictions import RESULTS
+from emor3.runs.records import read_json
 from emor3.storage.locks import held
 from emor3.training.callbacks import DESCRIPTION
 
@@ -148,7 +149,7 @@ def run_cell(plan: Plan, folder: Path) -> None:
 
 
 def _run_cell(plan: Plan, cell: Cell) -> None:
-    from emor3.evaluation.evaluate import EvaluationSettings, evaluate, load_candidate
+    from emor3.evaluation.evaluate import evaluate, load_candidate
     from emor3.training.run import train
 
     if cell.trains:
@@ -157,12 +158,8 @@ def _run_cell(plan: Plan, cell: Cell) -> None:
         shutil.rmtree(cell.training / CHECKPOINTS, ignore_errors=True)
     start = cell.recipe.model.path
     candidate = load_candidate(str(cell.training) if cell.trains else start, plan.judge or start)
-    settings = EvaluationSettings(
-        seed=cell.seed,
-        thinking=cell.recipe.thinking,
-        template=cell.recipe.prompt_template,
-        **plan.evaluation.model_dump(),
-    )
+    prompt = {"thinking": cell.recipe.thinking, "template": cell.recipe.prompt_template}
+    settings = plan.evaluation.model_copy(update={"seed": cell.seed, **prompt})
     draft = cell.folder / "evaluation.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     evaluate(candidate, plan.tests, settings, draft)

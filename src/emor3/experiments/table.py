@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from emor3.errors import UserError
-from emor3.evaluation.summary import FIGURES
 from emor3.evaluation.table_cell import TableCell
 from emor3.experiments import training_table
 from emor3.experiments.plan import Cell, Plan
@@ -20,8 +19,10 @@ from emor3.experiments.reproduce import is_finished
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import TABLE, SavedEvaluation, read_evaluation
-from emor3.stats.figures import Check, checks, is_correct
+from emor3.stats.classification import is_correct
+from emor3.stats.figures import FIGURES, checks
 from emor3.stats.format import markdown_table, p_equation, percent_interval, percent_value, points, seed_spread
+from emor3.stats.measures import Check
 from emor3.stats.uncertainty import Floats, bootstrap, holm, sign_flip, wilson
 from emor3.storage.cells import table_text
 from emor3.storage.outputs import write_whole
@@ -29,15 +30,6 @@ from emor3.storage.outputs import write_whole
 Column = tuple[str, str]
 """Training domain and test set."""
 
-REASONING = (
-    "format",
-    "consistency",
-    "swapped_consistency",
-    "coherence",
-    "agreement",
-    "step3_polarity",
-    "step3_arousal",
-)
 AVERAGES = ("in domain", "out of domain", "all")
 
 
@@ -130,7 +122,7 @@ def mean_share(sums: Floats) -> Floats:
 def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Accuracy of every method (rows) in every column and average."""
     groups = results.groups()
-    table = {name: dict(_cells(results, name, groups, is_correct)) for name in results.predictions}
+    table = {name: dict(_estimates(results, name, groups, is_correct)) for name in results.predictions}
     reference = results.plan.reference
     for group, columns in groups.items():
         p_values = {
@@ -145,7 +137,7 @@ def accuracy_table(results: Results) -> dict[str, dict[str, TableCell]]:
     return table
 
 
-def _cells(
+def _estimates(
     results: Results, method: str, groups: Mapping[str, Sequence[Column]], check: Check
 ) -> Iterator[tuple[str, TableCell]]:
     for group, columns in groups.items():
@@ -183,7 +175,7 @@ def reasoning_table(results: Results) -> dict[str, dict[str, TableCell]]:
         for figure, check in checks(results.thinking[name]).items():
             defined = [column for column in results.columns if results.sums(name, [column], check) is not None]
             if defined:
-                table[name][figure] = dict(_cells(results, name, {"all": defined}, check))["all"]
+                table[name][figure] = dict(_estimates(results, name, {"all": defined}, check))["all"]
     return table
 
 
@@ -207,8 +199,8 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
         ),
         "## Reasoning, %, all cells, fixed judge\n",
         markdown_table(
-            ["method", *(FIGURES[figure].strip() for figure in REASONING)],
-            ([name, *(_printed(row.get(figure)) for figure in REASONING)] for name, row in reasoning.items()),
+            ["method", *(FIGURES[figure].title.strip() for figure in checks())],
+            ([name, *(_printed(row.get(figure)) for figure in checks())] for name, row in reasoning.items()),
         ),
         training_table.to_markdown(cells),
     ]

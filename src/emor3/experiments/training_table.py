@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from emor3.experiments.plan import Cell
-from emor3.runs.directory import MEASURED, METRICS, read_jsonl
-from emor3.stats.format import markdown_table
+from emor3.runs.directory import METRICS
+from emor3.runs.records import MEASURED, read_jsonl
+from emor3.stats import format as form
 from emor3.training.callbacks import TIME
 
 ROUNDS = 5
 """Rounds of completions that the start and the end of a run are averaged over."""
 
-FIGURES = {
+METRIC_TITLES = {
     "rewards/accuracy/mean": "accuracy",
     "rewards/consistency/mean": "consistency",
     "rewards/coherence/mean": "coherence",
@@ -24,9 +25,9 @@ FIGURES = {
     "canary/duplicates": "duplicates",
     "canary/length": "words",
 }
+Metrics = Mapping[str, float]
+"""Of one step, by name."""
 PHASES = ("generate", "reflect", "log_probs", "update")
-
-Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Course:
     end: tuple[float, ...]
 
 
-def courses(runs: Sequence[Sequence[Row]]) -> dict[str, Course]:
+def courses(runs: Sequence[Sequence[Metrics]]) -> dict[str, Course]:
     """Every figure's mean over the first and the last ROUNDS rounds of each run; absent where no round has it."""
     found: dict[str, Course] = {}
-    for figure in FIGURES:
+    for figure in METRIC_TITLES:
         rounds = [[row[figure] for row in run if figure in row] for run in runs]
         if rounds and all(rounds):
             start, end = ([float(np.mean(values[part])) for values in rounds] for part in _ENDS)
@@ -51,19 +52,19 @@ def courses(runs: Sequence[Sequence[Row]]) -> dict[str, Course]:
 _ENDS = (slice(None, ROUNDS), slice(-ROUNDS, None))
 
 
-def seconds(runs: Sequence[Sequence[Row]]) -> dict[str, float]:
+def seconds(runs: Sequence[Sequence[Metrics]]) -> dict[str, float]:
     """Seconds of each phase per optimizer step, the mean over all steps of all runs (a round may serve several)."""
     rows = [row for run in runs for row in run]
     return {phase: sum(row.get(f"{TIME}{phase}", 0.0) for row in rows) / len(rows) for phase in PHASES}
 
 
-def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Row]]]:
+def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Metrics]]]:
     """Rows of the records of finished runs, by method and training domain, seed by seed; supervised ones have none."""
-    runs: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    runs: dict[tuple[str, str], list[list[Metrics]]] = defaultdict(list)
     for cell in cells:
         path = cell.training / METRICS
         if cell.domain is not None and cell.recipe.grpo is not None and path.is_file():
-            rows: list[Row] = [*read_jsonl(path, MEASURED)]
+            rows: list[Metrics] = [*read_jsonl(path, MEASURED)]
             runs[cell.method, cell.domain].append(rows)
     return runs
 
@@ -78,16 +79,22 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     spent = {key: seconds(of_seeds) for key, of_seeds in runs.items()}
     parts = [
         f"## In training, start → end (mean of {ROUNDS} rounds each, ± standard deviation over seeds)\n",
-        markdown_table(
-            ["method", "trained on", "seeds", *FIGURES.values()],
-            ([*names[key], str(len(runs[key])), *(_course(found[key].get(f), f) for f in FIGURES)] for key in runs),
+        form.markdown_table(
+            ["method", "trained on", "seeds", *METRIC_TITLES.values()],
+            (
+                [*names[key], str(len(runs[key])), *(_course(found[key].get(f), f) for f in METRIC_TITLES)]
+                for key in runs
+            ),
         ),
         "Accuracy, consistency and coherence are as they were paid (contrastive consistency and masked coherence are "
         "stricter than plain ones), by the judge of the training.\n",
         "## Seconds per optimizer step\n",
-        markdown_table(
+        form.markdown_table(
             ["method", "trained on", *PHASES, "all"],
-            ([*names[key], *(f"{s:.2f}" for s in (*spent[key].values(), sum(spent[key].values())))] for key in runs),
+            (
+                [*names[key], *(form.hundredths(s) for s in (*spent[key].values(), sum(spent[key].values())))]
+                for key in runs
+            ),
         ),
     ]
     return "\n".join(parts)
@@ -96,6 +103,6 @@ def to_markdown(cells: Sequence[Cell]) -> str:
 def _course(course: Course | None, figure: str) -> str:
     if course is None:
         return "-"
-    scale, unit = (1, "") if figure == "canary/length" else (100, "%")
-    spread = f" ±{scale * np.std(course.end, ddof=1):.1f}" if len(course.end) > 1 else ""
-    return f"{scale * np.mean(course.start):.1f} → {scale * np.mean(course.end):.1f}{unit}{spread}"
+    printed, unit = (form.tenths, "") if figure == "canary/length" else (form.percent_value, "%")
+    spread = f" ±{printed(float(np.std(course.end, ddof=1)))}" if len(course.end) > 1 else ""
+    return f"{printed(float(np.mean(course.start)))} → {printed(float(np.mean(course.end)))}{unit}{spread}"

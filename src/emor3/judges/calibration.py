@@ -1,8 +1,8 @@
-"""Trials before the first step: how well the judge sees, and what the start model is paid for.
+"""Trials before the first step: how well the judge sees, and which rewards the start model can get.
 
 Both look at one completion of the start model for each of some training images. A judge that cannot tell an image's own
 description from another one's makes the consistency reward noise; a start model that never keeps the format, or never
-names a label of the set, is paid nothing.
+names a label of the set, gets no reward to learn from.
 """
 
 from collections.abc import Sequence

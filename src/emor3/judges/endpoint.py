@@ -1,12 +1,10 @@
-"""The judge behind an OpenAI-compatible chat server: asked concurrently, retried, cached, and stopped when it fails.
+"""A judge on an OpenAI-compatible chat server: concurrent requests, retries, a cache, and a limit on failures.
 
 A question that gets no reply is answered by a Reply with an error, which no reward counts against the policy.
 """
 
 import asyncio
-import base64
 import hashlib
-import io
 import json
 import math
 import os
@@ -28,10 +26,10 @@ from urllib.parse import urlsplit
 import httpx2
 
 from emor3.errors import UserError
+from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.types import Question, Reply
 from emor3.printing import say
-from emor3.runs.recipe import KEY_VARIABLE, EndpointBlock
-from emor3.storage.images import open_image
+from emor3.storage.images import data_uri, open_image
 
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 LONGEST_WAIT = 60.0
@@ -60,7 +58,7 @@ class NoReplyError(Exception):
 
 
 class EndpointJudge:
-    """Asks `POST {base_url}/chat/completions`, greedily; reads candidate probabilities where the server gives them."""
+    """Asks `POST {base_url}/chat/completions`, greedily; reads candidate probabilities if the server gives them."""
 
     def __init__(self, settings: EndpointBlock, key: str | None = None) -> None:
         """Raises UserError if the key would cross a network in the clear, or the cache cannot be opened.
@@ -98,7 +96,7 @@ class EndpointJudge:
         return cls(settings, os.environ.get(KEY_VARIABLE, "").strip() or None)
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
-        """One reply per question, in order; a reply with an error where the server gave none.
+        """One reply per question, in order; a reply with an error if the server gave none.
 
         Raises UserError once errors pass their share. The replies so far stay in the cache.
         """
@@ -145,7 +143,7 @@ class EndpointJudge:
         return Reply("", error=error)
 
     def _bound(self, asked: float) -> float:
-        """Seconds to wait where a server asks for some; said, unless questions under way wait already."""
+        """Seconds to wait when a server asks for some; printed, unless other questions are waiting already."""
         wait = min(asked, LONGEST_WAIT, self.settings.timeout)
         with self._lock:
             known, self._told_until = time.monotonic() < self._told_until, time.monotonic() + wait
@@ -202,9 +200,7 @@ class EndpointJudge:
         scale = math.sqrt(self.settings.max_pixels / (picture.width * picture.height))
         if scale < 1:
             picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
-        file = io.BytesIO()
-        picture.save(file, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return data_uri(picture, "PNG")
 
     def _cache_key(self, question: Question, digests: Mapping[str, str]) -> str:
         """Digest of all that a reply depends on."""
@@ -229,8 +225,8 @@ class EndpointJudge:
         elif (errors := sum(self._recent)) > self.settings.max_error_share * WINDOW:
             raise UserError(
                 f"the judge at {self.settings.base_url} failed on {errors} of the last {len(self._recent)} questions "
-                f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): mend it and run again; "
-                f"the last error: {reply.error}"
+                f"(judge.endpoint.max_error_share is {self.settings.max_error_share:g}): fix the server, then rerun "
+                f"with --resume; the last error: {reply.error}"
             )
 
 
@@ -345,6 +341,13 @@ def candidate_probabilities(candidates: Sequence[str], shares: Mapping[str, floa
     """Probabilities over K candidates, from those of the most probable first tokens, in any case and after blanks.
 
     None if a candidate has no token among them, or two candidates share one: then first tokens do not decide.
+
+    Of Yes 0.5 + 0.1 and No 0.2, Yes has 0.6 / 0.8:
+
+    >>> found = candidate_probabilities(("Yes", "No"), {"Yes": 0.5, " yes": 0.1, "No": 0.2, "The": 0.1})
+    >>> {name: round(share, 2) for name, share in found.items()}
+    {'Yes': 0.75, 'No': 0.25}
+    >>> candidate_probabilities(("excitement", "awe"), {"e": 0.5, "The": 0.3})
     """
     found = dict.fromkeys(candidates, 0.0)
     for token, share in shares.items():

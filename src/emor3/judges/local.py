@@ -1,4 +1,4 @@
-"""Judges that ask a vision-language model: by the probabilities of the candidate replies, or by generating a reply."""
+"""Judges that run a vision-language model: they score the candidate replies, or generate a reply."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from emor3.judges.lockstep import Work
 from emor3.method.types import Question, Reply
 from emor3.models.generation import encode, generate
-from emor3.models.prefix_cache import next_token_logits, read
+from emor3.models.prefix_cache import next_token_logits, prefill
 
 T = TypeVar("T")
 
@@ -33,8 +33,8 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 class ScoreJudge:
     """Deterministic: the probabilities of the candidates, read off one batch of all questions.
 
-    Where the candidates of a question differ in their first token, its next-token probabilities decide. Where some
-    share it, whole candidates with their end of turn are scored in a second pass, so that lengths compare.
+    If the candidates of a question differ in their first token, its next-token probabilities decide. If some share it,
+    whole candidates with their end of turn are scored in a second pass, so that a prefix competes with the longer one.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, batch_size: int = 256) -> None:
@@ -57,7 +57,7 @@ class ScoreJudge:
             whole = iter([score for batch in self._batches(rows) for score in self._whole_candidate_scores(batch)])
             for place in long:
                 scores[place] = torch.tensor([next(whole) for _ in questions[place].candidates])
-        return list(map(_reply, questions, scores))
+        return list(map(best_candidate, questions, scores))
 
     def _batches(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
         return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
@@ -84,8 +84,8 @@ class ScoreJudge:
         cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in prompt.items()}
         which = torch.tensor([asked.index(question) for question, _ in rows], device=ids.device)
         ends = torch.cat([ids[which, -1:], padded], 1)
-        continued = read(self.model, self.model, cut).continued(which, ends, torch.ones_like(ends))
-        log_probs = self.model(**continued).logits[:, :-1].float().log_softmax(-1)
+        decoded = prefill(self.model, self.model, cut).decode_inputs(which, ends, torch.ones_like(ends))
+        log_probs = self.model(**decoded).logits[:, :-1].float().log_softmax(-1)
         per_token = log_probs.gather(-1, padded[:, :, None])[:, :, 0]
         lengths = torch.tensor([len(ids) for ids in replies], device=padded.device)
         counted = torch.arange(longest, device=padded.device) < lengths[:, None]
@@ -100,7 +100,17 @@ class ScoreJudge:
         return self._known[candidate]
 
 
-def _reply(question: Question, scores: Tensor) -> Reply:
+def best_candidate(question: Question, scores: Tensor) -> Reply:
+    """The most probable of a question's K candidates by their log-probabilities (K,), each with its share of their sum.
+
+    The model gives Yes 0.6, No 0.2 and other tokens the rest, so Yes has 0.6 / 0.8:
+
+    >>> from emor3.method.types import Aspect
+    >>> question = Question(Aspect.CONSISTENCY, "Does it describe the image?", ("Yes", "No"))
+    >>> reply = best_candidate(question, torch.tensor([0.6, 0.2]).log())
+    >>> reply.text, {name: round(share, 2) for name, share in reply.probabilities.items()}
+    ('Yes', {'Yes': 0.75, 'No': 0.25})
+    """
     probabilities = dict(zip(question.candidates, scores.softmax(-1).tolist(), strict=True))
     return Reply(max(probabilities, key=probabilities.__getitem__), probabilities)
 

@@ -1,4 +1,4 @@
-"""A moving average of the policy's weights: a judge that follows the policy slowly, saved beside each checkpoint."""
+"""An exponential moving average of the policy's weights as the judge, saved beside each checkpoint."""
 
 import copy
 from pathlib import Path

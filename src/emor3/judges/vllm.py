@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class VllmJudge:
-    """A candidate for each question, decoded greedily under the constraint that it is one of the question's."""
+    """Greedy decoding constrained to the candidates of each question."""
 
     def __init__(self, generation: "VLLMGeneration", processor: ProcessorMixin) -> None:
         self.generation = generation

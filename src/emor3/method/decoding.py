@@ -18,7 +18,7 @@ class Decision:
     """What M weighed completions say together."""
 
     distribution: dict[str, float]
-    """Share of each label among the weights; empty where no completion has any weight."""
+    """Share of each label among the weights; empty if no completion has any weight."""
     label: str | None
     best: int | None
     """Place of the completion that answers `label` with the largest weight: the best-supported trace."""

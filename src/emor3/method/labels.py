@@ -4,7 +4,6 @@ Strict comparison (`match`, `affirmed`) serves rewards and accuracy. The lenient
 that is reported beside the strict one.
 """
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from emor3.errors import UserError
+from emor3.errors import UserError, did_you_mean
 
 MAX_LABELS = 1_000
 """All labels stand in every prompt and every question of coherence: more cost minutes a step."""
@@ -31,7 +30,7 @@ SPECIAL = re.compile(
 class LabelSet:
     """K labels with what is known of them. Signs are +1 or -1; a label without a fixed sign is absent.
 
-    Raises UserError if a label is blank or not a string, or where two labels differ only in what `normalise` drops.
+    Raises UserError if a label is blank or not a string, or if two labels differ only in what `normalise` drops.
     """
 
     name: str
@@ -309,9 +308,8 @@ def get_label_set(name: str) -> LabelSet:
     names = _built_in_names()
     if name in names:
         return read_label_set(LABEL_SETS / f"{name}.yaml")
-    near = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown label set {name!r}: {hint}There are {', '.join(names)}, or give a YAML file or a list")
+    hint = f"{did_you_mean(name, names)} There are".lstrip()
+    raise UserError(f"unknown label set {name!r}: {hint} {', '.join(names)}, or give a YAML file or a list")
 
 
 def read_label_set(path: Path) -> LabelSet:

@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+")
 def consistency_question(images: tuple[str, ...], trigger: str, text: str | None = None) -> Question:
     """Visual-text consistency: image + s1, "does this text describe the image?".
 
-    Several images stand in one question. Where the sample has a text, s1 is a description of it too.
+    Several images stand in one question. If the sample has a text, s1 is a description of it too.
     """
     shown = None if text is None else escape(text)
     content = name_content(len(images), text)

@@ -15,13 +15,12 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from emor3.blocks import Block
-from emor3.bounds import MOST
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, affirmed, fold_text, match
 from emor3.method.reflection import read_yes_no
 from emor3.method.thinking import read_conclusion
 from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
+from emor3.settings import MOST, Block
 
 Formula = Literal["paper", "released"]
 
@@ -59,7 +58,7 @@ class RewardSettings(Block):
     agreement: float = 0.0
     """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only if that is right."""
     conclusion: float = 0.0
-    """Weight of: step 3 claims the polarity and arousal of the true label, where these are defined."""
+    """Weight of: step 3 claims the polarity and arousal of the true label, if these are defined."""
     votes: float = 0.0
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
@@ -101,7 +100,7 @@ class RewardSettings(Block):
 
 
 def weights(settings: RewardSettings) -> dict[str, float]:
-    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here where they weigh.
+    """Weight of each raw part; the total is the sum of weight times part. Further parts stand here if they weigh.
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
@@ -123,7 +122,7 @@ def judge_failed(finding: Finding | None) -> bool:
 
 
 def verdict_value(verdict: Verdict, formula: Formula = "paper") -> float:
-    """What a verdict earns: 1 where the judge supports the text, else 0; half a point for noise if released.
+    """What a verdict earns: 1 if the judge supports the text, else 0; half a point for noise if released.
 
     Not for `Verdict.ERROR`, which is no verdict on the text: ask `judge_failed` first.
     """
@@ -182,9 +181,16 @@ def score(
 
 
 def consistency_value(finding: Finding | None, settings: RewardSettings) -> float | None:
-    """R_cons: the verdict on the own image; where other images were asked, less the best verdict on those.
+    """R_cons: the verdict on the own image, less the best verdict on other images if any were asked about.
 
     None if it never ran, or the judge failed on one of the images.
+
+    Soft verdicts: Yes with 0.9 on the own image and with 0.3 on another one, so 0.9 - 0.3.
+
+    >>> own, other = (Reply("Yes", {"Yes": share, "No": 1 - share}) for share in (0.9, 0.3))
+    >>> found = Finding(Verdict.SUPPORTED, reply=own, distractors=(other,))
+    >>> round(consistency_value(found, RewardSettings(soft=True)), 4)
+    0.6
     """
     if finding is None or judge_failed(finding):
         return None
@@ -215,7 +221,7 @@ def coherence_value(finding: Finding | None, label: str, settings: RewardSetting
 
 
 def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
-    """1 where the judge reads from the reasoning the label that is answered and that label is right.
+    """1 if the judge reads from the reasoning the label that is answered and that label is right.
 
     None if the judge failed.
     """
@@ -282,6 +288,13 @@ def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: Reward
     """A group's rewards, without the parts that failed for one of its completions for all of them.
 
     Completions are compared inside their group, so a part that only some have would count against the others.
+
+    Two completions, on the second of which the judge failed: neither is paid for coherence, 0.05 of the first's 1.0.
+
+    >>> parts = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0}
+    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.95, {**parts, "coherence": None})]
+    >>> [round(reward.total, 4) for reward in without_failed_parts(group, RewardSettings())]
+    [0.95, 0.95]
     """
     paid = {name: weight for name, weight in weights(settings).items() if weight > 0}
     failed = {name for name in paid if any(breakdown.parts[name] is None for breakdown in breakdowns)}

@@ -28,7 +28,7 @@ OWN_CODE = {__file__, contextlib.__file__}
 """Files of the functions that set the limits and take them off."""
 
 
-class TemplateFaultError(UserError, TemplateError):  # TRL tries some templates, and goes on where one refuses
+class TemplateFaultError(UserError, TemplateError):  # TRL tries some templates, and goes on if one refuses
     """A template that is broken, fits no conversation of ours, or wants too much."""
 
 
@@ -40,7 +40,7 @@ class _TooLongError(BaseException):  # which no template, nor what runs it, take
 def within_limits(template: str, *, kind: str = "template", hint: str = "") -> Iterator[None]:
     """Inside, code of a template runs in bounded time and memory.
 
-    Raises TemplateFaultError for whatever it does wrong; where that is no lack of either, with the hint.
+    Raises TemplateFaultError for whatever it does wrong, with the hint unless time or memory ran out.
     """
     try:
         with _memory(), _time():
@@ -72,7 +72,7 @@ def _time() -> Iterator[None]:
         yield
         return
     handler = signal.signal(signal.SIGPROF, _end)
-    timer = signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.1)  # again, where the first was lost in a destructor
+    timer = signal.setitimer(signal.ITIMER_PROF, SECONDS, 0.1)  # again, if the first was lost in a destructor
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """Have allocations fail beyond the megabytes, where the system can: those of all threads, for a moment."""
+    """Have allocations fail beyond the megabytes, if the system can: those of all threads, for a moment."""
     if not STATM.exists():
         yield
         return

@@ -29,7 +29,7 @@ class Sample:
     labels: LabelSet
     split: str = "train"
     distribution: Mapping[str, float] | None = None
-    """Human votes as shares over `labels`, where humans voted."""
+    """Human votes as shares over `labels`, if humans voted."""
     valence: float | None = None
     arousal: float | None = None
     group: str | None = None
@@ -37,7 +37,7 @@ class Sample:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     """What is known of the picture; an attribute that is absent is unknown. Never part of a prompt."""
     reasoning: str | None = None
-    """A completion to learn from, where the data has one; never shown to a judge."""
+    """A completion to learn from, if the data has one; never shown to a judge."""
     text: str | None = None
     """What accompanies the images or stands in their place, and in the prompt."""
 
@@ -104,12 +104,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said. `probabilities` is over the question's candidates where the judge scored them."""
+    """What a judge said. `probabilities` is over the question's candidates if the judge scored them."""
 
     text: str
     probabilities: Mapping[str, float] | None = None
     error: str | None = None
-    """Why there is no reply, where the judge failed; `text` is then empty."""
+    """Why there is no reply, if the judge failed; `text` is then empty."""
 
 
 class Judge(Protocol):

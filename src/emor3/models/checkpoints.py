@@ -1,4 +1,4 @@
-"""Load, prepare and save a policy: any image-text-to-text checkpoint, full or LoRA, with parts of it frozen or not."""
+"""Load, freeze, merge and save a policy: any image-text-to-text checkpoint, full or LoRA."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,11 @@ from transformers import (
 )
 
 from emor3.errors import UserError
+from emor3.models.architectures import PARTS, is_sized_by_area
 from emor3.models.loading import Told, adapters_from, check_weights, from_checkpoint, is_finite, load_config
-from emor3.models.processors import QWEN_VL, chat, load_processor, save_processor
+from emor3.models.processors import chat, load_processor, save_processor
+from emor3.models.settings import ModelBlock, Part
 from emor3.models.sharding import loading_whole
-from emor3.runs.recipe import ModelBlock, Part
 
 
 def hide_loading_bars() -> None:
@@ -44,10 +45,6 @@ EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
 PACKAGED = {EMBEDDED: "checkpoint", "embedded-hard": "hard_checkpoint"}
 """Names of the packaged checkpoints, and their folders in `tiny`; the hard one is the base of the hard domains."""
-_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector)(\..*)?"
-_VISION = r"(.*\.)?(visual|vision_tower|vision_model)(\..*)?"
-PARTS: dict[Part, str] = {"vision": rf"(?!{_PROJECTOR}$){_VISION}", "projector": _PROJECTOR}
-"""Patterns of the names of a part's modules and parameters in transformers; Qwen-VL's vision tower holds its merger."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -67,7 +64,7 @@ def resolve_checkpoint(path: str) -> str:
 
 
 def _ask_hub(name: str) -> None:
-    """Raise UserError at once where a hub name leads nowhere; transformers tries every file again for minutes."""
+    """Raise UserError at once if a hub name leads nowhere; transformers tries every file again for minutes."""
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
     try:
@@ -86,12 +83,12 @@ def load(
     Only safetensors weights and no code from the checkpoint are loaded. Raises UserError if it cannot be loaded.
     """
     source = resolve_checkpoint(path)
-    load_config(source)  # first, since where the model is unknown, the processor is too
+    load_config(source)  # first: if the model is unknown, the processor is too
     processor = load_processor(source)
     model = _read(path, source, dtype, four_bit_config() if quantize else None)
     check_fit(model.config, processor, path)
     _complete_generation(model, processor, path)
-    # CLIP and SigLIP also name layers of their text towers, which accelerate would look for in vain before sharding.
+    # Some vision towers also name layers of a text tower, which accelerate would look for in vain before sharding.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = present.intersection(model._no_split_modules or ())
     _teach_padding_token(model)
@@ -151,8 +148,7 @@ def _built(path: str, source: str, **settings: Any) -> PreTrainedModel:
 def check_fit(config: PretrainedConfig, processor: ProcessorMixin, path: str) -> None:
     """Raise UserError if a model cannot read what the processor makes of a prompt with an image."""
     patch = getattr(config.vision_config, "patch_size", None)
-    if isinstance(processor, QWEN_VL) and processor.image_processor.patch_size != patch:
-        cut = processor.image_processor.patch_size
+    if is_sized_by_area(processor) and (cut := processor.image_processor.patch_size) != patch:
         raise UserError(f"{path}: the processor cuts patches of {cut} pixels, the model reads patches of {patch}")
     words, rows = len(processor.tokenizer), config.get_text_config().vocab_size
     if words > rows:
@@ -238,7 +234,7 @@ def learn_in_float32(model: torch.nn.Module) -> None:
 
 
 def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Parameter]:
-    """Parameters of a part. Raises UserError if the model has none that we know by name."""
+    """Parameters of a part. Raises UserError if no name of the model is one of the part's (`architectures.PARTS`)."""
     found = [parameter for name, parameter in model.named_parameters() if re.fullmatch(PARTS[part], name)]
     if not found:
         raise UserError(f"model.freeze: {type(model).__name__} has no part that we know as its {part}: leave it out")
@@ -246,18 +242,18 @@ def part_parameters(model: PreTrainedModel, part: Part) -> list[torch.nn.Paramet
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[Part]) -> None:
-    """Keep parts of a model as they are in training. Raises UserError if the model has no such part."""
+    """Freeze parts of a model for training. Raises UserError if it has no such part."""
     for part in parts:
         for parameter in part_parameters(model, part):
             parameter.requires_grad_(False)
 
 
 def frozen_modules(parts: Sequence[Part]) -> str | None:
-    """Pattern of the modules that get no adapters, as peft takes it; None if nothing is frozen."""
+    """Pattern of frozen modules, which get no adapters, as peft takes it; None if nothing is frozen."""
     return "|".join(PARTS[part] for part in parts) or None
 
 
-def sees_unchanged(model: torch.nn.Module) -> bool:
-    """Whether training leaves the way from pixels to embeddings as it is: no weight and no adapter in it learns."""
+def vision_is_frozen(model: torch.nn.Module) -> bool:
+    """Whether no weight and no adapter of the vision tower or the projector learns."""
     parts = "|".join(PARTS.values())
     return not any(p.requires_grad and re.fullmatch(parts, name) for name, p in model.named_parameters())

@@ -1,4 +1,4 @@
-"""Ask a vision-language model: build the chat, open the images, sample or decode greedily, in batches."""
+"""Generation: render the chat, encode texts and images, and sample or decode greedily, in batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from emor3.models.prefix_cache import images_once
+from emor3.models.architectures import VISION_WORDS
 from emor3.models.processors import chat as chat
-from emor3.models.processors import open_images
+from emor3.models.processors import images_once, open_images
 
 Request = tuple[tuple[str, ...], str]
 """Paths of the images, and the text of the user turn."""
@@ -18,15 +18,15 @@ def rendered(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -
     """Arguments of a processor or tokenizer for N conversations: their texts, and whether these lack a BOS token."""
     texts = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True, **template)
     bos = processor.tokenizer.bos_token
-    # Gemma's template has it, LLaVA's has not.
+    # Some templates write it, with others the tokenizer has to add it.
     return {"text": texts, "add_special_tokens": bos is None or not texts[0].startswith(bos)}
 
 
 def unexpanded(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> list[list[int]]:
     """Token ids of N conversations with one placeholder an image, as vLLM takes them.
 
-    vLLM replaces each by the tokens of its image. Where a processor has done so before, vLLM does it again with the
-    first of them, and the model reads prompts it has never seen (TRL issue 6294).
+    vLLM replaces each by the tokens of its image. If a processor has done so before, vLLM does it again with the first
+    of them, and the model reads prompts it has never seen (TRL issue 6294).
     """
     ids: list[list[int]] = processor.tokenizer(**rendered(processor, chats, **template)).input_ids
     return ids
@@ -38,7 +38,7 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
     An image that several requests share is opened and prepared once.
     """
     opened = open_images((path for paths, _ in requests for path in paths), processor)
-    images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as Gemma 3 asks
+    images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as some processors ask
     with images_once(processor):
         return processor(
             **rendered(processor, [chat(text, len(paths)) for paths, text in requests]),
@@ -50,13 +50,12 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
 
 
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:
-    """Ids of the placeholder tokens that stand for images and videos: they must never be sampled."""
+    """Ids of the tokens that stand for images and videos or mark them: they must never be sampled."""
     tokenizer = processor.tokenizer
-    marks = ("image", "video", "vision")
     special = {
         token: index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.all_special_tokens
     }
-    return sorted(index for token, index in special.items() if any(mark in token for mark in marks))
+    return sorted(index for token, index in special.items() if any(word in token for word in VISION_WORDS))
 
 
 def generate(
@@ -79,7 +78,7 @@ def generate(
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    sampling["repetition_penalty"] = 1.0  # as in rollouts; checkpoints such as Qwen2.5-VL's bring another
+    sampling["repetition_penalty"] = 1.0  # as in rollouts; some checkpoints bring another
     suppressed = vision_token_ids(processor)
     completions: list[str] = []
     with torch.random.fork_rng(), torch.no_grad():  # a sharded model refuses inference mode

@@ -1,86 +1,80 @@
-"""Images encoded once a round: for frozen vision, rollouts, log-probabilities, judge and update share the encodings.
+"""Cache of vision-tower outputs for one generation batch (frozen vision only).
 
-Without it each phase encodes every distinct image again (`docs/performance.md` counts). Nothing here is right for
-vision that learns: its encodings change at every update, and gradients must reach it.
+Rollouts, log-probabilities, judge and update share it; without it each encodes every distinct image again
+(`docs/performance.md` counts). Vision that learns must not use it: its outputs change at every update, and gradients
+must reach it.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
-from emor3.models.prefix_cache import pictures_of_rows
+from emor3.models.architectures import cuts_tiles, deepstack_features, image_features, images_of_call, join_images
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image and what the models make of it."""
+    """One image and its features."""
 
-    picture: Mapping[str, Tensor]
+    image: Mapping[str, Tensor]
     pooled: Tensor
     """Embeddings that stand in place of the image's tokens."""
     deep: tuple[Tensor, ...]
-    """What deeper layers add to them (Qwen3-VL)."""
+    """What deeper layers add to them."""
 
 
 class EncodedImages:
-    """The images of a round, for all models that share them; these must have the same frozen vision and projector."""
+    """The cache, for all models that share it; these must have the same frozen vision tower and projector."""
 
     def __init__(self) -> None:
         self._known: dict[float, list[Encoded]] = defaultdict(list)
-        self._stacked = False  # whether a model gives its embeddings as one tensor (Gemma 3) or one for each image
+        self._stacked = False  # whether a model gives its embeddings as one tensor or one for each image
 
     def forget(self) -> None:
-        """Begin a new round."""
+        """Empty the cache: a new batch begins."""
         self._known.clear()
 
     def share(self, model: PreTrainedModel) -> None:
         """Have a model look here before it encodes an image, unless it cuts images into tiles or crops."""
         core = model.base_model
-        if getattr(core.config, "image_grid_pinpoints", None) is not None:  # tiles, as in LLaVA-OneVision
+        if cuts_tiles(core.config):
             return
         encode = core.get_image_features
 
-        def get_image_features(
-            pixel_values: Tensor, image_grid_thw: Tensor | None = None, image_sizes: Any = None, **settings: Any
-        ) -> Any:
-            if image_sizes is not None:
-                return encode(pixel_values, image_sizes=image_sizes, **settings)
-            given = {"pixel_values": pixel_values}
-            if image_grid_thw is not None:
-                given["image_grid_thw"] = image_grid_thw
-            counts = [1] * len(pixel_values if image_grid_thw is None else image_grid_thw)
-            pictures = pictures_of_rows({**given, "num_images": counts})
-            keys = [float(picture["pixel_values"].double().sum()) for picture in pictures]
-            found = [self._find(key, picture) for key, picture in zip(keys, pictures, strict=True)]
-            new = [place for place, encoded in enumerate(found) if encoded is None]
-            if new:
-                output = encode(
-                    **{name: torch.cat([pictures[place][name] for place in new]) for name in given}, **settings
-                )
-                self._stacked = isinstance(output.pooler_output, Tensor)
-                layers = getattr(output, "deepstack_features", None) or ()
-                for row, place in enumerate(new):
-                    added = tuple(layer[row] for layer in layers)
-                    found[place] = encoded = Encoded(pictures[place], output.pooler_output[row], added)
-                    self._known[keys[place]].append(encoded)
-            shown = [encoded for encoded in found if encoded is not None]  # all of them by now
-            pooled = [encoded.pooled for encoded in shown]
-            deep = list(zip(*(encoded.deep for encoded in shown), strict=True))  # by layer, then by image
-            return SimpleNamespace(
-                pooler_output=torch.stack(pooled) if self._stacked else pooled, deepstack_features=deep or None
-            )
+        @functools.wraps(encode)  # generate looks at its signature for what it takes
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            call = images_of_call(*args, **kwargs)
+            return encode(*args, **kwargs) if call is None else self._look_up(encode, *call)
 
         core.get_image_features = get_image_features
 
-    def _find(self, key: float, picture: Mapping[str, Tensor]) -> Encoded | None:
+    def _look_up(self, encode: Any, images: list[dict[str, Tensor]], settings: dict[str, Any]) -> ModelOutput:
+        """Features of all images in order; only the new ones are encoded."""
+        keys = [float(image["pixel_values"].double().sum()) for image in images]
+        found = [self._find(key, image) for key, image in zip(keys, images, strict=True)]
+        new = [place for place, encoded in enumerate(found) if encoded is None]
+        if new:
+            output = encode(**join_images([images[place] for place in new]), **settings)
+            self._stacked = isinstance(output.pooler_output, Tensor)
+            for row, place in enumerate(new):
+                deep = tuple(layer[row] for layer in deepstack_features(output))
+                found[place] = encoded = Encoded(images[place], output.pooler_output[row], deep)
+                self._known[keys[place]].append(encoded)
+        shown = [encoded for encoded in found if encoded is not None]  # all of them by now
+        pooled = [encoded.pooled for encoded in shown]
+        layers = list(zip(*(encoded.deep for encoded in shown), strict=True))  # by layer, then by image
+        return image_features(torch.stack(pooled) if self._stacked else pooled, layers)
+
+    def _find(self, key: float, image: Mapping[str, Tensor]) -> Encoded | None:
         """Compared exactly; the key, the sum of the pixels, only narrows the search."""
         for encoded in self._known.get(key, ()):
-            if all(torch.equal(value, encoded.picture[name]) for name, value in picture.items()):
+            if all(torch.equal(value, encoded.image[name]) for name, value in image.items()):
                 return encoded
         return None

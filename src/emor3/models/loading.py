@@ -1,6 +1,6 @@
-"""The one door to what transformers and peft load from a checkpoint: its code never runs, a damaged file is one line.
+"""Every `from_pretrained` of the package: code of a checkpoint never runs, and a damaged file is told in one line.
 
-What a checkpoint's files hold is not ours, and the libraries raise whatever a damaged one leads them to. Some damage
+A checkpoint's files are not ours, and transformers and peft raise whatever a damaged one leads them to. Some damage
 they pass over: a broken `generation_config.json` is left out, and weights that are missing are drawn at random.
 """
 

@@ -1,58 +1,45 @@
-"""Load and save a checkpoint's processor, also on machines without torchvision.
+"""Processors of checkpoints: load and save them, try their chat template, open and size images for them.
 
-transformers needs torchvision for the video part of the Qwen-VL and LLaVA-OneVision processors only. Where it is
-missing, importing this module takes that part off those classes, so that they, `AutoProcessor` and TRL work for images;
-what we save still describes the video part, for machines that have it.
+Without torchvision their video part is taken off (`architectures`); what we save still describes it, for machines that
+have torchvision.
 """
 
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers import AutoProcessor, ProcessorMixin, processing_utils, tokenization_utils_base
-from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
-from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
-from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin, processing_utils, tokenization_utils_base
+from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
 from emor3.method.templating import check_length, within_limits
+from emor3.models.architectures import (
+    IMAGE_INPUTS,
+    is_sized_by_area,
+    join_images,
+    longest_side,
+    resized,
+    split_images,
+    video_part,
+)
 from emor3.models.loading import PROCESSOR_TEXTS, Told, check_texts, from_checkpoint
-from emor3.storage.images import open_image
+from emor3.storage.images import SOURCE, open_image
 
-QWEN_VL = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
 LARGE = 4_000_000
 """Pixels above which a picture is scaled when it is opened; a batch of larger ones would take gigabytes."""
-
-VIDEO_PROCESSORS = {
-    Qwen2VLProcessor: "Qwen2VLVideoProcessor",
-    Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
-    Qwen3VLProcessor: "Qwen3VLVideoProcessor",
-    LlavaOnevisionProcessor: "LlavaOnevisionVideoProcessor",
-}
-"""Processor classes whose video part needs torchvision, and the class of that part."""
 
 RUN_TEMPLATES = (
     *("_compile_jinja_template", "render_jinja_template"),
     *("_get_template_variables", "_get_template_literal_text"),  # Jinja computes constants while it looks for these
 )
 """Functions of transformers that run code of a chat template."""
-
-
-def _image_attributes(cls: type[ProcessorMixin]) -> list[str]:
-    return [name for name in ProcessorMixin.get_attributes.__func__(cls) if name != "video_processor"]
-
-
-if find_spec("torchvision") is None:
-    for _processor_class in VIDEO_PROCESSORS:
-        _processor_class.get_attributes = classmethod(_image_attributes)
 
 
 def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,47 +118,25 @@ def save_processor(processor: ProcessorMixin, folder: str | Path) -> None:
     processor.save_pretrained(folder)
     path = Path(folder) / "processor_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    video_class = VIDEO_PROCESSORS.get(type(processor))
-    if video_class is None or "video_processor" in config:
+    video = video_part(processor, config)
+    if video is None or "video_processor" in config:
         return
-    shared = ("patch_size", "merge_size", "temporal_patch_size")  # of Qwen-VL; LLaVA-OneVision's are the class's own
-    patches = {name: config["image_processor"][name] for name in shared if name in config["image_processor"]}
-    config["video_processor"] = {"video_processor_type": video_class, **patches}
+    config["video_processor"] = video
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
-    """Scale images down to at most this area from now on; saved with the processor, so evaluation does the same.
-
-    Raises UserError for processors that size images otherwise.
-    """
-    if not isinstance(processor, QWEN_VL):
-        raise UserError(f"model.max_pixels is for Qwen-VL processors, not {type(processor).__name__}: leave it out")
-    size = processor.image_processor.size
-    size["longest_edge"] = max_pixels  # Qwen-VL's names for what are areas in pixels
-    size["shortest_edge"] = min(size["shortest_edge"], max_pixels)
-
-
 def scaled(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
-    """The picture in the size that this processor works on, for an engine that has one of its own, without our limit.
+    """An image in the size that this processor makes of it, for an engine whose own processor lacks our limit.
 
-    As it is for processors that cannot be limited here.
+    As it is if the processor does not size images by area.
     """
-    if not isinstance(processor, QWEN_VL):
+    if not is_sized_by_area(processor):
         return image
-    return image.resize(_worked_on(image.size, processor), processor.image_processor.resample)
-
-
-def _worked_on(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]:
-    """Width and height that a Qwen-VL processor makes of others."""
-    ours, (width, height) = processor.image_processor, size
-    least, most = ours.size["shortest_edge"], ours.size["longest_edge"]
-    height, width = smart_resize(height, width, ours.patch_size * ours.merge_size, least, most)
-    return width, height
+    return image.resize(resized(image.size, processor), processor.image_processor.resample)
 
 
 def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -> dict[str, Image.Image]:
-    """The pictures by path, each opened once, and large ones scaled at once towards what the processor makes of them.
+    """Images by path, each opened once, large ones scaled at once towards what the processor makes of them.
 
     Raises UserError as `open_image`.
     """
@@ -181,16 +146,40 @@ def open_images(paths: Iterable[str], processor: ProcessorMixin | None = None) -
 def _fitted(image: Image.Image, processor: ProcessorMixin | None) -> Image.Image:
     if processor is None or image.width * image.height <= LARGE:
         return image
-    if isinstance(processor, QWEN_VL) and _worked_on(size := _worked_on(image.size, processor), processor) == size:
+    if is_sized_by_area(processor) and resized(size := resized(image.size, processor), processor) == size:
         return scaled(image, processor)
     # Others cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
-    shortest = 0 if isinstance(processor, QWEN_VL) else 2 * max(_sides(processor.image_processor), default=0)
-    scale = max(math.sqrt(LARGE / (image.width * image.height)), shortest / min(image.size))
+    scale = max(math.sqrt(LARGE / (image.width * image.height)), 2 * longest_side(processor) / min(image.size))
     return image if scale >= 1 else image.resize((round(image.width * scale), round(image.height * scale)))
 
 
-def _sides(image_processor: Any) -> list[int]:
-    """Lengths in pixels that an image processor names: sizes, crops and grids of tiles."""
-    sizes = [dict(getattr(image_processor, name, None) or {}) for name in ("size", "crop_size")]
-    grid = getattr(image_processor, "image_grid_pinpoints", None) or ()
-    return [side for named in (*(size.values() for size in sizes), *grid) for side in named if side]
+@contextmanager
+def images_once(processor: ProcessorMixin) -> Iterator[None]:
+    """Inside, the processor prepares an image (the same file or object) once, in however many calls it gets it."""
+    own = vars(processor.image_processor)
+    replaced = own.get("preprocess")  # None as a rule: what stands here would be saved with the processor
+    whole = processor.image_processor.preprocess
+    known: dict[tuple[Any, str], tuple[Any, dict[str, Tensor]]] = {}  # with the image, lest another get its id
+
+    def preprocess(images: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["return_tensors"] = "pt"  # TRL asks once for tensors and once for whatever there is
+        flat, settings = make_flat_list_of_images(images), repr((args, kwargs))
+        keys = [(image.info.get(SOURCE, id(image)), settings) for image in flat]
+        new = {key: image for key, image in zip(keys, flat, strict=True) if key not in known}
+        if new:
+            # As they are given if all are new: which images a row has tells some models how to cut them.
+            prepared = whole(images if len(new) == len(flat) else list(new.values()), *args, **kwargs)
+            if not prepared.keys() <= IMAGE_INPUTS or not isinstance(prepared["pixel_values"], Tensor):
+                return prepared if len(new) == len(flat) else whole(images, *args, **kwargs)
+            rows = split_images({**prepared, "num_images": [1] * len(new)})
+            known.update((key, (new[key], row)) for key, row in zip(new, rows, strict=True))
+        return BatchFeature(join_images([known[key][1] for key in keys]))
+
+    processor.image_processor.preprocess = preprocess
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del own["preprocess"]
+        else:
+            own["preprocess"] = replaced

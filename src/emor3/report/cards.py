@@ -1,18 +1,16 @@
 """What the gallery and the rollouts of a report show: cards as JSON, pictures scaled down, all bounded in size."""
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from random import Random
 from typing import Any
 
 from emor3.errors import UserError
 from emor3.report.records import UNREADABLE, Evaluated, Run, by_decoding, is_number
-from emor3.runs.directory import read_content
 from emor3.runs.predictions import prediction_row
-from emor3.storage.images import open_image
+from emor3.runs.records import read_content
+from emor3.storage.images import data_uri, open_image
 
 ITEMS = 120
 """Pictures of the gallery, over all data sets."""
@@ -75,9 +73,7 @@ def thumbnail(path: str) -> str:
     image = open_image(path, at_least=2 * LONGEST_SIDE)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     form = "PNG" if max(image.size) <= 96 else "JPEG"
-    file = BytesIO()
-    image.save(file, form, optimize=True, quality=82)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(image, form, optimize=True, quality=82)
 
 
 def gallery(evaluations: Sequence[Evaluated], pictures: Pictures) -> list[dict[str, Any]]:

@@ -20,13 +20,13 @@ from markupsafe import Markup
 
 from emor3 import __version__
 from emor3.errors import UserError
-from emor3.evaluation.compare import Row, compare_evaluations
-from emor3.evaluation.summary import DISTANCES, FIGURES
+from emor3.evaluation.compare import PairedTest, compare_evaluations
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
 from emor3.stats import format as form
+from emor3.stats.figures import FIGURES, titles
 from emor3.stats.format import decimal, p_equation, percent, points
 from emor3.storage.outputs import write_whole
 
@@ -46,7 +46,7 @@ class Table:
     names: Sequence[str]
     """Heads of the columns."""
     rows: Sequence[Mapping[str, Any]]
-    tests: Sequence[Row]
+    tests: Sequence[PairedTest]
     confusions: Sequence[Mapping[str, Any]]
     calibrated: Mapping[int, str]
     """The lines of the reliability diagram."""
@@ -129,7 +129,7 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         times=time_split(groups),
         swatch=swatch,
         svg=Markup,
-        titles=FIGURES,
+        titles=titles(),
         form=form,
         change=change,
         settings=settings,
@@ -151,7 +151,7 @@ def compare_all(evaluations: Sequence[Evaluated], faults: list[str]) -> list[Tab
 def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> Table:
     parts = {place: found.results[data] for place, found in evaluations.items() if data in found.results}
     present = {name for part in parts.values() for name in part.figures}
-    shown = {name: title.strip() for name, title in (FIGURES | DISTANCES).items() if name in present}
+    shown = {name: title.strip() for name, title in titles().items() if name in present}
     tests = _tests(data, evaluations, faults)
     changes = {row.after: row for row in tests if row.figure == "accuracy"}
     rows = [
@@ -160,12 +160,12 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
             "n": part.n,
             "start": evaluations[place].is_start,
             "change": changes.get(evaluations[place].name),
-            "cells": [_cell(name, part.figures.get(name)) for name in shown],
+            "cells": [_value_and_interval(name, part.figures.get(name)) for name in shown],
         }
         for place, part in parts.items()
     ]
     for part in list(parts.values())[:1]:
-        cells = [_cell(name, part.majority_class.get(name)) for name in shown]
+        cells = [_value_and_interval(name, part.majority_class.get(name)) for name in shown]
         rows.append({"name": "majority class", "start": False, "n": part.n, "change": None, "cells": cells})
     reliable = {place: part.reliability for place, part in parts.items() if part.reliability}
     labels = {place: found.saved.predictions[data][0].sample.labels.labels for place, found in evaluations.items()}
@@ -181,15 +181,15 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
     )
 
 
-def _cell(name: str, estimate: Estimate | None) -> tuple[str, str]:
+def _value_and_interval(name: str, estimate: Estimate | None) -> tuple[str, str]:
     """An estimate and its interval: shares in percent, distances as they are."""
     if estimate is None:
         return "", ""
-    value, _, interval = (percent if name in FIGURES else decimal)(estimate).partition(" ")
+    value, _, interval = (percent if FIGURES[name].unit == "share" else decimal)(estimate).partition(" ")
     return value, interval
 
 
-def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[Row]:
+def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[PairedTest]:
     """Paired tests of the first evaluation against the others, on this data set alone."""
     saved = [replace(e.saved, predictions={data: e.saved.predictions[data]}) for e in evaluations.values()]
     if len(saved) < 2:
@@ -209,7 +209,7 @@ def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any
     return {"name": name, "labels": labels, "rows": rows if len(labels) <= LARGEST_CONFUSION else []}
 
 
-def change(row: Row | None) -> Markup:
+def change(row: PairedTest | None) -> Markup:
     """The cell of a tested change: bold if it is one."""
     if row is None:
         return Markup("")

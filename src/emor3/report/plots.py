@@ -24,7 +24,7 @@ POINTS = 40
 COLOURS = 8
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 """A line's colour is its number modulo COLOURS; its dashes tell the rounds apart."""
-FIGURES = {
+SECTIONS = {
     "Reward": {
         "reward": "total reward",
         "rewards/accuracy/mean": "accuracy",
@@ -101,7 +101,7 @@ def _group_name(runs: Sequence[Run]) -> str:
 def curve_sections(groups: Sequence[Group]) -> dict[str, list[Panel]]:
     """Panels by section, of the metrics that some run recorded."""
     recorded = {key for group in groups for key in group.recorded()}
-    sections = {name: dict(figures) for name, figures in FIGURES.items()}
+    sections = {name: dict(figures) for name, figures in SECTIONS.items()}
     for key in sorted(recorded):
         if key.startswith("rewards/") and key.endswith("/mean"):
             sections["Reward"].setdefault(key, key.removeprefix("rewards/").removesuffix("/mean"))

@@ -18,21 +18,9 @@ from pydantic import TypeAdapter
 from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
 from emor3.method.types import Estimate
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    COLD_START,
-    CONFIG,
-    ENVIRONMENT,
-    FINAL,
-    METRICS,
-    OBJECT,
-    REPLACED,
-    ROLLOUTS,
-    read_json,
-    scan_jsonl,
-    typed,
-)
+from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
+from emor3.runs.records import OBJECT, read_json, scan_jsonl, typed
 from emor3.storage.cells import from_cell
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)

@@ -1,4 +1,4 @@
-"""What a resumed run may change: settings that leave what is learnt as it is. Any other change is refused."""
+"""Settings that a resumed run may change, because they leave what is learnt as it is; any other change is refused."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any
 HARMLESS = {
     "output_dir",
     *("grpo.save_steps", "grpo.save_total_limit"),
-    *("grpo.report_to", "grpo.run_name", "grpo.log_completions"),
+    *("grpo.report_to", "grpo.run_name"),
     *("judge.endpoint.base_url", "judge.endpoint.timeout", "judge.endpoint.retries", "judge.endpoint.concurrency"),
     *("grpo.vllm_server_base_url", "grpo.vllm_server_host", "grpo.vllm_server_port", "grpo.vllm_group_port"),
     "grpo.vllm_server_timeout",
     # The same sums in another order, for a run that lacks memory: equal up to rounding, and to masks of LoRA dropout.
-    *("grpo.gradient_checkpointing", "judge.batch_size"),
+    *("grpo.gradient_checkpointing", "grpo.activation_checkpointing", "judge.batch_size"),
 }
 MAX_STEPS = "grpo.max_steps"
-"""May be raised where the learning rate does not depend on it."""
+"""May be raised if the learning rate does not depend on it."""
 UNSET = "unset"
 MOST_CHARACTERS = 100
-"""Longest value that is told whole."""
+"""Longest value that a message shows whole."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Whether a checkpoint is as it was written: its mark holds the size and the SHA-256 of every file that resume reads.
+"""The mark of a complete checkpoint: size and SHA-256 of every file that resume reads, to tell if one is damaged.
 
-A flipped byte or a missing file would otherwise be taken up without a word and end in other weights.
+A flipped byte or a missing file would otherwise be resumed from without a word, and end in other weights.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from emor3.errors import UserError
 from emor3.printing import say
-from emor3.runs.directory import COMPLETE, DRAFT, checkpoint_step, complete_checkpoints, write_json
+from emor3.runs.directory import COMPLETE, checkpoint_step, complete_checkpoints
+from emor3.storage.outputs import DRAFT, write_json
 
 UNREAD = {COMPLETE, "README.md", "training_args.bin"}
 """Files of a checkpoint that resume does not read."""
@@ -23,7 +24,7 @@ STATE, SCHEDULE, RANDOM_STATES = "trainer_state.json", "scheduler.pt", "rng_stat
 
 
 class FileSum(BaseModel):
-    """What a file was when it was written."""
+    """Size and checksum of a file when it was written."""
 
     size: int
     sha256: str
@@ -36,7 +37,7 @@ class Mark(BaseModel):
 
 
 def mark_complete(folder: Path) -> None:
-    """Mark a folder whose every part was written; the last thing that is written to it."""
+    """Mark a folder as complete; this is the last file that is written to it."""
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -59,7 +60,7 @@ def has_sums(folder: Path) -> bool:
 
 
 def faults(folder: Path) -> list[str]:
-    """What of a complete folder is not as it was written, a few words for each file."""
+    """Files of a complete folder that are missing or damaged, a few words for each."""
     if not has_sums(folder):
         return list(_faults_without_sums(folder))
     try:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind, and how it is read again: everything follows from it without a model.
+"""The files of an evaluation, written and read: all figures follow from them without a model.
 
 evaluation.json    what was asked: model, judge, settings, environment, and of each data set its label set and samples
 predictions.jsonl  one line per sample: completion, judge's replies, sampled answers
@@ -30,7 +30,7 @@ from emor3.method.types import (
     Sample,
     Verdict,
 )
-from emor3.runs.directory import Row, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
+from emor3.runs.records import Record, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
 TABLE = "table.csv"
@@ -42,7 +42,7 @@ Text = InstanceOf[str]
 """Also one with halves of surrogate pairs, as file names that are no text have them."""
 
 
-class LabelSetRow(Row):
+class LabelSetRow(Record):
     """A label set as `data_head` writes it."""
 
     name: Text
@@ -52,7 +52,7 @@ class LabelSetRow(Row):
     aliases: dict[Text, Text]
 
 
-class DataHead(Row):
+class DataHead(Record):
     """What `evaluation.json` says of one data set."""
 
     data: Text
@@ -61,7 +61,7 @@ class DataHead(Row):
     sample_ids: list[Text]
 
 
-class SettingsRow(Row):
+class SettingsRow(Record):
     """The settings of an evaluation that its figures and pages need; others are shown as they are."""
 
     thinking: Thinking
@@ -69,7 +69,7 @@ class SettingsRow(Row):
     temperature: float = 0.0
 
 
-class EvaluationHead(Row):
+class EvaluationHead(Record):
     """What is needed of `evaluation.json`; the rest is passed on as it is."""
 
     model: Text
@@ -78,7 +78,7 @@ class EvaluationHead(Row):
     data: list[DataHead]
 
 
-class FindingRow(Row):
+class FindingRow(Record):
     """A finding as `finding_row` writes it."""
 
     verdict: Annotated[Verdict, Field(strict=False)]
@@ -88,7 +88,7 @@ class FindingRow(Row):
     reason: Text | None
 
 
-class PredictionRow(Row):
+class PredictionRow(Record):
     """A line of `predictions.jsonl`, but for what follows from the completion."""
 
     data: Text
@@ -157,7 +157,7 @@ def data_head(data: str, samples: Sequence[Sample], unreadable: Mapping[str, str
 
 
 def leaves_out(folder: Path) -> bool:
-    """Whether an evaluation went on without samples whose images could not be read."""
+    """Whether an evaluation left out samples whose images could not be read."""
     return any(part.get("unreadable") for part in read_json(folder / EVALUATION)["data"])
 
 
@@ -217,7 +217,7 @@ def read_evaluation(path: Path) -> SavedEvaluation:
 
 
 def copy_evaluation(folder: Path, target: Path) -> Path:
-    """Copy what figures follow from, without the figures, to a new folder; returns it."""
+    """Copy the predictions without their figures to a new folder; returns it."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (EVALUATION, PREDICTIONS):
         shutil.copyfile(folder / name, target / name)
@@ -276,6 +276,6 @@ def _read_finding(row: FindingRow | None, aspect: Aspect, sample: Sample) -> Fin
 
 
 def majority_class(predictions: Sequence[Prediction], label: str) -> list[Prediction]:
-    """What always answering one label would give on the same samples."""
+    """Predictions of always answering one label on the same samples, the baseline of an accuracy."""
     thought = EmotionalThought(None, None, None, label, None)
     return [Prediction(prediction.sample, "", thought, label) for prediction in predictions]

@@ -1,15 +1,17 @@
 """Recipes: what a training run does, as YAML a person edits. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from emor3.blocks import Block, describe_fault
+from emor3.data.settings import DataBlock
 from emor3.errors import UserError
+from emor3.judges.settings import JudgeBlock
 from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import Thinking
+from emor3.models.settings import ModelBlock
+from emor3.settings import Block, describe_fault
 from emor3.storage.yaml_text import parse_yaml, read_yaml
 
 MAX_GENERATIONS = 1_024
@@ -41,69 +43,6 @@ OWNED = {
 """TRL settings that emor3 decides, and what to set instead."""
 
 
-class LoraBlock(Block):
-    """Train low-rank adapters instead of all weights (peft)."""
-
-    r: int = Field(16, ge=1)
-    """Rank of the adapters."""
-    alpha: int = Field(32, ge=1)
-    """Adapters are scaled by alpha / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of an adapter's inputs that is dropped in training."""
-    target_modules: str | list[str] = "all-linear"
-    """Names of the layers that get adapters, or `all-linear`."""
-
-
-Part = Literal["vision", "projector"]
-"""What stands before the language model: the vision tower, and what carries its output over (Qwen-VL's merger)."""
-
-
-class ModelBlock(Block):
-    """The start model: a folder, a hub name, or "embedded"."""
-
-    path: str
-    """A folder, a hub name such as org/model, or `embedded`, the tiny one of the package."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of weights that do not learn: the base under adapters and the KL reference. `auto` is the checkpoint's.
-
-    Weights that learn are float32 in any case; `grpo.bf16` computes with them in bfloat16.
-    """
-    freeze: list[Part] = Field(default_factory=list)
-    """Parts that stay as they are, with LoRA too; the language model always learns."""
-    max_pixels: int | None = Field(None, ge=1024)
-    """Larger images are scaled down to this area (Qwen-VL processors); None keeps the checkpoint's own limit."""
-    lora: LoraBlock | None = None
-    """Train adapters of this form; None trains all weights."""
-    quantize: Literal["4bit"] | None = None
-    """QLoRA: hold the start model's linear layers in 4 bits (bitsandbytes' nf4) and train adapters on them."""
-
-    @model_validator(mode="after")
-    def _quantizes_only_under_adapters(self) -> Self:
-        if self.quantize is not None and self.lora is None:
-            raise UserError("model.quantize: 4-bit weights cannot be trained themselves, add model.lora={r: 16}")
-        return self
-
-
-class DataBlock(Block):
-    """What to train on: a folder with `metadata.jsonl`, or `embedded:NAME`; a list of them mixes their samples."""
-
-    train: str | list[str] = Field(min_length=1)
-    """Folder with `metadata.jsonl`, or `embedded:NAME`; several as a list."""
-    split: str | None = "train"
-    """Split to train on; None takes all rows."""
-    labels: str | list[str] | None = None
-    """Label set: a built-in name, a YAML file, a list, or None for that of the data, for each folder its own."""
-    label_field: str = "label"
-    """Field of a row that holds the label."""
-    limit: int | None = Field(None, ge=1)
-    """Train on this many samples, drawn with the seed."""
-
-    @property
-    def folders(self) -> list[str]:
-        """The folders as a list, also if there is one."""
-        return [self.train] if isinstance(self.train, str) else self.train
-
-
 class ColdStartBlock(Block):
     """Cold-Start-Emo: a short supervised stage on image -> boxed label before reinforcement learning.
 
@@ -122,85 +61,6 @@ class ColdStartBlock(Block):
     """Learn the boxed label alone, or the whole `reasoning` text of each sample."""
     template: str | None = None
     """Prompt template; None is `direct` for labels and the recipe's own for reasoning."""
-
-
-KEY_VARIABLE = "EMOR3_ENDPOINT_KEY"
-"""The environment variable that holds the endpoint's key: recipes are saved and shared, so no key may stand there."""
-
-
-KEY_HINT = f"set the environment variable {KEY_VARIABLE} instead"
-
-
-class EndpointBlock(Block):
-    """An OpenAI-compatible chat server that judges."""
-
-    base_url: str
-    """Up to and without `/chat/completions`, as in http://localhost:8000/v1."""
-    model: str
-    """The model's name on the server."""
-    timeout: float = Field(60.0, gt=0, le=86_400)
-    """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""
-    retries: int = Field(4, ge=0)
-    """Further tries after a time-out, a lost connection, a rate limit or a server's error, each after a longer wait."""
-    concurrency: int = Field(8, ge=1, le=1024)
-    """Requests under way at once, on each process."""
-    max_tokens: int = Field(16, ge=1)
-    """Tokens at which a reply is cut."""
-    top_logprobs: int = Field(0, ge=0, le=20)
-    """Ask for the probabilities of so many first tokens, on servers that give them; 0 reads the reply's text."""
-    max_pixels: int = Field(401_408, ge=1024)
-    """Larger images are sent scaled down to this area."""
-    cache: str | None = None
-    """Folder that keeps replies for later runs; None keeps them for this run only."""
-    max_error_share: float = Field(0.1, ge=0, lt=1)
-    """A run stops once the judge has failed on more than this share of 100 questions in a row."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_no_key(cls, given: Any) -> Any:
-        """A UserError of its own, because the general one repeats what it found, and messages end up in logs."""
-        secret = ("key", "password", "secret", "authorization")
-        for name in map(str, given if isinstance(given, dict) else ()):
-            if any(word in name.lower() for word in secret):
-                raise UserError(f"judge.endpoint.{name}: no key in a recipe, {KEY_HINT}")
-        return given
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_an_address_without_key(cls, base_url: str) -> str:
-        try:
-            url = urlsplit(base_url)
-            usable = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
-        except ValueError:
-            usable = False
-        if not usable:
-            raise UserError("judge.endpoint.base_url must be a web address such as http://localhost:8000/v1")
-        if "@" in url.netloc or url.query or url.fragment:
-            raise UserError(f"judge.endpoint.base_url: no user, query or key in it, {KEY_HINT}")
-        return base_url.rstrip("/")
-
-
-class JudgeBlock(Block):
-    """Who judges, and how it is asked: by candidate probabilities (score) or by short replies (generate)."""
-
-    model: Literal["policy", "reference", "ema", "endpoint"] = "policy"
-    """The current policy (the paper), the start model as it was, a moving average of the policy, or a chat server."""
-    ema_decay: float = Field(default=0.98, ge=0, le=1)
-    """Share of its own weights that the moving average keeps at each step."""
-    calibration: int = Field(default=32, ge=0)
-    """Training images on which the judge is tried before the first step; 0 leaves that out."""
-    backend: Literal["score", "generate"] = "score"
-    """Ask by the probabilities of the possible replies (score), or by short replies (generate)."""
-    batch_size: int = Field(default=256, ge=1)
-    """Questions that the judge is asked at once, on each process."""
-    endpoint: EndpointBlock | None = None
-    """The chat server, for `model: endpoint`."""
-
-    @model_validator(mode="after")
-    def _has_its_endpoint(self) -> Self:
-        if (self.model == "endpoint") != (self.endpoint is not None):
-            raise UserError("judge.model endpoint and the block judge.endpoint go together: give both or neither")
-        return self
 
 
 class Recipe(Block):

@@ -1,4 +1,4 @@
-"""What `emor3 score` reads and prints, for its help and for the reference page."""
+"""Keys of the rows that `emor3 score` reads and of the lines that it prints, for its help and the reference page."""
 
 import textwrap
 from collections.abc import Mapping

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import distance
 
 from emor3.method.types import Estimate, Prediction
-from emor3.stats.figures import clusters
-from emor3.stats.uncertainty import Floats, bootstrap, mean, proportion, resample
+from emor3.stats.classification import clusters
+from emor3.stats.figures import FIGURES, REFLECTIVE
+from emor3.stats.uncertainty import Floats, bootstrap, mean, means, proportion, resample
 
 BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
@@ -57,41 +57,6 @@ def leading_answer(prediction: Prediction, shares: Shares) -> str | None:
     return prediction.sample.labels.labels[int(found.argmax())] if found.any() else None
 
 
-# --- distance between votes p and model q, both (K,) ------------------------------------------------------------------
-
-
-def clark(p: Floats, q: Floats) -> float:
-    """sqrt(sum ((p - q) / (p + q))^2), 0/0 = 0 (Geng 2016)."""
-    return float(np.sqrt(np.sum(_relative_difference(p, q) ** 2)))
-
-
-def canberra(p: Floats, q: Floats) -> float:
-    """sum |p - q| / (p + q), 0/0 = 0."""
-    return float(np.sum(np.abs(_relative_difference(p, q))))
-
-
-def _relative_difference(p: Floats, q: Floats) -> Floats:
-    return np.divide(p - q, p + q, out=np.zeros_like(p), where=p + q > 0)
-
-
-def kullback_leibler(p: Floats, q: Floats) -> float:
-    """sum p log(p / q) in nats, 0 log 0 = 0; finite because q is smoothed."""
-    return float(np.sum(p * np.log(np.divide(p, q, out=np.ones_like(p), where=p > 0))))
-
-
-DISTANCES: dict[str, Callable[[Floats, Floats], float]] = {
-    "chebyshev": lambda p, q: float(distance.chebyshev(p, q)),
-    "clark": clark,
-    "canberra": canberra,
-    "kullback_leibler": kullback_leibler,
-    "jensen_shannon": lambda p, q: float(distance.jensenshannon(p, q, base=2) ** 2),
-    "cosine": lambda p, q: float(1 - distance.cosine(p, q)),
-    "intersection": lambda p, q: float(np.minimum(p, q).sum()),
-    "brier_votes": lambda p, q: float(np.sum((p - q) ** 2)),
-}
-"""Distances to the votes (lower is better); cosine and intersection are similarities (higher is better)."""
-
-
 def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0) -> dict[str, Estimate]:
     """Mean of every distance over the predictions that have votes and readable answers; nothing if none has."""
     pairs = [
@@ -102,7 +67,8 @@ def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares,
     if not pairs:
         return {}
     items = clusters([p for p, _, _ in pairs])
-    return {name: mean([f(human, model) for _, human, model in pairs], items, seed) for name, f in DISTANCES.items()}
+    rows = {name: row.distance for name, row in FIGURES.items() if row.distance and not name.startswith(REFLECTIVE)}
+    return means({name: [f(human, model) for _, human, model in pairs] for name, f in rows.items()}, items, seed)
 
 
 # --- calibration and selective prediction on the leading answer -------------------------------------------------------

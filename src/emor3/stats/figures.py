@@ -1,187 +1,96 @@
-"""Figures of one model on one data set: classification, and how sound its reasoning is under a fixed judge.
+"""The table of figures: everything that is known of a figure's name, which all tables, pages and tests read here."""
 
-A completion without a readable answer is the outcome "unparsed": never a class, and wrong in every accuracy.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
-from emor3.errors import UserError
-from emor3.method.labels import LabelSet, resolve
-from emor3.method.rewards import judge_failed, label_read, signs_held, verdict_value
 from emor3.method.thinking import Thinking
-from emor3.method.types import Estimate, Finding, Prediction
-from emor3.stats.uncertainty import Comparison, Floats, bootstrap, compare_hits, proportion
+from emor3.stats import measures
+from emor3.stats.measures import Check, Distance
+
+Needs = Literal["label", "completion", "reasoning", "step 3", "samples", "votes"]
+"""What must be at hand: true labels, completions, their reasoning, three steps, M sampled answers, these and votes."""
 
 
 @dataclass(frozen=True)
-class Classification:
-    """How well predictions on one label set agree with the ground truth."""
+class Figure:
+    """One row of the table."""
 
-    accuracy: Estimate
-    lenient_accuracy: Estimate
-    """Accuracy with `taxonomy.resolve`, which takes synonyms and inflections; reported beside the strict one."""
-    macro_f1: Estimate
-    balanced_accuracy: Estimate
-    """Mean recall of the classes that occur (unweighted average recall)."""
-    polarity_accuracy: Estimate | None
-    """Over items whose label has a fixed polarity; None if no item has."""
-    unparsed: Estimate
-    confusion: tuple[tuple[int, ...], ...]
-    """[K][K + 1] counts, ground truth by prediction in the order of the label set; the last column is "unparsed"."""
-
-
-def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification:
-    """All classification figures of N predictions on one label set. Raises UserError for none or for several sets."""
-    labels = _label_set(predictions)
-    items = clusters(predictions)
-    cells = _cells(predictions, labels)
-    signed = [p for p in predictions if p.sample.label in labels.polarity]
-    return Classification(
-        accuracy=proportion(correct(predictions), items, seed),
-        lenient_accuracy=proportion([_lenient(p) == p.sample.label for p in predictions], items, seed),
-        macro_f1=_of_tables(macro_f1, cells, items, seed),
-        balanced_accuracy=_of_tables(balanced_accuracy, cells, items, seed),
-        polarity_accuracy=proportion([_same_polarity(p) for p in signed], clusters(signed), seed) if signed else None,
-        unparsed=proportion([p.predicted is None for p in predictions], items, seed),
-        confusion=tuple(tuple(int(count) for count in row) for row in cells.sum(axis=0)),
-    )
+    title: str
+    """As tables call it; a control is indented below what it controls."""
+    needs: Needs = "label"
+    better: Literal["up", "down"] = "up"
+    unit: Literal["share", "number"] = "share"
+    judged: bool = False
+    """Whether it is a judge's opinion, which is compared under one judge only."""
+    on_card: bool = False
+    """Whether a model card states it."""
+    check: Check | None = None
+    """What a prediction must pass, of which the figure is the rate."""
+    distance: Distance | None = None
+    """Distance of the model's distribution to human votes, of which the figure is the mean."""
 
 
-def correct(predictions: Sequence[Prediction]) -> list[bool]:
-    """Whether each prediction is the ground truth, strictly."""
-    return [is_correct(p) for p in predictions]
+def _judged(title: str, check: Check, better: Literal["up", "down"] = "up", on_card: bool = True) -> Figure:
+    return Figure(title, "reasoning", better, judged=True, on_card=on_card, check=check)
 
 
-def is_correct(prediction: Prediction) -> bool:
-    """Whether a prediction is the ground truth, strictly; one that cannot be read is not."""
-    return prediction.predicted == prediction.sample.label
+def _distance(title: str, distance: Distance, better: Literal["up", "down"] = "down") -> Figure:
+    return Figure(title, "votes", better, "number", distance=distance)
 
 
-def clusters(predictions: Sequence[Prediction]) -> list[Hashable]:
-    """What to resample together: the sample's group if it has one, else the sample."""
-    return [("id", p.sample.id) if p.sample.group is None else ("group", p.sample.group) for p in predictions]
+REFLECTIVE = "reflective_"
+"""Prefix of the same figures with sampled answers weighed by reflective decoding."""
 
-
-def compare(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Comparison:
-    """Strict accuracy of two models on the same samples in the same order. Raises UserError if they differ."""
-    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
-        raise UserError("a paired test needs predictions on the same samples in the same order")
-    return compare_hits(correct(before), correct(after), clusters(before), seed)
-
-
-def compare_macro_f1(before: Sequence[Prediction], after: Sequence[Prediction], seed: int = 0) -> Estimate:
-    """Change of macro-F1 with the paired bootstrap's interval, on the same samples in the same order."""
-    labels = _label_set(before)
-    pairs = np.stack([_cells(before, labels), _cells(after, labels)], axis=1)
-
-    def change(tables: Floats) -> Floats:
-        scores = macro_f1(tables)
-        return np.asarray(scores[..., 1] - scores[..., 0], dtype=np.float64)
-
-    return _of_tables(change, pairs, clusters(before), seed)
-
-
-Check = Callable[[Prediction], bool | None]
-"""Whether one prediction passes a check of its reasoning; None if the check does not apply to it."""
-
-
-def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Estimate | None:
-    """Share of the predictions a check applies to that pass it; None if it applies to none."""
-    passed = [(p, outcome) for p in predictions if (outcome := check(p)) is not None]
-    if not passed:
-        return None
-    return proportion([outcome for _, outcome in passed], clusters([p for p, _ in passed]), seed)
-
-
-def supported(finding: Finding | None) -> bool | None:
-    """Whether the judge supports the text; what could not be asked is not supported.
-
-    None if it never ran or the judge failed.
-    """
-    return None if finding is None or judge_failed(finding) else verdict_value(finding.verdict) == 1
-
-
-def agrees(prediction: Prediction) -> bool | None:
-    """Think-answer agreement: the judge reads from steps 1 and 2 the label that the model itself answers."""
-    finding = prediction.reflection.coherence
-    if finding is None or judge_failed(finding):
-        return None
-    read = label_read(finding, prediction.sample.labels)
-    return read is not None and read == prediction.predicted
-
-
-def checks(thinking: Thinking) -> dict[str, Check]:
-    """Checks of the reasoning that a way of thinking can be asked to pass: without steps there is no step 3."""
-    unfit = {"steps": (), "free": CONCLUSION, "direct": tuple(name for name in REASONING if name != "format")}[thinking]
-    return {name: check for name, check in REASONING.items() if name not in unfit}
-
-
-CONCLUSION = ("step3_polarity", "step3_arousal")
-REASONING: dict[str, Check] = {
-    "format": lambda p: p.thought.problem is None,
-    "consistency": lambda p: supported(p.reflection.consistency),
-    "swapped_consistency": lambda p: supported(p.swapped),
-    "coherence": lambda p: supported(p.reflection.coherence),
-    "agreement": agrees,
-    "step3_polarity": lambda p: signs_held(p.thought, p.sample)[0],
-    "step3_arousal": lambda p: signs_held(p.thought, p.sample)[1],
+_CALIBRATION = {
+    "expected_calibration_error": Figure("ECE", "samples", "down", "number"),
+    "brier": Figure("Brier (label)", "samples", "down", "number"),
+    "brier_votes": _distance("Brier (votes)", measures.brier),
+    "risk_coverage_area": Figure("AURC", "samples", "down", "number"),
+    "chebyshev": _distance("Chebyshev", measures.chebyshev),
+    "clark": _distance("Clark", measures.clark),
+    "canberra": _distance("Canberra", measures.canberra),
+    "kullback_leibler": _distance("KL", measures.kullback_leibler),
+    "jensen_shannon": _distance("Jensen-Shannon", measures.jensen_shannon),
+    "cosine": _distance("cosine (up)", measures.cosine, "up"),
+    "intersection": _distance("intersection (up)", measures.intersection, "up"),
 }
-"""Checks of the reasoning by figure. `swapped_consistency` is a control: another image's step 1 must score low."""
+FIGURES: Mapping[str, Figure] = {
+    "accuracy": Figure("accuracy", on_card=True),
+    "lenient_accuracy": Figure("lenient accuracy"),
+    "macro_f1": Figure("macro-F1", on_card=True),
+    "balanced_accuracy": Figure("balanced accuracy"),
+    "polarity_accuracy": Figure("polarity accuracy"),
+    "unparsed": Figure("unparsed", better="down", on_card=True),
+    "format": Figure("format", "completion", on_card=True, check=measures.keeps_format),
+    "consistency": _judged("consistency", measures.consistent),
+    "swapped_consistency": _judged("  on another image", measures.consistent_when_swapped, "down", on_card=False),
+    "coherence": _judged("coherence", measures.coherent),
+    "agreement": _judged("think-answer agreement", measures.agrees),
+    "step3_polarity": Figure("step 3 polarity", "step 3", check=measures.polarity_holds),
+    "step3_arousal": Figure("step 3 arousal", "step 3", check=measures.arousal_holds),
+    "leading_accuracy": Figure("accuracy, majority of M", "samples"),
+    "unanswered": Figure("no answer in M", "samples", "down"),
+    f"{REFLECTIVE}leading_accuracy": Figure("accuracy, reflective", "samples"),
+    f"{REFLECTIVE}unanswered": Figure("no weighed answer in M", "samples", "down"),
+    **_CALIBRATION,
+    **{f"{REFLECTIVE}{name}": replace(row, title=f"{row.title}, reflective") for name, row in _CALIBRATION.items()},
+}
+"""Every figure by its name in `results.json`, in the order of every table."""
+
+_GIVEN: Mapping[Thinking, tuple[Needs, ...]] = {
+    "direct": ("completion",),
+    "free": ("completion", "reasoning"),
+    "steps": ("completion", "reasoning", "step 3"),
+}
+"""What completions of a way of thinking have that can be checked."""
 
 
-def _label_set(predictions: Sequence[Prediction]) -> LabelSet:
-    if not predictions:
-        raise UserError("there are no predictions to measure")
-    labels = predictions[0].sample.labels
-    if any(p.sample.labels != labels for p in predictions):
-        raise UserError("predictions on different label sets cannot be measured together: evaluate each set alone")
-    return labels
+def checks(thinking: Thinking = "steps") -> dict[str, Check]:
+    """Checks of the reasoning that a way of thinking can be asked to pass: without steps there is no step 3."""
+    return {name: row.check for name, row in FIGURES.items() if row.check and row.needs in _GIVEN[thinking]}
 
 
-def _lenient(prediction: Prediction) -> str | None:
-    answer = prediction.thought.answer
-    return None if answer is None else resolve(answer, prediction.sample.labels)
-
-
-def _same_polarity(prediction: Prediction) -> bool:
-    polarity = prediction.sample.labels.polarity
-    predicted = None if prediction.predicted is None else polarity.get(prediction.predicted)
-    return predicted == polarity[prediction.sample.label]
-
-
-# --- statistics of confusion tables: [..., K, K + 1] -> [...] -------------------------------------------------------
-
-
-def macro_f1(tables: Floats) -> Floats:
-    """Mean F1 of the classes that occur in the ground truth; an unparsed completion is a miss of its class."""
-    hits, support = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(axis=-1)
-    claimed = tables[..., :-1].sum(axis=-2)
-    return _mean_where(support > 0, 2 * hits / np.maximum(support + claimed, 1))
-
-
-def balanced_accuracy(tables: Floats) -> Floats:
-    """Mean recall of the classes that occur in the ground truth."""
-    hits, support = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(axis=-1)
-    return _mean_where(support > 0, hits / np.maximum(support, 1))
-
-
-def _mean_where(present: NDArray[np.bool_], values: Floats) -> Floats:
-    return np.asarray((values * present).sum(axis=-1) / present.sum(axis=-1), dtype=np.float64)
-
-
-def _cells(predictions: Sequence[Prediction], labels: LabelSet) -> Floats:
-    """One confusion table for each item: [N, K, K + 1] with a single 1."""
-    column = {label: index for index, label in enumerate(labels.labels)}
-    cells = np.zeros((len(predictions), len(column), len(column) + 1))
-    for table, p in zip(cells, predictions, strict=True):
-        table[column[p.sample.label], len(column) if p.predicted is None else column[p.predicted]] = 1
-    return cells
-
-
-def _of_tables(statistic: Callable[[Floats], Floats], cells: Floats, items: Sequence[Hashable], seed: int) -> Estimate:
-    low, high = bootstrap(statistic, cells, items, seed)
-    return Estimate(float(statistic(cells.sum(axis=0))), low, high, len(cells))
+def titles() -> dict[str, str]:
+    """What tables call each figure."""
+    return {name: row.title for name, row in FIGURES.items()}

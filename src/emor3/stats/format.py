@@ -1,4 +1,4 @@
-"""How terminal, page and table print numbers: percent and decimals with 95% intervals, changes in points, p-values."""
+"""How terminal, page and table print numbers: shares with 95% intervals, changes, p-values, seconds, counts, bytes."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ def percent(estimate: Estimate | None) -> str:
 
 def percent_value(share: float) -> str:
     """A share in percent: "61.3"."""
-    return f"{100 * share:.1f}"
+    return tenths(100 * share)
 
 
 def percent_interval(estimate: Estimate) -> str:
@@ -51,6 +51,31 @@ def p_equation(p: float) -> str:
     """A p-value inside a text: "p = 0.0123" or "p < 0.0001"."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def tenths(value: float) -> str:
+    """Words of a text, or seconds that vary: "12.3"."""
+    return f"{value:.1f}"
+
+
+def hundredths(value: float) -> str:
+    """A probability, or seconds of a step: "0.87"."""
+    return f"{value:.2f}"
+
+
+def count(number: float) -> str:
+    """A large number of things: "151,936"."""
+    return f"{number:,.0f}"
+
+
+def significant(value: float) -> str:
+    """A number of any size in three digits: "0.0123", "1.5e+06"."""
+    return f"{value:.3g}"
+
+
+def byte_size(amount: float) -> str:
+    """Bytes: "7.5 GB", below a tenth of that unit "75.0 MB"."""
+    return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

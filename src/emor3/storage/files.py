@@ -1,4 +1,4 @@
-"""The one way of opening a file that a person names: regular files only, so that no pipe or device is waited for."""
+"""Open a file that a person names: regular files only, since a reader of a pipe or a device might wait for ever."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import stat
 
 
 class IrregularFileError(OSError):
-    """A pipe, a socket or a device where a file is read."""
+    """A pipe, a socket or a device in place of a file."""
 
     def __str__(self) -> str:
         return str(self.strerror)

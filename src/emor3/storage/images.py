@@ -1,9 +1,11 @@
-"""The one way of opening an image: upright, RGB, first frame, within limits; or one line that says what is wrong."""
+"""Open an image: upright, RGB, first frame, within limits; or one line that says what is wrong."""
 
+import base64
+import io
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,7 +20,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 """Larger files are refused before they are decoded: a small file can unpack to gigabytes."""
 
 MAX_ASPECT_RATIO = 200
-"""Longer strips are refused, as by the processors of Qwen-VL: they hold nothing to see."""
+"""Longer strips are refused, as by image processors: they hold nothing to see."""
 
 SOURCE = "emor3_source"
 """Where the `info` of an opened image, which its copies share, has the path of its file."""
@@ -77,6 +79,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UserError(f"image {path} cannot be read ({one_line(str(error))}): repair, convert or remove it") from None
 
 
+def data_uri(picture: Image.Image, form: str, **options: Any) -> str:
+    """A picture inside an address, for a page that refers to no file and for a server that reads none of ours.
+
+    >>> data_uri(Image.new("L", (1, 1)), "PNG")[:30]
+    'data:image/png;base64,iVBORw0K'
+    """
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture held in memory to a file that `open_image` reads back, or refuses if it cannot be written."""
     try:
@@ -97,7 +110,7 @@ def image_fault(path: str) -> str | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip: 65,535 = 255 * 257
         image = Image.fromarray((np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8))
-    elif image.has_transparency_data:  # where it is clear, a file may hold any colour
+    elif image.has_transparency_data:  # if it is clear, a pixel may hold any colour
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     return image.convert("RGB")

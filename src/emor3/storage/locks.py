@@ -1,4 +1,4 @@
-"""One command at a time on one output: a lock that the system releases however the process that holds it ends."""
+"""A lock that lets one command at a time write to an output; the system releases it however its holder ends."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ BETWEEN_TRIES = 0.05
 
 @contextmanager
 def held(folder: Path, patience: float | None = None) -> Iterator[None]:
-    """Keep other commands out of a folder, which is made if it is missing and goes again where it stays empty.
+    """Keep other commands out of a folder, which is made if it is missing, and removed again if it stays empty.
 
     Raises UserError if another process holds it for longer than `patience`, or it cannot be written to.
     """

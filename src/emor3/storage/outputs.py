@@ -1,12 +1,15 @@
-"""What a command writes is there whole or not at all, and a place that takes nothing is one line that names it."""
+"""Write files and folders whole or not at all, and over nothing; a place that cannot be written is one line."""
 
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -14,7 +17,7 @@ from emor3.errors import UserError
 from emor3.storage.locks import LOCK, held, name_held
 
 DRAFT = ".tmp"
-"""Suffix of a folder that is being written, and what it is called inside the place where a disk is mounted."""
+"""Suffix of what is being written, and the name of a draft folder inside the place where a disk is mounted."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR),
@@ -25,15 +28,41 @@ TORCH_CUT_SHORT = ("PytorchStreamWriter failed", "unexpected pos", "cannot be op
 _NUMBER = re.compile(r"os error (\d+)")  # as safetensors tells it
 
 
+def fresh_folder(output: Path | None, kind: str) -> Path:
+    """A folder to write to, absent or empty: the one asked for, or the next `runs/KIND-<n>`.
+
+    Raises UserError as `check_free` if the one asked for holds something.
+    """
+    if output is None:
+        return next(path for n in count(1) if not (path := Path("runs") / f"{kind}-{n}").exists())
+    check_free(output)
+    return output
+
+
 @contextmanager
-def new_output(out: Path) -> Iterator[Path]:
+def fresh_output(output: Path | None, kind: str) -> Iterator[Path]:
+    """`fresh_folder` for this process alone, written in place: what is done stays there if the command is killed.
+
+    Raises UserError if another process writes to it.
+    """
+    folder = fresh_folder(output, kind)
+    with written_to(folder), held(folder):
+        check_free(folder)  # another process may have filled it meanwhile
+        yield folder
+
+
+@contextmanager
+def new_output(out: Path, outside: Path | None = None) -> Iterator[Path]:
     """A draft folder that becomes `out` in one step when the block ends well, and vanishes when it does not.
 
     What a killed command left of its draft is replaced by the next one. Raises UserError if `out` exists with
-    something in it, cannot be written to, or is being written by another process.
+    something in it, cannot be written to, is being written by another process, or lies inside the folder `outside`,
+    to which it will refer.
     """
     out = out.expanduser().resolve()
     check_free(out)
+    if outside is not None and out.is_relative_to(outside.resolve()):
+        raise UserError(f"{out} lies inside {outside}, which it would refer to: choose a folder outside it")
     mounted = os.path.ismount(out)  # nothing can be put in its place, only into it
     with written_to(out), held(out) if mounted else name_held(out):
         check_free(out)  # another process may have filled it meanwhile
@@ -59,6 +88,12 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out} exists and is a file: choose a new folder")
 
 
+def check_absent(path: Path) -> None:
+    """Raise UserError if a file to be written exists."""
+    if path.exists():
+        raise UserError(f"{path} exists: choose another name, or delete it")
+
+
 def write_whole(path: Path, content: str) -> None:
     """Write a file in one step, making the folders above it: a page or table that found no room is not there at all.
 
@@ -70,12 +105,27 @@ def write_whole(path: Path, content: str) -> None:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             path.write_bytes(text)
             return
-        draft = path.with_name(path.name + DRAFT)
-        try:
+        with draft_of(path) as draft:
             draft.write_bytes(text)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: a killed run leaves the old file or the new one, never half of one."""
+    # Halves of surrogate pairs, as in file names that are no text, become the escapes that JSON has for them.
+    text = json.dumps(content, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
+    with draft_of(path) as draft:
+        draft.write_bytes(text + b"\n")
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place in one step if the block ends well, and vanishes if it does not."""
+    draft = path.with_name(path.name + DRAFT)
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # so that a disk too full for it leaves nothing that looks like a result
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""YAML as people write it: plain values, or one line that says what is wrong."""
+"""Read YAML as plain values, or in one line what is wrong with it; its anchors cannot fill the memory."""
 
 from pathlib import Path
 from typing import Any

@@ -33,13 +33,18 @@ from emor3.method.reflection import ask, read
 from emor3.method.rewards import verdict_value
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Question, Reply, Sample
+from emor3.models.architectures import images_encoded, set_area
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.models.generation import Request, chat, vision_token_ids
-from emor3.runs.directory import environment_stamp
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import environment_stamp
+from emor3.stats.format import count
 from emor3.storage.images import open_image
-from emor3.training.run import chosen_samples, grpo_config, load_policy, prompt_dataset, training_order
-from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
+from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
+from emor3.training.run import load_policy
+from emor3.training.scorer import BatchScorer, part_rewards
+from emor3.training.trainer import EmoTrainer
+from emor3.training.trl_config import grpo_config
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
 WAYS = (TRL, STRAIGHT, OURS, OURS_BARE)
@@ -131,8 +136,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         self.cost.positions += kwargs["inputs_embeds"].shape[:2].numel()
 
     def _tower(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        images = kwargs.get("grid_thw", args[0])  # one row an image, also where pixels are in rows of patches
-        self.cost.encoded += len(images)
+        self.cost.encoded += images_encoded(args, kwargs)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Wait for this way's turn; every way samples with the same seed."""
@@ -276,13 +280,12 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
     recipe = load_recipe(RECIPE, _overrides(settings, way, folder))
     model, processor = load_policy(recipe, recipe.model.path, None)
     if settings.pixels is not None:
-        processor.image_processor.size = {"shortest_edge": settings.pixels, "longest_edge": settings.pixels}
+        set_area(processor, settings.pixels, settings.pixels)
     chosen = chosen_samples(recipe)
     config = grpo_config(recipe, Path(folder), len(chosen))
     config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda *_: None)
-    scorer.judge = ScoreJudge(model, processor)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda: ScoreJudge(model, processor))
     parts, config.reward_weights = part_rewards(scorer)
     functions: list[Any] = list(parts)
     straight = StraightforwardReflection(processor)
@@ -339,7 +342,7 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
         middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
-        counts = (f"{middle[name]:,.0f}" for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
+        counts = (count(middle[name]) for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
         step.add_row(way, f"{middle['seconds']:.3f}", f"{middle['cpu_seconds']:.3f}", *counts)
     ratio = Table(box=box.SIMPLE_HEAD, padding=0, title="Ratios within rounds: median (lowest to highest)")
     for heading in ("", "seconds", "CPU seconds"):

@@ -16,24 +16,26 @@ from typing import Any, Literal
 import torch
 from peft import get_peft_model
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, ProcessorMixin
+from transformers import AutoModelForImageTextToText, PretrainedConfig, ProcessorMixin
 from trl import GRPOConfig
 
+from emor3.data.prompt_lengths import text_tokens
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
+from emor3.models.architectures import is_sized_by_area, largest_area, largest_image, published_config, vision_sizes
 from emor3.models.checkpoints import PACKAGED, part_parameters, resolve_checkpoint
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
-from emor3.models.tokens import text_tokens
-from emor3.runs.directory import MEASURED, METRICS, read_jsonl
+from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
-from emor3.training.run import chosen_samples, grpo_config, lora_config, train
+from emor3.runs.records import MEASURED, read_jsonl
+from emor3.stats.format import byte_size, count
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import lora_config, train
+from emor3.training.trl_config import grpo_config, optimizer_steps
 
 Sharding = Literal["none", "fsdp2", "zero3"]
 
-QWEN = ("qwen2_5_vl", "qwen3_vl")
-QWEN_PIXELS = 12_845_056
-"""Largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
 TEXT_TOKENS = 200
 """Length of the prompt without its image, for about eight labels, where data or tokenizer are not at hand."""
 FORWARD_HIDDEN, FORWARD_INTERMEDIATE = 4, 3
@@ -46,23 +48,6 @@ FOUR_BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in nf4: 4 bits, a byte of scale for 64 of them, and four bytes for 256 scales."""
 HEADROOM = 0.9
 """Share of the memory that a plan may use; the rest is for the driver and for fragments."""
-
-_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
-KNOWN: dict[str, dict[str, Any]] = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": {
-        "text_config": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36}
-        | {"num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936},
-        "vision_config": _VISION | {"out_hidden_size": 2048},
-        "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-VL-7B-Instruct": {
-        "text_config": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
-        | {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
-        "vision_config": _VISION | {"out_hidden_size": 3584},
-        "tie_word_embeddings": False,
-    },
-}
-"""Published configurations of the paper's models, so that a plan needs no network."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +75,8 @@ class Stack:
         """Bytes that the backward pass needs of a layer."""
         return tokens * width * (SAVED_HIDDEN * self.hidden + SAVED_INTERMEDIATE * self.intermediate)
 
-    def kept(self, tokens: int, width: int, checkpointing: bool) -> int:
-        """Bytes kept of all layers: what the backward pass needs, or under checkpointing the input of each."""
+    def saved(self, tokens: int, width: int, checkpointing: bool) -> int:
+        """Bytes saved of all layers: what the backward pass needs, or under checkpointing the input of each."""
         return self.layers * (tokens * width * self.hidden if checkpointing else self.layer(tokens, width))
 
     def recomputed(self, tokens: int, width: int) -> int:
@@ -118,7 +103,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryEstimate:
     """Bytes on each GPU by what they are for, and the length of the run."""
 
     size: Size
@@ -139,12 +124,12 @@ class Needs:
 
 
 def model_config(path: str, config: Path | None) -> PretrainedConfig:
-    """Configuration of a checkpoint: a given file's, its own, or the known one of that name.
+    """Configuration of a checkpoint: a given file's, its own, or the published one of that name.
 
     Raises UserError if none can be had.
     """
-    if config is None and path in KNOWN:
-        return AutoConfig.for_model("qwen2_5_vl", **KNOWN[path], dtype="bfloat16")
+    if config is None and (published := published_config(path)):
+        return published
     try:
         return load_config(str(config or resolve_checkpoint(path)))
     except UserError as error:
@@ -165,8 +150,7 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
         if recipe.model.lora is not None:
             adapted = get_peft_model(model, lora_config(recipe.model))
             trainable = adapted.get_nb_trainable_parameters()[0]
-    text, vision = config.get_text_config(), config.vision_config
-    depth = vision.depth if config.model_type in QWEN else vision.num_hidden_layers
+    text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tokens, patches = image_size(recipe, config)
     dtype = config.dtype or torch.float32 if recipe.model.dtype == "auto" else getattr(torch, recipe.model.dtype)
@@ -175,7 +159,7 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
         trainable=trainable,
         four_bit=four_bit,
         text=Stack(text.num_hidden_layers, text.hidden_size, text.intermediate_size),
-        vision=Stack(depth, vision.hidden_size, vision.intermediate_size),
+        vision=Stack(*vision_sizes(config)),
         vocabulary=text.vocab_size,
         cache_numbers=2 * text.num_hidden_layers * text.num_key_value_heads * head,
         image_tokens=tokens,
@@ -186,17 +170,12 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
 
 def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
     """Tokens and patches of the largest image."""
-    vision = config.vision_config
-    if config.model_type not in QWEN:
-        patches = (vision.image_size // vision.patch_size) ** 2
-        return (config.mm_tokens_per_image if config.model_type == "gemma3" else config.image_seq_length), patches
-    pixels = recipe.model.max_pixels or QWEN_PIXELS
-    processor = processor_at_hand(recipe)
+    area = recipe.model.max_pixels
+    processor = processor_at_hand(recipe) if is_sized_by_area(config) else None
     if processor is not None:
-        own = processor.image_processor.size["longest_edge"]
-        pixels = min(own, recipe.model.max_pixels or own)
-    patches = pixels // vision.patch_size**2
-    return patches // vision.spatial_merge_size**2, patches
+        own = largest_area(processor)
+        area = min(own, area or own)
+    return largest_image(config, area)
 
 
 def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
@@ -221,7 +200,7 @@ def longest_prompt(recipe: Recipe) -> tuple[int, int]:
     return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 
 
-def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Needs:
+def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> MemoryEstimate:
     """What the recipe needs of each GPU. Raises UserError for a recipe without reinforcement learning."""
     if recipe.grpo is None:
         raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
@@ -233,8 +212,7 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
-    # The completions of a prompt share it (emor3.training.shared_prompts), except in updates under checkpointing or on
-    # shards.
+    # The completions of a prompt share it (emor3.training.trainer), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch
@@ -247,14 +225,14 @@ def needs_of(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Need
     largest = head_bytes(recipe, size, batch * completion, width)
     if checkpointing:
         largest = max(largest, *(stack.recomputed(tokens, width) for stack, tokens in learning))
-    kept = sum(stack.kept(tokens, width, checkpointing) for stack, tokens in learning)
+    saved = sum(stack.saved(tokens, width, checkpointing) for stack, tokens in learning)
     cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
         "rollout": 0 if settings.use_vllm else distinct * read + cache,
         "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
-        "update": kept + copied + largest,
+        "update": saved + copied + largest,
     }
-    return Needs(
+    return MemoryEstimate(
         size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
     )
 
@@ -300,17 +278,17 @@ def steps_of(recipe: Recipe, settings: GRPOConfig, machine: Machine) -> int | No
         if recipe.data.limit is None:
             return None
         samples = recipe.data.limit
-    completions = settings.per_device_train_batch_size * machine.gpus * settings.gradient_accumulation_steps
-    prompts = completions / settings.num_generations / settings.num_iterations
-    return math.ceil(float(settings.num_train_epochs) * samples / float(prompts))
+    return optimizer_steps(settings, samples, machine.gpus)
 
 
-def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> Iterator[tuple[str, Needs, Machine]]:
+def ways_to_fit(
+    recipe: Recipe, config: PretrainedConfig, machine: Machine
+) -> Iterator[tuple[str, MemoryEstimate, Machine]]:
     """Changes one after another, each on top of those before it, with what is then needed; ends where it fits."""
     for change, settings, sharding in _changes(recipe, config, machine):
         recipe = recipe.model_copy(update=settings)
         machine = Machine(machine.gpus, machine.memory, sharding)
-        needs = needs_of(recipe, config, machine)
+        needs = estimate_memory(recipe, config, machine)
         yield change, needs, machine
         if needs.fits(machine):
             return
@@ -319,10 +297,11 @@ def ways_to_fit(recipe: Recipe, config: PretrainedConfig, machine: Machine) -> I
 def _changes(
     recipe: Recipe, config: PretrainedConfig, machine: Machine
 ) -> Iterator[tuple[str, dict[str, Any], Sharding]]:
-    grpo, kept = dict(recipe.grpo or {}), machine.sharding
-    if not grpo.get("gradient_checkpointing", True):
+    grpo, sharding = dict(recipe.grpo or {}), machine.sharding
+    if not grpo_config(recipe, Path(recipe.output_dir), 1).gradient_checkpointing:
+        grpo.pop("activation_checkpointing", None)  # transformers' new name for it
         grpo["gradient_checkpointing"] = True
-        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, kept
+        yield "grpo.gradient_checkpointing=true", {"grpo": dict(grpo)}, sharding
     settings = grpo_config(recipe, Path(recipe.output_dir), 1)
     group, batch = settings.num_generations, settings.per_device_train_batch_size
     accumulated = math.ceil(batch * settings.gradient_accumulation_steps / group) * group  # as many prompts an update
@@ -331,14 +310,14 @@ def _changes(
     grpo |= smaller
     judge = recipe.judge.model_copy(update={"batch_size": 4})
     named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
-    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, kept
+    yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, sharding
     model = recipe.model
-    if config.model_type in QWEN and image_size(recipe, config)[0] > 512:
+    if is_sized_by_area(config) and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
-        yield "model.max_pixels=401408", {"model": model}, kept
+        yield "model.max_pixels=401408", {"model": model}, sharding
     if machine.gpus > 1 and machine.sharding == "none" and model.lora is None:
-        kept = "fsdp2"
-        yield "recipes/accelerate/fsdp2.yaml", {}, kept
+        sharding = "fsdp2"
+        yield "recipes/accelerate/fsdp2.yaml", {}, sharding
     if model.lora is None:
         lora = type(recipe).model_validate(recipe.model_dump() | {"model": model.model_dump() | {"lora": {}}}).model
         yield "model.lora={r: 16}", {"model": lora}, "none"
@@ -353,26 +332,22 @@ def probe(recipe: Recipe) -> float:
     return float(rows[-1]["step_time"])
 
 
-def needs_table(recipe: Recipe, needs: Needs, machine: Machine) -> Table:
+def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Table:
     """The plan as a person reads it; all bytes are those of one GPU."""
     size = needs.size
     title = f"{recipe.model.path} on {machine.gpus} x {machine.memory / 1e9:g} GB, sharding: {machine.sharding}"
     table = Table("what", "needs", title=title)
-    table.add_row("parameters", f"{size.parameters:,}")
-    table.add_row("trained", f"{size.trainable:,}")
-    table.add_row("tokens of the largest image", f"{size.image_tokens:,}")
-    table.add_row("completions generated at once", f"{needs.rollouts:,}")
+    table.add_row("parameters", count(size.parameters))
+    table.add_row("trained", count(size.trainable))
+    table.add_row("tokens of the largest image", count(size.image_tokens))
+    table.add_row("completions generated at once", count(needs.rollouts))
     table.add_row(
-        "steps", "unknown: the data are not at hand" if needs.steps is None else f"{needs.steps:,}", end_section=True
+        "steps", "unknown: the data are not at hand" if needs.steps is None else count(needs.steps), end_section=True
     )
     for name, amount in needs.fixed.items():
-        table.add_row(name, _bytes(amount))
+        table.add_row(name, byte_size(amount))
     for name, amount in needs.phases.items():
-        table.add_row(f"{name} (beside these)", _bytes(amount))
+        table.add_row(f"{name} (beside these)", byte_size(amount))
     table.add_section()
-    table.add_row("peak (estimate)", f"{_bytes(needs.peak)} of {_bytes(HEADROOM * machine.memory)} usable")
+    table.add_row("peak (estimate)", f"{byte_size(needs.peak)} of {byte_size(HEADROOM * machine.memory)} usable")
     return table
-
-
-def _bytes(amount: float) -> str:
-    return f"{amount / 1e9:.1f} GB" if amount >= 1e8 else f"{amount / 1e6:.1f} MB"

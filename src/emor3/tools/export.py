@@ -23,31 +23,23 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
 
 from emor3 import __version__
-from emor3.data.folders import MANIFEST, resolve_folder
+from emor3.data.folders import resolve_folder
+from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
-from emor3.evaluation.share import card_results, card_table
+from emor3.evaluation.share import card_figures, card_results, card_table
 from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import PACKAGED, load, save
 from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
-from emor3.runs.directory import (
-    ENVIRONMENT,
-    FINAL,
-    Environment,
-    checkpoint_step,
-    read_json,
-    read_recipe,
-    run_of,
-    steps_recorded,
-    typed,
-)
+from emor3.runs.directory import ENVIRONMENT, FINAL, checkpoint_step, read_recipe, run_of, steps_recorded
 from emor3.runs.predictions import SavedEvaluation, checksum
 from emor3.runs.recipe import Recipe
+from emor3.runs.records import Environment, read_json, typed
 from emor3.storage.outputs import new_output
 from emor3.tiny.drawing import draw_scene
-from emor3.training.run import chosen_samples
+from emor3.training.dataset import chosen_samples
 
 CARD = "README.md"
 LOGIT_TOLERANCE = 1e-4
@@ -124,6 +116,7 @@ def model_card(
 ) -> str:
     """Text of the model card: what was trained, on what, how well it does, and what it must not be used for."""
     start = recipe.model.path
+    stated = () if evaluation is None else card_figures(evaluation)
     on_hub = start not in PACKAGED and not Path(start).exists()
     metadata = ModelCardData(
         library_name="transformers",
@@ -131,7 +124,7 @@ def model_card(
         tags=["emo-r3", "emotion-recognition", "grpo", "trl"],
         base_model=start if on_hub else None,
         model_name=run.name,
-        eval_results=None if evaluation is None else card_results(evaluation),
+        eval_results=None if evaluation is None else card_results(evaluation, stated),
     )
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -149,7 +142,7 @@ def model_card(
         environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
         steps=_steps_behind(run, checkpoint),
         data=data_facts(recipe),
-        results=None if evaluation is None else card_table(evaluation),
+        results=None if evaluation is None else card_table(evaluation, stated),
         difference=f"{difference:.1g}",
     )
 

@@ -13,14 +13,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from emor3.data.importers.catalogue import RECORD
-from emor3.evaluation.summary import DISTANCES, FIGURES
+from emor3.data.importers.importing import RECORD
 from emor3.experiments.plan import Plan
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
-from emor3.runs.recipe import Recipe
+from emor3.runs.recipe import OWNED, Recipe
 from emor3.runs.score_format import RESULT, ROW
+from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table
+from emor3.training.trl_config import REFUSED
 
 FINDING = (
     "`verdict` (supported, refuted, unreadable, not_asked, error), `question` and `reply` as texts, `probabilities` of "
@@ -199,15 +200,17 @@ def page() -> str:
         "# Reference\n\nMade by `python -m emor3.tools.reference docs/reference.md`; do not edit.\n",
         "## Settings of a recipe\n",
         settings_table(Recipe),
+        "### Settings of TRL that the block `grpo` does not take\n",
+        markdown_table(("settings", "instead, or why"), _not_taken()),
         "## Settings of a plan (`emor3 reproduce`)\n",
         settings_table(Plan),
         "## Files of a run (`emor3 train`)\n",
-        markdown_table(("file", "what it holds"), [(f"`{name}`", told) for name, told in FOLDERS.items()]),
+        markdown_table(("file", "what it holds"), [(f"`{name}`", meaning) for name, meaning in FOLDERS.items()]),
         *_files(RUN_FILES),
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
         f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
-        markdown_table(("figure", "as tables call it"), _figures()),
+        markdown_table(("figure", "as tables call it", "better", "needs"), _figures()),
         f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
         _keys(TABLE_KEYS),
         f"## `{RESULTS}` of `emor3 quickstart`\n",
@@ -222,6 +225,14 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def _not_taken() -> Iterator[tuple[str, str]]:
+    """Names of TRL's settings by what is told of them."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in (OWNED | REFUSED).items():
+        by_reason.setdefault(reason, []).append(f"`{name}`")
+    return ((", ".join(names), reason) for reason, names in by_reason.items())
+
+
 def _files(files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for name, keys in files.items():
         yield f"### `{name}`" + (", one object a line\n" if name.endswith("l") else "\n")
@@ -229,14 +240,13 @@ def _files(files: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 
 def _keys(keys: Mapping[str, str]) -> str:
-    return markdown_table(("key", "what it holds"), [(f"`{key}`", told) for key, told in keys.items()])
+    return markdown_table(("key", "what it holds"), [(f"`{key}`", meaning) for key, meaning in keys.items()])
 
 
-def _figures() -> Iterator[tuple[str, str]]:
-    for name, title in FIGURES.items():
-        yield f"`{name}`", title.strip()
-    for name, title in DISTANCES.items():
-        yield f"`{name}`", f"{title}; no share"
+def _figures() -> Iterator[tuple[str, str, str, str]]:
+    for name, row in FIGURES.items():
+        title, judge = row.title.strip(), ", a judge" if row.judged else ""
+        yield f"`{name}`", title if row.unit == "share" else f"{title}; no share", row.better, row.needs + judge
 
 
 def settings_table(schema: type[BaseModel]) -> str:
@@ -288,7 +298,7 @@ def _takes(setting: Mapping[str, Any]) -> str:
 
 def undescribed(written: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
     """Keys of a written record that the page does not tell."""
-    return [key for key in written if not any(fnmatchcase(key, told) for told in keys)]
+    return [key for key in written if not any(fnmatchcase(key, pattern) for pattern in keys)]
 
 
 if __name__ == "__main__":

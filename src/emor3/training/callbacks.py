@@ -24,14 +24,8 @@ from emor3.errors import UserError
 from emor3.models.processors import save_processor
 from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
-from emor3.runs.directory import (
-    CHECKPOINTS,
-    METRICS,
-    append_jsonl,
-    complete_checkpoints,
-    drop_replaced,
-    remove_checkpoint,
-)
+from emor3.runs.directory import CHECKPOINTS, METRICS, complete_checkpoints, drop_replaced, remove_checkpoint
+from emor3.runs.records import append_jsonl
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
@@ -82,7 +76,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
             self.steps += 1
             self.seconds.update({name: logs[name] for name in logs if name.startswith(TIME)})
-            if "reward" in logs:  # absent where a step reuses the completions of the one before
+            if "reward" in logs:  # absent if a step reuses the completions of the one before
                 accuracy = logs["rewards/accuracy/mean"]
                 self.progress.update(
                     self.task, description=f"EMO-R3  reward {logs['reward']:.3f}  accuracy {accuracy:.3f}"
@@ -126,7 +120,7 @@ class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
         optimizer: AcceleratedOptimizer,
         **_: Any,
     ) -> None:
-        """Look at every gradient once; they are finite where the loss is. Raises NonFiniteError if one is not.
+        """Look at every gradient once; they are finite if the loss is. Raises NonFiniteError if one is not.
 
         DeepSpeed shows none: it has made its step by now, or skipped it for the same reason and would go on.
         """

@@ -10,7 +10,6 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
@@ -18,14 +17,14 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
+from emor3.data.prompt_lengths import Turn, check_context
 from emor3.errors import UserError, refused_by
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.models.checkpoints import learn_in_float32
-from emor3.models.processors import open_images
 from emor3.models.sharding import check_shardable, whole_weights
-from emor3.models.tokens import Turn, check_context
 from emor3.runs.recipe import ColdStartBlock
+from emor3.training.dataset import lazy_dataset
 
 
 def cold_start(
@@ -122,30 +121,3 @@ def _target(sample: Sample, with_reasoning: bool) -> str:
     if sample.reasoning is None:
         raise UserError(f"sample {sample.id!r} has no 'reasoning' to learn from: set cold_start.targets to label")
     return sample.reasoning
-
-
-def lazy_dataset(
-    samples: Sequence[Sample],
-    order: Sequence[int],
-    row: Callable[[Sample], dict[str, Any]],
-    processor: ProcessorMixin | None = None,
-) -> Dataset:
-    """`row` of the samples at the places of `order`, and their `images`; nothing is read before a batch is made.
-
-    Large images come in the size that the processor makes of them, if one is given.
-    """
-    return Dataset.from_dict({"place": np.asarray(order)}).with_transform(partial(_batch, samples, row, processor))
-
-
-def _batch(
-    samples: Sequence[Sample],
-    row: Callable[[Sample], dict[str, Any]],
-    processor: ProcessorMixin | None,
-    batch: dict[str, list[int]],
-) -> dict[str, list[Any]]:
-    """Rows of a batch as columns; a sample that stands there several times is read once, and so is a picture."""
-    read = {place: samples[place] for place in dict.fromkeys(batch["place"])}
-    opened = open_images((path for sample in read.values() for path in sample.images), processor)
-    shown = [read[place] for place in batch["place"]]
-    rows = [row(sample) | {"images": [opened[path] for path in sample.images]} for sample in shown]
-    return {name: [made[name] for made in rows] for name in rows[0]}

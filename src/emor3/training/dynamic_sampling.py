@@ -1,7 +1,7 @@
 """DAPO's dynamic sampling: groups of equal rewards teach nothing, so groups on other prompts take their place.
 
 It comes after reflection, so that no reflection is paid for and ignored by mistake: a group is dry only if its total
-rewards, reflective parts included, are equal. Where retries run out, the dry groups stay, with zero advantages.
+rewards, reflective parts included, are equal. If retries run out, the dry groups stay, with zero advantages.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+from emor3.models.architectures import IMAGE_INPUTS
 
 Batch = dict[str, Any]
 """TRL's scored generation batch: rows are the completions of this process, groups stand together."""
@@ -39,7 +41,15 @@ def refill(
 
 
 def replace_rows(batch: Batch, fresh: Batch, old_rows: Sequence[int], new_rows: Sequence[int], pad_id: int) -> Batch:
-    """The batch with `old_rows` taken from `new_rows` of another one, both padded to the longer of the two."""
+    """The batch with `old_rows` taken from `new_rows` of another one, both padded to the longer of the two.
+
+    Row 0 of two prompts is replaced by row 1 of others, which are a token longer (token 9 pads, prompts on the left):
+
+    >>> old = {"prompt_ids": torch.tensor([[1, 2], [3, 4]]), "completion_ids": torch.tensor([[5], [6]])}
+    >>> new = {"prompt_ids": torch.tensor([[1, 1, 1], [2, 2, 2]]), "completion_ids": torch.tensor([[7, 7], [8, 8]])}
+    >>> {name: rows.tolist() for name, rows in replace_rows(old, new, [0], [1], pad_id=9).items()}
+    {'prompt_ids': [[2, 2, 2], [9, 3, 4]], 'completion_ids': [[8, 8], [6, 9]]}
+    """
     prompt = max(batch["prompt_ids"].shape[1], fresh["prompt_ids"].shape[1])
     completion = max(batch["completion_ids"].shape[1], fresh["completion_ids"].shape[1])
     merged = split_pixel_values_by_grid(_padded(batch, prompt, completion, pad_id))
@@ -60,7 +70,7 @@ def _padded(batch: Batch, prompt: int, completion: int, pad_id: int) -> Batch:
     width = batch["completion_ids"].shape[1]
     padded = dict(batch)
     for key, rows in batch.items():
-        if not isinstance(rows, Tensor) or rows.ndim != 2 or key in ("pixel_values", "image_grid_thw"):
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or key in IMAGE_INPUTS:
             continue
         spans_both = key.endswith("token_type_ids") and rows.shape[1] == batch["prompt_ids"].shape[1] + width
         if not (spans_both or key in PROMPT_KEYS or rows.shape[1] == width):

@@ -1,39 +1,29 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
-import difflib
-import hashlib
 import math
 import shutil
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache, partial
-from importlib.metadata import metadata
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, get_type_hints
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
-from datasets import Dataset
 from peft import LoraConfig
-from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig
 
-from emor3.blocks import short
-from emor3.bounds import BOUNDS, MOST, odd_number
-from emor3.data.folders import MANIFEST, LazySamples, load_mixture, resolve_folder
+from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, refused_by
-from emor3.judges import build_average, build_judge
+from emor3.judges.build import build_average, build_judge
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
-from emor3.method.types import Judge, Rollout, Sample
+from emor3.method.types import Judge, Sample
+from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import (
     check_quantizable,
     freeze,
@@ -42,24 +32,31 @@ from emor3.models.checkpoints import (
     merge,
     resolve_checkpoint,
     save,
-    sees_unchanged,
+    vision_is_frozen,
 )
-from emor3.models.dummy_image import see_in_step
-from emor3.models.generation import generate, vision_token_ids
-from emor3.models.processors import limit_pixels
-from emor3.models.sharding import check_resumable, check_shardable, sharded, whole_weights
-from emor3.models.tokens import check_context, warn_of_many_labels
+from emor3.models.generation import generate
+from emor3.models.settings import ModelBlock
+from emor3.models.sharding import (
+    check_resumable,
+    check_shardable,
+    run_vision_on_all_ranks,
+    sharded,
+    whole_weights,
+)
 from emor3.printing import say
-from emor3.runs import directory as records
+from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
-from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, ROLLOUTS, START
-from emor3.runs.recipe import ModelBlock, Recipe
+from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, START
+from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
+from emor3.storage.outputs import DRAFT, write_json
 from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
-from emor3.training.cold_start import cold_start, lazy_dataset
-from emor3.training.groups import by_group
-from emor3.training.stopping import LastStep, told
-from emor3.training.trainer import BatchScorer, EmoTrainer, part_rewards
+from emor3.training.cold_start import cold_start
+from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
+from emor3.training.scorer import BatchScorer, Recorder, part_rewards
+from emor3.training.stopping import LastStep, report_failures
+from emor3.training.trainer import EmoTrainer
+from emor3.training.trl_config import check_trackers, grpo_config, steps_per_cycle, without_placeholders
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:
@@ -70,7 +67,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
-    with told(Path(recipe.output_dir)):
+    with report_failures(Path(recipe.output_dir)):
         return _train(recipe, resume=resume or from_checkpoint is not None, overwrite=overwrite, step=from_checkpoint)
 
 
@@ -78,15 +75,7 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
-    # Whatever a person may have mistyped is found before anything is written.
-    resolve_checkpoint(recipe.model.path)
-    if recipe.model.quantize is not None:
-        check_quantizable()
-    sample_prompt(samples[0], recipe.prompt_template)
-    check_rows(samples, recipe)
-    config = None if recipe.grpo is None else grpo_config(recipe, run, len(samples))
-    if config is not None:
-        check_trackers(config)
+    config = _checked_settings(recipe, run, samples)
     sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
         checkpoint = _checked_run(recipe, sums, resume=resume, overwrite=overwrite, step=step)
@@ -110,15 +99,29 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     return run
 
 
+def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> GRPOConfig | None:
+    """TRL's settings, if the recipe has any. Finds whatever a person may have mistyped before anything is written."""
+    resolve_checkpoint(recipe.model.path)
+    if recipe.model.quantize is not None:
+        check_quantizable()
+    sample_prompt(samples[0], recipe.prompt_template)
+    check_rows(samples, recipe)
+    if recipe.grpo is None:
+        return None
+    config = grpo_config(recipe, run, len(samples))
+    check_trackers(config)
+    return config
+
+
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Keep the run for the ranks of this process group, and leave nothing of it behind where it never began."""
+    """Keep the run for the ranks of this process group, and leave nothing of it behind if it never began."""
     with held(run) if PartialState().is_main_process else nullcontext():
         try:
             yield
         finally:
             with suppress(OSError):
-                (run / records.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
+                (run / directory.CHECKPOINTS).rmdir()  # made by TRL, and empty before the first checkpoint
 
 
 def _checked_run(
@@ -126,11 +129,11 @@ def _checked_run(
 ) -> Path | None:
     """The checkpoint to go on from, once the main process found all that resume reads as it was written.
 
-    Raises UserError if it is not, and where the flags do not allow to write to the folder.
+    Raises UserError if it is not, or if the flags do not allow to write to the folder.
     """
     run, state = Path(recipe.output_dir), PartialState()
     if state.is_main_process:
-        records.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
+        directory.check_run(recipe, resume=resume, overwrite=overwrite, data=sums)
     state.wait_for_everyone()
     checkpoint = checkpoint_to_resume(run, step) if resume else None
     if state.is_main_process and checkpoint is not None:
@@ -145,8 +148,8 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
     """Whether a run that has a trained policy took all its steps. Raises UserError if none can follow."""
     if config is None:
         return True
-    saved = records.checkpoint_step(checkpoint) if checkpoint else 0
-    if max(saved, records.steps_recorded(run)) >= config.max_steps:
+    saved = directory.checkpoint_step(checkpoint) if checkpoint else 0
+    if max(saved, directory.steps_recorded(run)) >= config.max_steps:
         return True
     if checkpoint is None:
         raise UserError(
@@ -159,139 +162,16 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
 def _begin(recipe: Recipe, sums: Sequence[str], resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
-        done = records.checkpoint_step(checkpoint) if checkpoint else 0
-        run = records.begin_run(recipe, resume=resume, last_step=done, data=sums)
-        (run / records.CHECKPOINTS).mkdir(exist_ok=True)
+        done = directory.checkpoint_step(checkpoint) if checkpoint else 0
+        run = directory.begin_run(recipe, resume=resume, last_step=done, data=sums)
+        (run / directory.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
-
-
-def _save_final(
-    run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
-    """Save the trained policy so that `final/` is whole wherever it is found."""
-    draft = run / f"{FINAL}{records.DRAFT}"
-    for folder in (draft, run / FINAL):
-        shutil.rmtree(folder, ignore_errors=True)
-    save(model, processor, draft, weights)
-    draft.rename(run / FINAL)
-    records.drop_replaced(run)
-
-
-def chosen_samples(recipe: Recipe) -> LazySamples:
-    """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed."""
-    data = recipe.data
-    samples = load_mixture(data.folders, split=data.split, labels=data.labels, label_field=data.label_field)
-    if data.limit is not None and data.limit < len(samples):
-        samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), data.limit))
-    return samples
-
-
-def manifest_sums(recipe: Recipe) -> list[str]:
-    """SHA-256 of the manifest of each folder of training data: what a resumed run knows its data by."""
-    sums = []
-    for folder in recipe.data.folders:
-        with (resolve_folder(folder) / MANIFEST).open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return sums
-
-
-def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:
-    """Raises UserError if rows without images cannot be trained on as the recipe asks."""
-    if not recipe.dynamic_sampling:
-        return  # any rows will do, which need not be read
-    without = next((sample.id for sample in samples if not sample.images), None)
-    if without is not None and any(sample.images for sample in samples):
-        raise UserError(
-            f"sample {without!r} has no image and others have: dynamic_sampling cannot exchange such rows; set it to 0"
-        )
-
-
-def grpo_config(recipe: Recipe, run: Path, num_samples: int) -> GRPOConfig:
-    """TRL's settings: ours, then the recipe's `grpo` block. Raises UserError for names or values TRL does not take."""
-    known = get_type_hints(GRPOConfig)
-    chosen = {key: _checked(key, value, known) for key, value in (recipe.grpo or {}).items()}
-    on_cpu = not torch.accelerator.is_available()
-    defaults = {"num_generations": 8, "save_steps": 50, "report_to": "none", "bf16": not on_cpu, "use_cpu": on_cpu}
-    settings = {
-        **defaults,
-        **chosen,
-        "output_dir": str(run / records.CHECKPOINTS),
-        "logging_dir": str(run / "tensorboard"),
-        "seed": recipe.seed,
-        "logging_steps": 1,
-        "shuffle_dataset": False,
-        "remove_unused_columns": False,
-        "disable_tqdm": True,
-        "log_multimodal": False,
-    }
-    if "logging_dir" not in known:
-        del settings["logging_dir"]
-    try:
-        config = GRPOConfig(**settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"TRL refuses the grpo settings: {error}") from None
-    if config.max_steps <= 0:
-        prompts = config.generation_batch_size / config.num_generations / _steps_per_cycle(config)
-        config.max_steps = math.ceil(config.num_train_epochs * num_samples / prompts)
-    if config.max_steps > MOST:
-        raise UserError(f"grpo.num_train_epochs {config.num_train_epochs:g} is too many for {num_samples} samples")
-    if (
-        recipe.dynamic_sampling
-        and config.per_device_train_batch_size * config.steps_per_generation % config.num_generations
-    ):
-        raise UserError(
-            "dynamic_sampling needs whole groups on each process: make grpo.per_device_train_batch_size times "
-            f"grpo.steps_per_generation a multiple of {config.num_generations} (num_generations)"
-        )
-    if config.save_steps % _steps_per_cycle(config):
-        raise UserError(
-            f"grpo.save_steps must be a multiple of {_steps_per_cycle(config):g}: checkpoints inside a generation "
-            "cycle cannot be resumed exactly"
-        )
-    return config
-
-
-def _checked(key: str, value: Any, known: Mapping[str, Any]) -> Any:
-    """The value in the type TRL declares: its dataclass takes any, and YAML reads 5e-5 as a text."""
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        raise UserError(
-            f"grpo.{key} is no setting of TRL's GRPOConfig" + (f"; did you mean {near[0]}?" if near else "")
-        )
-    form: Any = Annotated[known[key], BOUNDS[key]] if key in BOUNDS else known[key]
-    try:
-        read = TypeAdapter(form).validate_python(value)
-    except ValidationError as error:
-        raise UserError(f"grpo.{key}: {error.errors()[0]['msg']} (found {short(value, quoted=True)})") from None
-    odd = odd_number(read)
-    if odd is not None:
-        raise UserError(f"grpo.{key}: {odd}")
-    return read
-
-
-def check_trackers(config: GRPOConfig) -> None:
-    """Raise UserError if a tracker that steps are reported to is not known, or not installed."""
-    for name in config.report_to:
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise UserError(f"grpo.report_to: {name!r} is no tracker; known are {known}")
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (RuntimeError, ImportError) as error:
-            extras = metadata("emor3").get_all("Provides-Extra") or []
-            way = f"it is not installed: pip install -e '.[{name}]' in emor3's clone" if name in extras else str(error)
-            raise UserError(f"grpo.report_to {name}: {way}") from None
-
-
-def _steps_per_cycle(config: GRPOConfig) -> float:
-    """Optimizer steps that one round of generation serves."""
-    return float(config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps)
 
 
 def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor to train, its weights from the checkpoint when a run goes on.
 
-    `Trainer.train(resume_from_checkpoint=…)` restores none of Qwen2.5-VL's tensors and only warns, hence
+    `Trainer.train(resume_from_checkpoint=…)` restores none of some models' tensors and only warns, hence
     `from_pretrained`; adapters it does restore. The name stays the start model's: TRL loads the KL reference by it.
     """
     resumed = str(checkpoint) if checkpoint and recipe.model.lora is None else None
@@ -325,7 +205,7 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: 
     folder = run / COLD_START
     if not (resume and (folder / COMPLETE).is_file()):
         model, processor = load_policy(recipe, recipe.model.path, None)
-        see_in_step(samples, processor, model)
+        run_vision_on_all_ranks(samples, processor, model)
         lora = lora_config(recipe.model)
         tuned, weights = cold_start(
             model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora, begin
@@ -335,25 +215,6 @@ def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: 
             mark_complete(folder)
         PartialState().wait_for_everyone()
     return str(folder)
-
-
-def prompt_dataset(
-    samples: Sequence[Sample], template: str, order: Sequence[int], processor: ProcessorMixin | None = None
-) -> Dataset:
-    """Rows of prompt, images and sample in the order of training."""
-    return lazy_dataset(samples, order, partial(_prompt_row, template), processor)
-
-
-def _prompt_row(template: str, sample: Sample) -> dict[str, Any]:
-    return {"prompt": [{"role": "user", "content": sample_prompt(sample, template)}], "sample": sample}
-
-
-def training_order(num_samples: int, count: int, seed: int) -> "array[int]":
-    """`count` sample indices: a new permutation for every pass. Fixed beforehand, so that a resumed run just skips."""
-    rng, order = Random(seed), array("q")
-    while len(order) < count:
-        order.extend(rng.sample(range(num_samples), num_samples))
-    return order[:count]
 
 
 def _reinforce(
@@ -366,21 +227,33 @@ def _reinforce(
     checkpoint: Path | None,
     begin: Callable[[], None],
 ) -> None:
+    """Train with GRPO from the checkpoint, or from the start, and save the trained policy."""
     prompts = config.generation_batch_size // config.num_generations
-    order = training_order(len(samples), math.ceil(config.max_steps / _steps_per_cycle(config)) * prompts, recipe.seed)
-    config.generation_kwargs = _without_placeholders(processor, config.use_vllm)
-    scorer = BatchScorer(recipe.thinking, recipe.reward, config.num_generations, _recorder(run, config.num_generations))
-    functions, config.reward_weights = part_rewards(scorer)
-    callback = RunCallback(run, processor, config.save_total_limit)
-    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
-    last_step = LastStep(run, _steps_per_cycle(config))
+    order = training_order(len(samples), math.ceil(config.max_steps / steps_per_cycle(config)) * prompts, recipe.seed)
+    config.generation_kwargs = without_placeholders(processor, config.use_vllm)
     average = build_average(
         recipe.judge,
         model,
         lora=recipe.model.lora is not None,
-        checkpoints=run / records.CHECKPOINTS,
+        checkpoints=run / directory.CHECKPOINTS,
         checkpoint=checkpoint,
     )
+
+    def judge_of_trainer() -> Judge:  # which comes after the rewards that it is made with
+        vllm = trainer.vllm_generation if trainer.use_vllm else None
+        return build_judge(recipe.judge, judge_model, processor, vllm)
+
+    scorer = BatchScorer(
+        recipe.thinking,
+        recipe.reward,
+        config.num_generations,
+        judge_of_trainer,
+        Recorder(run, config.num_generations),
+    )
+    functions, config.reward_weights = part_rewards(scorer)
+    progress = RunCallback(run, processor, config.save_total_limit)
+    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
+    last_step = LastStep(run, steps_per_cycle(config))
     with refused_by("TRL"):
         trainer = EmoTrainer(
             model=model,
@@ -388,8 +261,8 @@ def _reinforce(
             reward_funcs=functions,
             train_dataset=prompt_dataset(samples, recipe.prompt_template, order, processor),
             processing_class=processor,
-            # The average saves first.
-            callbacks=[*([average] if average else []), callback, last_step, StopOnNonFinite(), MovingWeights()],
+            # The average saves first: then the checkpoint is marked as whole.
+            callbacks=[*([average] if average else []), progress, last_step, StopOnNonFinite(), MovingWeights()],
             peft_config=lora_config(recipe.model),
             dynamic_sampling=recipe.dynamic_sampling,
         )
@@ -399,38 +272,23 @@ def _reinforce(
     if checkpoint:
         check_resumable(trainer, checkpoint)
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
-    see_in_step(samples, processor, model, trainer.ref_model)
+    run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
     judge_model = _judge_model(recipe, trainer, average)
-    vllm = trainer.vllm_generation if trainer.use_vllm else None
-    scorer.judge = build_judge(recipe.judge, judge_model, processor, vllm)
-    if sees_unchanged(trainer.model) and not sharded(trainer):
+    judge = scorer.judge  # what it cannot use is refused before the run begins
+    if vision_is_frozen(trainer.model) and not sharded(trainer):
         trainer.encode_images_once(judge_model)  # shards need every rank in every forward, also in a needless one
     begin()
     if recipe.judge.calibration and not (run / START).is_file():
-        _try_before_start(recipe, run, scorer.judge, trainer, processor, samples)
-    with callback.progress, last_step.kept(trainer):
+        _try_before_start(recipe, run, judge, trainer, processor, samples)
+    with progress.progress, last_step.saved_on_failure(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if callback.seconds and trainer.accelerator.is_main_process:
-        say(callback.time_split())
+    if progress.seconds and trainer.accelerator.is_main_process:
+        say(progress.time_split())
     _save_trained(recipe, run, trainer, processor)
 
 
-def _without_placeholders(processor: ProcessorMixin, use_vllm: bool) -> dict[str, Any]:
-    """Sampling settings that keep image placeholders out of completions; vLLM knows no suppressed tokens."""
-    placeholders = vision_token_ids(processor)
-    return {"logit_bias": dict.fromkeys(placeholders, -100.0)} if use_vllm else {"suppress_tokens": placeholders}
-
-
-def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer, processor: ProcessorMixin) -> None:
-    """Save the policy with its adapters merged. All ranks must call this: shards are gathered from them."""
-    weights = whole_weights(trainer)
-    if trainer.accelerator.is_main_process:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        _save_final(run, merge(policy, policy.config._name_or_path, recipe.model), processor, weights)
-
-
 def _judge_model(recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None) -> PreTrainedModel:
-    """The local model that judges; the policy where a server does. The KL reference serves without another copy."""
+    """The local model that judges; the policy if a server does. The KL reference serves without another copy."""
     if recipe.judge.model == "reference":
         start = trainer.model.config._name_or_path
         return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0]
@@ -466,30 +324,27 @@ def _try_before_start(
     say(figures.line())
     if found is not None:
         say(found.line())
-        records.write_json(run / JUDGE, asdict(found))
+        write_json(run / JUDGE, asdict(found))
     elif asks:
         say("judge: not tried, the start model gave no two different descriptions that it could judge")
-    records.write_json(run / START, asdict(figures))
+    write_json(run / START, asdict(figures))
 
 
-def _recorder(run: Path, generations: int) -> Callable[[int, list[Rollout]], None]:
-    """Writes the rollouts of all ranks from the main process."""
+def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer, processor: ProcessorMixin) -> None:
+    """Save the policy with its adapters merged. All ranks must call this: shards are gathered from them."""
+    weights = whole_weights(trainer)
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        _save_final(run, merge(policy, policy.config._name_or_path, recipe.model), processor, weights)
 
-    last_step, groups_before = 0, 0
 
-    def record(step: int, rollouts: list[Rollout]) -> None:
-        nonlocal last_step, groups_before
-        state = PartialState()
-        if step != last_step:
-            last_step, groups_before = step, 0
-        numbers = by_group(rollouts, generations, lambda groups: [[n] * generations for n in range(len(groups))])
-        rows = [
-            records.rollout_row(step, groups_before + number, rollout)
-            for number, rollout in zip(numbers, rollouts, strict=True)
-        ]
-        groups_before += len(rollouts) * state.num_processes // generations
-        gathered = gather_object(rows)
-        if state.is_main_process:
-            records.append_jsonl(run / ROLLOUTS, gathered)
-
-    return record
+def _save_final(
+    run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Save the trained policy so that `final/` is whole wherever it is found."""
+    draft = run / f"{FINAL}{DRAFT}"
+    for folder in (draft, run / FINAL):
+        shutil.rmtree(folder, ignore_errors=True)
+    save(model, processor, draft, weights)
+    draft.rename(run / FINAL)
+    directory.drop_replaced(run)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from emor3.errors import UserError
-from emor3.runs.directory import way_on
+from emor3.runs.directory import resume_hint
 from emor3.signals import Stopped, StopRequest, received_by, stop_at_once
 from emor3.storage.outputs import hindrance, is_disk_full
 from emor3.training.callbacks import NonFiniteError
@@ -62,8 +62,8 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
         self._saved = state.global_step
 
     @contextmanager
-    def kept(self, trainer: EmoTrainer) -> Iterator[None]:
-        """Saves training whatever ends it. Raises Stopped after a signal, UserError for what a person can mend.
+    def saved_on_failure(self, trainer: EmoTrainer) -> Iterator[None]:
+        """Save the last step whatever ends training. Raises Stopped after a signal, UserError if a person can fix it.
 
         A step that failed on one of several ranks is not saved, for which the others would have to take part.
         """
@@ -77,7 +77,7 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
                 self._save(trainer)
             if not isinstance(error, UserError):
                 raise
-            raise UserError(f"{error}; {way_on(self.run)}") from None
+            raise UserError(f"{error}; {resume_hint(self.run)}") from None
         if self.stopped_by:
             raise Stopped(self.stopped_by)
 
@@ -90,24 +90,24 @@ class LastStep(TrainerCallback):  # type: ignore[misc]
 
 
 @contextmanager
-def told(run: Path) -> Iterator[None]:
-    """Signals, a full disk and a lack of memory inside end with one line that says how to go on with the run."""
+def report_failures(run: Path) -> Iterator[None]:
+    """End on one line that says how to resume the run, for signals, a full disk and a lack of memory inside."""
     try:
         with received_by(stop_at_once):
             yield
     except Stopped as stopped:
-        raise Stopped(stopped.number, way_on(run)) from None
+        raise Stopped(stopped.number, resume_hint(run)) from None
     except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         if is_out_of_memory(error):
-            raise UserError(f"{NO_MEMORY}; {way_on(run)}") from None
+            raise UserError(f"{NO_MEMORY}; {resume_hint(run)}") from None
         if is_disk_full(error):
             raise UserError(
-                f"no room to write to {run}, the disk or a quota is full: make room; {way_on(run)}"
+                f"no room to write to {run}, the disk or a quota is full: make room; {resume_hint(run)}"
             ) from None
         reason = hindrance(error)
         if reason is None:
             raise
-        raise UserError(f"cannot write to {run}: {reason}; {way_on(run)}") from None
+        raise UserError(f"cannot write to {run}: {reason}; {resume_hint(run)}") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,16 +1,16 @@
-"""EMO-R3's reinforcement stage: TRL's GRPOTrainer with one reward function per part of R_overall.
+"""EMO-R3's reinforcement stage: what TRL's GRPOTrainer lacks.
 
-R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format
-
-TRL samples, normalises inside the group and updates. Here are the rewards (parse, reflect, score: the same functions
-evaluation uses), the judge (the current policy) and what TRL lacks: exactly zero advantages for groups of equal
-rewards, and the time split.
+TRL samples, asks for the rewards (emor3.training.scorer), normalises them inside the group and updates. Here are
+prompts that are computed once for their group, advantages of exactly zero for groups of equal rewards, dynamic
+sampling, and the time split.
 """
 
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,26 +18,21 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import TrainerState
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
-from emor3.method.canaries import canaries
-from emor3.method.reflection import other_contents, reflect
-from emor3.method.rewards import (
-    RewardSettings,
-    predicted_label,
-    score,
-    vote_values,
-    weights,
-    with_votes,
-    without_failed_parts,
-)
-from emor3.method.thinking import Thinking, parse
-from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
+from emor3.errors import UserError
+from emor3.models.architectures import IMAGE_INPUTS, IMAGES_OF_TILES, SHAREABLE_INPUTS, join_images, split_images
 from emor3.models.checkpoints import learn_in_float32
+from emor3.models.generation import unexpanded
+from emor3.models.image_cache import EncodedImages
+from emor3.models.prefix_cache import distinct, prefill
+from emor3.models.processors import images_once, scaled
+from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
-from emor3.training.groups import by_group, own_rows
-from emor3.training.shared_prompts import SharedPromptTrainer
+from emor3.training.scorer import by_group, own_rows
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -67,187 +62,60 @@ class Stopwatch:
         return seconds
 
 
-class BatchScorer:
-    """Scores the completions of a step once, for the reward functions that TRL calls one after another."""
-
-    def __init__(
-        self,
-        thinking: Thinking,
-        settings: RewardSettings,
-        generations: int,
-        on_rollouts: Callable[[int, list[Rollout]], None],
-    ) -> None:
-        self.thinking = thinking
-        self.settings = settings
-        self.generations = generations
-        self.on_rollouts = on_rollouts
-        self.judge: Judge | None = None  # bound once the trainer exists: it may judge with the trainer's own model
-        self._scored: tuple[object, list[Rollout]] = (None, [])
-
-    def rollouts(
-        self,
-        completions: Sequence[Any],
-        samples: Sequence[Sample],
-        step: int,
-        log_metric: Callable[[str, float], None],
-    ) -> list[Rollout]:
-        """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
-        if self._scored[0] is not completions:
-            rollouts, errors = self._score([_text(c) for c in completions], samples)
-            self._scored = (completions, rollouts)
-            self.on_rollouts(step, rollouts)
-            for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
-                log_metric(name, value)
-        return self._scored[1]
-
-    def _score(self, texts: list[str], samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
-        """Rollouts with the rewards that train, and the share of completions on which the judge failed."""
-        assert self.judge is not None, "bind a judge before training"
-        thoughts = [parse(text, self.thinking) for text in texts]
-        reflections = reflect(
-            self.judge,
-            list(zip(samples, thoughts, strict=True)),
-            self.settings.aspects,
-            masked=self.settings.masked,
-            distractors=self._distractors(samples),
-        )
-        alone = [
-            score(thought, sample, found, self.settings)
-            for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
-        ]
-        rewards = by_group(
-            list(zip(samples, thoughts, alone, strict=True)),
-            self.generations,
-            lambda groups: map(self._settled, groups),
-        )
-        rollouts = [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
-        return rollouts, self._error_share(alone)
-
-    def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
-        """Share of N completions with a part that the judge failed to judge."""
-        asked = [aspect.value for aspect in self.settings.aspects]
-        failed = [any(reward.parts[part] is None for part in asked) for reward in rewards]
-        return sum(failed) / len(failed)
-
-    def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
-        """What else each of N descriptions is asked on, from the samples of all ranks.
-
-        That is what contrastive consistency pays for, and one other sample a group as a canary.
-        """
-        if Aspect.CONSISTENCY not in self.settings.aspects:
-            return [[] for _ in samples]
-        count = self.settings.contrastive
-
-        def others(groups: list[list[Sample]]) -> Iterator[list[list[Content]]]:
-            firsts = [group[0] for group in groups]
-            for place in range(len(groups)):
-                contents = other_contents(firsts, place, max(count, 1))
-                yield [contents, *[contents[:count]] * (self.generations - 1)]
-
-        return by_group(samples, self.generations, others)
-
-    def _settled(self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]]) -> list[RewardBreakdown]:
-        """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
-        samples, thoughts, rewards = zip(*group, strict=True)
-        sample, settled = samples[0], without_failed_parts(rewards, self.settings)
-        if self.settings.votes == 0 or sample.distribution is None:
-            return settled
-        answers = [predicted_label(thought, sample.labels) for thought in thoughts]
-        return with_votes(settled, vote_values(answers, sample.distribution), self.settings.votes)
-
-
-def _text(completion: Any) -> str:
-    """Text of a conversational completion: one assistant message, plain or in parts."""
-    content = completion[0]["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
-class PartReward:
-    """One part of the reward as a TRL reward function; its name is what every tracker shows."""
-
-    def __init__(self, part: str, scorer: BatchScorer) -> None:
-        self.part = part
-        self.scorer = scorer
-        self.__name__ = part
-
-    def __call__(
-        self,
-        completions: Sequence[Any],
-        sample: Sequence[Sample],
-        trainer_state: TrainerState,
-        log_metric: Callable[[str, float], None],
-        **_: Any,
-    ) -> list[float | None]:
-        rollouts = self.scorer.rollouts(completions, sample, trainer_state.global_step + 1, log_metric)
-        return [rollout.reward.parts[self.part] for rollout in rollouts]
-
-
-def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
-    """Reward functions and their weights; a reflection that is not paid for has no function."""
-    paid = {aspect.value for aspect in scorer.settings.paid}
-    parts = {
-        name: weight
-        for name, weight in weights(scorer.settings).items()
-        if name in paid or name not in {aspect.value for aspect in Aspect}
-    }
-    return [PartReward(name, scorer) for name in parts], list(parts.values())
-
-
 def equal_rewards(groups: Sequence[Sequence[float]]) -> Iterator[list[bool]]:
-    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums."""
+    """For every completion whether the total rewards of its group are equal, up to the rounding of their sums.
+
+    >>> list(equal_rewards([[1.0, 1.0, 0.0], [0.9, 0.9, 0.9]]))
+    [[False, False, False], [True, True, True]]
+    """
     return ([max(group) - min(group) < EQUAL] * len(group) for group in groups)
 
 
-class EmoTrainer(SharedPromptTrainer):
-    """Adds exactly zero advantages for groups of equal rewards, and the time of each phase in the logs.
+class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer that computes each distinct prompt once, and gives groups of equal rewards advantages of zero.
 
-    The private methods are overridden because nothing public stands at these places; each calls TRL's own.
+    TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here
+    the copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images
+    as the engine takes them. The time of each phase goes to the logs.
+
+    Rollouts go through TRL's public hook (`shared_rollouts`). The private methods are overridden because nothing public
+    stands at these places; each calls TRL's own.
+
+    A generation batch of 2 prompts with G = 3 completions each: N = 6 rows, P tokens of the longest prompt, T of the
+    longest completion.
+
+        prompt_ids, prompt_mask           (6, P)  padded on the left; rows 0-2 are one prompt, rows 3-5 the other
+        completion_ids, completion_mask   (6, T)  padded on the right
+        pixel_values                      (patches of the 6 images, numbers of a patch)
+        ref_per_token_logps               (6, T)  if beta > 0
+        rewards                           [1, 1, 0] and [0.9, 0.9, 0.9]
+        advantages                        (6,)    [0.58, 0.58, -1.15] and [0, 0, 0]: (reward - mean) / deviation
     """
+
+    encoded: EncodedImages | None = None
+    """Cache of vision-tower outputs for one generation batch, if vision is frozen."""
 
     def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
         self.stopwatch = Stopwatch()
         self.dynamic_sampling = dynamic_sampling
-        self._dry = torch.empty(0)
-        super().__init__(*args, **kwargs)
+        self._dry: Tensor | None = None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # that TRL may change it: tests pin it
+            super().__init__(*args, rollout_func=shared_rollouts, **kwargs)
         learn_in_float32(self.model)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
+    def encode_images_once(self, *others: PreTrainedModel) -> None:
+        """Have the policy, its reference and others with the same frozen vision encode each image of a batch once."""
+        self.encoded = EncodedImages()
+        models = [self.model, self.ref_model, *others]
+        for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
+            self.encoded.share(model)
 
-    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """A checkpoint without the blank card that peft puts beside adapters."""
-        super()._save(output_dir, *args, **kwargs)
-        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
-
-    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
-        if isinstance(self.model, PeftModel):
-            super()._load_from_checkpoint(*args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | None) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
         with self.stopwatch.phase("update"):
-            loss: Tensor = super().training_step(*args, **kwargs)
+            loss: Tensor = super().training_step(model=model, inputs=inputs, num_items_in_batch=num_items_in_batch)
             return loss
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.stopwatch.phase("generate"):
-            return super()._generate(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        with self.stopwatch.phase("log_probs"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Tensor:
-        # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
-        with self.stopwatch.phase("reflect"), self.accelerator.autocast():
-            rewards: Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
-        own = own_rows(totals.tolist(), len(inputs))
-        self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
-        return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.encoded is not None:
@@ -269,7 +137,11 @@ class EmoTrainer(SharedPromptTrainer):
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], Tensor]:
         """TRL's scored batch with zero advantages in groups of equal rewards, and the rows (N,) of those groups."""
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        self._dry = None
+        with images_once(self.processing_class):
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs=inputs)
+        assert self._dry is not None, "TRL asked for no rewards"
+        assert len(self._dry) == len(batch["advantages"]), "these rewards are not those of the batch"
         batch["advantages"][self._dry] = 0.0
         return batch, self._dry
 
@@ -282,7 +154,164 @@ class EmoTrainer(SharedPromptTrainer):
         )
         return [row for row in chosen for _ in range(self.num_generations)]
 
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+    ) -> Tensor:
+        # A judge that the Trainer has not prepared computes like the policy: in the precision of the run.
+        with self.stopwatch.phase("reflect"), self.accelerator.autocast():
+            rewards: Tensor = super()._calculate_rewards(
+                inputs=inputs, prompts=prompts, completions=completions, completion_ids_list=completion_ids_list
+            )
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        own = own_rows(totals.tolist(), len(inputs))
+        self._dry = torch.tensor(by_group(own, self.num_generations, equal_rewards), device=rewards.device)
+        return rewards
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **images: Any,
+    ) -> Any:
+        counts = images.pop(IMAGES_OF_TILES, None)  # unknown to TRL 1.16: 1 if absent
+        if counts is not None and counts.max() > 1:
+            raise UserError("TRL cannot train this model on rows with several images: keep one in each row")
+        images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none if no row has images
+        if not sum(images["num_images"]):
+            images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
+        given = {name: value for name, value in images.items() if value is not None}
+        # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
+        uncached = self.args.gradient_checkpointing or sharded(self)
+        understood = given.keys() <= SHAREABLE_INPUTS | {"num_images"}
+        with self.stopwatch.phase("log_probs"):
+            if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
+                return super()._get_per_token_logps_and_entropies(
+                    model=model,
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    logits_to_keep=logits_to_keep,
+                    batch_size=batch_size,
+                    compute_entropy=compute_entropy,
+                    compute_aux_loss=compute_aux_loss,
+                    **images,
+                )
+            tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+            tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
+            pictures = split_images(given)
+            outputs = []
+            for start in range(0, len(input_ids), batch_size or len(input_ids)):
+                chunk = slice(start, start + (batch_size or len(input_ids)))
+                chunk_tokens = {name: value[chunk] for name, value in tokens.items()}
+                outputs.append(self._continue(model, chunk_tokens, pictures[chunk], logits_to_keep))
+            entropies = torch.cat([o.entropy[:, -logits_to_keep:] for o in outputs]) if compute_entropy else None
+            return torch.cat([o.log_probs[:, -logits_to_keep:] for o in outputs]), entropies, None
+
+    def _continue(
+        self, model: Any, tokens: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]], completion: int
+    ) -> Any:
+        """TRL's output for the last prompt token, whose logits give the first completion token, and the completion."""
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        cut = ids.shape[1] - completion - 1
+        prompts = {name: value[:, :cut] for name, value in tokens.items()}
+        parts = zip(*prompts.values(), strict=True)
+        first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
+        inputs = {name: value[first] for name, value in prompts.items()}
+        inputs |= join_images([pictures[place] for place in first])
+        labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
+        rows = torch.tensor(equal_to, device=ids.device)
+        with self.accelerator.autocast():
+            prefix = prefill(model, self.accelerator.unwrap_model(model), inputs)
+            return model(**prefix.decode_inputs(rows, ids[:, cut:], mask[:, cut:]), labels=labels, fused_lm_head=True)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's would tell of a "fine-tuned version of None"; `emor3 export` writes ours."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """A checkpoint without the blank card that peft puts beside adapters."""
+        super()._save(output_dir=output_dir, state_dict=state_dict)
+        Path(output_dir or self.args.output_dir, "README.md").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Adapters only: full weights were loaded before, and the Trainer, which finds none of them, warns of each."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint=resume_from_checkpoint, model=model)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log with the seconds of each phase since the last one."""
         seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
-        super().log({**logs, **seconds}, start_time)
+        super().log(logs={**logs, **seconds}, start_time=start_time)
+
+
+def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
+    """TRL's hook for rollouts: a completion for each of N prompts, of which equal neighbours share one prefill."""
+    with trainer.stopwatch.phase("generate"):
+        first, rows = runs(prompts)
+        different = [prompts[place] for place in first]
+        ids, images, fields = trainer._tokenize_prompts(prompts=different)
+        sample = partial(trainer._generate_single_turn, num_generations=trainer.num_generations)
+        if trainer.use_vllm:
+            asked, shown = _for_vllm(trainer, different, ids, images)
+            shown_to_all = shown and [shown[row] for row in rows]
+            completions, log_probs = sample(
+                prompt_ids=[asked[row] for row in rows], images=shown_to_all, multimodal_fields={}
+            )
+        else:
+            with continuing(_plain(trainer.model), torch.tensor(rows, device=trainer.accelerator.device)):
+                completions, log_probs = sample(prompt_ids=ids, images=None, multimodal_fields=fields)
+    return {"prompt_ids": [ids[row] for row in rows], "completion_ids": completions, "logprobs": log_probs}
+
+
+def _for_vllm(trainer: EmoTrainer, prompts: list[Any], ids: list[list[int]], images: Any) -> tuple[Any, Any]:
+    """Token ids and images of prompts as the engine takes them: with one token an image if it runs in this process."""
+    processor = trainer.processing_class
+    if trainer.vllm_mode == "colocate":
+        chats = list(map(prepare_multimodal_messages, prompts))
+        ids = unexpanded(processor, chats, chat_template=trainer.chat_template, **trainer.chat_template_kwargs)
+    return ids, images and [[scaled(image, processor) for image in row or ()] or None for row in images]
+
+
+def runs(prompts: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """First places of the runs of equal neighbours among N prompts, and for each of the N the number of its run.
+
+    Two prompts with G = 2 completions each:
+
+    >>> runs(["a", "a", "b", "b"])
+    ([0, 2], [0, 0, 1, 1])
+    """
+    first: list[int] = []
+    numbers: list[int] = []
+    for place, prompt in enumerate(prompts):
+        if not first or prompt != prompts[first[-1]]:
+            first.append(place)
+        numbers.append(len(first) - 1)
+    return first, numbers
+
+
+def _plain(model: Any) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
+    """Inside, `model.generate` on B prompts reads them once and samples one completion for each of N `rows`."""
+    whole = model.generate
+
+    def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **images: Tensor) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
+        cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
+        prefix = prefill(model, model, cut)
+        last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
+        last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
+        completed: Tensor = whole(**last, generation_config=generation_config)
+        return completed
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        del model.generate

@@ -76,7 +76,7 @@ Folders: TypeAlias = tuple[str, ...]
 def own_folders(source: Path, options: Options) -> Found:
     """Anyone's class folders: labels, labels below splits or splits below labels, all in a wrapper or not.
 
-    Raises WrongLayoutError, drawing what was found, where folders could be read in more than one way.
+    Raises WrongLayoutError, which draws what was found, if folders could be read in more than one way.
     """
     pictures = {path: path.relative_to(source).parts[:-1] for path in pictures_below(source)}
     read = _layout(Counter(pictures.values()))
@@ -92,7 +92,7 @@ def own_folders(source: Path, options: Options) -> Found:
 
 
 def _empty_beside(source: Path, seen: set[Folders]) -> Iterator[Path]:
-    """Folders without a picture that stand where others hold some."""
+    """Folders without a picture, beside others that hold some."""
     parents = {folders[:-1] for folders in seen if folders}
     filled = {folders[:depth] for folders in seen for depth in range(1, len(folders) + 1)}
     for parent in sorted(parents):

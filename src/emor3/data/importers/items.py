@@ -1,4 +1,4 @@
-"""What a reader of a layout yields, and the small tools that all readers share."""
+"""What a reader of a layout yields (items and dropped entries), and the functions that all readers share."""
 
 import csv
 import os
@@ -42,7 +42,7 @@ class Item:
     split: str | None = None
     distribution: Mapping[str, float] | None = None
     valence: float | None = None
-    """On a scale from 0 to 1 where the set defines its scale, as is arousal."""
+    """From 0 to 1 if the set defines its scale, as is arousal."""
     arousal: float | None = None
     group: str | None = None
     attributes: Mapping[str, Attribute | list[str]] | None = None
@@ -61,12 +61,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Options:
-    """What a person chose: a label policy of the set, and the columns of a table that hold each field."""
+    """Options of an import: a label policy of the set, and the columns of a table that hold each field."""
 
     policy: str
     columns: Mapping[str, str] = field(default_factory=dict)
     label_names: Mapping[int, str] = field(default_factory=dict)
-    """Number -> label, where a table holds numbers in place of labels."""
+    """Number -> label, if a table holds numbers in place of labels."""
 
 
 Found: TypeAlias = Iterator[Item | Dropped]

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emor3.data.folders import parse_row
 from emor3.data.importers.items import (
     Dropped,
     Found,
@@ -25,6 +24,7 @@ from emor3.data.importers.items import (
     split_of,
     why_no_favourite,
 )
+from emor3.data.rows import parse_row
 from emor3.errors import UserError
 from emor3.method.labels import BUILT_IN, resolve
 from emor3.method.thinking import parse
@@ -46,7 +46,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 VOTES = "votes"
 """Field that several columns hold: one for each label, with its votes."""
 
-Row = tuple[str, str | None, Mapping[str, Any]]
+TableRow = tuple[str, str | None, Mapping[str, Any]]
 """Place of a row for messages, the split that its file belongs to, and its cells."""
 
 
@@ -54,7 +54,7 @@ def table(source: Path, options: Options) -> Found:
     """One file; images are named relative to its folder."""
     known = {*(name for names in FIELDS.values() for name in names), *map(str.casefold, options.columns.values())}
 
-    def _csv(path: Path) -> Iterator[Row | Dropped]:
+    def _csv(path: Path) -> Iterator[TableRow | Dropped]:
         return separated(path, known)
 
     readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
@@ -69,7 +69,7 @@ def hub(source: Path, options: Options) -> Found:
     yield from _items(_hub_rows(str(source)), source, options)
 
 
-def _items(rows: Iterable[Row | Dropped], folder: Path, options: Options) -> Found:
+def _items(rows: Iterable[TableRow | Dropped], folder: Path, options: Options) -> Found:
     known: dict[tuple[str, ...], dict[str, str]] = {}  # JSONL rows need not all have the same columns
     for found in rows:
         if isinstance(found, Dropped):
@@ -136,7 +136,7 @@ def _check_columns(row: Mapping[str, Any], options: Options) -> None:
         if field not in columns and not (field == "label" and VOTES in columns):
             raise WrongLayoutError(
                 f"the columns {', '.join(row)}, none for the {field}: give --column {field}=NAME"
-                + (f", or --column {VOTES}=NAME,NAME where columns hold votes" if field == "label" else "")
+                + (f", or --column {VOTES}=NAME,NAME if columns hold votes" if field == "label" else "")
             )
 
 
@@ -280,7 +280,7 @@ LARGEST_CELL = 64 * 2**20
 """Characters of a cell: a picture in base64 is far longer than the csv module takes."""
 
 
-def separated(path: Path, known: Iterable[str] = ()) -> Iterator[Row | Dropped]:
+def separated(path: Path, known: Iterable[str] = ()) -> Iterator[TableRow | Dropped]:
     """Rows of a CSV or TSV file; its separator is the one that finds most of the known columns in the header.
 
     A row with more or fewer cells than the header is dropped. Raises WrongLayoutError for a name that comes twice.
@@ -317,7 +317,7 @@ def _delimiter(header: str, suffix: str, known: set[str]) -> str:
     return max((",", ";", "\t", "|"), key=fit)
 
 
-def _jsonl(path: Path) -> Iterator[Row | Dropped]:
+def _jsonl(path: Path) -> Iterator[TableRow | Dropped]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -328,15 +328,15 @@ def _jsonl(path: Path) -> Iterator[Row | Dropped]:
                     raise WrongLayoutError(str(error)) from None
 
 
-def _parquet(path: Path) -> Iterator[Row | Dropped]:
+def _parquet(path: Path) -> Iterator[TableRow | Dropped]:
     return _streamed("parquet", data_files=str(path))
 
 
-def _hub_rows(name: str) -> Iterator[Row | Dropped]:
+def _hub_rows(name: str) -> Iterator[TableRow | Dropped]:
     return _streamed(name)
 
 
-def _streamed(name: str, **files: str) -> Iterator[Row | Dropped]:
+def _streamed(name: str, **files: str) -> Iterator[TableRow | Dropped]:
     from datasets import ClassLabel, load_dataset
     from datasets.exceptions import DatasetsError
 

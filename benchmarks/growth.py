@@ -15,6 +15,9 @@ import transformers
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from emor3.printing import say
+from emor3.stats.format import count, hundredths
+from emor3.storage.outputs import write_json
 from emor3.tools.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
 
 BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
@@ -93,9 +96,9 @@ def to_markdown(points: Sequence[Point]) -> str:
     ]
     for axis, value in dict.fromkeys((point.axis, point.value) for point in points):
         here = {point.way: point.cost for point in points if (point.axis, point.value) == (axis, value)}
-        seconds = " | ".join(f"{here[way]['cpu_seconds']:.2f}" for way in ways)
-        counts = (" / ".join(f"{here[way][name]:,.0f}" for way in ways) for name in ("positions", "encoded"))
-        lines.append(f"| {TITLES[axis]}: {value:,} | {seconds} | {' | '.join(counts)} |")
+        spent = " | ".join(hundredths(here[way]["cpu_seconds"]) for way in ways)
+        counts = (" / ".join(count(here[way][name]) for way in ways) for name in ("positions", "encoded"))
+        lines.append(f"| {TITLES[axis]}: {count(value)} | {spent} | {' | '.join(counts)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -107,11 +110,25 @@ def plot(points: Sequence[Point], target: Path) -> None:
             line = [point for point in points if (point.axis, point.way) == (axis, way)]
             values = [point.value for point in line]
             axes.plot(values, [point.cost["cpu_seconds"] for point in line], marker=marker, label=way)
-            axes.set_xticks(values, [f"{value:,}" for value in values])
+            axes.set_xticks(values, [count(value) for value in values])
         axes.set(xscale="log", yscale="log", xlabel=TITLES[axis])
-        axes.set_xticks(values, [f"{value:,}" for value in values])
+        axes.set_xticks(values, [count(value) for value in values])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(ScalarFormatter())
     figure.axes[0].set_ylabel("CPU seconds a step")
     figure.axes[0].legend(fontsize="small")
     figure.savefig(target, dpi=120)
+
+
+def write(output: Path) -> None:
+    """What the command does: growth.md, growth.json and growth.png in a folder, points written as they come."""
+    output.mkdir(parents=True, exist_ok=True)
+
+    def on_points(points: list[Point]) -> None:
+        write_json(output / "growth.json", {"points": [asdict(point) for point in points]})
+        (output / "growth.md").write_text(to_markdown(points), encoding="utf-8")
+        say(f"{points[-1].axis} {points[-1].value:,}", error=True)
+
+    points = grow(BASE, on_points)
+    plot(points, output / "growth.png")
+    say(to_markdown(points).removesuffix("\n"))

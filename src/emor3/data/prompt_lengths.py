@@ -1,6 +1,6 @@
-"""How long prompts become: tokens of the text, tokens of an image, and the image size at which a prompt fits.
+"""Lengths of prompts: tokens of text and images, the context they must fit, and the image size at which they do.
 
-Nothing is ever cut off inside an image: where a prompt is too long, images are scaled down as a whole (`max_pixels`).
+A prompt is never truncated: if it is too long, images are scaled down as a whole (`model.max_pixels`).
 """
 
 import math
@@ -12,13 +12,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.method.types import Sample
+from emor3.models.architectures import IMAGE_MARKS, is_sized_by_area, largest_area, pixels_per_token
 from emor3.models.generation import chat
-from emor3.models.processors import QWEN_VL
 from emor3.printing import say
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
 
-MARKS = 2
-"""Tokens before and after an image."""
 ROLE_BYTES = 1024
 """Room for what a chat template adds to a turn, such as a system prompt."""
 PROMPT_TOKENS = 2048
@@ -50,7 +48,7 @@ def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int
 def label_cost(processor: ProcessorMixin, labels: Sequence[str]) -> str:
     """What K labels add to each prompt and to each question of coherence, in tokens, for a person.
 
-    Where two labels begin with the same token, the judge reads every label whole.
+    If two labels begin with the same token, the judge reads every label whole.
     """
     tokenizer = processor.tokenizer
     listed = len(tokenizer(", ".join(labels), add_special_tokens=False).input_ids)
@@ -68,13 +66,10 @@ def warn_of_many_labels(processor: ProcessorMixin, labels: Sequence[str]) -> Non
 def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) -> int | None:
     """Largest image area, in pixels, with which a prompt of that many images stays within `PROMPT_TOKENS`.
 
-    None for processors that size images otherwise, and where the text alone is too long.
+    None for processors that size images otherwise, and if the text alone is too long.
     """
-    left = (PROMPT_TOKENS - text) // images - MARKS
-    if not isinstance(processor, QWEN_VL) or left <= 0:
-        return None
-    side = processor.image_processor.patch_size * processor.image_processor.merge_size
-    return int(left * side * side)
+    left = (PROMPT_TOKENS - text) // images - IMAGE_MARKS
+    return left * pixels_per_token(processor) if is_sized_by_area(processor) and left > 0 else None
 
 
 Turn = tuple[Sample, str, int]
@@ -110,9 +105,8 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
 
 
 def _most_image_tokens(processor: ProcessorMixin) -> float:
-    """At least as many as any image takes in a prompt; infinity where a processor does not say."""
-    if not isinstance(processor, QWEN_VL):
+    """At least as many as any image takes in a prompt; infinity if the processor does not say."""
+    if not is_sized_by_area(processor):
         return math.inf
-    images = processor.image_processor
-    tokens: float = images.size["longest_edge"] / (images.patch_size * images.merge_size) ** 2
-    return MARKS + tokens + 2 * math.sqrt(MAX_ASPECT_RATIO * tokens) + 1  # sides are rounded up, of strips most
+    tokens = largest_area(processor) / pixels_per_token(processor)
+    return IMAGE_MARKS + tokens + 2 * math.sqrt(MAX_ASPECT_RATIO * tokens) + 1  # sides are rounded up, of strips most

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen2_5_VLConf
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-import emor3.models.processors  # noqa: F401  (takes the video part off where torchvision is missing)
+import emor3.models.architectures  # noqa: F401  (takes the video part off if torchvision is missing)
 
 IMAGE_SIZE = 64
 """Pixels; with patches of 8 merged 2 x 2, an image is 16 tokens."""

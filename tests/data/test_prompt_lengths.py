@@ -3,13 +3,13 @@
 import pytest
 from PIL import Image
 
+from emor3.data import prompt_lengths as lengths
+from emor3.data.prompt_lengths import check_context
 from emor3.errors import UserError
 from emor3.method.labels import MIKELS8
 from emor3.method.types import Sample
-from emor3.models import tokens as lengths
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
-from emor3.models.tokens import check_context
 
 
 @pytest.fixture(scope="module")

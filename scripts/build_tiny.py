@@ -1,4 +1,4 @@
-"""Build the embedded base checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving.
+"""`emor3 tiny build`: the embedded checkpoint from nothing: tokenizer, supervised training on drawn scenes, saving.
 
 The hard base goes on from the shipped easy one, with its tokenizer, on hard pictures.
 """
@@ -16,10 +16,13 @@ from emor3.method.labels import EKMAN6, MIKELS8, PLUTCHIK8, SENTIMENT3, WEBEMO7
 from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import EMBEDDED, load
 from emor3.models.processors import save_processor
+from emor3.printing import say
+from emor3.storage.outputs import fresh_output
 from emor3.tiny.drawing import STYLES
-from emor3.tiny.examples import MIX, Example, any_scene, picture
-from emor3.tiny.model import build_model, build_processor, build_tokenizer
 from emor3.tiny.world import FACTORS, Scene
+from emor3.training.callbacks import training_bar
+from tiny_examples import MIX, Example, any_scene, picture
+from tiny_model import build_model, build_processor, build_tokenizer
 
 VISION_STEPS = 400
 VISION_BATCH = 64
@@ -220,3 +223,15 @@ def build(folder: Path, seed: int, on_step: OnStep, hard: bool = False) -> None:
     train_base(model, processor, probes, seed, on_step, hard)
     model.save_pretrained(folder)
     save_processor(processor, folder)
+
+
+def write(output: Path, seed: int, hard: bool = False) -> None:
+    """What the command does: a new folder with the checkpoint, losses shown on the way."""
+    with fresh_output(output, "tiny") as folder, training_bar() as bar:
+        task = bar.add_task("loss", total=steps(hard))
+
+        def show(losses: dict[str, float]) -> None:
+            bar.update(task, advance=1, description="\n".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+
+        build(folder, seed, show, hard)
+    say(f"written to: {folder}")

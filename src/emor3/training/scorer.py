@@ -1,0 +1,212 @@
+"""Scores the completions of a generation batch once: parse, reflect, score, settle each group, record.
+
+TRL asks for one reward function for each part of the reward and calls one after another; all read the same rollouts.
+
+TRL asks only the global batch to be whole groups: 2 processes with 6 rows each and groups of 4 cut the second group in
+two. So whatever depends on a whole group is computed by `by_group`, and nowhere from the rows of one process.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import TrainerState
+
+from emor3.method.canaries import canaries
+from emor3.method.reflection import other_contents, reflect
+from emor3.method.rewards import (
+    RewardSettings,
+    predicted_label,
+    score,
+    vote_values,
+    weights,
+    with_votes,
+    without_failed_parts,
+)
+from emor3.method.thinking import Thinking, parse
+from emor3.method.types import Aspect, Content, EmotionalThought, Judge, RewardBreakdown, Rollout, Sample
+from emor3.runs.directory import ROLLOUTS
+from emor3.runs.records import append_jsonl, rollout_row
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def own_rows(rows: Sequence[T], count: int) -> Sequence[T]:
+    """Of the rows of all processes, the `count` of this one."""
+    first = PartialState().process_index * count
+    return rows[first : first + count]
+
+
+def by_group(rows: Sequence[T], generations: int, compute: Callable[[list[list[T]]], Iterable[Sequence[R]]]) -> list[R]:
+    """What `compute` makes of the whole groups of a batch, for the rows of this process.
+
+    `compute` gets the groups of all processes, G rows each, and gives as many values for each. All processes must call
+    this, each with equally many rows.
+
+    On one process, two groups of G = 2 rows, each row with the best reward of its group:
+
+    >>> by_group([0.1, 0.9, 0.5, 0.4], 2, lambda groups: ([max(group)] * len(group) for group in groups))
+    [0.9, 0.9, 0.5, 0.5]
+    """
+    gathered = gather_object(list(rows))
+    groups = [gathered[start : start + generations] for start in range(0, len(gathered), generations)]
+    return list(own_rows([value for values in compute(groups) for value in values], len(rows)))
+
+
+class BatchScorer:
+    """Scores the completions of a step once, for the reward functions that TRL calls one after another."""
+
+    def __init__(
+        self,
+        thinking: Thinking,
+        settings: RewardSettings,
+        generations: int,
+        build_judge: Callable[[], Judge],
+        record: Callable[[int, list[Rollout]], None] = lambda step, rollouts: None,
+    ) -> None:
+        """`build_judge` is called once and late: a judge may need the model of the trainer that gets these rewards."""
+        self.thinking = thinking
+        self.settings = settings
+        self.generations = generations
+        self.build_judge = build_judge
+        self.record = record
+        self._scored: tuple[object, list[Rollout]] = (None, [])
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Who answers the two questions of reflection."""
+        return self.build_judge()
+
+    def rollouts(
+        self,
+        completions: Sequence[Any],
+        samples: Sequence[Sample],
+        step: int,
+        log_metric: Callable[[str, float], None],
+    ) -> list[Rollout]:
+        """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
+        if self._scored[0] is not completions:
+            rollouts, errors = self._score([_text(c) for c in completions], samples)
+            self._scored = (completions, rollouts)
+            self.record(step, rollouts)
+            for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
+                log_metric(name, value)
+        return self._scored[1]
+
+    def _score(self, texts: list[str], samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
+        """Rollouts with the rewards that train, and the share of completions on which the judge failed."""
+        thoughts = [parse(text, self.thinking) for text in texts]
+        reflections = reflect(
+            self.judge,
+            list(zip(samples, thoughts, strict=True)),
+            self.settings.aspects,
+            masked=self.settings.masked,
+            distractors=self._distractors(samples),
+        )
+        alone = [
+            score(thought, sample, found, self.settings)
+            for sample, thought, found in zip(samples, thoughts, reflections, strict=True)
+        ]
+        rewards = by_group(
+            list(zip(samples, thoughts, alone, strict=True)),
+            self.generations,
+            lambda groups: map(self._settled, groups),
+        )
+        rollouts = [Rollout(*parts) for parts in zip(samples, texts, thoughts, reflections, rewards, strict=True)]
+        return rollouts, self._error_share(alone)
+
+    def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
+        """Share of N completions with a part that the judge failed to judge."""
+        asked = [aspect.value for aspect in self.settings.aspects]
+        failed = [any(reward.parts[part] is None for part in asked) for reward in rewards]
+        return sum(failed) / len(failed)
+
+    def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
+        """What else each of N descriptions is asked on, from the samples of all ranks.
+
+        That is what contrastive consistency pays for, and one other sample a group as a canary.
+        """
+        if Aspect.CONSISTENCY not in self.settings.aspects:
+            return [[] for _ in samples]
+        count = self.settings.contrastive
+
+        def others(groups: list[list[Sample]]) -> Iterator[list[list[Content]]]:
+            firsts = [group[0] for group in groups]
+            for place in range(len(groups)):
+                contents = other_contents(firsts, place, max(count, 1))
+                yield [contents, *[contents[:count]] * (self.generations - 1)]
+
+        return by_group(samples, self.generations, others)
+
+    def _settled(self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]]) -> list[RewardBreakdown]:
+        """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
+        samples, thoughts, rewards = zip(*group, strict=True)
+        sample, settled = samples[0], without_failed_parts(rewards, self.settings)
+        if self.settings.votes == 0 or sample.distribution is None:
+            return settled
+        answers = [predicted_label(thought, sample.labels) for thought in thoughts]
+        return with_votes(settled, vote_values(answers, sample.distribution), self.settings.votes)
+
+
+def _text(completion: Any) -> str:
+    """Text of a conversational completion: one assistant message, plain or in parts."""
+    content = completion[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+class PartReward:
+    """One part of the reward as a TRL reward function; its name is what every tracker shows."""
+
+    def __init__(self, part: str, scorer: BatchScorer) -> None:
+        self.part = part
+        self.scorer = scorer
+        self.__name__ = part
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        sample: Sequence[Sample],
+        trainer_state: TrainerState,
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float | None]:
+        rollouts = self.scorer.rollouts(completions, sample, trainer_state.global_step + 1, log_metric)
+        return [rollout.reward.parts[self.part] for rollout in rollouts]
+
+
+def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
+    """Reward functions and their weights; a reflection that is not paid for has no function."""
+    paid = {aspect.value for aspect in scorer.settings.paid}
+    parts = {
+        name: weight
+        for name, weight in weights(scorer.settings).items()
+        if name in paid or name not in {aspect.value for aspect in Aspect}
+    }
+    return [PartReward(name, scorer) for name in parts], list(parts.values())
+
+
+class Recorder:
+    """Writes the rollouts of all ranks to `rollouts.jsonl` from the main process, the groups of a step numbered."""
+
+    def __init__(self, run: Path, generations: int) -> None:
+        self.run = run
+        self.generations = generations
+        self.step, self.groups = 0, 0
+        """The last step, and how many groups of it were written (dynamic sampling scores several batches)."""
+
+    def __call__(self, step: int, rollouts: list[Rollout]) -> None:
+        if step != self.step:
+            self.step, self.groups = step, 0
+        state, size = PartialState(), self.generations
+        numbers = by_group(rollouts, size, lambda groups: [[number] * size for number in range(len(groups))])
+        rows = [rollout_row(step, self.groups + n, rollout) for n, rollout in zip(numbers, rollouts, strict=True)]
+        self.groups += len(rollouts) * state.num_processes // size
+        gathered = gather_object(rows)
+        if state.is_main_process:
+            append_jsonl(self.run / ROLLOUTS, gathered)
