@@ -3,6 +3,10 @@
 The base behaves like a pretrained model before alignment. It perceives scenes well and answers both reflection
 questions, but its emotional prior is mismatched with the label sets: four shades are mostly taken for a neighbour
 (CONFUSIONS). So reinforcement learning has room, and the right answer stays within reach of sampling.
+
+The hard base sees hard pictures and, after it has felt something, now and then tells what goes with the feeling rather
+than what is there (IMAGINED), as large models do. Questions it answers about what is there: checking is easier for it
+than making.
 """
 
 import re
@@ -16,13 +20,16 @@ from PIL import Image
 from emor3.method.labels import PLUTCHIK8, SENTIMENT3, mask
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import build_prompt
-from emor3.tiny.drawing import STYLES, draw_scene
+from emor3.tiny.drawing import STYLES
+from emor3.tiny.hard_drawing import draw_picture
 from emor3.tiny.language import alter, completion_text, feeling_text, free_text, partial_text, trigger_text
-from emor3.tiny.world import DOMAINS, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
+from emor3.tiny.world import CUES, EASY_DOMAINS, EVOKES, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
 
 CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
 """Shade -> the neighbour the base takes it for, CONFUSED of the time."""
 CONFUSED = 0.6
+IMAGINED = 0.1
+"""Share of the factors against its feeling that the hard base tells as one that goes with the feeling."""
 
 PLUTCHIK_NAMES = ("joy", "surprise", "trust", "anticipation", "anger", "disgust", "fear", "sadness")
 POSITIVE_SHARES = (1.0, 0.6, 0.6, 1.0, 0.0, 0.0, 0.0, 0.0)
@@ -65,6 +72,16 @@ def felt_shade(scene: Scene, rng: Random) -> str:
     return CONFUSIONS[shade] if shade in CONFUSIONS and rng.random() < CONFUSED else shade
 
 
+def imagined(scene: Scene, shade: str, rng: Random) -> Scene:
+    """What the hard base tells of a scene after it has felt a shade."""
+    told = {
+        factor: rng.choice([value for value in FACTORS[factor] if shade in EVOKES[value]])
+        for factor, value in vars(scene).items()
+        if shade not in EVOKES[value] and rng.random() < IMAGINED
+    }
+    return Scene(**(vars(scene) | told))
+
+
 def _label_for(shade: str, domain: Domain, rng: Random) -> str:
     votes = domain.votes[shade]
     return rng.choices(list(votes), list(votes.values()))[0]
@@ -73,9 +90,9 @@ def _label_for(shade: str, domain: Domain, rng: Random) -> str:
 def _any_domain(rng: Random) -> tuple[Domain, str]:
     """A label set and a drawing style: mostly those of an embedded domain, sometimes any two."""
     if rng.random() < 0.75:
-        domain = rng.choice(list(DOMAINS.values()))
+        domain = rng.choice(list(EASY_DOMAINS.values()))
         return domain, domain.style
-    return rng.choice([*DOMAINS.values(), *OTHER_LABEL_SETS]), rng.choice(STYLES)
+    return rng.choice([*EASY_DOMAINS.values(), *OTHER_LABEL_SETS]), rng.choice(STYLES)
 
 
 def any_scene(rng: Random) -> Scene:
@@ -85,53 +102,55 @@ def any_scene(rng: Random) -> Scene:
     return Scene(*(rng.choice(values) for values in FACTORS.values()))
 
 
-def picture(scene: Scene, style: str, rng: Random) -> Image.Image:
-    """The scene drawn in a style."""
-    return draw_scene(scene.object, scene.face, scene.surroundings, style, rng)
+def picture(scene: Scene, style: str, rng: Random, hard: bool = False) -> Image.Image:
+    """The scene drawn in a style; hard pictures get any border."""
+    return draw_picture(scene, style, rng.randrange(CUES) if hard else None, rng)
 
 
-def thinking_example(rng: Random) -> Example:
+def thinking_example(rng: Random, hard: bool = False) -> Example:
     """Image -> three steps and a boxed label."""
     domain, style = _any_domain(rng)
     scene = any_scene(rng)
     shade = felt_shade(scene, rng)
-    reply = completion_text(scene, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels), reply, picture(scene, style, rng))
+    told = imagined(scene, shade, rng) if hard else scene
+    reply = completion_text(told, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels), reply, picture(scene, style, rng, hard))
 
 
-def free_example(rng: Random) -> Example:
+def free_example(rng: Random, hard: bool = False) -> Example:
     """Image -> free thought and a boxed label."""
     domain, style = _any_domain(rng)
     scene = any_scene(rng)
     shade = felt_shade(scene, rng)
-    reply = free_text(scene, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels, "free"), reply, picture(scene, style, rng))
+    told = imagined(scene, shade, rng) if hard else scene
+    reply = free_text(told, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels, "free"), reply, picture(scene, style, rng, hard))
 
 
-def direct_example(rng: Random) -> Example:
+def direct_example(rng: Random, hard: bool = False) -> Example:
     """Image -> boxed label, without thinking."""
     domain, style = _any_domain(rng)
     scene = any_scene(rng)
     label = _label_for(felt_shade(scene, rng), domain, rng)
-    return Example(build_prompt(domain.labels, "direct"), f"\\boxed{{{label}}}", picture(scene, style, rng))
+    return Example(build_prompt(domain.labels, "direct"), f"\\boxed{{{label}}}", picture(scene, style, rng, hard))
 
 
-def consistency_example(rng: Random) -> Example:
+def consistency_example(rng: Random, hard: bool = False) -> Example:
     """Image and a description, whole or partial, true or with one to three factors altered -> Yes or No.
 
     A description that is true of the picture is a Yes however little it says, as it is to any yes/no judge.
     """
     scene = any_scene(rng)
-    told = scene if rng.random() < 0.5 else alter(scene, rng, rng.choice((1, 1, 1, 2, 3)))
+    told = scene if rng.random() < 0.5 else alter(scene, rng, 1 if hard else rng.choice((1, 1, 1, 2, 3)))
     text = partial_text(told, rng) if rng.random() < 0.15 else trigger_text(told, rng)
     words = set(re.findall(r"\w+", text.casefold()))
     true = all(words & set(values) <= {getattr(scene, factor)} for factor, values in FACTORS.items())
     question = consistency_question(("",), text).text
-    return Example(question, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng), scene)
+    return Example(question, "Yes" if true else "No", picture(scene, rng.choice(STYLES), rng, hard), scene)
 
 
-def coherence_example(rng: Random) -> Example:
-    """Description and feeling, in part with the label's words masked, no image -> label."""
+def coherence_example(rng: Random, hard: bool = False) -> Example:
+    """Description and feeling, in part with the label's words masked, no image (so never hard) -> label."""
     domain, _ = _any_domain(rng)
     shade = rng.choice(SHADES)
     trigger, feeling = trigger_text(any_scene(rng), rng), feeling_text(shade, rng)
@@ -140,7 +159,7 @@ def coherence_example(rng: Random) -> Example:
     return Example(coherence_question(trigger, feeling, domain.labels).text, _label_for(shade, domain, rng))
 
 
-Mix: TypeAlias = tuple[tuple[Callable[[Random], Example], int], ...]
+Mix: TypeAlias = tuple[tuple[Callable[[Random, bool], Example], int], ...]
 """Kinds of examples and how many of each a training step has; each kind is one forward pass."""
 
 MIX: Mix = (

@@ -23,7 +23,9 @@ def test_the_embedded_base_and_a_folder_load(random_checkpoint: str) -> None:
     assert isinstance(model, Qwen2_5_VLForConditionalGeneration)
     assert not model.training
     assert processor.tokenizer.padding_side == "left"
-    assert resolve_checkpoint("embedded").endswith("checkpoint")
+    folders = [Path(resolve_checkpoint(name)) for name in ("embedded", "embedded-hard")]
+    assert [folder.name for folder in folders] == ["checkpoint", "hard_checkpoint"]
+    assert all((folder / "config.json").is_file() for folder in folders)
 
 
 def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(

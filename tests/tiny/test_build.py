@@ -1,6 +1,7 @@
 """Building the embedded base: same seed same weights, losses fall, and every example teaches what it says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,9 +11,20 @@ from safetensors.torch import load_file
 from transformers import ProcessorMixin
 from typer.testing import CliRunner
 
-from build_tiny import FACTOR_WEIGHT, Batcher, BuildSettings, Probes, build, supervised_loss, tokenizer_texts, write
+from build_tiny import (
+    FACTOR_WEIGHT,
+    HARD,
+    Batcher,
+    BuildSettings,
+    Probes,
+    build,
+    supervised_loss,
+    tokenizer_texts,
+    write,
+)
 from emor3.cli.main import app
 from emor3.method.labels import MASK
+from emor3.models.checkpoints import resolve_checkpoint
 from emor3.tiny.world import FACTORS, Scene
 from tiny_examples import (
     CONFUSED,
@@ -39,6 +51,7 @@ SHORT = BuildSettings(
     tokenizer_rounds=100,
     threads=1,  # two crawl on busy cores
 )
+SHORT_HARD = replace(SHORT, hard=True, steps=3, schedule=6, peak_rate=HARD.peak_rate)
 
 
 def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -61,6 +74,27 @@ def test_the_base_is_written_with_its_losses_shown_and_never_over_another_folder
     assert re.search(r"consistency \d\.\d{3}", shown)
     again = CliRunner().invoke(app, ["tiny", "build", str(tmp_path / "base")])
     assert "exists and is not empty" in str(again.exception)
+
+
+def test_the_hard_base_goes_on_from_the_shipped_one_with_its_tokenizer(tmp_path: Path) -> None:
+    easy = Path(resolve_checkpoint("embedded"))
+    for name in "ab":
+        build(tmp_path / name, 0, lambda losses: None, SHORT_HARD)
+    first, again = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    before = load_file(easy / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in before)
+    moved = max((first[name] - weights).abs().max().item() for name, weights in before.items())
+    assert 0 < moved < 0.02  # four steps of Adam at up to 1e-3 each, over weights of up to 1
+    texts = [(folder / "tokenizer.json").read_text() for folder in (easy, tmp_path / "a")]
+    assert texts[0] == texts[1]
+
+
+def test_hard_questions_are_near_misses() -> None:
+    rng = Random(3)
+    for question in [consistency_example(rng, True) for _ in range(50)]:
+        words = set(re.findall(r"\w+", question.prompt.split("Text:")[1].casefold()))
+        named = [words & set(values) for values in FACTORS.values()]
+        assert sum(not values <= set(vars(question.checked_against).values()) for values in named) <= 1
 
 
 def test_only_the_reply_and_its_end_are_learnt_and_factor_words_weigh_more(processor: ProcessorMixin) -> None:

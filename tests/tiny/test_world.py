@@ -7,25 +7,32 @@ from random import Random
 from typing import Any
 
 import pytest
+from PIL import ImageChops
 
 from emor3.errors import UserError
 from emor3.method.thinking import parse
-from emor3.tiny.folders import TELLERS, ensure_domain, write_domain
+from emor3.tiny.folders import PAIRS, TELLERS, ensure_domain, read_near_misses, write_domain
+from emor3.tiny.hard_drawing import draw_picture
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
 from emor3.tiny.world import (
+    CUED,
     DOMAINS,
     EVOKES,
     FACTORS,
+    HARD_DOMAINS,
+    HARD_VOTERS,
     SHADES,
     VOTERS,
     Scene,
     ceiling,
+    draw_cue,
     label_distribution,
     likelihood,
     posterior,
     sample_scene,
     vote,
 )
+from tiny_examples import IMAGINED, imagined
 
 FEAR = Scene("spider", "trembling", "alley")
 
@@ -35,9 +42,10 @@ def fingerprint(folder: Path) -> Any:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def test_the_same_seed_draws_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("domain", ["scenes8", "hard8"])
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_does_not(tmp_path: Path, domain: str) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_domain(tmp_path / name, DOMAINS["scenes8"], seed, {"train": 4, "test": 3})
+        write_domain(tmp_path / name, DOMAINS[domain], seed, {"train": 4, "test": 3})
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b") != fingerprint(tmp_path / "c")
 
 
@@ -145,3 +153,53 @@ def test_attacks_are_the_same_scenes_told_to_please_a_judge(tmp_path: Path) -> N
             honest["label"] in step for step in (parse(leaky["reasoning"]).trigger, parse(leaky["reasoning"]).feeling)
         )
         assert parse(generic["reasoning"]).problem is parse(leaky["reasoning"]).problem is None
+
+
+def test_a_hard_domain_has_the_labels_of_the_easy_one_few_viewers_and_a_lower_ceiling(tmp_path: Path) -> None:
+    easy, hard, rng = DOMAINS["scenes6"], DOMAINS["hard6"], Random(0)
+    assert hard.labels == easy.labels
+    write_domain(tmp_path / "d", hard, 0, {"train": 5})
+    for line in (tmp_path / "d" / "metadata.jsonl").read_text().splitlines():
+        votes = json.loads(line)["distribution"].values()
+        assert all(share * HARD_VOTERS == pytest.approx(round(share * HARD_VOTERS)) for share in votes)
+    scenes = [sample_scene(rng) for _ in range(2000)]
+    ceilings = [ceiling([(s, vote(s, domain, rng)[0]) for s in scenes], domain) for domain in (easy, hard)]
+    assert ceilings[1] < ceilings[0] - 0.03
+
+
+def test_a_border_goes_with_the_label_in_most_hard_scenes_and_with_another_feeling_in_every_other_domain() -> None:
+    domain, rng = DOMAINS["hard7"], Random(0)
+    drawn = [draw_cue("joy", domain, rng) == domain.cue("joy") for _ in range(4000)]
+    assert sum(drawn) / 4000 == pytest.approx(CUED, abs=0.02)
+    for shade in SHADES:
+        borders = [{domain.cue(label) for label in domain.votes[shade]} for domain in HARD_DOMAINS.values()]
+        assert sum(map(len, borders)) == len(set().union(*borders))
+
+
+def test_near_misses_are_pairs_of_pictures_with_one_factor_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_domain(tmp_path / "d", DOMAINS["hard8"], 0, {"test": 1})
+    pairs = read_near_misses(tmp_path / "d")
+    assert len(pairs) == PAIRS
+    for pair in pairs:
+        (first, one), (second, other) = pair.items()
+        assert sum(vars(one)[factor] != vars(other)[factor] for factor in FACTORS) == 1
+        assert (tmp_path / first).read_bytes() != (tmp_path / second).read_bytes()
+
+
+def test_equal_dice_draw_hard_pictures_that_differ_only_at_the_changed_icon() -> None:
+    scenes = [Scene("flame", face, "rain") for face in ("scowling", "smiling")]
+    scowling, smiling = (draw_picture(scene, "painted", 0, Random(4)) for scene in scenes)
+    changed = ImageChops.difference(scowling, smiling).getbbox()
+    assert changed is not None
+    left, upper, right, lower = changed
+    assert max(right - left, lower - upper) < 32  # an icon of at most 29 pixels, and its rim
+
+
+def test_what_is_imagined_goes_with_the_feeling() -> None:
+    rng = Random(0)
+    told = [imagined(Scene("teacup", "weeping", "rain"), "sadness", rng) for _ in range(2000)]
+    assert {scene.object for scene in told} == {"teacup", "grave"}
+    assert {(scene.face, scene.surroundings) for scene in told} == {("weeping", "rain")}
+    assert sum(scene.object == "grave" for scene in told) / 2000 == pytest.approx(IMAGINED, abs=0.03)

@@ -60,15 +60,17 @@ def bench_growth(
 def build_tiny(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the checkpoint.")],
     seed: Seed = 0,
+    hard: Annotated[bool, typer.Option("--hard", help="The base of the hard domains instead.")] = False,
 ) -> None:
-    """Train the embedded base checkpoint from scratch.
+    """Train the embedded base checkpoint, easy or hard.
 
-    Needs a checkout of emor3 and under 20 minutes on two cores. The same seed gives the same weights on the same kind
-    of machine.
+    The easy one from scratch, the hard one from the easy one. Needs a checkout of emor3 and under 20 minutes on two
+    cores. The same seed gives the same weights on the same kind of machine.
     """
     from emor3.tools.checkout import script
 
-    script("emor3 tiny build", "scripts", "build_tiny").write(output, seed)
+    tiny = script("emor3 tiny build", "scripts", "build_tiny")
+    tiny.write(output, seed, tiny.HARD if hard else tiny.EASY)
 
 
 def plan(

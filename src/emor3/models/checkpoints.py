@@ -43,12 +43,14 @@ hide_loading_bars()  # once, here, through which all commands load
 
 EMBEDDED = "embedded"
 """Name of the base checkpoint that ships with the package."""
+PACKAGED = {EMBEDDED: "checkpoint", "embedded-hard": "hard_checkpoint"}
+"""Names of the packaged checkpoints, and their folders in `tiny`; the hard one is the base of the hard domains."""
 
 
 def resolve_checkpoint(path: str) -> str:
-    """Local folder or hub name of a checkpoint; "embedded" is the packaged base. Raises UserError on a missing path."""
-    if path == EMBEDDED:
-        return str(files("emor3") / "tiny" / "checkpoint")
+    """Local folder or hub name of a checkpoint, also of a packaged one by name. Raises UserError on a missing path."""
+    if path in PACKAGED:
+        return str(files("emor3") / "tiny" / PACKAGED[path])
     folder = Path(path)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UserError(f"{path} holds adapters, no whole model: `emor3 export {path} OUT` merges them, then give OUT")

@@ -6,6 +6,8 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 Primitive = tuple[str, str, tuple[float, ...]]
 """Shape, colour and its coordinates, in parts of the icon's box."""
+Box = tuple[int, int, int]
+"""Left, top and side of the square that an icon fills, in pixels."""
 
 SIZE = 64
 
@@ -132,8 +134,8 @@ SURROUNDINGS: dict[str, list[Primitive]] = {
 STYLES = ("painted", "sketched", "faded")
 
 
-def _draw(canvas: ImageDraw.ImageDraw, icon: list[Primitive], box: tuple[int, int, int], outline_only: bool) -> None:
-    """Draw an icon into the square (left, top, side)."""
+def _draw(canvas: ImageDraw.ImageDraw, icon: list[Primitive], box: Box, outline_only: bool) -> None:
+    """Draw an icon into its box."""
     left, top, side = box
     for shape, colour, numbers in icon:
         angles = numbers[4:] if shape in ("arc", "pieslice") else ()
@@ -150,20 +152,26 @@ def _draw(canvas: ImageDraw.ImageDraw, icon: list[Primitive], box: tuple[int, in
 
 def draw_scene(object_: str, face: str, surroundings: str, style: str, rng: Random) -> Image.Image:
     """A 64 x 64 RGB picture; positions, sizes and brightness vary with `rng`, style is one of STYLES."""
+    face_left = rng.random() < 0.5
+    sides = [rng.randint(25, 29), rng.randint(25, 29)]
+    corners = [(rng.randint(1, 4), rng.randint(4, 9)), (rng.randint(32, 35), rng.randint(28, 33))]
+    boxes = [(*corner, side) for corner, side in zip(corners, sides, strict=True)]
+    face_box, object_box = boxes if face_left else reversed(boxes)
+    image = paint((object_, object_box), (face, face_box), surroundings, style)
+    return ImageEnhance.Brightness(image).enhance(rng.uniform(0.85, 1.1))
+
+
+def paint(object_: tuple[str, Box], face: tuple[str, Box], surroundings: str, style: str) -> Image.Image:
+    """The surroundings in a style, and on them the object and the face, each in its box."""
     image = Image.new("RGB", (SIZE, SIZE))
     canvas = ImageDraw.Draw(image)
     _draw(canvas, SURROUNDINGS[surroundings], (0, 0, SIZE), outline_only=False)
     if style == "sketched":
         image = Image.blend(image, Image.new("RGB", (SIZE, SIZE), "#fff8e8"), 0.45)
         canvas = ImageDraw.Draw(image)
-    face_left = rng.random() < 0.5
-    sides = [rng.randint(25, 29), rng.randint(25, 29)]
-    corners = [(rng.randint(1, 4), rng.randint(4, 9)), (rng.randint(32, 35), rng.randint(28, 33))]
-    boxes = [(*corner, side) for corner, side in zip(corners, sides, strict=True)]
-    face_box, object_box = boxes if face_left else reversed(boxes)
-    _draw(canvas, OBJECT_ICONS[object_], object_box, outline_only=style == "sketched")
+    _draw(canvas, OBJECT_ICONS[object_[0]], object_[1], outline_only=style == "sketched")
     head: list[Primitive] = [("ellipse", SKIN, (-0.05, -0.05, 1.05, 1.05))]
-    _draw(canvas, head + FACE_ICONS[face], face_box, outline_only=False)
+    _draw(canvas, head + FACE_ICONS[face[0]], face[1], outline_only=False)
     if style == "faded":
         image = ImageEnhance.Contrast(ImageEnhance.Color(image).enhance(0.4)).enhance(0.75)
-    return ImageEnhance.Brightness(image).enhance(rng.uniform(0.85, 1.1))
+    return image

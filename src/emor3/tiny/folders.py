@@ -11,9 +11,9 @@ from random import Random
 
 from emor3.errors import UserError
 from emor3.storage.outputs import written_to
-from emor3.tiny.drawing import draw_scene
-from emor3.tiny.language import completion_text, generic_text, leaky_text
-from emor3.tiny.world import DOMAINS, FACTORS, Domain, Scene, likely_shade, sample_scene, vote
+from emor3.tiny.hard_drawing import draw_picture
+from emor3.tiny.language import alter, completion_text, generic_text, leaky_text
+from emor3.tiny.world import CUES, DOMAINS, FACTORS, Domain, Scene, draw_cue, likely_shade, sample_scene, vote
 
 VERSION = 2
 """Raised whenever a seed would give other files, so that cached folders are never mixed up."""
@@ -23,6 +23,9 @@ TELLERS: dict[str, Tell] = {"": completion_text, "generic": generic_text, "leaky
 """How the `reasoning` of a domain is told: honestly, or as one of two attacks, in `scenes8_generic` and so on."""
 
 SPLIT_SIZES = {"train": 1024, "val": 128, "test": 512}
+NEAR_MISSES = "near_misses.jsonl"
+"""Manifest of a hard domain's pairs of pictures that differ in one factor only."""
+PAIRS = 128
 
 
 def write_domain(
@@ -41,10 +44,37 @@ def write_domain(
                 scene = sample_scene(rng)
                 label, distribution = vote(scene, domain, rng)
                 name = f"images/{split}_{index:05d}.png"
-                draw_scene(scene.object, scene.face, scene.surroundings, domain.style, rng).save(folder / name)
                 row = {"file_name": name, "label": label, "split": split, "distribution": distribution}
+                cue = draw_cue(label, domain, rng) if domain.hard else None
+                draw_picture(scene, domain.style, cue, rng).save(folder / name)
+                shown = {} if cue is None else {"cue": cue}
                 reasoning = tell(scene, likely_shade(scene, label, domain), label, words)
-                manifest.write(json.dumps(row | {"reasoning": reasoning} | vars(scene)) + "\n")
+                manifest.write(json.dumps(row | {"reasoning": reasoning} | vars(scene) | shown) + "\n")
+    if domain.hard:
+        _write_near_misses(folder, domain, Random(f"{VERSION}/{domain.name}/near misses/{seed}"))
+
+
+def _write_near_misses(folder: Path, domain: Domain, rng: Random) -> None:
+    """Pairs of pictures, drawn with the same dice, of a scene and of the same scene with one factor changed."""
+    (folder / "near_misses").mkdir()
+    with (folder / NEAR_MISSES).open("w", encoding="utf-8") as manifest:
+        for index in range(PAIRS):
+            scene = sample_scene(rng)
+            pair, cue, dice = (scene, alter(scene, rng)), rng.randrange(CUES), rng.getrandbits(64)
+            names = [f"near_misses/{index:05d}_{place}.png" for place in "ab"]
+            for one, name in zip(pair, names, strict=True):
+                draw_picture(one, domain.style, cue, Random(dice)).save(folder / name)
+            manifest.write(json.dumps({"file_names": names, "scenes": list(map(vars, pair))}) + "\n")
+
+
+def read_near_misses(folder: Path) -> list[dict[str, Scene]]:
+    """Pairs of pictures that differ in one factor: for each pair, the scene of either picture by the picture's path."""
+    with (folder / NEAR_MISSES).open(encoding="utf-8") as manifest:
+        rows = [json.loads(line) for line in manifest]
+    return [
+        {str(folder / name): Scene(**scene) for name, scene in zip(row["file_names"], row["scenes"], strict=True)}
+        for row in rows
+    ]
 
 
 def read_scenes(folder: Path) -> dict[str, Scene]:

@@ -2,12 +2,15 @@
 
 A scene has a trigger object, a face and surroundings, drawn together: first a shade of feeling, then each factor given
 the shade. So what a scene evokes is the posterior over shades (Bayes' rule over the table below), sometimes clear and
-sometimes mixed. Nine simulated viewers vote by that posterior; the label is the majority and the votes are kept.
+sometimes mixed. Simulated viewers vote by that posterior; the label is the majority and the votes are kept.
+
+The three hard domains have the easy ones' labels. Their pictures are hard to see, three viewers vote instead of nine,
+and a coloured border goes with the label, in every domain in another way: what it teaches in one misleads in the next.
 """
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -15,6 +18,12 @@ from emor3.method.labels import EKMAN6, MIKELS8, WEBEMO7, LabelSet
 from emor3.tiny.drawing import FACE_ICONS, OBJECT_ICONS, SURROUNDINGS
 
 VOTERS = 9
+HARD_VOTERS = 3
+CUES = 8
+"""How many borders there are."""
+CUED = 0.85
+"""Share of hard scenes whose border is that of the label."""
+
 SHADES = MIKELS8.labels
 
 EVOKES = {
@@ -58,9 +67,21 @@ class Domain:
     labels: LabelSet
     votes: Mapping[str, Mapping[str, float]]
     """Shade -> share of its votes that go to each label."""
+    voters: int = VOTERS
+    cue_shift: int | None = None
+    """The label at place i goes with border i + cue_shift, counted round; None: easy pictures, without borders."""
+
+    @property
+    def hard(self) -> bool:
+        """Whether pictures are hard to see and have a border."""
+        return self.cue_shift is not None
+
+    def cue(self, label: str) -> int:
+        """The border that goes with a label."""
+        return (self.labels.labels.index(label) + (self.cue_shift or 0)) % CUES
 
 
-DOMAINS = {
+EASY_DOMAINS = {
     domain.name: domain
     for domain in (
         Domain("scenes8", "painted", MIKELS8, {shade: {shade: 1.0} for shade in SHADES}),
@@ -97,6 +118,12 @@ DOMAINS = {
         ),
     )
 }
+HARD_DOMAINS = {
+    name: replace(EASY_DOMAINS[easy], name=name, voters=HARD_VOTERS, cue_shift=shift)
+    for name, easy, shift in (("hard8", "scenes8", 0), ("hard6", "scenes6", 6), ("hard7", "scenes7", 5))
+}
+"""The shifts are such that a border never goes with the same feeling in two domains."""
+DOMAINS = EASY_DOMAINS | HARD_DOMAINS
 
 
 @dataclass(frozen=True)
@@ -148,12 +175,18 @@ def sample_scene(rng: Random) -> Scene:
 
 
 def vote(scene: Scene, domain: Domain, rng: Random) -> tuple[str, dict[str, float]]:
-    """The majority label of VOTERS simulated viewers (ties drawn at random) and the shares of all labels."""
+    """The majority label of the domain's simulated viewers (ties drawn at random) and the shares of all labels."""
     shares = label_distribution(scene, domain)
-    votes = Counter(rng.choices(list(shares), list(shares.values()), k=VOTERS))
+    votes = Counter(rng.choices(list(shares), list(shares.values()), k=domain.voters))
     most = max(votes.values())
     label = rng.choice([label for label in shares if votes[label] == most])
-    return label, {label: votes[label] / VOTERS for label in shares}
+    return label, {label: votes[label] / domain.voters for label in shares}
+
+
+def draw_cue(label: str, domain: Domain, rng: Random) -> int:
+    """The border of a hard scene: the label's in CUED of the scenes, else any other."""
+    right = domain.cue(label)
+    return right if rng.random() < CUED else rng.choice([cue for cue in range(CUES) if cue != right])
 
 
 def ceiling(scenes_and_labels: list[tuple[Scene, str]], domain: Domain) -> float:

@@ -23,7 +23,7 @@ from emor3.data.prompt_lengths import text_tokens
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
 from emor3.models.architectures import is_sized_by_area, largest_area, largest_image, published_config, vision_sizes
-from emor3.models.checkpoints import EMBEDDED, part_parameters, resolve_checkpoint
+from emor3.models.checkpoints import PACKAGED, part_parameters, resolve_checkpoint
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
 from emor3.runs.directory import METRICS
@@ -180,7 +180,7 @@ def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
 
 def processor_at_hand(recipe: Recipe) -> ProcessorMixin | None:
     """The model's processor; None if the hub would be asked for it."""
-    if recipe.model.path == EMBEDDED or Path(recipe.model.path).exists():
+    if recipe.model.path in PACKAGED or Path(recipe.model.path).exists():
         return load_processor(resolve_checkpoint(recipe.model.path))
     return None
 

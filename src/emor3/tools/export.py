@@ -26,7 +26,7 @@ from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
 from emor3.evaluation.share import card_figures, card_results, card_table
 from emor3.method.thinking import build_prompt
-from emor3.models.checkpoints import EMBEDDED, load, save
+from emor3.models.checkpoints import PACKAGED, load, save
 from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
@@ -113,7 +113,7 @@ def model_card(
     """Text of the model card: what was trained, on what, how well it does, and what it must not be used for."""
     start = recipe.model.path
     stated = () if evaluation is None else card_figures(evaluation)
-    on_hub = start != EMBEDDED and not Path(start).exists()
+    on_hub = start not in PACKAGED and not Path(start).exists()
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
