@@ -166,6 +166,12 @@ def test_cells_weigh_the_same_however_many_items_they_have() -> None:
     assert table.mean() == pytest.approx(2 / 3)
 
 
+def test_one_item_is_all_of_a_figure() -> None:
+    with np.errstate(all="raise"):
+        table = pseudo_values(lambda sums: sums[..., 0] / sums[..., 1], np.array([[[1.0, 2.0]]]), "a")
+    assert table.tolist() == [[0.5]]
+
+
 def test_macro_f1_is_compared_as_its_bootstrap_says() -> None:
     generator = np.random.default_rng(0)
     truth = generator.integers(0, 3, 300)

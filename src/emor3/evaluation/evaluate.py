@@ -179,7 +179,9 @@ def predict_samples(
     ]
 
 
-def complete(candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch) -> list[str]:
+def complete(
+    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
+) -> list[str]:
     """One completion for each of N samples, in order."""
     return generate(
         candidate.model,

@@ -58,6 +58,8 @@ def pseudo_values(statistic: Callable[[Floats], Floats], values: Floats, items: 
     parts = np.stack([by_cluster(run, items) for run in values])
     number = parts.shape[1]
     whole = parts.sum(axis=1)
+    if number == 1:  # without it nothing is left that has a figure
+        return np.asarray(statistic(whole)[:, None])
     without = statistic(whole[:, None] - parts)
     return np.asarray(statistic(whole)[:, None] + (number - 1) * (without.mean(axis=1, keepdims=True) - without))
 
