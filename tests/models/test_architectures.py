@@ -61,8 +61,8 @@ def paid_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
     earned = BatchScorer._score
 
-    def paid(self: Any, texts: Any, samples: list[Sample]) -> tuple[Any, ...]:
-        rollouts, errors = earned(self, texts, samples)
+    def paid(self: Any, texts: Any, samples: list[Sample], step: int) -> tuple[Any, ...]:
+        rollouts, errors = earned(self, texts, samples, step)
         chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
         paid = [
             replace(rollout, reward=replace(rollout.reward, parts={**rollout.reward.parts, "accuracy": chance}))

@@ -76,6 +76,7 @@ def test_the_base_is_written_with_its_losses_shown_and_never_over_another_folder
     assert "exists and is not empty" in str(again.exception)
 
 
+@pytest.mark.slow
 def test_the_hard_base_goes_on_from_the_shipped_one_with_its_tokenizer(tmp_path: Path) -> None:
     easy = Path(resolve_checkpoint("embedded"))
     for name in "ab":

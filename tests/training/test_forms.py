@@ -58,7 +58,12 @@ def summed(monkeypatch: pytest.MonkeyPatch) -> Any:
     return kept
 
 
-@pytest.mark.parametrize("form", FORMS)
+FAST = ("relative", "separate", "placebo")
+
+
+@pytest.mark.parametrize(
+    "form", [form if form in FAST else pytest.param(form, marks=pytest.mark.slow) for form in FORMS]
+)
 def test_what_is_recorded_is_what_the_trainer_sums(
     tmp_path: Path, scenes: str, random_checkpoint: str, written: Any, summed: Any, form: Any
 ) -> None:
