@@ -43,6 +43,14 @@ def test_what_could_alter_learning_is_not_harmless_and_tells_both_values(
     assert not change.harmless
 
 
+def test_settings_that_a_recorded_run_did_not_know_yet_are_at_their_defaults() -> None:
+    recorded = resolved()
+    del recorded["reward"]["placebo"], recorded["judge"]["path"], recorded["dynamic_sampling"]
+    assert changes(recorded, resolved()) == []
+    (change,) = changes(recorded, resolved(reward={"placebo": True}))
+    assert str(change) == "reward.placebo False -> True"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "harmless"),
     [

@@ -4,6 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from emor3.errors import UserError
+from emor3.runs.recipe import Recipe
+
 HARMLESS = {
     "output_dir",
     *("grpo.save_steps", "grpo.save_total_limit"),
@@ -40,13 +45,21 @@ def _short(value: Any) -> str:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What differs between two resolved recipes."""
+    """What differs between two resolved recipes, of which the first may be older than some settings."""
     found = []
-    for setting, old, new in _differences(before, after):
+    for setting, old, new in _differences(_completed(before), after):
         longer = isinstance(old, int) and isinstance(new, int) and new > old
         prolonged = setting == MAX_STEPS and longer and all(map(_is_constant, (before, after)))
         found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
     return found
+
+
+def _completed(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recorded recipe with later settings at their defaults, which are what a run did before it could be set."""
+    try:
+        return Recipe.model_validate(recorded).model_dump()
+    except (ValidationError, UserError):  # it holds what is refused by now, which is then told as a change
+        return recorded
 
 
 def _is_constant(recipe: Mapping[str, Any]) -> bool:
