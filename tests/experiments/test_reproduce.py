@@ -11,12 +11,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from scipy.stats import t as student
 
 from emor3.errors import UserError
 from emor3.experiments import reproduce, training_table
-from emor3.experiments.plan import Cell, Plan, cells_of, load_plan, merge
+from emor3.experiments.plan import Cell, cells_of, load_plan, merge
 from emor3.experiments.results import Results
 from emor3.experiments.table import accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
@@ -31,30 +30,11 @@ from emor3.stats.uncertainty import mcnemar, sign_flip
 from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 from places import ROOT
+from plans import finish, write_plan
 from waiting import HANGS, wait_until
 
 RECIPES = ROOT / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
-
-
-def write_plan(folder: Path, **changes: Any) -> Path:
-    content = {
-        "output_dir": str(folder / "out"),
-        "seeds": [0, 1],
-        "domains": ["a", "b"],
-        "tests": ["a", "b", "c"],
-        "reference": "grpo",
-        "quick": {"methods": ["vanilla", "grpo"]},
-        "base": {"model": {"path": "embedded"}, "grpo": {"max_steps": 4}},
-        "methods": {
-            "vanilla": {"grpo": None, "thinking": "direct"},
-            "grpo": {"thinking": "free", "reward": {"reflective": 0.0}},
-            "emo_r3": {},
-        },
-    }
-    path = folder / "plan.yaml"
-    path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
-    return path
 
 
 def test_a_plan_has_a_cell_for_every_method_domain_and_seed_and_one_for_the_start_model(tmp_path: Path) -> None:
@@ -100,9 +80,9 @@ def test_settings_are_merged_block_by_block_and_null_removes_a_block() -> None:
         ({"seeds": []}, "seeds"),
         ({"metods": {}}, "unknown setting 'metods'; did you mean 'methods'"),
         ({"evaluation": {"limt": 3}}, "unknown setting 'evaluation.limt'; did you mean 'evaluation.limit'"),
-        ({"family": {"methods": ["ppo"]}}, "'ppo' is no method"),
-        ({"family": {"methods": ["emo_r3", "grpo"]}}, "grpo is the reference"),
-        ({"family": {"methods": ["emo_r3"], "columns": ["alll"]}}, "family.columns"),
+        ({"families": {"main": {"methods": ["ppo"]}}}, "'ppo' is no method"),
+        ({"families": {"main": {"methods": ["emo_r3", "grpo"]}}}, "grpo is the reference"),
+        ({"families": {"main": {"methods": ["emo_r3"], "columns": ["alll"]}}}, "families.main.columns"),
         ({"methods": {"grpo": {"grppo": {}}}, "quick": {"methods": ["grpo"]}}, "method grpo: unknown setting 'grppo'"),
     ],
 )
@@ -112,15 +92,6 @@ def test_a_bad_plan_is_refused_with_the_reason(tmp_path: Path, changes: dict[str
 
 
 # --- the table, on made-up evaluations --------------------------------------------------------------------------------
-
-
-def finish(cell: Cell, plan: Plan, right: int) -> None:
-    """Give a cell an evaluation in which the first `right` of ten items of every test set are correct."""
-    made = {
-        test: [prediction("joy", "joy" if place < right else "fear", id=f"s{place}") for place in range(10)]
-        for test in plan.tests
-    }
-    save_evaluation(cell.evaluation, made, thinking=cell.recipe.thinking)
 
 
 HITS = {("vanilla", 0): 2, ("grpo", 0): 4, ("grpo", 1): 6, ("emo_r3", 0): 10, ("emo_r3", 1): 10}
@@ -216,20 +187,13 @@ def test_seeds_of_two_cells_are_matched_by_their_number(filled: Results, tmp_pat
     assert results.seed_values("grpo", [("a", "a"), ("b", "a")], is_correct) == [0.6]
 
 
-def test_holm_is_over_the_family_that_the_plan_names_and_other_tests_have_no_p_value(tmp_path: Path) -> None:
-    results = results_of(tmp_path, family={"methods": ["emo_r3"], "columns": ["all", "in domain"]})
+def test_with_families_their_tables_alone_have_p_values(tmp_path: Path) -> None:
+    results = results_of(tmp_path, families={"main": {"methods": ["emo_r3"], "columns": ["all", "in domain"]}})
     table = accuracy_table(results)
-    alone = {
-        column: results.compare("emo_r3", "grpo", results.groups()[column], is_correct)
-        for column in ("all", "in domain")
-    }
-    assert table["emo_r3"]["all"].p_value == pytest.approx(2 * min(found.p_value for found in alone.values()))
-    assert table["emo_r3"]["out of domain"].p_value is None
-    assert table["vanilla"]["all"].p_value is None
-    outside = table["emo_r3"]["out of domain"]
+    assert not [cell for row in table.values() for cell in row.values() if cell.p_value is not None]
     text = markdown_of(results, tmp_path)
-    assert "Holm over the family: emo_r3, all, in domain" in text
-    assert f"(sees {100 * outside.smallest_effect:.1f})" in text
+    assert f"(sees {100 * table['emo_r3']['out of domain'].smallest_effect:.1f})" in text
+    assert "## Tests that decide: main" in text
 
 
 def test_the_table_says_what_its_tests_speak_for(filled: Results, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from emor3.errors import UserError
 from emor3.method.thinking import parse
@@ -203,3 +204,21 @@ def test_what_is_imagined_goes_with_the_feeling() -> None:
     assert {scene.object for scene in told} == {"teacup", "grave"}
     assert {(scene.face, scene.surroundings) for scene in told} == {("weeping", "rain")}
     assert sum(scene.object == "grave" for scene in told) / 2000 == pytest.approx(IMAGINED, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "mean", "deviation"),
+    [
+        ("scenes8", "scenes8-v2-seed0", 100.741, 67.041),
+        ("hard8", "hard8-v2.2-seed0", 133.997, 75.675),
+    ],
+)
+def test_a_changed_drawing_raises_the_version_so_that_no_cache_of_older_pictures_is_taken(
+    name: str, folder: str, mean: float, deviation: float
+) -> None:
+    """Once figures were measured on pictures of a former drawing that still lay in a cache."""
+    drawn = ensure_domain(name)
+    pictures = np.stack([np.asarray(Image.open(drawn / f"images/test_{place:05d}.png")) for place in range(8)])
+    assert drawn.name == folder
+    assert pictures.mean() == pytest.approx(mean, abs=0.01)
+    assert pictures.std() == pytest.approx(deviation, abs=0.01)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
+from emor3.data.folders import EMBEDDED
 from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.runs.recipe import Recipe, build_recipe
@@ -21,6 +22,7 @@ SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
 Average = Literal["in domain", "out of domain", "all"]
 AVERAGES: tuple[Average, ...] = get_args(Average)
 """Columns of the table that average over others."""
+Outcome = Literal["accuracy", "truth"]
 
 
 class QuickBlock(Block):
@@ -33,12 +35,25 @@ class QuickBlock(Block):
 
 
 class FamilyBlock(Block):
-    """The tests that decide, named before the first run; Holm's correction is over these alone."""
+    """Tests that decide, named before the first run; Holm's correction is over the family alone."""
 
     methods: list[str] = Field(min_length=1)
     """Methods, each against the reference."""
+    placebos: dict[str, str] = Field(default_factory=dict)
+    """Method -> its placebo, a method that it must beat as well: the larger of both p-values is the test's."""
+    outcomes: list[Outcome] = Field(default=["accuracy"], min_length=1)
+    """What is tested: the strict accuracy, or whether step 1 names exactly what was drawn (embedded test sets only)."""
     columns: list[Average] = Field(default=["all"], min_length=1)
     """Averages that are tested."""
+    seeds: list[SeedNumber] | None = Field(default=None, min_length=1)
+    """Seeds of its methods; None is the plan's. Nothing is tested before all of them are finished."""
+    level: float = Field(default=0.05, gt=0, lt=1)
+    """A gain counts if its p-value after Holm is below this."""
+
+    @property
+    def all_methods(self) -> list[str]:
+        """Its methods and their placebos."""
+        return [*self.methods, *self.placebos.values()]
 
 
 class Plan(Block):
@@ -62,8 +77,9 @@ class Plan(Block):
     """The smaller plan that `--quick` runs."""
     reference: str
     """The method that all others are compared with by paired tests."""
-    family: FamilyBlock | None = None
-    """The tests that decide; all others then have an interval and no p-value. None corrects column by column."""
+    families: dict[str, FamilyBlock] = Field(default_factory=dict)
+    """The tests that decide, in order of importance, which is the order of their runs; all other differences then have
+    an interval and no p-value. Without families each column of the table is corrected by itself."""
     base: dict[str, Any]
     """Settings that all recipes share."""
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -116,26 +132,57 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
         plan = Plan.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {describe_fault(error, Plan)}") from None
-    family = plan.family.methods if plan.family else []
-    if unknown := [name for name in (*plan.quick.methods, plan.reference, *family) if name not in plan.methods]:
+    named = [name for family in plan.families.values() for name in (*family.all_methods, *family.placebos)]
+    if unknown := [name for name in (*plan.quick.methods, plan.reference, *named) if name not in plan.methods]:
         raise UserError(f"{path}: {unknown[0]!r} is no method of this plan; it has {', '.join(plan.methods)}")
-    if plan.reference in family:
-        raise UserError(f"{path}: family.methods: {plan.reference} is the reference, it is not tested against itself")
+    for name, family in plan.families.items():
+        _check_family(f"{path}: families.{name}", family, plan)
     changes: dict[str, Any] = {"output_dir": str(output)} if output else {}
     if quick:
         methods = {name: plan.methods[name] for name in plan.methods if name in plan.quick.methods}
-        changes |= {"seeds": plan.quick.seeds, "methods": methods}
+        families = {
+            name: family.model_copy(update={"seeds": None})
+            for name, family in plan.families.items()
+            if methods.keys() >= {*family.all_methods, plan.reference}
+        }
+        changes |= {"seeds": plan.quick.seeds, "methods": methods, "families": families}
     return plan.model_copy(update=changes)
 
 
+def _check_family(where: str, family: FamilyBlock, plan: Plan) -> None:
+    """Raises UserError for tests that would say nothing."""
+    if plan.reference in family.methods:
+        raise UserError(f"{where}.methods: {plan.reference} is the reference, it is not tested against itself")
+    if stray := [name for name in family.placebos if name not in family.methods]:
+        raise UserError(f"{where}.placebos: {stray[0]!r} is none of the family's methods: {', '.join(family.methods)}")
+    if "truth" in family.outcomes and (unknown := [test for test in plan.tests if not test.startswith(EMBEDDED)]):
+        raise UserError(
+            f"{where}.outcomes: what is in a picture is known of drawn ones only, and {unknown[0]!r} is no embedded "
+            "data set: leave truth out"
+        )
+
+
+def seeds_of(plan: Plan, method: str) -> list[int]:
+    """Seeds that a method is trained with: those of all families that need it, or else the plan's."""
+    families = [f for f in plan.families.values() if method in (*f.all_methods, plan.reference)]
+    return sorted({seed for family in families for seed in family.seeds or plan.seeds}) if families else plan.seeds
+
+
 def cells_of(plan: Plan) -> list[Cell]:
-    """Every cell of a plan, seed by seed, so that one cut short has whole seeds. Raises UserError for bad recipes."""
+    """Every cell of a plan in the order of its runs. Raises UserError for bad recipes.
+
+    Family by family, the methods of none last, and each of these seed by seed: one cut short has whole seeds of what
+    matters most.
+    """
+    families = [[plan.reference, *family.all_methods] for family in plan.families.values()]
     cells: dict[Path, Cell] = {}
-    for seed in plan.seeds:
-        for name, changes in plan.methods.items():
-            for domain in plan.domains:
-                cell = _build_cell(plan, name, changes, domain, seed)
-                cells.setdefault(cell.folder, cell)
+    for methods in (*families, list(plan.methods)):
+        seeds = {name: seeds_of(plan, name) for name in plan.methods if name in methods}
+        for seed in sorted({seed for of_method in seeds.values() for seed in of_method}):
+            for name in (name for name, of_method in seeds.items() if seed in of_method):
+                for domain in plan.domains:
+                    cell = _build_cell(plan, name, plan.methods[name], domain, seed)
+                    cells.setdefault(cell.folder, cell)
     return list(cells.values())
 
 

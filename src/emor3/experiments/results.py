@@ -12,11 +12,13 @@ import numpy as np
 from emor3.errors import UserError
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.reproduce import is_finished
+from emor3.experiments.truth import DrawnTruth
 from emor3.method.thinking import Thinking
-from emor3.method.types import Prediction
+from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation, read_evaluation
 from emor3.stats.measures import Check
-from emor3.stats.seeds import SeedComparison, compare_seeds, pseudo_values
+from emor3.stats.mixed import mixed_model
+from emor3.stats.seeds import SeedComparison, compare_seeds, hierarchical_bootstrap, pseudo_values
 from emor3.stats.uncertainty import Floats, sign_flip
 
 Column = tuple[str, str]
@@ -29,6 +31,7 @@ class Results:
     def __init__(self, plan: Plan, cells: Sequence[Cell]) -> None:
         self.plan = plan
         self.columns: list[Column] = [(domain, test) for domain in plan.domains for test in plan.tests]
+        self.truth = DrawnTruth(plan.tests)
         self.predictions: dict[str, dict[Column, dict[int, list[Prediction]]]] = {}
         self.thinking: dict[str, Thinking] = {}
         self._checksums: dict[str, str] = {}
@@ -104,6 +107,17 @@ class Results:
         if max(found.seeds) > 1:
             return found
         return replace(found, p_value=sign_flip(self.changes(method, other, columns, check), seed=0))
+
+    def second_opinions(
+        self, method: str, other: str, columns: Sequence[Column], check: Check
+    ) -> tuple[Estimate, Estimate | None]:
+        """The same difference by the hierarchical bootstrap and, of two or more seeds each, by the mixed model."""
+        before, after = (self._table(name, columns, check) for name in (other, method))
+        drawn, _ = hierarchical_bootstrap(before, after)
+        try:
+            return drawn, mixed_model(before, after).difference
+        except UserError:  # a single run, or no outcome that differs
+            return drawn, None
 
     def _table(self, method: str, columns: Sequence[Column], check: Check) -> Floats:
         """What each item adds to the mean of the columns in each whole seed [seeds, items]."""

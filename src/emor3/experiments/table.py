@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from emor3.evaluation.table_cell import TableCell
-from emor3.experiments import training_table
+from emor3.experiments import decision, training_table
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.results import Column, Results, mean_share
 from emor3.method.types import Estimate
@@ -51,18 +51,16 @@ def _add_tests(
     results: Results, table: dict[str, dict[str, TableCell]], groups: Mapping[str, Sequence[Column]]
 ) -> None:
     """Put the difference of every method to the reference into its cells, with p-value and smallest effect."""
-    reference, family = results.plan.reference, results.plan.family
+    reference = results.plan.reference
     found = {
         (name, group): comparison
         for group, columns in groups.items()
         for name in table
         if name != reference and (comparison := results.compare(name, reference, columns, is_correct))
     }
-    families = [[key for key in found if key[1] == group] for group in groups]
-    if family:
-        families = [[key for key in found if key[0] in family.methods and key[1] in family.columns]]
+    columns_alone = [[key for key in found if key[1] == group] for group in groups]
     adjusted: dict[tuple[str, str], tuple[float, int]] = {}
-    for tests in families:
+    for tests in columns_alone if not results.plan.families else ():
         p_values = holm({key: found[key].p_value for key in tests})
         adjusted |= {key: (p_value, len(tests)) for key, p_value in p_values.items()}
     for (name, group), comparison in found.items():
@@ -109,31 +107,47 @@ def _clear_winners(
 
 def reasoning_table(results: Results) -> dict[str, dict[str, TableCell]]:
     """Reasoning figures of every method under the plan's fixed judge, over the cells where a figure is defined."""
-    table: dict[str, dict[str, TableCell]] = {}
-    for name in results.predictions:
-        table[name] = {}
-        for figure, check in checks(results.thinking[name]).items():
-            defined = [column for column in results.columns if results.sums(name, [column], check) is not None]
-            if defined:
-                table[name][figure] = dict(_estimates(results, name, {"all": defined}, check))["all"]
-    return table
+    return {name: _figures(results, name, checks(results.thinking[name])) for name in results.predictions}
 
 
-def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoning: Rows) -> str:
-    """All tables as Markdown: accuracy, differences, reasoning, training. Percent, 95% intervals, seeds and items."""
+def truth_table(results: Results) -> dict[str, dict[str, TableCell]]:
+    """Step 1 of every method against the drawn truth, over the cells where a check applies; empty if none is drawn."""
+    table = {name: _figures(results, name, results.truth.checks()) for name in results.predictions}
+    for name, row in table.items() if results.plan.reference in table else ():
+        for figure, cell in row.items() if name != results.plan.reference else ():
+            found = results.compare(name, results.plan.reference, results.columns, results.truth.checks()[figure])
+            row[figure] = replace(cell, difference=None if found is None else found.difference)
+    return {name: row for name, row in table.items() if row}
+
+
+def _figures(results: Results, method: str, checked: Mapping[str, Check]) -> dict[str, TableCell]:
+    row = {}
+    for figure, check in checked.items():
+        defined = [column for column in results.columns if results.sums(method, [column], check) is not None]
+        if defined:
+            row[figure] = dict(_estimates(results, method, {"all": defined}, check))["all"]
+    return row
+
+
+def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoning: Rows, truth: Rows) -> str:
+    """All tables as Markdown: the tests that decide, accuracy, differences, reasoning, truth of step 1, training.
+
+    Percent, 95% intervals, seeds and items.
+    """
     groups = list(results.groups())
     seeds = {name: str(max((cell.seeds for cell in row.values()), default=0)) for name, row in accuracy.items()}
     runs = [item for by_column in results.predictions.values() for item in by_column.items()]
     items = {test: len({p.sample.id for p in of_seeds[0]}) for (_, test), of_seeds in runs}
     others = [name for name in accuracy if name != results.plan.reference]
     parts = [
+        decision.to_markdown(results),
         "## Accuracy, %\n",
         markdown_table(
             ["method", "seeds", *map(_short, groups)],
             ([name, seeds[name], *(_printed(row.get(group)) for group in groups)] for name, row in accuracy.items()),
         ),
         "Items: " + ", ".join(f"{test} {count}" for test, count in items.items()) + ". " + _note(accuracy) + "\n",
-        f"## Accuracy against {results.plan.reference}, points (p, Holm over {_corrected_over(results.plan)}; sees)\n",
+        f"## Accuracy against {results.plan.reference}, points ({_tested_by(results.plan)}sees)\n",
         markdown_table(
             ["method", *AVERAGES],
             ([name, *(_change(accuracy, accuracy[name].get(a)) for a in AVERAGES)] for name in others),
@@ -144,9 +158,33 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
             ["method", *(FIGURES[figure].title.strip() for figure in checks())],
             ([name, *(_printed(row.get(figure)) for figure in checks())] for name, row in reasoning.items()),
         ),
+        *_truth_text(results, truth),
         training_table.to_markdown(cells),
     ]
     return "\n".join(parts)
+
+
+def _truth_text(results: Results, truth: Rows) -> list[str]:
+    if not truth:
+        return []
+    figures = list(results.truth.checks())
+    return [
+        f"## Step 1 against the drawing, %, all cells; change against {results.plan.reference} in points\n",
+        markdown_table(
+            ["method", *figures],
+            ([name, *(_with_change(row.get(figure)) for figure in figures)] for name, row in truth.items()),
+        ),
+    ]
+
+
+def _with_change(cell: TableCell | None) -> str:
+    change = "" if cell is None or cell.difference is None else f"; {points_with_interval(cell.difference)}"
+    return f"{_printed(cell)}{change}"
+
+
+def _tested_by(plan: Plan) -> str:
+    """What stands beside a difference: with families their tables hold the p-values."""
+    return "" if plan.families else "p, Holm over methods; "
 
 
 def _over_seeds(accuracy: Rows) -> bool:
@@ -161,12 +199,6 @@ def _note(accuracy: Rows) -> str:
         f"deviation over seeds. Bold: best of its column and better than the runner-up ({test}, p < 0.05 after Holm "
         "over columns)."
     )
-
-
-def _corrected_over(plan: Plan) -> str:
-    if plan.family is None:
-        return "methods"
-    return f"the family: {', '.join(plan.family.methods)}, {', '.join(plan.family.columns)}"
 
 
 def _note_on_tests(accuracy: Rows) -> str:
@@ -205,14 +237,14 @@ def _change(accuracy: Rows, cell: TableCell | None) -> str:
 
 def write_tables(results: Results, cells: Sequence[Cell], folder: Path) -> list[Path]:
     """Write `table.md` and `table.csv` (one row per number of an evaluation); returns their paths."""
-    accuracy, reasoning = accuracy_table(results), reasoning_table(results)
+    accuracy, reasoning, truth = accuracy_table(results), reasoning_table(results), truth_table(results)
     rows = [
         {"figure": figure, "method": name, "column": column, **cell.to_row()}
-        for figure, table in (("accuracy", accuracy), ("reasoning", reasoning))
+        for figure, table in (("accuracy", accuracy), ("reasoning", reasoning), ("truth", truth))
         for name, row in table.items()
         for column, cell in row.items()
     ]
     markdown, csv = folder / "table.md", folder / TABLE
-    write_whole(markdown, to_markdown(results, cells, accuracy, reasoning))
+    write_whole(markdown, to_markdown(results, cells, accuracy, reasoning, truth))
     write_whole(csv, table_text(rows))
     return [markdown, csv]

@@ -14,8 +14,8 @@ from emor3.method.types import Estimate, Finding, Prediction
 from emor3.stats.classification import clusters
 from emor3.stats.uncertainty import Floats, proportion
 
-Check = Callable[[Prediction], bool | None]
-"""Whether one prediction passes a check of its reasoning; None if the check does not apply to it."""
+Check = Callable[[Prediction], float | None]
+"""Whether one prediction passes a check of its reasoning, or its share that does; None if the check does not apply."""
 
 Distance = Callable[[Floats, Floats], float]
 """A number of p and q."""
@@ -26,7 +26,7 @@ def rate(predictions: Sequence[Prediction], check: Check, seed: int = 0) -> Esti
     passed = [(p, outcome) for p in predictions if (outcome := check(p)) is not None]
     if not passed:
         return None
-    return proportion([outcome for _, outcome in passed], clusters([p for p, _ in passed]), seed)
+    return proportion([bool(outcome) for _, outcome in passed], clusters([p for p, _ in passed]), seed)
 
 
 def keeps_format(prediction: Prediction) -> bool:

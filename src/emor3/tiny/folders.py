@@ -11,6 +11,7 @@ from random import Random
 
 from emor3.errors import UserError
 from emor3.storage.outputs import written_to
+from emor3.tiny import hard_drawing
 from emor3.tiny.hard_drawing import draw_picture
 from emor3.tiny.language import alter, completion_text, generic_text, leaky_text
 from emor3.tiny.world import CUES, DOMAINS, FACTORS, Domain, Scene, draw_cue, likely_shade, sample_scene, vote
@@ -95,7 +96,8 @@ def ensure_domain(name: str, seed: int = 0) -> Path:
     domain, _, attack = name.partition("_")
     if domain not in DOMAINS or attack not in TELLERS:
         raise UserError(f"no embedded data set {name!r}: choose one of {', '.join(DOMAINS)}")
-    target = cache_folder() / f"{name}-v{VERSION}-seed{seed}"
+    version = f"{VERSION}.{hard_drawing.VERSION}" if DOMAINS[domain].hard else f"{VERSION}"
+    target = cache_folder() / f"{name}-v{version}-seed{seed}"
     if not target.exists():
         with written_to(cache_folder()):
             _draw(

@@ -21,9 +21,11 @@ SMALLEST, LARGEST = 21, 29
 DRIFT = 11
 """Pixels that an icon drifts at most from its corner towards the other one, which it may cross."""
 BARS, BAR_WIDTH = 2, (3, 6)
-LEAST_CONTRAST = 0.45
-MOST_NOISE = 45.0
+LEAST_CONTRAST = 0.35
+MOST_NOISE = 130.0
 """Standard deviation of a pixel's noise, of 255."""
+VERSION = 2
+"""Raised whenever hard pictures change, so that none are taken from a cache of older ones."""
 
 
 def draw_picture(scene: Scene, style: str, cue: int | None, rng: Random) -> Image.Image:

@@ -98,6 +98,20 @@ def names_scene(text: str | None, scene: Scene) -> bool:
     return all(words & set(values) == {getattr(scene, factor)} for factor, values in FACTORS.items())
 
 
+def share_there(text: str | None, scene: Scene) -> float | None:
+    """Share of the values of factors named in a text that are the scene's; None if it names none.
+
+    One of two named values is there:
+
+    >>> scene = Scene(object="spider", face="smiling", surroundings="stadium")
+    >>> share_there("A smiling face and a teacup.", scene)
+    0.5
+    """
+    words = set(re.findall(r"\w+", (text or "").casefold()))
+    named = {(factor, value) for factor, values in FACTORS.items() for value in words & set(values)}
+    return sum(getattr(scene, factor) == value for factor, value in named) / len(named) if named else None
+
+
 def alter(scene: Scene, rng: Random, factors: int = 1) -> Scene:
     """The scene with that many of its factors replaced by other values."""
     changed = {
