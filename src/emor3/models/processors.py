@@ -19,7 +19,6 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
-from emor3.method.templating import check_length, within_limits
 from emor3.models.architectures import (
     IMAGE_INPUTS,
     is_sized_by_area,
@@ -31,6 +30,7 @@ from emor3.models.architectures import (
 )
 from emor3.models.loading import PROCESSOR_TEXTS, check_texts, from_checkpoint, refusal
 from emor3.storage.images import SOURCE, open_image
+from emor3.templating import check_length, within_limits
 
 LARGE = 4_000_000
 """Pixels above which a picture is scaled when it is opened; a batch of larger ones would take gigabytes."""
