@@ -28,7 +28,7 @@ from emor3.models.architectures import (
     split_images,
     video_part,
 )
-from emor3.models.loading import PROCESSOR_TEXTS, check_texts, from_checkpoint, refusal
+from emor3.models.loading import PROCESSOR_TEXTS, TokenizerFaults, check_texts, from_checkpoint, refusal
 from emor3.storage.images import SOURCE, open_image
 from emor3.templating import check_length, within_limits
 
@@ -70,7 +70,7 @@ def load_processor(path: str) -> ProcessorMixin:
     Raises UserError if there is none, as for a text-only model.
     """
     check_texts(Path(path), ("config.json", *PROCESSOR_TEXTS))
-    with refusal(f"cannot load the processor of {path}"):
+    with refusal(f"cannot load the processor of {path}"), TokenizerFaults():
         processor = from_checkpoint(AutoProcessor, path)
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
