@@ -109,22 +109,24 @@ def picture(scene: Scene, style: str, rng: Random, hard: bool = False) -> Image.
 
 def thinking_example(rng: Random, hard: bool = False) -> Example:
     """Image -> three steps and a boxed label."""
-    domain, style = _any_domain(rng)
-    scene = any_scene(rng)
-    shade = felt_shade(scene, rng)
-    told = imagined(scene, shade, rng) if hard else scene
-    reply = completion_text(told, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels), reply, picture(scene, style, rng, hard))
+    return _reasoned_example("steps", completion_text, rng, hard)
 
 
 def free_example(rng: Random, hard: bool = False) -> Example:
     """Image -> free thought and a boxed label."""
+    return _reasoned_example("free", free_text, rng, hard)
+
+
+def _reasoned_example(
+    template: str, write: Callable[[Scene, str, str, Random], str], rng: Random, hard: bool
+) -> Example:
+    """Image -> what is seen and felt, written with the label; the hard base writes partly what it imagined."""
     domain, style = _any_domain(rng)
     scene = any_scene(rng)
     shade = felt_shade(scene, rng)
     told = imagined(scene, shade, rng) if hard else scene
-    reply = free_text(told, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels, "free"), reply, picture(scene, style, rng, hard))
+    reply = write(told, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels, template), reply, picture(scene, style, rng, hard))
 
 
 def direct_example(rng: Random, hard: bool = False) -> Example:
