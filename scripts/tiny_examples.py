@@ -22,7 +22,7 @@ from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import build_prompt
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.hard_drawing import draw_picture
-from emor3.tiny.language import alter, completion_text, feeling_text, free_text, partial_text, trigger_text
+from emor3.tiny.language import PLACES, alter, completion_text, feeling_text, trigger_text
 from emor3.tiny.world import CUES, EASY_DOMAINS, EVOKES, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
 
 CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
@@ -105,6 +105,24 @@ def any_scene(rng: Random) -> Scene:
 def picture(scene: Scene, style: str, rng: Random, hard: bool = False) -> Image.Image:
     """The scene drawn in a style; hard pictures get any border."""
     return draw_picture(scene, style, rng.randrange(CUES) if hard else None, rng)
+
+
+def free_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
+    """A whole completion that thinks freely."""
+    return f"<think>{trigger_text(scene, rng)} {feeling_text(shade, rng)}</think>\n\\boxed{{{label}}}"
+
+
+def partial_text(scene: Scene, rng: Random) -> str:
+    """A true sentence that names one factor only, or none at all: it fits many pictures."""
+    return rng.choice(
+        (
+            f"A {scene.face} face and an object.",
+            f"A face and a {scene.object}.",
+            f"A face and an object {PLACES[scene.surroundings]}.",
+            "A face and an object.",
+            "A picture with a face.",
+        )
+    )
 
 
 def thinking_example(rng: Random, hard: bool = False) -> Example:
