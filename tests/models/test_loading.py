@@ -229,6 +229,10 @@ def tokenizer(**settings: Any) -> Callable[[Any], None]:
 
 RAISED = {
     "by tokenizers": (tokenizer(version="x"), "Unknown tokenizer version 'x'"),
+    "by tokenizers, on a text": (
+        tokenizer(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "b"}, added_tokens=[]),
+        "WordLevel error: Missing [UNK] token from the vocabulary",
+    ),
     "OSError": (changed("processor_config.json", lambda c: c.update(image_processor=None)), "Can't load image proc"),
     "ValueError": (changed("tokenizer_config.json", lambda c: c.update(padding_side="x")), "Padding side should be"),
     "StrictDataclassError": (text_config(layer_types=["x"]), "The `layer_types` entries must be"),
@@ -256,7 +260,7 @@ def test_each_kind_of_error_that_the_libraries_raise_is_told_on_one_line(
     spoil(folder)
     with pytest.raises(UserError, match=re.escape(message)) as told:
         load(str(folder))
-    assert str(told.value).startswith("cannot ")
+    assert str(folder) in str(told.value)
     assert "\n" not in str(told.value)
 
 

@@ -103,7 +103,7 @@ def try_render(processor: ProcessorMixin, path: str) -> None:
         raise UserError(f"{template} does not keep the text of a turn: take the one of the model's authors")
     if shown == blind:
         raise UserError(f"{template} drops images: take the one of the model's authors")
-    with refusal(f"{template} and its processor do not go together"):
+    with refusal(f"{template} and its processor do not go together"), TokenizerFaults():
         processor(text=[shown], images=[Image.new("RGB", (64, 64))], padding=True, return_tensors="pt")
 
 
