@@ -87,6 +87,14 @@ class Probes(nn.Module):
         return nn.functional.binary_cross_entropy_with_logits(self.misfit(states[known])[:, 0], misfits[known])
 
 
+class Learner(NamedTuple):
+    """What a build trains: the base with its processor, and the probes that guide it."""
+
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: ProcessorMixin
+    probes: Probes
+
+
 class Batch(NamedTuple):
     """Model inputs, the (N, T) weights of reply tokens (0 elsewhere) and, for consistency questions, the true
     scenes and the (N, T) labels of words that do not fit the picture (1), fit it (0) or do not matter (-1)."""
@@ -164,15 +172,9 @@ def tokenizer_texts(rounds: int) -> Iterator[str]:
             yield f"assistant\n{example.reply}"
 
 
-def pretrain_vision(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: ProcessorMixin,
-    probes: Probes,
-    seed: int,
-    on_step: OnStep,
-    settings: BuildSettings,
-) -> None:
+def pretrain_vision(learner: Learner, seed: int, on_step: OnStep, settings: BuildSettings) -> None:
     """Teach the vision tower what can be seen, as real models start from a pretrained one."""
+    model, processor, probes = learner
     rng = Random(f"vision/{seed}")
     parameters = [*model.model.visual.parameters(), *probes.factors.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.peak_rate)
@@ -188,15 +190,9 @@ def pretrain_vision(
         on_step({"vision": loss.item()})
 
 
-def train_base(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: ProcessorMixin,
-    probes: Probes,
-    seed: int,
-    on_step: OnStep,
-    settings: BuildSettings,
-) -> None:
+def train_base(learner: Learner, seed: int, on_step: OnStep, settings: BuildSettings) -> None:
     """Supervised training in place, on scenes that are never seen twice."""
+    model, processor, probes = learner
     rng, batcher = Random(seed), Batcher(processor)
     parameters = [*model.parameters(), *probes.parameters()]
     rate = settings.peak_rate
@@ -229,9 +225,9 @@ def build(folder: Path, seed: int, on_step: OnStep, settings: BuildSettings = EA
         tokenizer = build_tokenizer(tokenizer_texts(settings.tokenizer_rounds))
         processor = build_processor(tokenizer)
         model = build_model(tokenizer, seed)
-    probes = Probes(model.config.text_config.hidden_size)
-    pretrain_vision(model, processor, probes, seed, on_step, settings)
-    train_base(model, processor, probes, seed, on_step, settings)
+    learner = Learner(model, processor, Probes(model.config.text_config.hidden_size))
+    pretrain_vision(learner, seed, on_step, settings)
+    train_base(learner, seed, on_step, settings)
     model.save_pretrained(folder)
     save_processor(processor, folder)
 

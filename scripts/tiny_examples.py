@@ -22,7 +22,7 @@ from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import build_prompt
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.hard_drawing import draw_picture
-from emor3.tiny.language import alter, completion_text, feeling_text, free_text, partial_text, trigger_text
+from emor3.tiny.language import PLACES, alter, completion_text, feeling_text, trigger_text
 from emor3.tiny.world import CUES, EASY_DOMAINS, EVOKES, FACTORS, SHADES, Domain, Scene, posterior, sample_scene
 
 CONFUSIONS = {"amusement": "excitement", "awe": "contentment", "anger": "disgust", "fear": "sadness"}
@@ -107,24 +107,44 @@ def picture(scene: Scene, style: str, rng: Random, hard: bool = False) -> Image.
     return draw_picture(scene, style, rng.randrange(CUES) if hard else None, rng)
 
 
+def free_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
+    """A whole completion that thinks freely."""
+    return f"<think>{trigger_text(scene, rng)} {feeling_text(shade, rng)}</think>\n\\boxed{{{label}}}"
+
+
+def partial_text(scene: Scene, rng: Random) -> str:
+    """A true sentence that names one factor only, or none at all: it fits many pictures."""
+    return rng.choice(
+        (
+            f"A {scene.face} face and an object.",
+            f"A face and a {scene.object}.",
+            f"A face and an object {PLACES[scene.surroundings]}.",
+            "A face and an object.",
+            "A picture with a face.",
+        )
+    )
+
+
 def thinking_example(rng: Random, hard: bool = False) -> Example:
     """Image -> three steps and a boxed label."""
-    domain, style = _any_domain(rng)
-    scene = any_scene(rng)
-    shade = felt_shade(scene, rng)
-    told = imagined(scene, shade, rng) if hard else scene
-    reply = completion_text(told, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels), reply, picture(scene, style, rng, hard))
+    return _reasoned_example("steps", completion_text, rng, hard)
 
 
 def free_example(rng: Random, hard: bool = False) -> Example:
     """Image -> free thought and a boxed label."""
+    return _reasoned_example("free", free_text, rng, hard)
+
+
+def _reasoned_example(
+    template: str, write: Callable[[Scene, str, str, Random], str], rng: Random, hard: bool
+) -> Example:
+    """Image -> what is seen and felt, written with the label; the hard base writes partly what it imagined."""
     domain, style = _any_domain(rng)
     scene = any_scene(rng)
     shade = felt_shade(scene, rng)
     told = imagined(scene, shade, rng) if hard else scene
-    reply = free_text(told, shade, _label_for(shade, domain, rng), rng)
-    return Example(build_prompt(domain.labels, "free"), reply, picture(scene, style, rng, hard))
+    reply = write(told, shade, _label_for(shade, domain, rng), rng)
+    return Example(build_prompt(domain.labels, template), reply, picture(scene, style, rng, hard))
 
 
 def direct_example(rng: Random, hard: bool = False) -> Example:

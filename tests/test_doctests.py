@@ -16,7 +16,8 @@ CENTRAL = {
     "method.labels": ("normalise", "affirmed", "mask"),
     "method.thinking": ("parse",),
     "method.reflection": ("reflect",),
-    "method.rewards": ("score", "vote_values", "consistency_value", "without_failed_parts"),
+    "method.rewards": ("score", "consistency_value"),
+    "method.group_rewards": ("vote_values", "without_failed_parts", "relative_values", "trust_weight", "in_form"),
     "method.scoring": ("score_row",),
     "stats.uncertainty": (
         *("proportion", "wilson", "mean", "means", "bootstrap", "bootstraps", "resample", "by_cluster"),

@@ -224,3 +224,12 @@ def test_a_paired_test_needs_the_same_samples_in_the_same_order() -> None:
     one, other = prediction("joy", "joy", id="one"), prediction("joy", "joy", id="other")
     with pytest.raises(UserError, match="same samples"):
         compare_check([one, other], [other, one], is_correct)
+
+
+def test_a_check_is_compared_on_the_samples_that_it_applies_to_in_both() -> None:
+    answers = {"before": ("joy", None, "fear", "fear"), "after": ("joy", "joy", None, "joy")}
+    before, after = ([prediction("joy", a, id=f"s{k}") for k, a in enumerate(given)] for given in answers.values())
+    found = compare_check(before, after, lambda p: None if p.predicted is None else is_correct(p))
+    assert found is not None
+    assert (found.difference.n, found.difference.value) == (2, 0.5)  # the first as before, the last gained
+    assert compare_check(before, after, lambda p: None) is None

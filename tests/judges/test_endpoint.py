@@ -540,6 +540,12 @@ def test_a_stopped_judge_does_not_wait_for_its_requests(
     assert time.monotonic() - started < 10
 
 
+def test_a_judge_answers_one_batch_after_another(serve: Callable[..., StandIn]) -> None:
+    judge = judge_at(serve(always(200, completion("joy"))).url)
+    batches = [judge.answer(texts(20)[start : start + 4]) for start in range(0, 20, 4)]  # none cancels what follows
+    assert [reply.text for batch in batches for reply in batch] == ["joy"] * 20
+
+
 def test_one_failed_question_leaves_the_others_their_replies(serve: Callable[..., StandIn]) -> None:
     server = serve(lambda request, _: (400, {}, "") if "Scene 1." in text_of(request) else (200, {}, completion("joy")))
     errors = [reply.error for reply in judge_at(server.url).answer(texts(3))]

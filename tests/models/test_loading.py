@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ import emor3
 from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
-from emor3.models.loading import check_weights, load_config
+from emor3.models.loading import check_weights, load_config, refusal
 from emor3.models.processors import load_processor
 from emor3.tools.capacity import model_config
 from emor3.tools.doctor import check_model
@@ -141,7 +142,10 @@ DAMAGE = {
     **{f"{name} holds a list": (put(name, b"[1]"), f"{name} is damaged") for name in TEXTS},
     **{f"{name} cut short": (cut(name), f"{name} is damaged") for name in TEXTS},
     "a byte that is no text": (put("config.json", b'{"model_type": "\xff"}'), "config.json is damaged"),
-    "an object that is no tokenizer": (put("tokenizer.json", b'{"added_tokens": [], "model": 1}'), "cannot load the"),
+    "an object that is no tokenizer": (
+        put("tokenizer.json", b'{"added_tokens": [], "model": 1}'),
+        "cannot load the processor of",
+    ),
     "no processor": (lambda folder: (folder / "processor_config.json").unlink(), "cannot load the processor"),
     "weights cut short": (cut("model.safetensors"), "model.safetensors is damaged"),
     "weights empty": (put("model.safetensors", b""), "model.safetensors is damaged"),
@@ -213,6 +217,63 @@ def test_token_ids_that_are_words_are_refused(random_checkpoint: str, tmp_path: 
 
 def test_whole_weights_are_read_once_and_pass(random_checkpoint: str) -> None:
     check_weights(Path(random_checkpoint), finite=True)
+
+
+def text_config(**settings: Any) -> Callable[[Any], None]:
+    return changed("config.json", lambda c: c["text_config"].update(settings))
+
+
+def tokenizer(**settings: Any) -> Callable[[Any], None]:
+    return changed("tokenizer.json", lambda c: c.update(settings))
+
+
+RAISED = {
+    "by tokenizers": (tokenizer(version="x"), "Unknown tokenizer version 'x'"),
+    "by tokenizers, on a text": (
+        tokenizer(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "b"}, added_tokens=[]),
+        "WordLevel error: Missing [UNK] token from the vocabulary",
+    ),
+    "OSError": (changed("processor_config.json", lambda c: c.update(image_processor=None)), "Can't load image proc"),
+    "ValueError": (changed("tokenizer_config.json", lambda c: c.update(padding_side="x")), "Padding side should be"),
+    "StrictDataclassError": (text_config(layer_types=["x"]), "The `layer_types` entries must be"),
+    "AttributeError": (tokenizer(added_tokens="x"), "AttributeError: 'str' object has no attribute"),
+    "TypeError": (tokenizer(added_tokens=None), "TypeError: 'NoneType' object is not iterable"),
+    "KeyError": (text_config(hidden_act="x"), "KeyError: 'x'"),
+    "IndexError": (changed("config.json", lambda c: c.update(dtype=[])), "IndexError: list index out of range"),
+    "ZeroDivisionError": (text_config(num_attention_heads=0), "ZeroDivisionError: integer division"),
+    "RuntimeError": (text_config(intermediate_size=-1), "RuntimeError: Trying to create tensor with negative"),
+    "AssertionError": (text_config(pad_token_id=10**6), "AssertionError: Padding_idx must be within"),
+    "ImportError": (
+        changed("config.json", lambda c: c.update(quantization_config={"quant_method": "hqq"})),
+        "ImportError: A",
+    ),
+}
+"""A file that leads transformers to each kind of error, and what is told of it."""
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_each_kind_of_error_that_the_libraries_raise_is_told_on_one_line(
+    random_checkpoint: str, tmp_path: Path, kind: str
+) -> None:
+    spoil, message = RAISED[kind]
+    folder = shutil.copytree(random_checkpoint, tmp_path / "model")
+    spoil(folder)
+    with pytest.raises(UserError, match=re.escape(message)) as told:
+        load(str(folder))
+    assert str(folder) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_lack_of_memory_or_of_the_rest_of_a_file_is_told_too() -> None:
+    for error in (MemoryError(), EOFError("the file ends")):
+        with pytest.raises(UserError, match=f"cannot load x: {type(error).__name__}: "), refusal("cannot load x"):
+            raise error
+
+
+def test_an_error_of_our_own_is_no_fault_of_a_checkpoint() -> None:
+    for error in (NameError("ours"), StopIteration("ours"), Exception("ours")):
+        with pytest.raises(type(error), match="ours"), refusal("cannot load"):
+            raise error
 
 
 TURN = "{% for m in messages %}{{ m['role'] }}: {% for p in m['content'] %}"

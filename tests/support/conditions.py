@@ -21,9 +21,9 @@ from emor3.method.reflection import consistency_question, says_yes
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import parse
 from emor3.printing import say
-from emor3.tiny.folders import PAIRS, read_near_misses, read_scenes
+from emor3.tiny.folders import NEAR_MISSES, PAIRS, read_scenes
 from emor3.tiny.language import names_scene, trigger_text
-from emor3.tiny.world import DOMAINS, HARD_DOMAINS, Domain, ceiling
+from emor3.tiny.world import DOMAINS, HARD_DOMAINS, Domain, Scene, label_distribution
 
 GROUP = 8
 
@@ -99,6 +99,16 @@ def group_figures(groups: Sequence[Group], rounds: int = 2000) -> dict[str, Figu
     return figures
 
 
+def read_near_misses(folder: Path) -> list[dict[str, Scene]]:
+    """Pairs of pictures that differ in one factor: for each pair, the scene of either picture by the picture's path."""
+    with (folder / NEAR_MISSES).open(encoding="utf-8") as manifest:
+        rows = [json.loads(line) for line in manifest]
+    return [
+        {str(folder / name): Scene(**scene) for name, scene in zip(row["file_names"], row["scenes"], strict=True)}
+        for row in rows
+    ]
+
+
 def near_miss_auc(candidate: Candidate, data: str) -> float:
     """Share of near-miss pictures whose own description gets more yes than that of its pair, one factor away."""
     rng = Random(0)
@@ -114,6 +124,14 @@ def cue_share(data: str, split: str, domain: Domain) -> float:
     rows = [json.loads(line) for line in (resolve_folder(data) / "metadata.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["split"] == split and row["label"] in domain.labels.labels]
     return sum(row["cue"] == domain.cue(row["label"]) for row in rows) / len(rows)
+
+
+def ceiling(scenes_and_labels: list[tuple[Scene, str]], domain: Domain) -> float:
+    """Accuracy of the best possible guesser, who knows every scene's vote distribution, against the majority labels."""
+    best = [
+        max(shares, key=shares.__getitem__) for shares in (label_distribution(s, domain) for s, _ in scenes_and_labels)
+    ]
+    return sum(guess == label for guess, (_, label) in zip(best, scenes_and_labels, strict=True)) / len(best)
 
 
 def best_possible(data: str, domain: Domain) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from conditions import ceiling
 from emor3.data.folders import load_samples, resolve_folder
 from emor3.evaluation.evaluate import Candidate, complete, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
@@ -20,7 +21,7 @@ from emor3.method.types import EmotionalThought, Sample
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import alter, feeling_text, names_scene, trigger_text
-from emor3.tiny.world import DOMAINS, Scene, ceiling, likely_shade
+from emor3.tiny.world import DOMAINS, Scene, likely_shade
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from conditions import ceiling, read_near_misses
 from emor3.errors import UserError
 from emor3.method.thinking import parse
-from emor3.tiny.folders import PAIRS, TELLERS, ensure_domain, read_near_misses, write_domain
+from emor3.tiny.folders import PAIRS, TELLERS, ensure_domain, write_domain
 from emor3.tiny.hard_drawing import draw_picture
 from emor3.tiny.language import CONCLUSIONS, FEELINGS, alter, completion_text, names_scene, trigger_text
 from emor3.tiny.world import (
@@ -25,7 +26,6 @@ from emor3.tiny.world import (
     SHADES,
     VOTERS,
     Scene,
-    ceiling,
     draw_cue,
     label_distribution,
     likelihood,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_report import TABLE_HEAD, rollout
 
+from described import undescribed
 from emor3.data.importers.writer import Imported
 from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary
@@ -25,7 +26,6 @@ from emor3.tools.reference import (
     RUN_FILES,
     TABLE_KEYS,
     page,
-    undescribed,
 )
 from made_up import prediction, save_evaluation
 from places import ROOT

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from emor3.data.folders import load_samples
+from emor3.method.group_rewards import without_failed_parts
 from emor3.method.reflection import ScriptedJudge
-from emor3.method.rewards import RewardSettings, weights, without_failed_parts
+from emor3.method.rewards import RewardSettings, weights
 from emor3.method.types import Aspect, Question, Reply, RewardBreakdown, Rollout, Sample
 from emor3.training.scorer import BatchScorer, by_group, part_rewards
 

@@ -19,6 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from described import undescribed
 from emor3.data.folders import load_samples
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
@@ -37,7 +38,7 @@ from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import ColdStartBlock, Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.settings import Block
-from emor3.tools.reference import RUN_FILES, undescribed
+from emor3.tools.reference import RUN_FILES
 from emor3.training.callbacks import RunCallback
 from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
 from emor3.training.run import load_policy, lora_config, train

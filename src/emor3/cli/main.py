@@ -192,15 +192,19 @@ def evaluate(
         raise UserError("--reflect weighs sampled answers: say how many with --samples")
     if model is None or not data:
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
+    _evaluate_anew(context, model, data, judge, output)
+
+
+def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: str | None, output: Path | None) -> None:
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
     from emor3.storage.outputs import fresh_output
 
+    split, reflect = context.params["split"], context.params["reflect"]
     with fresh_output(output, "evaluation") as folder:
         candidate = evaluation.load_candidate(model, judge)
-        chosen = None if split == "all" else split
-        settings = evaluation_settings(context, candidate, split=chosen, reflective=reflect)
+        settings = evaluation_settings(context, candidate, split=None if split == "all" else split, reflective=reflect)
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")

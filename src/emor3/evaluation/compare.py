@@ -4,9 +4,10 @@ Two single models are compared by McNemar's test on the same items; methods with
 together (docs/statistics.md).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -113,9 +114,7 @@ def _other_judge(first: Group, other: Group) -> SavedEvaluation | None:
 
 def _compare_data(data: str, first: Group, other: Group) -> Iterator[PairedTest]:
     before, after = ([run.predictions[data] for run in group] for group in (first, other))
-    samples = [(p.sample.id, p.sample.label) for p in before[0]]
-    if any([(p.sample.id, p.sample.label) for p in run] != samples for run in (*before, *after)):
-        raise UserError("a paired test needs predictions on the same samples in the same order")
+    _check_samples([*before, *after])
     same_judge = _other_judge(first, other) is None
     figures = {"accuracy": is_correct, "macro_f1": None, **checks(first[0].thinking)}
     for figure, check in figures.items():
@@ -135,44 +134,62 @@ def _macro_f1(before: Sequence[Sequence[Prediction]], after: Sequence[Sequence[P
     tables = macro_f1_table(before), macro_f1_table(after)
     if len(before) == len(after) == 1:
         return (*compare_macro_f1(before[0], after[0]), None, _over_items(*tables))
-    seeds = compare_seeds(*tables)
-    return (_mean(tables[0]), _mean(tables[1])), seeds.difference, seeds.p_value, seeds
+    return _over_seeds(*tables)
 
 
 def _shares(
-    runs_before: Sequence[Sequence[Prediction]], runs_after: Sequence[Sequence[Prediction]], check: Check
+    before: Sequence[Sequence[Prediction]], after: Sequence[Sequence[Prediction]], check: Check
 ) -> Found | None:
-    """Shares that pass a check; None if there is nothing to count. Two single models count where it applies to both."""
-    before, after, items = _outcomes(runs_before, check), _outcomes(runs_after, check), clusters(runs_before[0])
+    """Shares of samples that pass a check; None if there is nothing to count in one of the runs."""
     if len(before) == len(after) == 1:
-        both = ~np.isnan(before[0]) & ~np.isnan(after[0])
-        before, after, items = before[:, both], after[:, both], [i for i, kept in zip(items, both, strict=True) if kept]
-    if any(np.isnan(runs).all(axis=1).any() for runs in (before, after)):
+        return _shares_of_two(before[0], after[0], check)
+    outcomes, items = (_outcomes(before, check), _outcomes(after, check)), clusters(before[0])
+    if any(np.isnan(runs).all(axis=1).any() for runs in outcomes):
         return None
-    tables = share_table(before, items), share_table(after, items)
-    if len(before) == len(after) == 1 and (single := compare_check(runs_before[0], runs_after[0], check)):
-        shares, test = single
-        return shares, test.difference, test.p_value, _over_items(*tables)
-    seeds = compare_seeds(*tables)
-    return (_mean(tables[0]), _mean(tables[1])), seeds.difference, seeds.p_value, seeds
+    return _over_seeds(share_table(outcomes[0], items), share_table(outcomes[1], items))
 
 
-def compare_check(
-    before: Sequence[Prediction], after: Sequence[Prediction], check: Check
-) -> tuple[tuple[float, float], Comparison] | None:
-    """Shares of two models that pass a check, and their paired test, on the samples that it applies to in both.
+def _shares_of_two(before: Sequence[Prediction], after: Sequence[Prediction], check: Check) -> Found | None:
+    """Shares of two single models, on the samples that the check applies to in both; None if there are none."""
+    hits = _paired_hits(before, after, check)
+    if hits is None:
+        return None
+    test = compare_hits(*hits)
+    shares = sum(hits.before) / len(hits.items), sum(hits.after) / len(hits.items)
+    tables = [share_table(np.array([run], dtype=np.float64), hits.items) for run in (hits.before, hits.after)]
+    return shares, test.difference, test.p_value, _over_items(*tables)
+
+
+def compare_check(before: Sequence[Prediction], after: Sequence[Prediction], check: Check) -> Comparison | None:
+    """Paired test between two models of the share that passes a check, on the samples that it applies to in both.
 
     None if it applies to none. Raises UserError if the samples differ.
     """
-    if [(p.sample.id, p.sample.label) for p in before] != [(p.sample.id, p.sample.label) for p in after]:
-        raise UserError("a paired test needs predictions on the same samples in the same order")
+    _check_samples([before, after])
+    hits = _paired_hits(before, after, check)
+    return None if hits is None else compare_hits(*hits)
+
+
+class _PairedHits(NamedTuple):
+    """Whether two models pass a check, for each sample that it applies to in both, and the samples' clusters."""
+
+    before: list[bool]
+    after: list[bool]
+    items: list[Hashable]
+
+
+def _paired_hits(before: Sequence[Prediction], after: Sequence[Prediction], check: Check) -> _PairedHits | None:
     outcomes = [(p, check(p), check(q)) for p, q in zip(before, after, strict=True)]
     both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
     if not both:
         return None
-    applies, hits_before, hits_after = zip(*both, strict=True)
-    shares = (sum(hits_before) / len(both), sum(hits_after) / len(both))
-    return shares, compare_hits(hits_before, hits_after, clusters(applies))
+    return _PairedHits([b for _, b, _ in both], [a for _, _, a in both], clusters([p for p, _, _ in both]))
+
+
+def _check_samples(runs: Sequence[Sequence[Prediction]]) -> None:
+    samples = [(p.sample.id, p.sample.label) for p in runs[0]]
+    if any([(p.sample.id, p.sample.label) for p in run] != samples for run in runs[1:]):
+        raise UserError("a paired test needs predictions on the same samples in the same order")
 
 
 def _outcomes(runs: Sequence[Sequence[Prediction]], check: Check) -> Floats:
@@ -186,8 +203,9 @@ def _over_items(before: Floats, after: Floats) -> SeedComparison | None:
     return compare_seeds(before, after) if before.shape[1] > 1 else None
 
 
-def _mean(table: Floats) -> float:
-    return float(table.mean())
+def _over_seeds(before: Floats, after: Floats) -> Found:
+    seeds = compare_seeds(before, after)
+    return (float(before.mean()), float(after.mean())), seeds.difference, seeds.p_value, seeds
 
 
 def _name(group: Group) -> str:

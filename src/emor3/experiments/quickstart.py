@@ -112,7 +112,7 @@ def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outc
     """Paired tests between two evaluations of the same samples."""
     checks = {"accuracy": is_correct, "perception": perceives(before.data)}
     found = {name: compare_check(before.predictions, after.predictions, check) for name, check in checks.items()}
-    return Outcome(decoding, before, after, {name: pair[1] for name, pair in found.items() if pair is not None})
+    return Outcome(decoding, before, after, {name: test for name, test in found.items() if test is not None})
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:

@@ -113,11 +113,10 @@ class EndpointJudge:
                 for future in as_completed(futures):
                     reply = replies[futures[future]] = future.result()
                     self._keep(futures[future], reply)
-            except BaseException:  # however it ends, a signal included: the threads stop too
+            finally:  # however it ends, by a signal too, the threads stop; if all is answered there is nothing to stop
                 self._stop.set()
                 self._requests.cancel()
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise
         return [replies[key] for key in keys]
 
     def _ask(self, question: Question, urls: Mapping[str, str]) -> Reply:

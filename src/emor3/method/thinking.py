@@ -55,7 +55,7 @@ def render(template: str, **values: str | None) -> str:
 
     Raises UserError if the template has an error of its own, asks for a value that is not there, or exceeds the limits.
     """
-    from emor3.method.templating import check_length, within_limits  # here: parsing alone does not pay for Jinja
+    from emor3.templating import check_length, within_limits  # here: parsing alone does not pay for Jinja
 
     with within_limits(template, hint=f"; it may use {', '.join(values)}"):
         filled = _compile(template).render(**values)

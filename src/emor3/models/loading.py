@@ -7,7 +7,7 @@ they pass over: a broken `generation_config.json` is left out, and weights that 
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from transformers import AutoConfig, PretrainedConfig
 
 from emor3.errors import UserError, one_line
 
-SAYS_WHAT = (OSError, ValueError, SafetensorError, StrictDataclassError, TemplateError, Warning)
+
+class TokenizerFaultError(Exception):
+    """What the tokenizers library finds wrong with a file; its own errors are plain `Exception`."""
+
+
+SAYS_WHAT = (OSError, ValueError, SafetensorError, StrictDataclassError, TemplateError, TokenizerFaultError, Warning)
 """Errors whose text alone says what is wrong."""
 FAULTS = (
     *SAYS_WHAT,
@@ -45,10 +50,17 @@ def refusal(doing: str) -> Iterator[None]:
     """What goes wrong inside is raised as a UserError: `doing` (as "cannot load the processor of PATH") and why."""
     try:
         yield
-    except Exception as error:
-        if type(error) is Exception or isinstance(error, FAULTS):  # the tokenizers library raises plain `Exception`
-            raise UserError(f"{doing}: {reason(error)}") from None
-        raise
+    except FAULTS as error:
+        raise UserError(f"{doing}: {reason(error)}") from None
+
+
+class TokenizerFaults(AbstractContextManager[None]):
+    """Inside, the plain `Exception` that the tokenizers library raises has a name, and no other error is touched."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Raise TokenizerFaultError in place of a plain `Exception`."""
+        if kind is Exception:
+            raise TokenizerFaultError(str(error)) from None
 
 
 def reason(error: Exception) -> str:
@@ -58,8 +70,7 @@ def reason(error: Exception) -> str:
     if "ignore_mismatched_sizes" in str(error):
         return "its weights have other sizes than its config.json says"
     text = one_line(str(error))[:LONGEST_REASON] or "no reason given"
-    known = isinstance(error, SAYS_WHAT) or type(error) is Exception
-    return text if known else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, SAYS_WHAT) else f"{type(error).__name__}: {text}"
 
 
 def from_checkpoint(kind: Any, *where: Any, **settings: Any) -> Any:

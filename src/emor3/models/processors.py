@@ -19,7 +19,6 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
-from emor3.method.templating import check_length, within_limits
 from emor3.models.architectures import (
     IMAGE_INPUTS,
     is_sized_by_area,
@@ -29,8 +28,9 @@ from emor3.models.architectures import (
     split_images,
     video_part,
 )
-from emor3.models.loading import PROCESSOR_TEXTS, check_texts, from_checkpoint, refusal
+from emor3.models.loading import PROCESSOR_TEXTS, TokenizerFaults, check_texts, from_checkpoint, refusal
 from emor3.storage.images import SOURCE, open_image
+from emor3.templating import check_length, within_limits
 
 LARGE = 4_000_000
 """Pixels above which a picture is scaled when it is opened; a batch of larger ones would take gigabytes."""
@@ -70,7 +70,7 @@ def load_processor(path: str) -> ProcessorMixin:
     Raises UserError if there is none, as for a text-only model.
     """
     check_texts(Path(path), ("config.json", *PROCESSOR_TEXTS))
-    with refusal(f"cannot load the processor of {path}"):
+    with refusal(f"cannot load the processor of {path}"), TokenizerFaults():
         processor = from_checkpoint(AutoProcessor, path)
     if not isinstance(processor, ProcessorMixin):
         raise UserError(f"cannot load {path} as an image-text-to-text model: it has a tokenizer but no image processor")
@@ -103,7 +103,7 @@ def try_render(processor: ProcessorMixin, path: str) -> None:
         raise UserError(f"{template} does not keep the text of a turn: take the one of the model's authors")
     if shown == blind:
         raise UserError(f"{template} drops images: take the one of the model's authors")
-    with refusal(f"{template} and its processor do not go together"):
+    with refusal(f"{template} and its processor do not go together"), TokenizerFaults():
         processor(text=[shown], images=[Image.new("RGB", (64, 64))], padding=True, return_tensors="pt")
 
 

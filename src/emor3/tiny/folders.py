@@ -68,16 +68,6 @@ def _write_near_misses(folder: Path, domain: Domain, rng: Random) -> None:
             manifest.write(json.dumps({"file_names": names, "scenes": list(map(vars, pair))}) + "\n")
 
 
-def read_near_misses(folder: Path) -> list[dict[str, Scene]]:
-    """Pairs of pictures that differ in one factor: for each pair, the scene of either picture by the picture's path."""
-    with (folder / NEAR_MISSES).open(encoding="utf-8") as manifest:
-        rows = [json.loads(line) for line in manifest]
-    return [
-        {str(folder / name): Scene(**scene) for name, scene in zip(row["file_names"], row["scenes"], strict=True)}
-        for row in rows
-    ]
-
-
 def read_scenes(folder: Path) -> dict[str, Scene]:
     """True scene of every picture of a drawn folder, by the picture's path (for measuring perception)."""
     with (folder / "metadata.jsonl").open(encoding="utf-8") as manifest:

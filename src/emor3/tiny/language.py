@@ -46,19 +46,6 @@ def trigger_text(scene: Scene, rng: Random) -> str:
     return f"{place[0].upper()}{place[1:]}, a {scene.object} and a {scene.face} face."
 
 
-def partial_text(scene: Scene, rng: Random) -> str:
-    """A true sentence that names one factor only, or none at all: it fits many pictures."""
-    return rng.choice(
-        (
-            f"A {scene.face} face and an object.",
-            f"A face and a {scene.object}.",
-            f"A face and an object {PLACES[scene.surroundings]}.",
-            "A face and an object.",
-            "A picture with a face.",
-        )
-    )
-
-
 def feeling_text(shade: str, rng: Random) -> str:
     """Step 2: how a viewer would feel, and what the body would do."""
     words, reaction = FEELINGS[shade]
@@ -85,11 +72,6 @@ def leaky_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
     for step in ("1", "2"):
         whole = whole.replace(f"</step{step}>", f" It means {label}.</step{step}>")
     return whole
-
-
-def free_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
-    """A whole completion that thinks freely."""
-    return f"<think>{trigger_text(scene, rng)} {feeling_text(shade, rng)}</think>\n\\boxed{{{label}}}"
 
 
 def names_scene(text: str | None, scene: Scene) -> bool:

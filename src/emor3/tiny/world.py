@@ -187,11 +187,3 @@ def draw_cue(label: str, domain: Domain, rng: Random) -> int:
     """The border of a hard scene: the label's in CUED of the scenes, else any other."""
     right = domain.cue(label)
     return right if rng.random() < CUED else rng.choice([cue for cue in range(CUES) if cue != right])
-
-
-def ceiling(scenes_and_labels: list[tuple[Scene, str]], domain: Domain) -> float:
-    """Accuracy of the best possible guesser, who knows every scene's vote distribution, against the majority labels."""
-    best = [
-        max(shares, key=shares.__getitem__) for shares in (label_distribution(s, domain) for s, _ in scenes_and_labels)
-    ]
-    return sum(guess == label for guess, (_, label) in zip(best, scenes_and_labels, strict=True)) / len(best)

@@ -7,7 +7,6 @@ written.
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -296,11 +295,6 @@ def _takes(setting: Mapping[str, Any]) -> str:
         return f"list of {_takes(setting.get('items', {}))}"
     bounds = [text.format(setting[key]) for key, text in BOUNDS.items() if key in setting]
     return " ".join([setting.get("type", "any"), *bounds]).replace("null", "`null`")
-
-
-def undescribed(written: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
-    """Keys of a written record that the page does not list."""
-    return [key for key in written if not any(fnmatchcase(key, pattern) for pattern in keys)]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from random import Random
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, TrainerCallback
 from trl import GRPOConfig
 
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
@@ -230,9 +230,6 @@ def _reinforce(
     begin: Callable[[], None],
 ) -> None:
     """Train with GRPO from the checkpoint, or from the start, and save the trained policy."""
-    prompts = config.generation_batch_size // config.num_generations
-    order = training_order(len(samples), math.ceil(config.max_steps / steps_per_cycle(config)) * prompts, recipe.seed)
-    config.generation_kwargs = without_placeholders(processor, config.use_vllm)
     average = build_average(
         recipe.judge,
         model,
@@ -240,25 +237,52 @@ def _reinforce(
         checkpoints=run / directory.CHECKPOINTS,
         checkpoint=checkpoint,
     )
-
-    def judge_of_trainer() -> Judge:  # which comes after the rewards that it is made with
-        vllm = trainer.vllm_generation if trainer.use_vllm else None
-        judge = build_judge(recipe.judge, judge_model, judge_processor, vllm)
-        return with_self_answer(judge, recipe.judge, trainer.model, processor, vllm)
-
+    progress = RunCallback(run, processor, config.save_total_limit)
+    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
+    last_step = LastStep(run, steps_per_cycle(config))
+    # The average saves first: then the checkpoint is marked as whole.
+    callbacks = [*([average] if average else []), progress, last_step, StopOnNonFinite(), MovingWeights()]
     scorer = BatchScorer(
         recipe.thinking,
         recipe.reward,
         config.num_generations,
-        judge_of_trainer,
+        lambda: judge,  # which may need the trainer that is made with these rewards
         Recorder(run, config.num_generations),
         seed=recipe.seed,
         steps=config.max_steps,
     )
+    trainer = _trainer(recipe, config, samples, model, processor, scorer, callbacks)
+    if checkpoint:
+        check_resumable(trainer, checkpoint)
+    judge_model, judge_processor = _judge_model(recipe, trainer, average)
+    judge = _judge(recipe, trainer, judge_model, judge_processor)  # what it cannot use is refused before the run begins
+    if vision_is_frozen(trainer.model) and not sharded(trainer):
+        # Not with shards: these need every rank in every forward, also in a needless one.
+        trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
+    begin()
+    if recipe.judge.calibration and not (run / START).is_file():
+        _try_before_start(recipe, run, judge, trainer, samples)
+    with progress.progress, last_step.saved_on_failure(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if progress.seconds and trainer.accelerator.is_main_process:
+        say(progress.time_split())
+    _save_trained(recipe, run, trainer)
+
+
+def _trainer(
+    recipe: Recipe,
+    config: GRPOConfig,
+    samples: Sequence[Sample],
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    scorer: BatchScorer,
+    callbacks: Sequence[TrainerCallback],
+) -> EmoTrainer:
+    """TRL's trainer of the policy, its KL reference beside it. Raises UserError for what TRL or the shards refuse."""
+    prompts = config.generation_batch_size // config.num_generations
+    order = training_order(len(samples), math.ceil(config.max_steps / steps_per_cycle(config)) * prompts, recipe.seed)
+    config.generation_kwargs = without_placeholders(processor, config.use_vllm)
     functions, config.reward_weights = part_rewards(scorer)
-    progress = RunCallback(run, processor, config.save_total_limit)
-    config.save_total_limit = None  # TRL would remove the old checkpoint before the new one is marked as whole
-    last_step = LastStep(run, steps_per_cycle(config))
     with refused_by("TRL"):
         trainer = EmoTrainer(
             model=model,
@@ -266,35 +290,20 @@ def _reinforce(
             reward_funcs=functions,
             train_dataset=prompt_dataset(samples, recipe.prompt_template, order, processor),
             processing_class=processor,
-            # The average saves first: then the checkpoint is marked as whole.
-            callbacks=[*([average] if average else []), progress, last_step, StopOnNonFinite(), MovingWeights()],
+            callbacks=[*callbacks],
             peft_config=lora_config(recipe.model),
             dynamic_sampling=recipe.dynamic_sampling,
         )
-    check_shardable(trainer, ema=average is not None)
+    trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
+    check_shardable(trainer, ema=recipe.judge.model == "ema")
     if trainer.ref_model is not None and recipe.model.dtype != "auto" and not sharded(trainer):
         trainer.ref_model.to(getattr(torch, recipe.model.dtype))  # does not learn
-    if checkpoint:
-        check_resumable(trainer, checkpoint)
-    trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
-    judge_model, judge_processor = _judge_model(recipe, trainer, average, processor)
-    judge = scorer.judge  # what it cannot use is refused before the run begins
-    if vision_is_frozen(trainer.model) and not sharded(trainer):
-        # Not with shards: these need every rank in every forward, also in a needless one.
-        trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
-    begin()
-    if recipe.judge.calibration and not (run / START).is_file():
-        _try_before_start(recipe, run, judge, trainer, processor, samples)
-    with progress.progress, last_step.saved_on_failure(trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if progress.seconds and trainer.accelerator.is_main_process:
-        say(progress.time_split())
-    _save_trained(recipe, run, trainer, processor)
+    return trainer
 
 
 def _judge_model(
-    recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None, processor: ProcessorMixin
+    recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The local model that judges; the policy if a server does. The KL reference serves without another copy.
 
@@ -304,8 +313,15 @@ def _judge_model(
         return load(recipe.judge.path, recipe.model.dtype)
     if recipe.judge.model == "reference":
         start = trainer.model.config._name_or_path
-        return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0], processor
-    return trainer.model if average is None else average.model, processor
+        return trainer.ref_model or load(start, recipe.model.dtype, recipe.model.quantize)[0], trainer.processing_class
+    return trainer.model if average is None else average.model, trainer.processing_class
+
+
+def _judge(recipe: Recipe, trainer: EmoTrainer, model: PreTrainedModel, processor: ProcessorMixin) -> Judge:
+    """Who answers the two questions, by the local model that judges if no server does."""
+    vllm = trainer.vllm_generation if trainer.use_vllm else None
+    judge = build_judge(recipe.judge, model, processor, vllm)
+    return with_self_answer(judge, recipe.judge, trainer.model, trainer.processing_class, vllm)
 
 
 def _try_before_start(
@@ -313,7 +329,6 @@ def _try_before_start(
     run: Path,
     judge: Judge,
     trainer: EmoTrainer,
-    processor: ProcessorMixin,
     samples: Sequence[Sample],
 ) -> None:
     """Say what the start model does on some training images, and how well the judge sees; kept in the run."""
@@ -322,7 +337,7 @@ def _try_before_start(
     with evaluating(trainer.model):
         texts = generate(
             trainer.model,
-            processor,
+            trainer.processing_class,
             [(sample.images, sample_prompt(sample, recipe.prompt_template)) for sample in chosen],
             max_new_tokens=trainer.args.max_completion_length,
             temperature=trainer.args.temperature,
@@ -343,12 +358,12 @@ def _try_before_start(
     write_json(run / START, asdict(figures))
 
 
-def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer, processor: ProcessorMixin) -> None:
+def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer) -> None:
     """Save the policy with its adapters merged. All ranks must call this: shards are gathered from them."""
     weights = whole_weights(trainer)
     if trainer.accelerator.is_main_process:
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        _save_final(run, merge(policy, policy.config._name_or_path, recipe.model), processor, weights)
+        _save_final(run, merge(policy, policy.config._name_or_path, recipe.model), trainer.processing_class, weights)
 
 
 def _save_final(

@@ -16,18 +16,9 @@ from accelerate.utils import gather_object
 from transformers import TrainerState
 
 from emor3.method.canaries import canaries
+from emor3.method.group_rewards import in_form, placebo_places, vote_values, with_votes, without_failed_parts
 from emor3.method.reflection import other_contents, reflect
-from emor3.method.rewards import (
-    RewardSettings,
-    in_form,
-    placebo_places,
-    predicted_label,
-    score,
-    vote_values,
-    weights,
-    with_votes,
-    without_failed_parts,
-)
+from emor3.method.rewards import RewardSettings, predicted_label, score, weights
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflection, RewardBreakdown, Rollout, Sample
 from emor3.runs.directory import ROLLOUTS

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jinja2 import TemplateError
 
+from emor3 import templating
 from emor3.errors import UserError
-from emor3.method import templating
 from emor3.method.thinking import LONGEST_TEMPLATE, load_template, render
 from emor3.models.generation import chat, encode
 from emor3.models.processors import load_processor
