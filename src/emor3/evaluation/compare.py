@@ -183,7 +183,7 @@ def _paired_hits(before: Sequence[Prediction], after: Sequence[Prediction], chec
     both = [(p, b, a) for p, b, a in outcomes if b is not None and a is not None]
     if not both:
         return None
-    return _PairedHits([b for _, b, _ in both], [a for _, _, a in both], clusters([p for p, _, _ in both]))
+    return _PairedHits([bool(b) for _, b, _ in both], [bool(a) for _, _, a in both], clusters([p for p, _, _ in both]))
 
 
 def _check_samples(runs: Sequence[Sequence[Prediction]]) -> None:
