@@ -262,11 +262,19 @@ def settings_table(schema: type[BaseModel]) -> str:
 
 def _settings(block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, setting in block["properties"].items():
-        inner = next((part["$ref"] for part in (setting, *setting.get("anyOf", ())) if "$ref" in part), None)
+        named = _of_names(setting)
+        inner = next((part["$ref"] for part in (setting, named, *setting.get("anyOf", ())) if "$ref" in part), None)
         default = _default(name, setting, block, inner)
         yield f"`{prefix}{name}`", _takes(setting), default, " ".join(setting["description"].split())
         if inner is not None:
-            yield from _settings(schema["$defs"][inner.rpartition("/")[2]], schema, f"{prefix}{name}.")
+            below = f"{prefix}{name}.NAME." if named else f"{prefix}{name}."
+            yield from _settings(schema["$defs"][inner.rpartition("/")[2]], schema, below)
+
+
+def _of_names(setting: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a setting holds by names that the user chooses; empty if it does not, or nothing is known of it."""
+    named = setting.get("additionalProperties")
+    return named if isinstance(named, dict) and "$ref" in named else {}
 
 
 def _default(name: str, setting: Mapping[str, Any], block: Mapping[str, Any], inner: str | None) -> str:
@@ -287,6 +295,8 @@ def _takes(setting: Mapping[str, Any]) -> str:
         return " or ".join(map(_takes, setting["anyOf"]))
     if "$ref" in setting:
         return "block"
+    if _of_names(setting):
+        return "blocks by name"
     if "enum" in setting:
         return ", ".join(f"`{value}`" for value in setting["enum"])
     if "const" in setting:
