@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from emor3 import signals
-from emor3.judges.endpoint import EndpointJudge, NoReplyError
-from emor3.method.types import Question, Reply
+from emor3.models.processors import load_processor
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import read_jsonl
@@ -27,7 +27,7 @@ from emor3.signals import Stopped
 from emor3.training.run import train as run_training
 from emor3.training.stopping import is_out_of_memory
 from places import ROOT
-from steps import LEARNS, at_step
+from steps import LEARNS, at_step, writes
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -335,22 +335,21 @@ def test_a_lack_of_memory_is_told_from_another_error_of_torch() -> None:
 
 @pytest.mark.slow
 def test_a_judge_that_dies_keeps_the_last_step(
-    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., tuple[int, str]], tmp_path: Path, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0, "max_error_share": 0}
     judge = {"model": "endpoint", "endpoint": endpoint}
     alive = [True]
 
-    def try_once(self: Any, question: Question, urls: Any, seconds: Any) -> Reply:
+    async def respond(self: Any, request: httpx2.Request) -> httpx2.Response:
         if not alive[0]:
-            raise NoReplyError("ConnectError: refused", again=True)
-        return Reply("Yes")
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(200, json={"choices": [{"message": {"role": "assistant", "content": "Yes"}}]})
 
-    monkeypatch.setattr(EndpointJudge, "_try_once", try_once)
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", respond)
     # Descriptions, without which the judge is not asked.
-    monkeypatch.setattr(
-        "emor3.training.scorer._text", lambda _: "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}"
-    )
+    text = "<step1>A.</step1><step2>B.</step2><step3>C.</step3>\\boxed{awe}"
+    writes(monkeypatch, load_processor(random_checkpoint).tokenizer, lambda count: [text] * count)
     assert train("whole", judge=judge)[0] == 0
     at_step(monkeypatch, 2, lambda _: alive.__setitem__(0, False))
     ended, told = train("run", judge=judge)
