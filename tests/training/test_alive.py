@@ -130,7 +130,7 @@ def line_of(told: Any, start: Any) -> Any:
     [
         (signal.SIGINT, 130, {}, 1),
         # The second step uses the completions of the first, so it is taken before the run stops.
-        (signal.SIGTERM, 143, TWO_STEPS_A_CYCLE, 2),
+        pytest.param(signal.SIGTERM, 143, TWO_STEPS_A_CYCLE, 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
@@ -155,6 +155,16 @@ def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
     assert steps_saved(tmp_path / "run") == [f"checkpoint-{saved}"]
     assert train("run", "--resume", grpo=cycle)[0] == 0
     assert ended_alike(tmp_path / "run", whole)
+
+
+def test_a_signal_inside_a_generation_cycle_saves_at_its_end(
+    train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    ended, told = train("run", grpo=TWO_STEPS_A_CYCLE)
+    assert ended == 143
+    assert "--resume goes on from step 2 " in line_of(told, "stopped by SIGTERM; ")
+    assert steps_saved(tmp_path / "run") == ["checkpoint-2"]
 
 
 def test_a_second_signal_stops_at_once(
