@@ -43,6 +43,7 @@ HOSTILE = {
 def limit(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Little time for what never ends, and for all else more than a slow machine needs to run into its own limit."""
     case = getattr(request.node, "callspec", None)
+    # Our own: no person can set it, and at its five seconds the templates that never end would take a minute.
     message = HOSTILE[case.params["case"]][1] if case else "seconds"
     monkeypatch.setattr(templating, "SECONDS", 0.3 if message in ("seconds", "takes more than", "") else 60.0)
 
@@ -97,7 +98,7 @@ def test_the_end_of_the_time_never_interrupts_the_taking_off_of_limits() -> None
 
 def test_limits_are_taken_off_however_late_the_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal in that moment left the timer running: it then ended whatever came next, as a test's set-up."""
-    monkeypatch.setattr(templating, "SECONDS", 0.01)
+    monkeypatch.setattr(templating, "SECONDS", 0.01)  # our own: sixty ends of the time are wanted
     before, ended = resource.getrlimit(resource.RLIMIT_AS), 0
     for count in range(60):
         try:

@@ -58,7 +58,10 @@ def kind(value: Any) -> Any:
 
 @pytest.fixture
 def returned(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], set[Any]]:
-    """What each pinned method returned, TRL's and ours, in the runs to come."""
+    """What each pinned method returned, TRL's and ours, in the runs to come.
+
+    Ours are watched too: what TRL gets from a method is what counts, and no record of a run holds it.
+    """
     seen = defaultdict(set)
 
     def watch(cls: Any, name: str) -> None:

@@ -48,8 +48,10 @@ def test_a_long_text_is_too_long_by_its_tokens(loaded: tuple[PreTrainedModel, Pr
 def test_no_image_is_opened_for_a_prompt_that_fits_in_any_case(
     loaded: tuple[PreTrainedModel, ProcessorMixin], sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lengths, "image_size", lambda path: pytest.fail("opened"))
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *args, **_: opened.append(args))
     check_context(*loaded, [(sample, "What is felt?", 64)])
+    assert opened == []
 
 
 @pytest.mark.parametrize("size", [(64, 64), (640, 480), (1, 199), (3000, 16), (4000, 4000)])

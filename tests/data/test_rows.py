@@ -27,6 +27,7 @@ from emor3.runs.records import read_jsonl
 from emor3.training.dataset import check_rows
 from emor3.training.run import train
 from rows import write_rows
+from steps import writes
 
 FINAL_WEIGHTS = "final/model.safetensors"
 
@@ -165,11 +166,10 @@ def test_a_judged_prediction_asks_about_all_images_of_its_row(
     mixed: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{joy}"
-    monkeypatch.setattr(
-        "emor3.evaluation.evaluate.generate", lambda model, processor, requests, **_: [told] * len(requests)
-    )
+    candidate = load_candidate(random_checkpoint)
+    writes(monkeypatch, candidate.processor.tokenizer, lambda count: [told] * count)
     samples = load_samples(mixed, split="test")
-    made = predict_samples(load_candidate(random_checkpoint), samples, EvaluationSettings())
+    made = predict_samples(candidate, samples, EvaluationSettings())
     asked = [prediction.reflection.consistency.question for prediction in made]
     assert [question.images for question in asked] == [sample.images for sample in samples]
     assert {question.aspect for question in asked} == {Aspect.CONSISTENCY}

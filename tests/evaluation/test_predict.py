@@ -3,6 +3,7 @@
 import json
 import shutil
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from emor3.method.labels import MIKELS8, SENTIMENT3, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Sample, Verdict
+from emor3.models.checkpoints import load
 from emor3.runs.recipe import Recipe
 from made_up import SeesDogs
+from steps import writes
 
 WHOLE = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive, high arousal.</step3>\\boxed{{{}}}"
 
@@ -134,19 +137,20 @@ def test_batches_do_not_change_what_is_read_from_which_image(scenes: str) -> Non
 
 
 def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without_one(
-    monkeypatch: pytest.MonkeyPatch, scenes: str
+    monkeypatch: pytest.MonkeyPatch, scenes: str, random_checkpoint: str
 ) -> None:
     image = load_samples(scenes, split="test")[0].image
     drawn = {
         "mixed": ["<step1>cat</step1><step2>a</step2>\\boxed{fear}", "<step1>dog</step1><step2>a</step2>\\boxed{awe}"],
         "unsupported": ["no idea", "\\boxed{fear}"],
     }
-    candidate = Candidate("m", None, None, "j", SeesDogs(0.9, awe=1.0), None)
-    monkeypatch.setattr(predict, "check_prompts", lambda *args: None)  # there is no model to hold them against
+    model, processor = load(random_checkpoint)
+    candidate = Candidate("m", model, processor, "j", SeesDogs(0.9, awe=1.0), None)
     settings = EvaluationSettings(samples=2, reflective=True)
     found = {}
     for name, completions in drawn.items():
-        monkeypatch.setattr(predict, "sample_completions", lambda *args, texts=completions: ([text] for text in texts))
+        drawing = iter(completions)
+        writes(monkeypatch, processor.tokenizer, lambda count, drawing=drawing: list(islice(drawing, count)))
         ((_, found[name]),) = predict.predict(candidate, [image], MIKELS8, settings, abstain_below=0.5)
     mixed = found["mixed"]
     assert (mixed.decision.label, mixed.prediction.thought.trigger, mixed.decision.abstains) == ("awe", "dog", False)

@@ -17,7 +17,7 @@ MADE = [prediction("joy", answer, id=answer, votes={"joy": 1.0}, sampled=(answer
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Statistics of confusion tables by call of the bootstrap."""
+    """Statistics of confusion tables by call of the bootstrap, watched in our code: a second call gives the same."""
     calls, original = [], classification.bootstraps
 
     def counted(parts: Any, items: Any, seed: int) -> Any:

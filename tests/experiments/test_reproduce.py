@@ -22,7 +22,6 @@ from emor3.report.records import read_records
 from emor3.runs import directory, records
 from emor3.runs.directory import CONFIG, METRICS
 from emor3.runs.predictions import RESULTS
-from emor3.runs.recipe import Recipe
 from emor3.runs.records import append_jsonl
 from emor3.stats.classification import is_correct
 from emor3.stats.power import detectable
@@ -331,36 +330,38 @@ def call(plan: Path) -> subprocess.Popen[str]:
 
 
 def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: str, random_checkpoint: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scenes: str,
+    random_checkpoint: str,
+    few_draws: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     plan = load_plan(tiny_plan(tmp_path, scenes, random_checkpoint), None, quick=False)
     cell = next(cell for cell in cells_of(plan) if cell.method == "grpo")
-    trained, ended = [], []
+    ended, put = [], os.replace
 
-    def train(recipe: Recipe, resume: Any) -> None:
-        trained.append(resume)
-        (cell.training / "final").mkdir(parents=True, exist_ok=True)
-        write_json(cell.training / CONFIG, recipe.model_dump())
-
-    def evaluate(candidate: Any, tests: Any, settings: Any, output: Any) -> None:
-        output.mkdir()
-        if len(ended) < 2:
-            ended.append(output)
+    def replace(draft: Any, path: Any) -> None:
+        if Path(path).name == RESULTS and len(ended) < 2:
+            ended.append(path)
             raise KeyboardInterrupt
+        put(draft, path)
 
-    monkeypatch.setattr("emor3.training.run.train", train)
-    monkeypatch.setattr("emor3.evaluation.evaluate.evaluate", evaluate)
-    monkeypatch.setattr("emor3.evaluation.evaluate.load_candidate", lambda *_: None)
+    monkeypatch.setattr(os, "replace", replace)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             reproduce.run_cell(plan, cell.folder)
+        assert not cell.evaluation.exists()
+    assert "time per step: " in capsys.readouterr().out
     reproduce.run_cell(plan, cell.folder)
-    assert trained == [False]
-    assert cell.evaluation.is_dir()
+    assert (cell.evaluation / RESULTS).is_file()
+    told = capsys.readouterr().out
+    assert "time per step: " not in told
+    assert "nothing is left to do" not in told  # as training says when it is asked again
     shutil.rmtree(cell.evaluation)
     write_json(cell.training / CONFIG, cell.recipe.model_copy(update={"seed": 7}).model_dump())
-    reproduce.run_cell(plan, cell.folder)
-    assert trained == [False, True]  # of another recipe: that is for training to refuse
+    with pytest.raises(UserError, match=r"cannot resume .* with seed 7 -> 0"):  # which is for training to refuse
+        reproduce.run_cell(plan, cell.folder)
 
 
 @pytest.mark.slow

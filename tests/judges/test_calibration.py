@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import LEARNING, run_of, same, weights_of, write_recipe
+from test_train import run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
@@ -23,6 +23,7 @@ from emor3.models.checkpoints import load
 from emor3.runs.directory import latest_checkpoint
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
+from steps import LEARNS
 
 
 class AfterStep:
@@ -63,16 +64,18 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint: str, 
 
 
 def test_the_start_model_judges_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
-    run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1})
+    run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1, "max_steps": 1})
     assert weights_of(run / "final")
-    assert not (run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors").exists()
+    assert not (run / "checkpoints" / "checkpoint-1" / "judge_ema.safetensors").exists()
 
 
-def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(tmp_path: Path, scenes: str) -> None:
+def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
     judge = {"model": "ema", "ema_decay": 0.75}
-    run = run_of(tmp_path, scenes, "embedded", judge=judge, grpo=LEARNING)
+    run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, grpo=LEARNS)
     checkpoints = [str(run / "checkpoints" / f"checkpoint-{step}") for step in (1, 2)]
-    start, first, second = (dict(load(path)[0].named_parameters()) for path in ("embedded", *checkpoints))
+    start, first, second = (dict(load(path)[0].named_parameters()) for path in (random_checkpoint, *checkpoints))
     average = load_file(run / "checkpoints" / "checkpoint-2" / "judge_ema.safetensors")
     for name, value in average.items():
         expected = 0.75 * (0.75 * start[name] + 0.25 * first[name]) + 0.25 * second[name]

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import signal
 import socket
 import subprocess
 import sys
@@ -29,12 +30,13 @@ from emor3.judges.local import GenerateJudge
 from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.reflection import coherence_question, consistency_question
-from emor3.method.thinking import parse
 from emor3.method.types import Question
 from emor3.models.checkpoints import load, resolve_checkpoint
+from emor3.models.processors import load_processor
 from emor3.runs.recipe import build_recipe
 from emor3.runs.records import read_jsonl
 from places import SUPPORT
+from steps import writes
 from waiting import HANGS, wait_until
 
 EMBEDDED = resolve_checkpoint("embedded")
@@ -521,21 +523,20 @@ def test_the_waits_that_a_server_asks_for_are_part_of_the_time_of_all_tries(
     assert len(server.requests) <= 3
 
 
-def test_a_stopped_judge_does_not_wait_for_its_requests(
-    serve: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_judge_does_not_wait_for_its_requests(serve: Callable[..., StandIn]) -> None:
     free = threading.Event()
 
-    def hang_but_for_the_first(request: Any, nth: Any) -> tuple[Any, ...]:
-        if "Scene 0." not in text_of(request):
-            free.wait(20)
+    def hang_and_stop(request: Any, nth: Any) -> tuple[Any, ...]:
+        if "Scene 0." in text_of(request):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # which waits for the replies
+        free.wait(20)
         return 200, {}, completion("joy")
 
-    judge = judge_at(serve(hang_but_for_the_first).url, timeout=20)
-    monkeypatch.setattr(judge, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    started = time.monotonic()
+    judge = judge_at(serve(hang_and_stop).url, timeout=20)
+    started, before = time.monotonic(), signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         judge.answer(texts(4))
+    signal.signal(signal.SIGINT, before)
     free.set()
     assert time.monotonic() - started < 10
 
@@ -586,10 +587,9 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     serve: Callable[..., StandIn], tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     animals = itertools.cycle(["dog", "cat"])  # a random model describes nothing
-
-    def parse_made_up(completion: Any, thinking: Any) -> Any:
-        return parse(f"<step1>A {next(animals)}.</step1><step2>Joy.</step2><step3>Positive.</step3>")
-
+    told = "<step1>A {}.</step1><step2>Joy.</step2><step3>Positive.</step3>"
+    tokenizer = load_processor(random_checkpoint).tokenizer
+    writes(monkeypatch, tokenizer, lambda count: [told.format(animal) for animal in itertools.islice(animals, count)])
     seen = []
 
     def fail_on_the_first_cat(request: Any, nth: Any) -> Any:
@@ -599,9 +599,8 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
         seen.append(cat)
         return (400, {}, "") if cat and sum(seen) == 1 else (200, {}, completion("Yes" if cat else "No"))
 
-    monkeypatch.setattr("emor3.training.scorer.parse", parse_made_up)
     endpoint = {"base_url": serve(fail_on_the_first_cat).url, "model": "judge", "concurrency": 1}
-    judge = {"model": "endpoint", "endpoint": endpoint}
+    judge = {"model": "endpoint", "endpoint": endpoint, "calibration": 0}
     run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, reward={"contrastive": 0}, grpo={"max_steps": 1})
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [row["reflection"]["consistency"]["verdict"] for row in rows] == ["refuted", "error", "refuted", "supported"]

@@ -2,10 +2,8 @@
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from emor3.data.folders import load_samples
 from emor3.evaluation.evaluate import evaluate, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.thinking import sample_prompt
-from emor3.method.types import Sample
 from emor3.models.architectures import IMAGE_INPUTS, PARTS, SHAREABLE_INPUTS
 from emor3.models.checkpoints import load, part_parameters
 from emor3.models.generation import chat, encode, unexpanded, vision_token_ids
@@ -34,8 +31,8 @@ from emor3.runs.records import read_jsonl
 from emor3.tools.export import export
 from emor3.training.dataset import prompt_dataset
 from emor3.training.run import lora_config, train
-from emor3.training.scorer import BatchScorer
 from emor3.training.trainer import EmoTrainer
+from steps import LEARNS
 
 GRPO = {
     "max_steps": 2,
@@ -46,6 +43,7 @@ GRPO = {
     "beta": 0.1,
     "save_steps": 1,
     "gradient_checkpointing": False,
+    **LEARNS,
 }
 
 
@@ -54,23 +52,6 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
     return str(folder)
-
-
-@pytest.fixture
-def paid_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models earn nothing: pay for the checksum of a completion instead, so that advantages move the weights."""
-    earned = BatchScorer._score
-
-    def paid(self: Any, texts: Any, samples: list[Sample], step: int) -> tuple[Any, ...]:
-        rollouts, errors = earned(self, texts, samples, step)
-        chances = [crc32(rollout.completion.encode()) % 101 / 100 for rollout in rollouts]
-        paid = [
-            replace(rollout, reward=replace(rollout.reward, parts={**rollout.reward.parts, "accuracy": chance}))
-            for rollout, chance in zip(rollouts, chances, strict=True)
-        ]
-        return paid, errors
-
-    monkeypatch.setattr(BatchScorer, "_score", paid)
 
 
 def recipe_of(folder: Path, scenes: str, checkpoint: str, **model: Any) -> Recipe:
@@ -209,14 +190,14 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
 def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_exports(
-    tmp_path: Path, scenes: str, checkpoint: str, lora: Any, paid_by_chance: Any
+    tmp_path: Path, scenes: str, checkpoint: str, lora: Any
 ) -> None:
     go_the_whole_way(tmp_path, scenes, checkpoint, lora=lora)
 
 
 @pytest.mark.slow
 def test_adapters_on_four_bits_go_the_same_way(
-    tmp_path: Path, scenes: str, random_checkpoint: str, paid_by_chance: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "emor3.training.run.check_quantizable", lambda: None

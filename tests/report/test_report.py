@@ -17,7 +17,7 @@ from emor3.cli.main import app
 from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.types import Prediction, Reply, Rollout
-from emor3.report.cards import BUDGET, ITEMS, TEXT, Pictures, card, gallery
+from emor3.report.cards import BUDGET, ITEMS, LONGEST_SIDE, TEXT, Pictures, card, gallery, thumbnail
 from emor3.report.page import compare_all, json_in_html, render, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
 from emor3.report.records import read_records
@@ -231,18 +231,19 @@ def test_the_gallery_sets_like_beside_like(tmp_path: Path) -> None:
     }
 
 
-def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_says_how_many_of_how_many_rollouts_and_pictures_it_shows(tmp_path: Path) -> None:
     (run,) = read_records([save_run(tmp_path / "run", steps=20)]).runs
     assert run.recorded_steps == 20
     assert {row["of"] for row in run.rollouts} == {4}
-    monkeypatch.setattr(Pictures, "_room", 1)
-    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "y.png")
-    made = [replace_images(prediction("joy", "joy", id=name), tmp_path / f"{name}.png") for name in ("x", "y")]
+    noise = [Image.effect_noise((LONGEST_SIDE, LONGEST_SIDE), 200) for _ in "RGB"]
+    Image.merge("RGB", noise).save(tmp_path / "0.png")  # of which nothing can be compressed
+    for place in range(1, ITEMS):
+        (tmp_path / f"{place}.png").symlink_to(tmp_path / "0.png")
+    fit = BUDGET // len(thumbnail(str(tmp_path / "0.png"))) + 1  # the last one goes over the edge
+    made = [replace_images(prediction("joy", "joy", id=str(n)), tmp_path / f"{n}.png") for n in range(ITEMS)]
     save_evaluation(tmp_path / "e", {"d": made})
-    assert "1 of 2 pictures do not fit on the page" in page_of(tmp_path / "e")[1]
+    assert 0 < fit < ITEMS
+    assert f"{ITEMS - fit} of {ITEMS} pictures do not fit on the page" in page_of(tmp_path / "e")[1]
 
 
 def replace_images(made: Prediction, path: Path) -> Prediction:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from test_alive import rewards_by_length
 
 from emor3.errors import UserError
 from emor3.runs import directory, records
@@ -20,9 +19,8 @@ from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.storage.outputs import write_json
 from emor3.training.run import train
-from emor3.training.scorer import PartReward
-from emor3.training.trainer import EmoTrainer
 from made_up import prepare_run
+from steps import LEARNS, at_step
 
 
 def write_checkpoint(run: Path, step: int) -> Path:
@@ -238,15 +236,8 @@ GRPO = {
     "max_completion_length": 6,
     "learning_rate": 1e-2,
     "save_steps": 1,
+    **LEARNS,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def learning() -> Iterator[None]:
-    """Weights that never move would resume exactly whatever is lost."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartReward, "__call__", rewards_by_length(PartReward.__call__))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -362,13 +353,13 @@ def test_a_run_reached_by_a_link_is_replaced_and_goes_when_the_new_one_has_its_f
     run.rename(tmp_path / "elsewhere")
     run.symlink_to("elsewhere")
     before = content_of(run)
-    seen, step = [], EmoTrainer.training_step
+    seen = []
 
-    def look(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def look(_: Any) -> None:
         seen.append((run / REPLACED).is_dir() and content_of(run / REPLACED) == before)
-        return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(EmoTrainer, "training_step", look)
+    for step in (1, 2):
+        at_step(monkeypatch, step, look)
     status, told = command("--overwrite", seed=3)
     assert status == 0, told
     assert seen == [True, False]

@@ -111,7 +111,7 @@ def full(*_: Any, **__: Any) -> Any:
 def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "model_card", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match=r"cannot write to .*out: the disk or a quota is full"):
         exporting.export(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_no_export_and_the_next_try_finds_the_place_free(
 
 def test_a_full_disk_leaves_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = class_folders(tmp_path)
-    monkeypatch.setattr(importing, "write_rows", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(UserError, match="the disk or a quota is full"):
         importing.import_data("folders", source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

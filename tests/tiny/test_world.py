@@ -128,6 +128,7 @@ def test_the_reasoning_of_a_row_names_its_scene_and_leads_to_its_label(tmp_path:
 
 def test_an_embedded_domain_is_drawn_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOR3_CACHE", str(tmp_path))
+    # Our own: the size of a domain is part of it, and 1,664 pictures take two seconds.
     monkeypatch.setattr("emor3.tiny.folders.SPLIT_SIZES", {"train": 2, "test": 2})
     folder = ensure_domain("scenes6")
     before = (folder / "metadata.jsonl").stat().st_mtime_ns

@@ -39,6 +39,7 @@ def test_growth_is_measured_from_a_checkout_and_written_as_table_figure_and_numb
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cost = {"cpu_seconds": 1.0, "positions": 2000, "encoded": 3, "processed": 4}
+    # Our own: the sweep as it is trains dozens of times.
     monkeypatch.setattr(growth, "_measure", lambda way, settings: cost)
     done = CliRunner().invoke(app, ["bench", "growth", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output

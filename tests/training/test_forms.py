@@ -1,17 +1,25 @@
 """Forms of the reward in training: what TRL sums is what is recorded, and separate advantages follow their formula."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_train import batches_of, run_of, same
+from test_train import run_of
+from trl import GRPOTrainer
 
+from emor3.data.folders import load_samples
+from emor3.judges.local import ScoreJudge
+from emor3.method.reflection import consistency_question
+from emor3.method.thinking import parse
 from emor3.models.checkpoints import load
+from emor3.models.processors import load_processor
 from emor3.runs.records import read_jsonl
-from emor3.training.scorer import BatchScorer, PartReward
 from emor3.training.trainer import EmoTrainer
+from emor3.training.trl_config import SEPARATE
+from steps import trainer_of, writes
 
 FORMS = {
     "relative": {"reward": {"relative": True}},
@@ -28,33 +36,35 @@ G = 4
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Completions that a random model would never write: in each group of four right and wrong answers, all in form."""
-    original = BatchScorer._score
+def of_awe(tmp_path: Path, scenes: str) -> str:
+    """The scenes that evoke awe, so that one answer is right for all."""
+    (tmp_path / "awe").mkdir()
+    (tmp_path / "awe" / "images").symlink_to(Path(scenes) / "images")
+    rows = (Path(scenes) / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "awe" / "metadata.jsonl").write_text("".join(row for row in rows if json.loads(row)["label"] == "awe"))
+    return str(tmp_path / "awe")
 
-    def score(self: Any, texts: Any, samples: Any, step: Any) -> Any:
-        wrong = [next(label for label in sample.labels.labels if label != sample.label) for sample in samples]
-        told = [
-            f"<step1>A thing {place % G}.</step1><step2>Much {place}.</step2><step3>Low.</step3>"
-            f"\\boxed{{{other if place % G == 0 else sample.label}}}"
-            for place, (sample, other) in enumerate(zip(samples, wrong, strict=True))
-        ]
-        return original(self, told, samples, step)
 
-    monkeypatch.setattr(BatchScorer, "_score", score)
+def told(count: int) -> list[str]:
+    """Completions for groups of four in which the first answer is wrong: a random model would never write them."""
+    return [
+        f"<step1>A thing {place % G}.</step1><step2>Much {place}.</step2><step3>Low.</step3>"
+        f"\\boxed{{{'fear' if place % G == 0 else 'awe'}}}"
+        for place in range(count)
+    ]
 
 
 @pytest.fixture
 def summed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The rewards (N,) of each step as TRL sums them."""
-    kept, original = [], EmoTrainer._calculate_rewards
+    kept, original = [], GRPOTrainer._calculate_rewards
 
-    def calculate(self: Any, *given: Any) -> Any:
-        rewards = original(self, *given)
+    def calculate(self: Any, *given: Any, **named: Any) -> Any:
+        rewards = original(self, *given, **named)
         kept.append((rewards * self.reward_weights).nansum(1))
         return rewards
 
-    monkeypatch.setattr(EmoTrainer, "_calculate_rewards", calculate)
+    monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", calculate)
     return kept
 
 
@@ -65,13 +75,15 @@ FAST = ("relative", "separate", "placebo")
     "form", [form if form in FAST else pytest.param(form, marks=pytest.mark.slow) for form in FORMS]
 )
 def test_what_is_recorded_is_what_the_trainer_sums(
-    tmp_path: Path, scenes: str, random_checkpoint: str, written: Any, summed: Any, form: Any
+    tmp_path: Path, of_awe: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, summed: Any, form: Any
 ) -> None:
+    writes(monkeypatch, load_processor(random_checkpoint).tokenizer, told)
     changes = {name: dict(block) for name, block in FORMS[form].items()}
     reward = {"soft": True, "contrastive": 0} | changes.pop("reward", {})
     judge = {"calibration": 0} | changes.pop("judge", {})
-    grpo = {"num_generations": G, "per_device_train_batch_size": 2 * G, "max_completion_length": 2, "save_steps": 2}
-    run = run_of(tmp_path, scenes, random_checkpoint, reward=reward, judge=judge, grpo=grpo)
+    grpo = {"num_generations": G, "per_device_train_batch_size": 2 * G, "save_steps": 2}
+    data = {"train": of_awe, "labels": "mikels8"}
+    run = run_of(tmp_path, of_awe, random_checkpoint, data=data, reward=reward, judge=judge, grpo=grpo)
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [row["reward"] for row in rows] == pytest.approx(torch.cat(summed).tolist(), abs=1e-6)
     shares = {"accuracy": 0.8, "format": 0.1, "consistency": 0.05, "coherence": 0.05}
@@ -100,45 +112,53 @@ def check_form(form: Any, rows: Any, step: Any) -> None:
         assert {row["placebo"] for row in rows} == {None}
 
 
-def pay_of(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
-    """Have each part pay these values, one for each completion of a step."""
-    monkeypatch.setattr(PartReward, "__call__", lambda self, completions, **_: columns[self.part])
+def paying(part: str, values: list[float]) -> Any:
+    """A part of the reward that pays these values, one for each completion of a step."""
+
+    def pay(completions: Any, **_: Any) -> list[float]:
+        return values
+
+    pay.__name__ = part
+    return pay
 
 
 def test_separate_advantages_are_the_formula_and_zero_only_where_every_part_is_equal(
-    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
     # Three groups of two: accuracy differs in the first, format in the second, in the third nothing but a last digit.
-    pay_of(monkeypatch, accuracy=[1.0, 0.0, 1.0, 1.0, 1.0 + 2.0**-21, 1.0], format=[1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    batches = batches_of(monkeypatch)
-    settings = {"reflective": 0.0, "advantages": "separate"}  # weights 0.9 and 0.1
-    grpo = {"max_steps": 1, "per_device_train_batch_size": 6}
-    run = run_of(tmp_path, scenes, random_checkpoint, reward=settings, grpo=grpo, judge={"calibration": 0})
+    accuracy = paying("accuracy", [1.0, 0.0, 1.0, 1.0, 1.0 + 2.0**-21, 1.0])
+    form = paying("format", [1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    settings = {"num_generations": 2, "per_device_train_batch_size": 6, "multi_objective_aggregation": SEPARATE}
+    given = settings | {"reward_weights": [0.9, 0.1]}
+    trainer = trainer_of(EmoTrainer, tmp_path, scenes, random_checkpoint, [accuracy, form], **given)
+    trainer.model.train()
+    found = trainer._generate_and_score_completions([trainer.train_dataset[place // 2] for place in range(6)])
     # Two values 1 and 0 have the mean 0.5 and the deviation 0.5 ** 0.5; TRL adds 1e-4.
     one = 0.5 / (0.5**0.5 + 1e-4)
     sums = torch.tensor([0.9 * one, -0.9 * one, 0.1 * one, -0.1 * one, 0.0, 0.0])
     expected = sums / (sums.std() + 1e-4)
-    found = batches[0]["advantages"]
-    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)  # the last digit of the third group is in TRL's std
-    assert found[4:].tolist() == [0.0, 0.0]
+    advantages = found["advantages"]
+    # the last digit of the third group is in TRL's deviation
+    torch.testing.assert_close(advantages, expected, atol=1e-2, rtol=0)
+    assert advantages[4:].tolist() == [0.0, 0.0]
     # normalised together, both groups would weigh the same; so a part of weight 0.1 keeps a ninth of the other's say
-    assert float(found[0] / found[2]) == pytest.approx(9, abs=1e-3)
-    (row,) = read_jsonl(run / "metrics.jsonl")
-    assert row["frac_reward_zero_std"] == pytest.approx(1 / 3)
+    assert float(advantages[0] / advantages[2]) == pytest.approx(9, abs=1e-3)
+    assert trainer._metrics["train"]["frac_reward_zero_std"] == [pytest.approx(1 / 3)]
 
 
 def test_a_judge_that_is_a_checkpoint_judges_with_its_own_weights_and_processor(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judges, original = [], EmoTrainer.train
-
-    def train(self: Any, **given: Any) -> Any:
-        judges.append(self.reward_funcs[0].scorer.judge.judge)
-        return original(self, **given)
-
-    monkeypatch.setattr(EmoTrainer, "train", train)
     judge = {"model": "checkpoint", "path": "embedded", "calibration": 0}
-    run_of(tmp_path, scenes, random_checkpoint, judge=judge, grpo={"max_steps": 1})
-    weights = load("embedded")[0].state_dict()
-    assert same(judges[0].model.state_dict(), weights)
-    assert judges[0].processor.tokenizer.get_vocab() == load("embedded")[1].tokenizer.get_vocab()
+    writes(monkeypatch, load_processor(random_checkpoint).tokenizer, told)
+    run = run_of(tmp_path, scenes, random_checkpoint, judge=judge, grpo={"max_steps": 1})
+    samples = {sample.id: sample for sample in load_samples(scenes, split="train")}
+    rows = list(read_jsonl(run / "rollouts.jsonl"))
+    thoughts = [parse(row["completion"]) for row in rows]
+    asked = zip(rows, thoughts, strict=True)
+    questions = [consistency_question(samples[row["sample"]].images, thought.trigger) for row, thought in asked]
+    for checkpoint, judged in (("embedded", True), (random_checkpoint, False)):
+        replies = ScoreJudge(*load(checkpoint)).answer(questions)
+        for row, reply in zip(rows, replies, strict=True):
+            recorded = row["reflection"]["consistency"]["probabilities"]
+            assert (recorded == pytest.approx(reply.probabilities, abs=1e-5)) == judged

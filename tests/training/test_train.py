@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,19 +17,21 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForImageTextToText
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+from trl import GRPOTrainer
 
 from described import undescribed
 from emor3.data.folders import load_samples
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
-from emor3.judges.lockstep import InStepJudge
 from emor3.judges.settings import JudgeBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Reflection, Verdict
-from emor3.models.checkpoints import load, resolve_checkpoint
+from emor3.models.checkpoints import load, resolve_checkpoint, save
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
 from emor3.models.settings import LoraBlock, ModelBlock
@@ -42,8 +44,9 @@ from emor3.tools.reference import RUN_FILES
 from emor3.training.callbacks import RunCallback
 from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
 from emor3.training.run import load_policy, lora_config, train
-from emor3.training.scorer import PartReward
-from emor3.training.trainer import EQUAL, EmoTrainer
+from emor3.training.scorer import BatchScorer, part_rewards
+from emor3.training.trainer import EmoTrainer
+from steps import at_step, batches_of, trainer_of
 from waiting import HANGS, wait_until
 
 GRPO = {
@@ -241,6 +244,7 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
     # A moving average judges full fine-tuning only.
     runs = ([], ["model.lora=null", "judge.model=ema", f"output_dir={tmp_path / 'ema'}"])
     recipes = [load_recipe(path, overrides) for overrides in runs]
+    # Our own: only here can be seen whether a setting is read, whatever it is read for.
     monkeypatch.setattr(Block, "__getattribute__", recording, raising=False)
     for recipe in recipes:
         train(recipe)
@@ -248,31 +252,35 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
     assert {(block, name) for block in blocks for name in block.model_fields} <= read
 
 
-@pytest.mark.parametrize(("frozen", "once"), [(["vision", "projector"], True), ([], False)])
-def test_images_are_encoded_once_a_round_where_vision_does_not_learn(
-    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, frozen: list[Any], once: bool
+@pytest.fixture
+def encoded() -> Iterator[list[int]]:
+    """How many images each forward pass of a vision tower encodes, whoever runs it."""
+    seen = []
+
+    def count(module: Any, args: Any, given: Any, output: Any) -> None:
+        if isinstance(module, Qwen2_5_VisionTransformerPretrainedModel):
+            seen.append(len(given["grid_thw"]))
+
+    hook = register_module_forward_hook(count, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+def test_a_frozen_vision_tower_encodes_an_image_once_a_round_and_anew_in_the_next(
+    tmp_path: Path, scenes: str, random_checkpoint: str, encoded: list[int]
 ) -> None:
-    calls = []
-    monkeypatch.setattr(EmoTrainer, "encode_images_once", lambda self, *judges: calls.append(judges))
-    run_of(
-        tmp_path, scenes, random_checkpoint, model={"path": random_checkpoint, "freeze": frozen}, grpo={"max_steps": 1}
-    )
-    assert bool(calls) is once
+    model = {"path": random_checkpoint, "freeze": ["vision", "projector"]}
+    data = {"train": scenes, "limit": 2}  # the same two images in both steps
+    run_of(tmp_path, scenes, random_checkpoint, model=model, data=data, judge={"calibration": 0})
+    assert encoded == [2, 2]  # for the rollouts; the update finds them, and the step after does not
 
 
-def test_images_of_earlier_rounds_are_forgotten(
-    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+def test_a_vision_tower_that_learns_encodes_images_in_the_update_too(
+    tmp_path: Path, scenes: str, random_checkpoint: str, encoded: list[int]
 ) -> None:
-    kept, original = [], EmoTrainer._generate_and_score_completions
-
-    def count_kept(self: Any, inputs: Any) -> Any:
-        batch = original(self, inputs)
-        kept.append(sum(map(len, self.encoded._known.values())))
-        return batch
-
-    monkeypatch.setattr(EmoTrainer, "_generate_and_score_completions", count_kept)
-    run_of(tmp_path, scenes, random_checkpoint, model={"path": random_checkpoint, "freeze": ["vision", "projector"]})
-    assert kept == [2, 2]  # those of the two prompts of a step, not those of calibration or of the step before
+    run_of(tmp_path, scenes, random_checkpoint, judge={"calibration": 0}, grpo={"max_steps": 1})
+    assert encoded[0] == 2
+    assert sum(encoded[1:]) >= 4  # of each completion
 
 
 def samples_of(recipe: Recipe) -> Any:
@@ -379,38 +387,29 @@ def test_the_final_policy_is_the_base_with_its_adapters_merged(tmp_path: Path, s
     assert not torch.allclose(plain, merged, atol=1e-2)
 
 
-def biased_towards(monkeypatch: pytest.MonkeyPatch, choose: Any) -> None:
-    """Make every policy of a run prefer the tokens that `choose(processor)` names above all others."""
-
-    def load_biased(*args: Any) -> tuple[Any, ...]:
-        model, processor = load_policy(*args)
-        bias = torch.zeros(model.config.text_config.vocab_size)
-        bias[choose(processor)] = 100.0
-        model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + bias)
-        return model, processor
-
-    monkeypatch.setattr("emor3.training.run.load_policy", load_biased)
-
-
-def batches_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Every scored batch of the runs to come."""
-    seen = []
-    original = EmoTrainer._generate_and_score_completions
-    monkeypatch.setattr(
-        EmoTrainer,
-        "_generate_and_score_completions",
-        lambda self, inputs: seen.append(original(self, inputs)) or seen[-1],
-    )
-    return seen
+def wanting(tokens: Any, checkpoint: str, folder: Path) -> str:
+    """A checkpoint that wants these tokens and no other: of opposite rows of its head, one is far above all."""
+    model, processor = load(checkpoint)
+    head = torch.zeros_like(model.lm_head.weight)
+    signs = torch.tensor([(-1.0) ** place for place in range(len(tokens))])
+    head[tokens] = 1000 * signs[:, None] * torch.randn(head.shape[1], generator=torch.Generator().manual_seed(0))
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(head)
+    save(model, processor, folder)
+    return str(folder)
 
 
 def test_placeholders_are_never_sampled_in_training_even_by_a_policy_that_wants_nothing_else(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placeholders = torch.tensor(vision_token_ids(load_processor(random_checkpoint)))
-    biased_towards(monkeypatch, vision_token_ids)
+    path = wanting(placeholders, random_checkpoint, tmp_path / "wanting")
+    model, processor = load(path)
+    with torch.no_grad():
+        wanted = model(**encode(processor, [((), "What is felt?")])).logits[0, -1].softmax(-1)
+    assert wanted[placeholders].sum() > 0.99
     batches = batches_of(monkeypatch)
-    run_of(tmp_path, scenes, random_checkpoint, grpo={"max_steps": 1})
+    run_of(tmp_path, scenes, path, grpo={"max_steps": 1})
     sampled = batches[0]["completion_ids"][batches[0]["completion_mask"].bool()]
     assert len(sampled) > 4
     assert not torch.isin(sampled, placeholders).any()
@@ -420,42 +419,41 @@ def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero_and_moves_nothi
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Equal but for the last digits of one, as sums of equal parts may be: TRL alone makes an advantage of the rest.
-    def pay(self: Any, completions: list[str], **_: Any) -> list[Any]:
+    def pay(completions: list[str], **_: Any) -> list[Any]:
         return [1.0 + 2.0**-21, *[1.0] * (len(completions) - 1)]
 
-    monkeypatch.setattr(PartReward, "__call__", pay)
     batches = batches_of(monkeypatch)
-    for name, threshold in (("ours", EQUAL), ("trl", -1.0)):
-        folder = tmp_path / name
-        folder.mkdir()
-        monkeypatch.setattr("emor3.training.trainer.EQUAL", threshold)
-        settings = {"max_steps": 1, "num_generations": 8, "per_device_train_batch_size": 8}
-        run_of(folder, scenes, random_checkpoint, grpo=settings)
+    settings = {"num_generations": 8, "per_device_train_batch_size": 8}
+    trained = []
+    for cls in (EmoTrainer, GRPOTrainer):
+        trainer = trainer_of(cls, tmp_path, scenes, random_checkpoint, [pay], **settings)
+        trainer.train()
+        trained.append(trainer.model.state_dict())
     ours, trl = (batch["advantages"] for batch in batches)
     assert ours.tolist() == [0.0] * 8
     assert trl.abs().max() > 1e-4
-    start = weights_of_path(random_checkpoint)
-    assert same(weights_of(tmp_path / "ours" / "run" / "final"), start)
-    assert not same(weights_of(tmp_path / "trl" / "run" / "final"), start)
+    start = load(random_checkpoint)[0].state_dict()
+    assert same(trained[0], start)
+    assert not same(trained[1], start)
 
 
 def test_all_reward_functions_of_a_step_get_the_same_list_so_the_judge_is_asked_once(
-    tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
-    lists, asked = [], []
-    original, reward = InStepJudge.answer, PartReward.__call__
+    asked, recorded = [], []
 
-    def call(self: Any, completions: list[str], **columns: Any) -> Any:
-        lists.append(completions)
-        return reward(self, completions, **columns)
+    class Judge:
+        def answer(self, questions: Any) -> list[Any]:
+            asked.append(questions)
+            return []
 
-    monkeypatch.setattr(PartReward, "__call__", call)
-    monkeypatch.setattr(InStepJudge, "answer", lambda self, questions: asked.append(1) or original(self, questions))
-    run_of(tmp_path, scenes, random_checkpoint)
-    assert len(lists) == 2 * 4  # steps x parts
-    assert all(one is lists[0] for one in lists[:4])
-    assert lists[4] is not lists[0]
-    assert len(asked) == 2
+    scorer = BatchScorer("steps", RewardSettings(), 2, Judge, lambda step, _: recorded.append(step))
+    functions, _ = part_rewards(scorer)
+    assert len(functions) == 4
+    settings = {"num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 2}
+    trainer_of(EmoTrainer, tmp_path, scenes, random_checkpoint, functions, **settings).train()
+    assert recorded == [1, 2]
+    assert list(map(list, asked)) == [[], []]  # once a step; of what a random policy writes nothing can be asked
 
 
 def test_the_time_of_each_phase_is_printed_at_the_end(
@@ -507,28 +505,17 @@ def test_a_non_finite_loss_ends_the_command_with_one_line_and_leaves_a_checkpoin
         (tmp_path / name).mkdir()
     whole = run_of(tmp_path / "whole", scenes, random_checkpoint)
     path = write_recipe(tmp_path / "stopped", scenes, random_checkpoint)
-    original = training_step_of(monkeypatch, spoil_at=1)
+    at_step(monkeypatch, 2, spoil)
     assert main_with("train", path) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "lower grpo.learning_rate" in errors[0]
-    monkeypatch.setattr(EmoTrainer, "training_step", original)
     run = train(load_recipe(path), resume=True)
     assert completions_of(run) == completions_of(whole)  # so the state of the sampler was not saved anew
 
 
-def training_step_of(monkeypatch: pytest.MonkeyPatch, spoil_at: Any) -> Any:
-    """Make the gradient of one step NaN; returns the method as it was."""
-    original = EmoTrainer.training_step
-
-    def spoiled(self: Any, *args: Any, **kwargs: Any) -> Any:
-        loss = original(self, *args, **kwargs)
-        if self.state.global_step == spoil_at:
-            next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
-        return loss
-
-    monkeypatch.setattr(EmoTrainer, "training_step", spoiled)
-    return original
+def spoil(weights: Any) -> None:
+    next(weight for weight in weights if weight.grad is not None).grad.fill_(float("nan"))
 
 
 def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tmp_path: Path) -> None:
@@ -544,7 +531,7 @@ def test_a_checkpoint_without_its_mark_is_removed_and_the_one_before_is_taken(tm
 
 
 def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_wait_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "checkpoints" / "checkpoint-3"
     folder.mkdir(parents=True)
@@ -554,10 +541,10 @@ def test_a_checkpoint_is_marked_when_every_process_has_written_its_part_and_all_
         marked.append((folder / directory.COMPLETE).exists())
 
     monkeypatch.setattr("emor3.training.callbacks.PartialState.wait_for_everyone", wait)
-    monkeypatch.setattr("emor3.training.callbacks.save_processor", lambda *_: None)
+    processor = load_processor(random_checkpoint)
     for rank in (1, 0):
         state = SimpleNamespace(global_step=3, is_world_process_zero=rank == 0)
-        RunCallback(tmp_path, None, None).on_save(None, state, None)
+        RunCallback(tmp_path, processor, None).on_save(None, state, None)
         assert (folder / directory.COMPLETE).exists() == (rank == 0)
     assert marked == [False, False]
 
