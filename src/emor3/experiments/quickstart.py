@@ -34,7 +34,7 @@ from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.uncertainty import Comparison, proportion
 from emor3.storage.outputs import fresh_output, write_json
 from emor3.tiny.folders import read_scenes
-from emor3.tiny.language import names_scene
+from emor3.tiny.perception import perceives
 from emor3.training.run import train
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
@@ -97,20 +97,18 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
         decoded = settings.model_copy(update={"temperature": temperature})
         for evaluation in evaluate(candidate, data, decoded, folder / decoding):
             predictions = evaluation.predictions
-            perception = proportion([*map(perceives(evaluation.data), predictions)], clusters(predictions))
+            perception = proportion([*map(_perceives(evaluation.data), predictions)], clusters(predictions))
             found.append((decoding, replace(evaluation, figures={**evaluation.figures, "perception": perception})))
     return sorted(found, key=lambda one: one[1].data != TRAINED_ON)
 
 
-def perceives(data: str) -> Callable[[Prediction], bool]:
-    """Check of predictions on a drawn data set: whether step 1 names exactly the factors that were drawn."""
-    scenes = read_scenes(resolve_folder(data))
-    return lambda prediction: names_scene(prediction.thought.trigger, scenes[prediction.sample.image])
+def _perceives(data: str) -> Callable[[Prediction], bool]:
+    return perceives(read_scenes(resolve_folder(data)))
 
 
 def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    checks = {"accuracy": is_correct, "perception": perceives(before.data)}
+    checks = {"accuracy": is_correct, "perception": _perceives(before.data)}
     found = {name: compare_check(before.predictions, after.predictions, check) for name, check in checks.items()}
     return Outcome(decoding, before, after, {name: pair[1] for name, pair in found.items() if pair is not None})
 

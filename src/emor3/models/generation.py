@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
+from emor3.method.thinking import sample_prompt
+from emor3.method.types import Sample
 from emor3.models.architectures import VISION_WORDS
 from emor3.models.processors import chat as chat
 from emor3.models.processors import images_once, open_images
@@ -98,3 +100,10 @@ def generate(
             if on_batch is not None:
                 on_batch(len(batch))
     return completions
+
+
+def complete_samples(
+    model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], template: str, **settings: Any
+) -> list[str]:
+    """One completion for each of N samples, in order, on its prompt; further settings are those of `generate`."""
+    return generate(model, processor, [(s.images, sample_prompt(s, template)) for s in samples], **settings)

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -120,6 +120,12 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         models = [self.model, self.ref_model, *others]
         for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
             self.encoded.share(model)
+
+    @contextmanager
+    def evaluating_aside(self) -> Iterator[None]:
+        """Inside, the policy may be evaluated: the time counts as a phase, the batch being learnt from is as before."""
+        with self.stopwatch.phase("evaluate"), self.encoded.aside() if self.encoded else nullcontext():
+            yield
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | None) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
