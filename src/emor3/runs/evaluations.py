@@ -68,9 +68,9 @@ def policy_step(run: Path, policy: Path) -> int:
     return best_policy(run).step if policy.name == BEST else checkpoint_step(policy)
 
 
-def best_line(run: Path) -> str:
-    """Where the best policy lies, for a person; empty if there is none."""
+def best_text(run: Path) -> str:
+    """The best policy of a run in words, empty if none was kept. Raises UserError if its record is broken."""
     if not (run / BEST / BEST_OF).is_file():
         return ""
     best = best_policy(run)
-    return f"best held-out {best.metric}: {thousandths(best.value)} at step {best.step} (n = {best.n}), in {run / BEST}"
+    return f"best held-out {best.metric}: {thousandths(best.value)} at step {best.step} (n = {best.n})"

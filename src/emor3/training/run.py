@@ -49,8 +49,8 @@ from emor3.models.sharding import (
 from emor3.printing import say
 from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
-from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, START
-from emor3.runs.evaluations import best_line, check_same_samples
+from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
+from emor3.runs.evaluations import best_text, check_same_samples
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.storage.outputs import replacing, write_json
@@ -106,8 +106,8 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
             begin()
             if state.is_main_process:
                 _save_final(run, model, processor)
-        if state.is_main_process and evaluation is not None and (line := best_line(run)):
-            say(line)
+        if state.is_main_process and (best := best_text(run)):
+            say(f"{best}, in {run / BEST}")
     return run
 
 
