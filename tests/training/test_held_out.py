@@ -127,7 +127,7 @@ def test_other_held_out_samples_are_refused_when_a_run_goes_on_and_another_rhyth
         train(directory.resumed_recipe(run, ["evaluation.data=embedded:scenes8"]), resume=True)
     train(directory.resumed_recipe(run, ["evaluation.every=3"]), resume=True)
     assert [row["step"] for row in curve_of(run)] == [0, 1, 2, 3, 4]
-    assert "resumed with evaluation.every 1 -> 3" in capsys.readouterr().out
+    assert "evaluation.every 1 -> 3" in capsys.readouterr().out
 
 
 # --- ways to train ----------------------------------------------------------------------------------------------------
