@@ -110,7 +110,14 @@ def test_all_samples_are_taken_if_there_are_fewer_than_asked_for_and_that_is_sai
 def test_a_folder_of_its_own_is_taken_whole_if_it_has_neither_split(write: Write) -> None:
     found, trained = chosen(write("a", train=3, val=2), held=write("b", train=4))
     assert ids(found) == {"b0", "b1", "b2", "b3"}
+    assert found.lines == []
     assert len(trained) == 3
+
+
+def test_another_folder_gives_its_val_rows_also_if_those_of_the_training_folder_are_trained_on(write: Write) -> None:
+    found, _ = chosen(write("a", train=3, val=2), split="val", held=write("b", train=2, val=3, test=2))
+    assert ids(found) == {"b2", "b3", "b4"}
+    assert found.lines == ["evaluation.samples 4: there are 3, all of them are taken"]
 
 
 def test_of_several_training_folders_each_gives_its_val_rows(write: Write) -> None:

@@ -60,22 +60,22 @@ def held_out(data: DataBlock, evaluation: HeldOutBlock, seed: int, trained: Lazy
     else:
         rows, split, lines = _split(data, evaluation)
         _check_apart(rows, trained, evaluation)
+        if len(rows) < evaluation.samples:
+            lines.append(f"evaluation.samples {evaluation.samples}: there are {len(rows)}, all of them are taken")
     _check_labels(rows, trained)
     samples = fixed_subset(rows, evaluation.samples)
     _check_images(samples)
-    if len(samples) < evaluation.samples and split is not None:
-        lines = [*lines, f"evaluation.samples {evaluation.samples}: there are {len(samples)}, all of them are taken"]
     return HeldOut(samples, evaluation.data or ", ".join(data.folders), rows.sources, split, lines)
 
 
 def _takes_slice(data: DataBlock, evaluation: HeldOutBlock) -> bool:
-    return evaluation.data is None and (data.split is None or _held_out_split(data, data.folders) is None)
+    return evaluation.data is None and (data.split is None or _held_out_split(data.folders, data.split) is None)
 
 
-def _held_out_split(data: DataBlock, folders: Sequence[str]) -> str | None:
-    """The first of SPLITS that is not trained on and that each folder has; None if there is none."""
+def _held_out_split(folders: Sequence[str], trained: str | None) -> str | None:
+    """The first of SPLITS that is not the one trained on and that each folder has; None if there is none."""
     found = [splits_of(resolve_folder(folder)) for folder in folders]
-    return next((name for name in SPLITS if name != data.split and all(name in splits for splits in found)), None)
+    return next((name for name in SPLITS if name != trained and all(name in splits for splits in found)), None)
 
 
 Found = tuple[LazySamples, str | None, list[str]]
@@ -84,11 +84,12 @@ Found = tuple[LazySamples, str | None, list[str]]
 
 def _split(data: DataBlock, evaluation: HeldOutBlock) -> Found:
     folders = [evaluation.data] if evaluation.data else data.folders
-    split, field = _held_out_split(data, folders), data.label_field
     if evaluation.data is None or evaluation.data in data.folders:
-        rows = load_mixture(folders, split=split, labels=data.labels, label_field=field)
+        split = _held_out_split(folders, data.split)
+        rows = load_mixture(folders, split=split, labels=data.labels, label_field=data.label_field)
     else:
-        rows = load_samples(evaluation.data, split=split, label_field=field)
+        split = _held_out_split(folders, None)
+        rows = load_samples(evaluation.data, split=split, label_field=data.label_field)
     chooses = "best/ is chosen on them, so they no longer test it: give a val split, or other evaluation.data"
     return rows, split, [f"evaluation: on test rows of {', '.join(folders)}; {chooses}"] if split == "test" else []
 

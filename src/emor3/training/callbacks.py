@@ -136,6 +136,7 @@ class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
         self.settings = settings
         self.record = held_out_record(held_out)
         """Content of `held_out.json`."""
+        self.lines = held_out.lines
         self.measurement = measurement
         self._rows: list[dict[str, float]] = []
 
@@ -154,6 +155,8 @@ class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
         self._rows = evaluations_of(self.run)
         if state.is_world_process_zero:
             write_json(self.run / HELD_OUT, self.record)
+            for line in self.lines if not self._rows else ():
+                say(line)
         self._evaluate_if_due(args, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

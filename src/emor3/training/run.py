@@ -143,9 +143,6 @@ def _held_out_evaluation(
         max_new_tokens=(config and config.max_completion_length) or COMPLETION_TOKENS,
         batch_size=_rows_at_once(recipe, config),
     )
-    if PartialState().is_main_process:
-        for line in found.lines:
-            say(line)
     return HeldOutEvaluation(run, settings, found, measurement)
 
 
