@@ -140,14 +140,9 @@ class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
         self.measurement = measurement
         self._rows: list[dict[str, float]] = []
 
-    def follow(
-        self,
-        trainer: Trainer,
-        processor: ProcessorMixin,
-        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
+    def follow(self, trainer: Trainer, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """Evaluate this trainer's policy from now on, inside of `aside()`."""
-        self.trainer, self.processor, self.aside = trainer, processor, aside
+        self.trainer, self.aside = trainer, aside
         trainer.add_callback(self)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -169,7 +164,7 @@ class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
         if not due or any(row["step"] == step for row in self._rows):
             return
         with self.aside():
-            figures = self.measurement.figures(self.trainer.model, self.processor)
+            figures = self.measurement.figures(self.trainer.model, self.trainer.processing_class)
             row = {"step": step, "n": len(self.measurement.samples), **figures}
             if is_best(figures, self._rows, self.settings.metric):
                 self._keep(row)
@@ -187,7 +182,8 @@ class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
         weights = whole_weights(self.trainer)
         if self.trainer.accelerator.is_main_process:
             with replacing(self.run / BEST) as folder:
-                save(self.trainer.accelerator.unwrap_model(self.trainer.model), self.processor, folder, weights)
+                policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+                save(policy, self.trainer.processing_class, folder, weights)
                 metric = self.settings.metric
                 write_json(
                     folder / BEST_OF, {"step": row["step"], "metric": metric, "value": row[metric], "n": row["n"]}

@@ -75,7 +75,7 @@ def cold_start(
         learn_in_float32(trainer.model)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
         if evaluation is not None:
-            evaluation.follow(trainer, processor)
+            evaluation.follow(trainer)
         on_start()
         trainer.train()
         weights = whole_weights(trainer)

@@ -337,7 +337,7 @@ def _reinforce(
     trainer.remove_callback(PrinterCallback)  # prints every step's figures; they are in metrics.jsonl and the bar
     run_vision_on_all_ranks(_seen(samples, evaluation), processor, model, trainer.ref_model)
     if evaluation is not None:
-        evaluation.follow(trainer, processor, trainer.evaluating_aside)
+        evaluation.follow(trainer, trainer.evaluating_aside)
     judge_model, judge_processor = _judge_model(recipe, trainer, average, processor)
     judge = scorer.judge  # what it cannot use is refused before the run begins
     if vision_is_frozen(trainer.model) and not sharded(trainer):
