@@ -5,7 +5,7 @@ base -> evaluate -> train recipes/quickstart.yaml -> evaluate under the same jud
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -22,19 +22,18 @@ from emor3.evaluation.evaluate import Candidate, evaluate, load_candidate
 from emor3.evaluation.predict import prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation
-from emor3.method.types import Prediction
 from emor3.printing import say, show
 from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
-from emor3.stats.classification import clusters, is_correct
+from emor3.stats.classification import is_correct
 from emor3.stats.figures import titles
 from emor3.stats.format import p_value, percent, points, tenths
-from emor3.stats.uncertainty import Comparison, proportion
+from emor3.stats.measures import Check, rate
+from emor3.stats.uncertainty import Comparison
 from emor3.storage.outputs import fresh_output, write_json
-from emor3.tiny.folders import read_scenes
-from emor3.tiny.language import names_scene
+from emor3.tiny.perception import DrawnTruth
 from emor3.training.run import train
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
@@ -96,21 +95,18 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
     for decoding, (temperature, data) in DECODINGS.items():
         decoded = settings.model_copy(update={"temperature": temperature})
         for evaluation in evaluate(candidate, data, decoded, folder / decoding):
-            predictions = evaluation.predictions
-            perception = proportion([*map(perceives(evaluation.data), predictions)], clusters(predictions))
+            perception = rate(evaluation.predictions, _perceives(evaluation.data))
             found.append((decoding, replace(evaluation, figures={**evaluation.figures, "perception": perception})))
     return sorted(found, key=lambda one: one[1].data != TRAINED_ON)
 
 
-def perceives(data: str) -> Callable[[Prediction], bool]:
-    """Check of predictions on a drawn data set: whether step 1 names exactly the factors that were drawn."""
-    scenes = read_scenes(resolve_folder(data))
-    return lambda prediction: names_scene(prediction.thought.trigger, scenes[prediction.sample.image])
+def _perceives(data: str) -> Check:
+    return DrawnTruth([resolve_folder(data)]).exact
 
 
 def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    checks = {"accuracy": is_correct, "perception": perceives(before.data)}
+    checks: dict[str, Check] = {"accuracy": is_correct, "perception": _perceives(before.data)}
     found = {name: compare_check(before.predictions, after.predictions, check) for name, check in checks.items()}
     return Outcome(decoding, before, after, {name: test for name, test in found.items() if test is not None})
 
