@@ -96,7 +96,8 @@ def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Pat
         decoded = settings.model_copy(update={"temperature": temperature})
         for evaluation in evaluate(candidate, data, decoded, folder / decoding):
             perception = rate(evaluation.predictions, _perceives(evaluation.data))
-            found.append((decoding, replace(evaluation, figures={**evaluation.figures, "perception": perception})))
+            added = {} if perception is None else {"perception": perception}
+            found.append((decoding, replace(evaluation, figures={**evaluation.figures, **added})))
     return sorted(found, key=lambda one: one[1].data != TRAINED_ON)
 
 
