@@ -29,6 +29,7 @@ from emor3.models.checkpoints import resolve_checkpoint
 from emor3.runs import directory
 from emor3.runs.evaluations import is_best, policy_step
 from emor3.runs.recipe import load_recipe
+from emor3.runs.records import keep_steps, read_jsonl
 from emor3.tools.reference import RUN_FILES
 from emor3.training.callbacks import HeldOutEvaluation
 from emor3.training.run import train
