@@ -1,37 +1,31 @@
-"""The drawn truth of step 1: what a picture shows is known of embedded test sets, so that no judge need be asked."""
+"""Checks of step 1 against the drawn truth of embedded test sets."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from emor3.data.folders import EMBEDDED, resolve_folder
+from emor3.data.folders import drawn_folders
 from emor3.method.types import Prediction
 from emor3.stats.classification import is_correct
 from emor3.stats.measures import Check
-from emor3.tiny.folders import read_scenes
-from emor3.tiny.language import names_scene, share_there
-from emor3.tiny.world import Scene
+from emor3.tiny.truth import DrawnScenes
 
 
 class DrawnTruth:
     """Checks of step 1 against the scenes of embedded test sets; they do not apply to any other picture."""
 
     def __init__(self, tests: Sequence[str]) -> None:
-        drawn = [resolve_folder(test) for test in tests if test.startswith(EMBEDDED)]
-        self.scenes = {_place(path): scene for folder in drawn for path, scene in read_scenes(folder).items()}
+        self.drawn = DrawnScenes(drawn_folders(tests))
 
     def exact(self, prediction: Prediction) -> bool | None:
         """Whether step 1 names each factor of the picture and no other value of one."""
-        scene = self._scene(prediction)
-        return None if scene is None else names_scene(prediction.thought.trigger, scene)
+        return self.drawn.exact(prediction.sample, prediction.thought)
 
     def there(self, prediction: Prediction) -> float | None:
         """Share of the factors named in step 1 that are in the picture; None if none is named."""
-        scene = self._scene(prediction)
-        return None if scene is None else share_there(prediction.thought.trigger, scene)
+        return self.drawn.there(prediction.sample, prediction.thought)
 
     def checks(self) -> Mapping[str, Check]:
         """Every check by its title, also among right answers: right for the right reason. Empty if none applies."""
-        if not self.scenes:
+        if not self.drawn.scenes:
             return {}
         return {
             "step 1 exactly right": self.exact,
@@ -39,12 +33,3 @@ class DrawnTruth:
             "step 1 exactly right, right answers": lambda p: self.exact(p) if is_correct(p) else None,
             "named factors that are there, right answers": lambda p: self.there(p) if is_correct(p) else None,
         }
-
-    def _scene(self, prediction: Prediction) -> Scene | None:
-        images = prediction.sample.images
-        return self.scenes.get(_place(images[0])) if images else None
-
-
-def _place(path: str) -> tuple[str, ...]:
-    """A picture's path below the cache, which is elsewhere on the next machine: the domain's folder and the file."""
-    return Path(path).parts[-3:]
