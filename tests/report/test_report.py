@@ -185,6 +185,18 @@ def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path: Path)
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
 
 
+def test_a_placebo_and_the_forms_of_a_reward_are_told_with_the_run(tmp_path: Path) -> None:
+    save_run(tmp_path / "plain", reward={"reflective": 0.1, "placebo": False, "relative": False})
+    save_run(tmp_path / "older")  # records before there were forms
+    page, _ = page_of(tmp_path)
+    assert "not a model to use" not in page
+    assert "forms of the reward" not in page
+    save_run(tmp_path / "placebo", reward={"placebo": True, "trust": True, "anneal": True})
+    page, _ = page_of(tmp_path)
+    assert page.count("an experiment and not a model to use") == 1
+    assert "forms of the reward: <b>trust, anneal</b>" in page
+
+
 # --- names and pairs --------------------------------------------------------------------------------------------
 
 

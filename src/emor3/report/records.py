@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
+from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
 from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
@@ -50,6 +51,22 @@ class Run:
     recorded_steps: int
     """Steps that recorded rollouts."""
     folder: Path
+
+    @property
+    def reward(self) -> Mapping[str, Any]:
+        """The settings of the reward, as far as they are recorded."""
+        reward = self.config.get("reward")
+        return reward if isinstance(reward, Mapping) else {}
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms of the reward that were on."""
+        return forms_on(self.reward)
+
+    @property
+    def placebo(self) -> bool:
+        """Whether it was paid permuted verdicts."""
+        return self.reward.get("placebo") is True
 
 
 @dataclass(frozen=True)
