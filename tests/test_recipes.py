@@ -17,7 +17,7 @@ from emor3.training.trl_config import grpo_config
 from places import ROOT
 
 RECIPES = ROOT / "recipes"
-PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml"}
+PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
 NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
 

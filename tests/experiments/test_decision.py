@@ -19,11 +19,12 @@ from plans import finish, write_plan
 ITEMS = 10
 HITS = {"set": (4, 5), "paper": (9, 10), "placebo": (5, 6), "form": (4, 6)}
 """Right answers of ten of the first and the second seed, by method."""
+PLACEBO = {"reward": {"placebo": True}}
 MAIN = {"methods": ["paper"], "placebos": {"paper": "placebo"}}
 
 
 def plan_with(folder: Path, **families: Any) -> Plan:
-    methods = {"set": {"reward": {"reflective": 0.0}}, "form": {}, "paper": {}, "placebo": {}}
+    methods = {"set": {"reward": {"reflective": 0.0}}, "form": {}, "paper": {}, "placebo": PLACEBO}
     changes: dict[str, Any] = {"reference": "set", "methods": methods, "families": families}
     return load_plan(write_plan(folder, quick={"methods": ["set"]}, **changes), None, quick=False)
 
@@ -114,7 +115,7 @@ def test_quick_keeps_the_families_whose_methods_are_left(tmp_path: Path) -> None
         reference="set",
         seeds=[0, 1, 2],
         quick={"methods": ["set", "paper", "placebo"], "seeds": [0, 1]},
-        methods={"set": {}, "form": {}, "paper": {}, "placebo": {}},
+        methods={"set": {}, "form": {}, "paper": {}, "placebo": PLACEBO},
         families={"main": MAIN | {"seeds": [0, 1, 2]}, "forms": {"methods": ["form"]}},
     )
     plan = load_plan(path, None, quick=True)
@@ -133,3 +134,34 @@ def test_quick_keeps_the_families_whose_methods_are_left(tmp_path: Path) -> None
 def test_a_family_that_says_nothing_is_refused(tmp_path: Path, family: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_with(tmp_path, main=family)
+
+
+@pytest.mark.parametrize(
+    ("method", "placebo", "differs"),
+    [
+        ({}, {}, "reward.placebo is not true in placebo alone"),
+        (PLACEBO, PLACEBO, "reward.placebo is not true in placebo alone"),
+        (PLACEBO, {}, "reward.placebo is not true in placebo alone"),
+        ({"reward": {"soft": True}}, PLACEBO, "they differ by reward.soft True -> False"),
+        ({}, PLACEBO | {"grpo": {"beta": 0.5}}, "they differ by grpo.beta unset -> 0.5"),
+    ],
+)
+def test_a_placebo_that_differs_in_more_than_its_permuted_verdicts_is_refused(
+    tmp_path: Path, method: dict[str, Any], placebo: dict[str, Any], differs: str
+) -> None:
+    methods = {"set": {"reward": {"reflective": 0.0}}, "paper": method, "placebo": placebo}
+    path = write_plan(tmp_path, reference="set", quick={"methods": ["set"]}, methods=methods, families={"main": MAIN})
+    with pytest.raises(UserError) as refused:
+        load_plan(path, None, quick=False)
+    must = "placebo must be paper with reward.placebo: true and no other change"
+    assert str(refused.value) == f"{path}: families.main.placebos: {must}: {differs}"
+
+
+def test_a_placebo_may_spell_out_what_its_method_leaves_at_its_default(tmp_path: Path) -> None:
+    methods = {
+        "set": {"reward": {"reflective": 0.0}},
+        "paper": {},
+        "placebo": {"reward": {"placebo": True, "soft": False}},
+    }
+    path = write_plan(tmp_path, reference="set", quick={"methods": ["set"]}, methods=methods, families={"main": MAIN})
+    assert load_plan(path, None, quick=False).families["main"].placebos == {"paper": "placebo"}

@@ -15,14 +15,15 @@ from PIL import Image
 
 from emor3.cli.main import app
 from emor3.errors import UserError
+from emor3.evaluation.compare import compare_groups
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.types import Prediction, Reply, Rollout
 from emor3.report.cards import BUDGET, ITEMS, LONGEST_SIDE, TEXT, Pictures, card, gallery, thumbnail
 from emor3.report.page import compare_all, json_in_html, render, time_split, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
-from emor3.report.records import read_records
+from emor3.report.records import by_seeds, read_records
 from emor3.runs.directory import BEST, BEST_OF, CONFIG, ENVIRONMENT, EVALUATIONS, METRICS, ROLLOUTS
-from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
+from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION, read_evaluation
 from emor3.runs.records import append_jsonl, rollout_row
 from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
@@ -185,6 +186,18 @@ def test_nothing_to_report_is_an_error_that_says_where_it_looked(tmp_path: Path)
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
 
 
+def test_a_placebo_and_the_forms_of_a_reward_are_told_with_the_run(tmp_path: Path) -> None:
+    save_run(tmp_path / "plain", reward={"reflective": 0.1, "placebo": False, "relative": False})
+    save_run(tmp_path / "older")  # records before there were forms
+    page, _ = page_of(tmp_path)
+    assert "not a model to use" not in page
+    assert "forms of the reward" not in page
+    save_run(tmp_path / "placebo", reward={"placebo": True, "trust": True, "anneal": True})
+    page, _ = page_of(tmp_path)
+    assert page.count("an experiment and not a model to use") == 1
+    assert "forms of the reward: <b>trust, anneal</b>" in page
+
+
 # --- names and pairs --------------------------------------------------------------------------------------------
 
 
@@ -209,6 +222,74 @@ def test_rows_are_named_by_model_and_decoding_and_the_start_model_comes_first(tm
     }
     assert sampled.tests == []
     assert "evaluation-3" in page_of(tmp_path)[0]
+
+
+ANSWERS = {"form": ("joy", "joy", "joy", "joy", "fear", None), "paper": ("joy", "fear", "joy", None, "fear", None)}
+
+
+def trained(folder: Path, name: str, seed: int, answers: Sequence[str | None]) -> None:
+    """A run of a method and seed, and the evaluation of its policy, as `emor3 reproduce` lays them out."""
+    cell = folder / name / f"seed{seed}"
+    run = save_run(cell / "training", seed, steps=1, data={"train": name})
+    evaluated(cell / "evaluation", answers, model=str(run / "final"), judge="base", start="base")
+
+
+def test_runs_that_differ_in_their_seed_only_are_tested_together_over_seeds_and_items(tmp_path: Path) -> None:
+    for name, answers in ANSWERS.items():
+        for seed in (0, 1):
+            trained(tmp_path, name, seed, answers[seed:] + answers[:seed])
+    evaluated(tmp_path / "base", ("fear",) * 5 + ("joy",), model="base", judge="base")
+    records = read_records([tmp_path])
+    (table,) = compare_all(records.evaluations, faults := [])
+    assert faults == []
+    folders = [[tmp_path / name / f"seed{seed}" / "evaluation" for seed in (0, 1)] for name in ANSWERS]
+    groups = [[read_evaluation(folder) for folder in group] for group in [[tmp_path / "base"], *folders]]
+    expected, _ = compare_groups(groups)
+    assert [(t.figure, t.values, t.difference, t.p_value, t.adjusted) for t in table.tests] == [
+        (t.figure, t.values, t.difference, t.p_value, t.adjusted) for t in expected
+    ]
+    together = [f"{name}/seed0, greedy and 1 more seed" for name in ANSWERS]
+    assert list(dict.fromkeys((test.before, test.after) for test in table.tests)) == [
+        ("base, greedy", name) for name in together
+    ]
+    assert list(table.captions) == together
+    assert all("over seeds and items together" in caption for caption in table.captions.values())
+    # The start model, two rows a method of which the first bears the change, the majority class.
+    assert [(row["span"], row["seeds"]) for row in table.rows] == [(1, 1), (2, 2), (0, 2), (2, 2), (0, 2), (1, 1)]
+    page, _ = page_of(tmp_path)
+    assert page.count('rowspan="2"') == page.count("2 seeds together") == 2
+
+
+def test_one_run_against_several_is_left_out_in_a_line_and_the_others_are_tested(tmp_path: Path) -> None:
+    trained(tmp_path, "alone", 0, ANSWERS["form"])
+    trained(tmp_path, "single", 0, ANSWERS["paper"])
+    for seed in (0, 1):
+        trained(tmp_path, "paper", seed, ANSWERS["paper"])
+    page, faults = page_of(tmp_path)
+    (table,) = compare_all(read_records([tmp_path]).evaluations, [])
+    assert {(test.before, test.after) for test in table.tests} == {("alone/seed0, greedy", "single/seed0, greedy")}
+    assert faults == ["alone/seed0: one run against 2: give at least two of each, or one of each"]
+    assert "rowspan" in page
+
+
+def test_the_same_seed_trained_or_evaluated_twice_is_no_further_seed(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        trained(tmp_path / place, "paper", 0, ANSWERS["paper"])
+    final = str(tmp_path / "a/paper/seed0/training/final")
+    evaluated(tmp_path / "again", ANSWERS["form"], model=final, judge="base", start="base")
+    found = read_records([tmp_path]).evaluations
+    assert [len(group) for group in by_seeds(dict(enumerate(found)))] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "other", [{"temperature": 0.5}, {"judge": "another"}, {"model": "checkpoints/checkpoint-1"}], ids=str
+)
+def test_evaluations_made_otherwise_are_no_seeds_of_one_method(tmp_path: Path, other: dict[str, Any]) -> None:
+    runs = [save_run(tmp_path / f"run{seed}", seed, steps=1) for seed in (0, 1)]
+    evaluated(tmp_path / "e0", model=str(runs[0] / "final"), judge="base")
+    model = str(runs[1] / other.pop("model", "final"))
+    evaluated(tmp_path / "e1", **{"model": model, "judge": "base"} | other)
+    assert [len(group) for group in by_seeds(dict(enumerate(read_records([tmp_path]).evaluations)))] == [1, 1]
 
 
 @pytest.mark.parametrize("known", [{"start": "base"}, {}], ids=["recorded", "told from the judge"])

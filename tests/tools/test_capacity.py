@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from architectures import write_checkpoint
 from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
+from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import sample_prompt
 from emor3.models.architectures import PUBLISHED
 from emor3.models.checkpoints import load
@@ -57,7 +59,7 @@ def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters() 
     n = 3_754_622_976
     # What learns is float32: 4 bytes of weight, 4 of gradient, 8 of Adam's two moments; the reference is bfloat16.
     fixed = needs(recipe_of(grpo={"beta": 0.01})).fixed
-    assert list(fixed.values()) == [4 * n, 2 * n, 4 * n, 8 * n, 0]
+    assert list(fixed.values()) == [4 * n, 2 * n, 0, 4 * n, 8 * n, 0]  # the policy judges
     assert needs(recipe_of(grpo={"beta": 0.01}, model={"dtype": "auto"})).fixed["reference"] == 4 * n  # as the policy
     assert needs(recipe_of(grpo={"beta": 0.0})).fixed["reference"] == 0
     assert needs(recipe_of(grpo={"optim": "adamw_8bit"})).fixed["optimizer"] == 2 * n
@@ -82,6 +84,59 @@ def test_four_bits_hold_all_linear_layers_but_the_last() -> None:
     # Four bits, a byte of scale for 64 weights and four bytes for 256 of these scales.
     held = size.four_bit * (1 / 2 + 1 / 64 + 1 / 4096) + (size.parameters - size.four_bit) * 2
     assert found.fixed["weights"] == pytest.approx(held + 4 * size.trainable)  # float32 adapters
+
+
+def bytes_of(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("dtype", "machine"), [("bfloat16", Machine()), ("auto", Machine(8, 80e9, "fsdp2"))])
+def test_a_judge_that_is_another_checkpoint_is_counted_with_its_own_size_on_each_gpu(
+    dtype: str, machine: Machine, tmp_path: Path
+) -> None:
+    write_checkpoint("qwen3_vl", tmp_path)
+    judge, model = {"model": "checkpoint", "path": str(tmp_path)}, {"dtype": dtype}
+    found, policy = needs(recipe_of(judge=judge, model=model), machine), needs(recipe_of(model=model), machine)
+    assert found.fixed["judge"] == bytes_of(load(str(tmp_path), dtype)[0])
+    assert found.fixed | {"judge": 0} == policy.fixed
+    assert found.phases["reflection"] < policy.phases["reflection"] / 100  # hidden 32 in 2 layers, not 2048 in 36
+    assert found.phases["rollout"] == policy.phases["rollout"]
+
+
+def test_a_moving_average_is_counted_as_a_copy_of_all_weights_in_float32(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
+    judged = {"model": {"max_pixels": None, "freeze": ["vision"]}, "judge": {"model": "ema"}}
+    found = needs(recipe_of(random_checkpoint, **judged))
+    policy, _ = load(random_checkpoint, "float32")  # as weights that learn are loaded
+    assert found.fixed["judge"] == bytes_of(MovingAverage(policy, 0.9, tmp_path, None).model)
+
+
+def test_the_start_model_as_judge_is_one_more_model_if_there_is_no_kl_reference() -> None:
+    def judge(beta: float, **model: Any) -> Any:
+        found = needs(recipe_of(grpo={"beta": beta}, model=model, judge={"model": "reference"}))
+        return found.fixed["judge"], found.size
+
+    n = 3_754_622_976
+    assert judge(0.01)[0] == 0  # the KL reference serves
+    assert judge(0.0)[0] == 2 * n
+    assert judge(0.01, lora={"r": 16})[0] == 2 * n
+    held, size = judge(0.01, lora={"r": 16}, quantize="4bit")
+    assert held == size.four_bit * (1 / 2 + 1 / 64 + 1 / 4096) + (n - size.four_bit) * 2
+
+
+def test_a_judge_without_a_configuration_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no configuration of .*; give a folder that holds its config\.json"):
+        needs(recipe_of(judge={"model": "checkpoint", "path": str(tmp_path)}))
+
+
+def test_no_change_that_a_moving_average_cannot_follow_is_named_beside_it() -> None:
+    machine = Machine(2, 24e9)
+    ways = list(ways_to_fit(recipe_of(judge={"model": "ema", "every": 5}), model_config(QWEN_3B, None), machine))
+    changes = [change for change, _, _ in ways]
+    assert changes.index("judge.model=policy") < changes.index("recipes/accelerate/fsdp2.yaml")
+    assert ways[changes.index("judge.model=policy")][1].fixed["judge"] == 0
 
 
 def test_tokens_cache_and_steps_are_counted() -> None:

@@ -18,10 +18,10 @@ from emor3.errors import UserError
 from emor3.models.checkpoints import load
 from emor3.models.processors import save_processor
 from emor3.runs.predictions import checksum, read_evaluation
-from emor3.runs.recipe import build_recipe
+from emor3.runs.recipe import Recipe, build_recipe
 from emor3.runs.records import append_jsonl
 from emor3.tools import export as exporting
-from emor3.tools.export import export, push, verify
+from emor3.tools.export import export, model_card, push, verify
 from made_up import prediction, prepare_run, save_evaluation
 
 
@@ -62,6 +62,19 @@ def test_the_card_without_the_data_says_that_checksums_are_missing(run: Path, tm
     settings["data"]["train"] = str(tmp_path / "gone")
     (run / "config.json").write_text(json.dumps(settings))
     assert "checksums are missing" in (export(run, tmp_path / "out") / "README.md").read_text()
+
+
+def test_the_card_of_a_placebo_says_that_it_is_no_model_to_use_and_names_the_forms_of_the_reward(run: Path) -> None:
+    def card(**reward: Any) -> str:
+        settings = json.loads((run / "config.json").read_text())
+        settings["reward"] |= reward
+        return model_card(run, run / "final", Recipe.model_validate(settings), None, 0.0)
+
+    plain, placebo = card(), card(placebo=True, relative=True, advantages="separate")
+    assert "an experiment and not a model to use" in placebo
+    assert "Forms of the reward that were on: relative, separate advantages." in placebo
+    assert "an experiment" not in plain
+    assert "Forms of the reward" not in plain
 
 
 def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another(run: Path, tmp_path: Path) -> None:

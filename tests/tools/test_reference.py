@@ -13,6 +13,7 @@ from emor3.data.importers.writer import Imported
 from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary
 from emor3.judges.calibration import Calibration
+from emor3.judges.group_signal import GroupSignal
 from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.runs.recipe import Recipe
@@ -60,7 +61,8 @@ def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path: Path) -> None:
 def test_the_records_of_a_run_hold_what_the_page_tells() -> None:
     assert list(rollout(1, 0, "joy")) == list(RUN_FILES[ROLLOUTS])
     assert list(environment_stamp()) == list(ENVIRONMENT_KEYS) == list(RUN_FILES[ENVIRONMENT])
-    assert list(asdict(Calibration(0.5, 0.5, 0.5, 1))) == list(RUN_FILES[JUDGE])
+    tried = asdict(Calibration(0.5, 0.5, 0.5, 1)) | asdict(GroupSignal(1, 0, 0.5, 1))
+    assert list(tried) == list(RUN_FILES[JUDGE])
     assert list(summary(0, "judge", 1.0, [])) == list(QUICKSTART_KEYS)
     assert [field.name for field in fields(Imported)] == list(IMPORT_KEYS)
     assert TABLE_HEAD.split(",") == list(TABLE_KEYS)

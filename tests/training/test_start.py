@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from test_train import LEARNING, metrics_of, run_of, same, weights_of, write_recipe
+from test_train import LEARNING, completions_of, metrics_of, run_of, same, weights_of, write_recipe
 
 from emor3.data.folders import load_samples
 from emor3.judges.calibration import StartFigures, start_figures
@@ -58,6 +58,25 @@ def test_a_run_says_what_its_start_model_can_do_once(
     assert json.loads((run / "start.json").read_text()) == {"n": 3, "format": 0, "named": 0, "temperature": 1.0}
     train(load_recipe(write_recipe(tmp_path, scenes, random_checkpoint, **settings)), resume=True)
     assert "start model" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_trying_the_judge_on_groups_is_said_kept_and_leaves_training_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for tried in (0, 3):
+        (tmp_path / str(tried)).mkdir()
+        settings = {"judge": {"calibration": tried}, "grpo": LEARNING | {"max_steps": 1}}
+        runs.append(run_of(tmp_path / str(tried), "embedded:scenes8", "embedded", **settings))
+    assert not (runs[0] / "judge.json").exists()
+    found = json.loads((runs[1] / "judge.json").read_text())
+    assert (found["n"], found["groups"]) == (3, 3)
+    assert 0 <= found["alike"] <= 3
+    assert f"same of all completions in {found['alike']} of 3 groups" in capsys.readouterr().out
+    assert json.loads((runs[1] / "start.json").read_text())["n"] == 3
+    assert completions_of(runs[0]) == completions_of(runs[1])
+    assert same(*(weights_of(run / "final") for run in runs))
 
 
 def moved(run: Path) -> tuple[Any, ...]:

@@ -205,6 +205,11 @@ def resolve_folder(path: str) -> Path:
     return folder
 
 
+def drawn_folders(paths: Iterable[str]) -> list[Path]:
+    """Folders of those data sets that are embedded, and so drawn: what their pictures show is known."""
+    return [resolve_folder(path) for path in paths if path.startswith(EMBEDDED)]
+
+
 def label_set_for(spec: LabelSpec, found: Iterable[str]) -> LabelSet:
     """The label set a person asked for; for None that of the labels found, a built-in one if they are the same.
 

@@ -18,7 +18,7 @@ from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation
 from emor3.stats.classification import clusters, compare_macro_f1, is_correct, macro_f1_table
 from emor3.stats.figures import FIGURES, checks
-from emor3.stats.format import count, p_value, percent_value, points_with_interval
+from emor3.stats.format import count, p_value, percent_value, points_with_interval, with_more_seeds
 from emor3.stats.measures import Check
 from emor3.stats.power import detectable, images_needed, seeds_needed, smallest_effect
 from emor3.stats.seeds import SeedComparison, compare_seeds, share_table
@@ -63,11 +63,10 @@ def compare_groups(groups: Sequence[Group]) -> tuple[list[PairedTest], list[str]
     """
     if len(groups) < 2:
         raise UserError("a comparison needs at least two evaluations")
-    for group in groups:
-        _check_group(group)
     first, rows, left_out = groups[0], list[PairedTest](), list[str]()
     for other in groups[1:]:
-        _check_seeds(first, other)
+        check_comparable(first, other)
+    for other in groups[1:]:
         for data in first[0].predictions:
             if data not in other[0].predictions:
                 left_out.append(f"{other[0].folder}: has no predictions on {data}")
@@ -83,6 +82,13 @@ def compare_groups(groups: Sequence[Group]) -> tuple[list[PairedTest], list[str]
                 f"{first[0].head['judge']}: consistency and coherence are not compared"
             )
     return _with_holm(rows), left_out
+
+
+def check_comparable(first: Group, other: Group) -> None:
+    """Raise UserError if one of two groups cannot be runs of one method, or if one run stands against several."""
+    _check_group(first)
+    _check_group(other)
+    _check_seeds(first, other)
 
 
 def _check_group(group: Group) -> None:
@@ -123,7 +129,7 @@ def _compare_data(data: str, first: Group, other: Group) -> Iterator[PairedTest]
             continue
         found = _macro_f1(before, after) if check is None else _shares(before, after, check)
         if found is not None:
-            yield PairedTest(data, _name(first), _name(other), figure, *found)
+            yield PairedTest(data, group_name(first), group_name(other), figure, *found)
 
 
 Found = tuple[tuple[float, float], Estimate, float | None, SeedComparison | None]
@@ -208,10 +214,9 @@ def _over_seeds(before: Floats, after: Floats) -> Found:
     return (float(before.mean()), float(after.mean())), seeds.difference, seeds.p_value, seeds
 
 
-def _name(group: Group) -> str:
+def group_name(group: Group) -> str:
     """A method's name: its first run's, and how many more there are."""
-    more = len(group) - 1
-    return f"{group[0].folder} and {more} more seed{'s' * (more > 1)}" if more else str(group[0].folder)
+    return with_more_seeds(str(group[0].folder), len(group))
 
 
 def _with_holm(rows: Sequence[PairedTest]) -> list[PairedTest]:
@@ -232,14 +237,14 @@ def comparison_tables(rows: Sequence[PairedTest]) -> Iterator[Table]:
         for heading in ("%", "before", "after", "change", "p", "p Holm"):
             table.add_column(heading, no_wrap=True)
         shown = [row for row in rows if (row.data, row.before, row.after) == (data, before, after)]
-        table.caption = _caption(shown, number)
+        table.caption = caption_of(shown, number)
         for row in shown:
             values = (*map(percent_value, row.values), points_with_interval(row.difference))
             table.add_row(FIGURES[row.figure].title.strip(), *values, p_value(row.p_value), p_value(row.adjusted))
         yield table
 
 
-def _caption(rows: Sequence[PairedTest], number: int) -> str:
+def caption_of(rows: Sequence[PairedTest], number: int) -> str:
     """What the tests of one table speak for, and the smallest change that each could have seen at 80% power."""
     tested = [(row, row.seeds) for row in rows if row.p_value is not None and row.seeds is not None]
     several = any(max(seeds.seeds) > 1 for _, seeds in tested)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from emor3.data.folders import EMBEDDED
 from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
+from emor3.runs.changes import changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.settings import MOST, Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
@@ -40,7 +41,8 @@ class FamilyBlock(Block):
     methods: list[str] = Field(min_length=1)
     """Methods, each against the reference."""
     placebos: dict[str, str] = Field(default_factory=dict)
-    """Method -> its placebo, a method that it must beat as well: the larger of both p-values is the test's."""
+    """Method -> its placebo, which it must beat as well: the larger of both p-values is the test's. The placebo is the
+    method with `reward.placebo: true` and no other change."""
     outcomes: list[Outcome] = Field(default=["accuracy"], min_length=1)
     """What is tested: the strict accuracy, or whether step 1 names exactly what was drawn (embedded test sets only)."""
     columns: list[Average] = Field(default=["all"], min_length=1)
@@ -137,7 +139,7 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
         raise UserError(f"{path}: {unknown[0]!r} is no method of this plan; it has {', '.join(plan.methods)}")
     for name, family in plan.families.items():
         _check_family(f"{path}: families.{name}", family, plan)
-    changes: dict[str, Any] = {"output_dir": str(output)} if output else {}
+    update: dict[str, Any] = {"output_dir": str(output)} if output else {}
     if quick:
         methods = {name: plan.methods[name] for name in plan.methods if name in plan.quick.methods}
         families = {
@@ -145,8 +147,8 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
             for name, family in plan.families.items()
             if methods.keys() >= {*family.all_methods, plan.reference}
         }
-        changes |= {"seeds": plan.quick.seeds, "methods": methods, "families": families}
-    return plan.model_copy(update=changes)
+        update |= {"seeds": plan.quick.seeds, "methods": methods, "families": families}
+    return plan.model_copy(update=update)
 
 
 def _check_family(where: str, family: FamilyBlock, plan: Plan) -> None:
@@ -160,6 +162,20 @@ def _check_family(where: str, family: FamilyBlock, plan: Plan) -> None:
             f"{where}.outcomes: what is in a picture is known of drawn ones only, and {unknown[0]!r} is no embedded "
             "data set: leave truth out"
         )
+    for method, placebo in family.placebos.items():
+        _check_placebo(f"{where}.placebos", method, placebo, plan)
+
+
+def _check_placebo(where: str, method: str, placebo: str, plan: Plan) -> None:
+    """Raises UserError if what a method gains over its placebo may come from another setting."""
+    cells = [_build_cell(plan, name, plan.methods[name], plan.domains[0], plan.seeds[0]) for name in (method, placebo)]
+    found = {change.setting: change for change in changes(*(cell.recipe.model_dump() for cell in cells))}
+    del found["output_dir"]
+    permutes = found.pop("reward.placebo", None)
+    others = ", ".join(map(str, found.values()))
+    if others or permutes is None or not permutes.after:
+        differs = f"they differ by {others}" if others else f"reward.placebo is not true in {placebo} alone"
+        raise UserError(f"{where}: {placebo} must be {method} with reward.placebo: true and no other change: {differs}")
 
 
 def seeds_of(plan: Plan, method: str) -> list[int]:

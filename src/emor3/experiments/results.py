@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emor3.data.folders import EMBEDDED, resolve_folder
+from emor3.data.folders import drawn_folders
 from emor3.errors import UserError
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.reproduce import is_finished
@@ -32,7 +32,7 @@ class Results:
     def __init__(self, plan: Plan, cells: Sequence[Cell]) -> None:
         self.plan = plan
         self.columns: list[Column] = [(domain, test) for domain in plan.domains for test in plan.tests]
-        self.truth = DrawnTruth(resolve_folder(test) for test in plan.tests if test.startswith(EMBEDDED))
+        self.truth = DrawnTruth(drawn_folders(plan.tests))
         self.predictions: dict[str, dict[Column, dict[int, list[Prediction]]]] = {}
         self.thinking: dict[str, Thinking] = {}
         self._checksums: dict[str, str] = {}

@@ -77,7 +77,7 @@ class JudgeBlock(Block):
     every: int | None = Field(default=None, ge=1)
     """For `model: ema`: in place of moving, become a copy of the policy after every so many steps."""
     calibration: int = Field(default=32, ge=0)
-    """Training images on which the judge is tried before the first step; 0 leaves that out."""
+    """Training images on which start model and judge are tried before the first step; 0 leaves that out."""
     backend: Literal["score", "generate"] = "score"
     """Ask by the probabilities of the possible replies (score), or by short replies (generate)."""
     batch_size: int = Field(default=256, ge=1)

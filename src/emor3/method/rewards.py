@@ -11,7 +11,7 @@ settled in `group_rewards`.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -26,6 +26,9 @@ Formula = Literal["paper", "released"]
 
 FURTHER = ("agreement", "conclusion", "votes", "attributes")
 """Parts beyond the paper, by the name of their weight."""
+
+FORMS = ("relative", "trust", "anneal")
+"""Switches that change how R_RER is paid."""
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -97,7 +100,7 @@ class RewardSettings(Block):
 
     @model_validator(mode="after")
     def _has_a_form_that_fits(self) -> Self:
-        forms = [name for name in ("relative", "trust", "anneal") if getattr(self, name)]
+        forms = [name for name in FORMS if getattr(self, name)]
         asked = [*(forms if not self.paid else ()), *(["placebo"] if self.placebo and not self.aspects else ())]
         if asked:
             raise UserError(
@@ -125,6 +128,16 @@ class RewardSettings(Block):
         """The reflections that R_RER pays."""
         switches = {Aspect.CONSISTENCY: self.consistency, Aspect.COHERENCE: self.coherence}
         return frozenset(aspect for aspect, on in switches.items() if on and self.reflective > 0)
+
+
+def forms_on(recorded: Mapping[str, Any]) -> list[str]:
+    """The forms of the reward that are on in recorded settings, which may be older than some of them.
+
+    >>> forms_on({"soft": True, "trust": True, "anneal": False, "advantages": "separate"})
+    ['trust', 'separate advantages']
+    """
+    separate = ["separate advantages"] if recorded.get("advantages") == "separate" else []
+    return [*(name for name in FORMS if recorded.get(name) is True), *separate]
 
 
 def weights(settings: RewardSettings) -> dict[str, float]:

@@ -20,14 +20,14 @@ from markupsafe import Markup
 
 from emor3 import __version__
 from emor3.errors import UserError
-from emor3.evaluation.compare import PairedTest, compare_evaluations
+from emor3.evaluation.compare import PairedTest, caption_of, check_comparable, compare_groups, group_name
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
-from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, find_records, read_records
+from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, by_seeds, find_records, read_records
 from emor3.stats import format as form
 from emor3.stats.figures import FIGURES, titles
-from emor3.stats.format import decimal, p_equation, percent, points
+from emor3.stats.format import decimal, p_equation, percent, points, with_more_seeds
 from emor3.storage.outputs import write_whole
 
 TEMPLATES = files("emor3") / "report" / "templates"
@@ -47,6 +47,8 @@ class Table:
     """Heads of the columns."""
     rows: Sequence[Mapping[str, Any]]
     tests: Sequence[PairedTest]
+    captions: Mapping[str, str]
+    """What the tests of each method speak for."""
     confusions: Sequence[Mapping[str, Any]]
     calibrated: Mapping[int, str]
     """The lines of the reliability diagram."""
@@ -152,21 +154,14 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
     parts = {place: found.results[data] for place, found in evaluations.items() if data in found.results}
     present = {name for part in parts.values() for name in part.figures}
     shown = {name: title.strip() for name, title in titles().items() if name in present}
-    tests = _tests(data, evaluations, faults)
+    groups = by_seeds(evaluations)
+    tests = _tests(data, [list(group.values()) for group in groups], faults)
     changes = {row.after: row for row in tests if row.figure == "accuracy"}
-    rows = [
-        {
-            "name": evaluations[place].name,
-            "n": part.n,
-            "start": evaluations[place].is_start,
-            "change": changes.get(evaluations[place].name),
-            "cells": [_value_and_interval(name, part.figures.get(name)) for name in shown],
-        }
-        for place, part in parts.items()
-    ]
+    rows = [row for group in groups for row in _method_rows(group, parts, list(shown), changes)]
     for part in list(parts.values())[:1]:
         cells = [_value_and_interval(name, part.majority_class.get(name)) for name in shown]
-        rows.append({"name": "majority class", "start": False, "n": part.n, "change": None, "cells": cells})
+        plain = {"note": "", "change": None, "seeds": 1, "span": 1}
+        rows.append({"name": "majority class", "n": part.n, "cells": cells, **plain})
     reliable = {place: part.reliability for place, part in parts.items() if part.reliability}
     labels = {place: found.saved.predictions[data][0].sample.labels.labels for place, found in evaluations.items()}
     return Table(
@@ -175,10 +170,32 @@ def _table(data: str, decoding: str, evaluations: Mapping[int, Evaluated], fault
         list(shown.values()),
         rows,
         tests,
+        _captions(tests),
         [_confusion(evaluations[place].name, labels[place], part) for place, part in parts.items()],
         {place: evaluations[place].name for place in reliable},
         Markup(reliability_diagram(f"{data} {decoding}", reliable)) if reliable else None,
     )
+
+
+def _method_rows(
+    group: Mapping[int, Evaluated],
+    parts: Mapping[int, Results],
+    figures: Sequence[str],
+    changes: Mapping[str, PairedTest],
+) -> Iterator[dict[str, Any]]:
+    """A row for each run of a method; the change of all of them together stands in the first and spans the others."""
+    told = [place for place in group if place in parts]
+    for place in told:
+        found, part = group[place], parts[place]
+        yield {
+            "name": found.name,
+            "n": part.n,
+            "note": "start model" if found.is_start else "placebo" if found.run and found.run.placebo else "",
+            "change": changes.get(_name(list(group.values()))),
+            "seeds": len(group),
+            "span": len(told) if place == told[0] else 0,
+            "cells": [_value_and_interval(name, part.figures.get(name)) for name in figures],
+        }
 
 
 def _value_and_interval(name: str, estimate: Estimate | None) -> tuple[str, str]:
@@ -189,15 +206,34 @@ def _value_and_interval(name: str, estimate: Estimate | None) -> tuple[str, str]
     return value, interval
 
 
-def _tests(data: str, evaluations: Mapping[int, Evaluated], faults: list[str]) -> list[PairedTest]:
-    """Paired tests of the first evaluation against the others, on this data set alone."""
-    saved = [replace(e.saved, predictions={data: e.saved.predictions[data]}) for e in evaluations.values()]
-    if len(saved) < 2:
+def _tests(data: str, groups: Sequence[Sequence[Evaluated]], faults: list[str]) -> list[PairedTest]:
+    """Paired tests of the first method against the others, on this data set alone: over seeds if there are several."""
+    saved = [[replace(e.saved, predictions={data: e.saved.predictions[data]}) for e in group] for group in groups]
+    kept = saved[:1]
+    for other in saved[1:]:
+        try:
+            check_comparable(saved[0], other)
+            kept.append(other)
+        except UserError as error:
+            faults += [str(error)] if str(error) not in faults else []
+    if len(kept) < 2:
         return []
-    rows, left_out = compare_evaluations(saved)
+    rows, left_out = compare_groups(kept)
     faults += [line for line in left_out if line not in faults]
-    names = {e.folder: e.name for e in evaluations.values()}
+    names = {group_name(of_saved): _name(group) for of_saved, group in zip(saved, groups, strict=True)}
     return [replace(row, before=names[row.before], after=names[row.after]) for row in rows]
+
+
+def _name(group: Sequence[Evaluated]) -> str:
+    """A method's name: its first evaluation's, and how many more seeds there are."""
+    return with_more_seeds(group[0].name, len(group))
+
+
+def _captions(tests: Sequence[PairedTest]) -> dict[str, str]:
+    """For each method tested what its tests speak for, and the smallest changes that they could have seen."""
+    number = sum(row.p_value is not None for row in tests)
+    methods = dict.fromkeys(row.after for row in tests)
+    return {method: caption_of([row for row in tests if row.after == method], number) for method in methods}
 
 
 def _confusion(name: str, labels: Sequence[str], part: Results) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Names and titles stay in HTML, where they are escaped; an SVG holds numbers only
 one drawing serves light and dark.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from emor3.report.records import Run
+from emor3.stats.format import with_more_seeds
 from emor3.stats.seeds import seed_band
 
 POINTS = 40
@@ -126,14 +126,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Runs by recipe, in the order of their first run."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        settings = {key: value for key, value in run.config.items() if key not in ("seed", "output_dir")}
-        groups.setdefault(json.dumps(settings, sort_keys=True) if settings else run.name, []).append(run)
-    return [Group(_group_name(group), group) for group in groups.values()]
-
-
-def _group_name(runs: Sequence[Run]) -> str:
-    others = len(runs) - 1
-    return runs[0].name if not others else f"{runs[0].name} and {others} more seed{'s' * (others > 1)}"
+        groups.setdefault(run.method, []).append(run)
+    return [Group(with_more_seeds(group[0].name, len(group)), group) for group in groups.values()]
 
 
 def curve_sections(groups: Sequence[Group]) -> dict[str, list[Panel]]:

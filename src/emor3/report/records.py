@@ -7,7 +7,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter
 
 from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
+from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
 from emor3.runs.directory import (
     BEST,
@@ -67,6 +69,28 @@ class Run:
     """Steps that recorded rollouts."""
     folder: Path
 
+    @property
+    def method(self) -> str:
+        """What runs that differ in their seed only share: the other settings; its name if these are missing."""
+        settings = {key: value for key, value in self.config.items() if key not in ("seed", "output_dir")}
+        return json.dumps(settings, sort_keys=True) if settings else self.name
+
+    @property
+    def reward(self) -> Mapping[str, Any]:
+        """The settings of the reward, as far as they are recorded."""
+        reward = self.config.get("reward")
+        return reward if isinstance(reward, Mapping) else {}
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms of the reward that were on."""
+        return forms_on(self.reward)
+
+    @property
+    def placebo(self) -> bool:
+        """Whether it was paid permuted verdicts."""
+        return self.reward.get("placebo") is True
+
 
 @dataclass(frozen=True)
 class Results:
@@ -93,6 +117,17 @@ class Evaluated:
     """Model and decoding, as rows are named; with the folder if several share these."""
     is_start: bool = False
     """Whether other models on the page were trained from it."""
+    run: Run | None = None
+    """The run that trained its model, if that is on the page."""
+
+    @property
+    def method(self) -> tuple[str, ...]:
+        """What evaluations of runs that differ in their seed only share: recipe, checkpoint, and how they were made."""
+        if self.run is None:
+            return (self.folder,)
+        checkpoint = os.path.relpath(self.saved.model, self.run.folder)
+        settings = {key: value for key, value in self.saved.head["settings"].items() if key != "seed"}
+        return (self.run.method, checkpoint, self.saved.head["judge"], json.dumps(settings, sort_keys=True))
 
     @property
     def decoding(self) -> str:
@@ -157,25 +192,32 @@ def _start_first(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[
 
 
 def _named(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[Evaluated]:
-    """Each evaluation with its model and decoding as its name."""
-    by_folder = {str(run.folder): run.name for run in runs}
-    names = [f"{_model_name(evaluated.saved.model, by_folder)}, {evaluated.decoding}" for evaluated in evaluations]
-    pairs = zip(evaluations, names, strict=True)
+    """Each evaluation with the run of its model, and with its model and decoding as its name."""
+    by_folder = {str(run.folder): run for run in runs}
+    found = [replace(evaluated, run=_run_of(evaluated.saved.model, by_folder)) for evaluated in evaluations]
+    names = [f"{_model_name(evaluated)}, {evaluated.decoding}" for evaluated in found]
+    pairs = zip(found, names, strict=True)
     return [replace(e, name=name if names.count(name) == 1 else f"{name} ({e.folder})") for e, name in pairs]
 
 
-def _model_name(model: str, runs: Mapping[str, str]) -> str:
+def _run_of(model: str, runs: Mapping[str, Run]) -> Run | None:
+    """The run of a final policy, of the best one or of a checkpoint."""
+    path = Path(os.path.abspath(model))
+    run = path.parent if path.name in (FINAL, BEST) else path.parent.parent if path.parent.name == CHECKPOINTS else path
+    return runs.get(str(run))
+
+
+def _model_name(evaluated: Evaluated) -> str:
     """A run's name for its final policy, else a hub name as it is and the last telling part of a path."""
-    path = Path(model)
-    if path.name == BEST:
-        return f"{_model_name(str(path.parent), runs)}, {BEST}"
-    run = path.parent if path.name == FINAL else path
-    if (known := runs.get(os.path.abspath(str(run)))) is not None:
-        return known
+    path, model = Path(evaluated.saved.model), evaluated.saved.model
+    best = f", {BEST}" if path.name == BEST else ""
+    if evaluated.run is not None and path.parent.name != CHECKPOINTS:
+        return f"{evaluated.run.name}{best}"
+    run = path.parent if path.name in (FINAL, BEST) else path
     run = run.parent if run.name == "training" else run
     if run == path and not path.is_absolute() and len(path.parts) <= 2:
         return model
-    return f"{path.parent.parent.name}, {path.name}" if path.parent.name == CHECKPOINTS else run.name
+    return f"{path.parent.parent.name}, {path.name}" if path.parent.name == CHECKPOINTS else f"{run.name}{best}"
 
 
 def by_decoding(evaluations: Sequence[Evaluated]) -> dict[tuple[str, str], dict[int, Evaluated]]:
@@ -185,6 +227,20 @@ def by_decoding(evaluations: Sequence[Evaluated]) -> dict[tuple[str, str], dict[
         for data in evaluated.saved.predictions:
             found.setdefault((data, evaluated.decoding), {})[place] = evaluated
     return found
+
+
+def by_seeds(evaluations: Mapping[int, Evaluated]) -> list[dict[int, Evaluated]]:
+    """Evaluations by method, in the order of the first: those of runs that differ in their seed only are one.
+
+    A second evaluation of a method and seed is no further seed, and begins another group.
+    """
+    groups: dict[Hashable, dict[int, Evaluated]] = {}
+    times = Counter[Hashable]()
+    for place, evaluated in evaluations.items():
+        run = evaluated.method, evaluated.run.config.get("seed") if evaluated.run else None
+        groups.setdefault((evaluated.method, times[run]), {})[place] = evaluated
+        times[run] += 1
+    return list(groups.values())
 
 
 def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:

@@ -60,6 +60,12 @@ def p_equation(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
+def with_more_seeds(name: str, runs: int) -> str:
+    """The name of several runs of one method, by that of the first: "paper and 2 more seeds"."""
+    more = runs - 1
+    return f"{name} and {more} more seed{'s' * (more > 1)}" if more else name
+
+
 def tenths(value: float) -> str:
     """Words of a text, or seconds that vary: "12.3"."""
     return f"{value:.1f}"

@@ -1,6 +1,6 @@
 """`emor3 plan`: what a recipe needs of each GPU, computed from the model's configuration before anything is loaded.
 
-    peak = weights + reference + gradients + optimizer + vLLM + the largest of (rollout, reflection, update)
+    peak = weights + reference + judge + gradients + optimizer + vLLM + the largest of (rollout, reflection, update)
 
 Counts follow from the configuration; bytes per activation are rules of thumb, compared with a measurement in
 docs/scaling.md.
@@ -101,6 +101,22 @@ class Size:
     patches: int
     weight_bytes: int
 
+    def read(self, images: int, text: int, width: int) -> int:
+        """Bytes alive in a forward pass over so many images and tokens of text; `width` is the bytes of a number."""
+        tokens, patches = images * self.image_tokens + text, images * self.patches
+        return self.text.forward(tokens, width) + self.vision.forward(patches, width)
+
+
+@dataclass(frozen=True)
+class JudgeModel:
+    """The local model that judges."""
+
+    size: Size
+    weights: float
+    """Bytes of its weights if it is one more model, else 0."""
+    width: int
+    """Bytes of a number in its forward passes."""
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -123,17 +139,19 @@ class MemoryEstimate:
         return self.peak <= HEADROOM * machine.memory
 
 
-def model_config(path: str, config: Path | None) -> PretrainedConfig:
+def model_config(
+    path: str, config: Path | None, instead: str = "give --config with its config.json"
+) -> PretrainedConfig:
     """Configuration of a checkpoint: a given file's, its own, or the published one of that name.
 
-    Raises UserError if none can be had.
+    Raises UserError if none can be had, with what to do instead.
     """
     if config is None and (published := published_config(path)):
         return published
     try:
         return load_config(str(config or resolve_checkpoint(path)))
     except UserError as error:
-        raise UserError(f"no configuration of {config or path}: {error}; give --config with its config.json") from None
+        raise UserError(f"no configuration of {config or path}: {error}; {instead}") from None
 
 
 def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
@@ -211,7 +229,7 @@ def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) 
     width = 2 if settings.bf16 or settings.fp16 else size.weight_bytes
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
-    read = size.text.forward(prompt, width) + size.vision.forward(patches, width)
+    judge = judge_model(recipe, settings, size, width)
     # The completions of a prompt share it (emor3.training.trainer), except in updates under checkpointing or on shards.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
@@ -228,13 +246,33 @@ def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) 
     saved = sum(stack.saved(tokens, width, checkpointing) for stack, tokens in learning)
     cache = rollouts * size.cache_numbers * (prompt + completion) * width
     phases = {
-        "rollout": 0 if settings.use_vllm else distinct * read + cache,
-        "reflection": min(recipe.judge.batch_size, 2 * rollouts) * read,
+        "rollout": 0 if settings.use_vllm else distinct * size.read(images, text, width) + cache,
+        "reflection": min(recipe.judge.batch_size, 2 * rollouts) * judge.size.read(images, text, judge.width),
         "update": saved + copied + largest,
     }
-    return MemoryEstimate(
-        size, fixed_bytes(recipe, settings, size, machine), phases, rollouts, steps_of(recipe, settings, machine)
-    )
+    fixed = fixed_bytes(recipe, settings, size, judge, machine)
+    return MemoryEstimate(size, fixed, phases, rollouts, steps_of(recipe, settings, machine))
+
+
+def judge_model(recipe: Recipe, settings: GRPOConfig, size: Size, width: int) -> JudgeModel:
+    """The model that reflection asks (`emor3.training.run._judge_model`), the policy if a server is asked.
+
+    A model of its own lies whole on each GPU, in `model.dtype`; the moving average in float32, as what it follows. The
+    KL reference serves as the start model if there is one: not with adapters, nor without a KL term.
+    """
+    kind, lora = recipe.judge.model, recipe.model.lora is not None
+    if recipe.judge.path is not None:
+        path, instead = recipe.judge.path, "give a folder that holds its config.json"
+        plain: dict[str, Any] = {"path": path, "lora": None, "quantize": None, "freeze": [], "max_pixels": None}
+        own = recipe.model_copy(update={"model": recipe.model.model_copy(update=plain)})
+        judge = size_of(own, model_config(path, None, instead))
+        return JudgeModel(judge, judge.parameters * judge.weight_bytes, judge.weight_bytes)
+    if kind == "ema":
+        return JudgeModel(size, 4 * size.parameters, 4)
+    if kind == "reference" and (lora or settings.beta == 0):
+        held = (size.parameters - size.four_bit) * size.weight_bytes + size.four_bit * FOUR_BIT
+        return JudgeModel(size, held, size.weight_bytes)
+    return JudgeModel(size, 0, width)
 
 
 def head_bytes(recipe: Recipe, size: Size, tokens: int, width: int) -> int:
@@ -243,7 +281,9 @@ def head_bytes(recipe: Recipe, size: Size, tokens: int, width: int) -> int:
     return tile + 4 * size.text.hidden * (tokens + (size.vocabulary if recipe.model.lora is None else 0))
 
 
-def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machine) -> dict[str, float]:
+def fixed_bytes(
+    recipe: Recipe, settings: GRPOConfig, size: Size, judge: JudgeModel, machine: Machine
+) -> dict[str, float]:
     """Bytes on each GPU that are there all the time."""
     lora = recipe.model.lora is not None
     parts = machine.gpus if machine.sharding != "none" else 1
@@ -261,6 +301,7 @@ def fixed_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machi
     return {
         "weights": (base + (size.trainable * trained if lora else 0)) / parts,
         "reference": frozen_copy / parts,
+        "judge": judge.weights,
         "gradients": size.trainable * trained / parts,
         "optimizer": size.trainable * optimizer / parts,
         "vLLM": settings.vllm_gpu_memory_utilization * machine.memory if colocated else 0,
@@ -315,6 +356,9 @@ def _changes(
     if is_sized_by_area(config) and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
         yield "model.max_pixels=401408", {"model": model}, sharding
+    if judge.model == "ema":  # neither shards nor adapters can be followed
+        judge = judge.model_copy(update={"model": "policy", "every": None})
+        yield "judge.model=policy", {"judge": judge}, sharding
     if machine.gpus > 1 and machine.sharding == "none" and model.lora is None:
         sharding = "fsdp2"
         yield "recipes/accelerate/fsdp2.yaml", {}, sharding

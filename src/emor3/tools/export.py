@@ -25,6 +25,7 @@ from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.evaluation.adapters import holds_adapters, load_merged
 from emor3.evaluation.share import card_figures, card_results, card_table
+from emor3.method.rewards import forms_on
 from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import PACKAGED, load, save
 from emor3.models.generation import Request, encode
@@ -134,6 +135,7 @@ def model_card(
         checkpoint=checkpoint.name,
         start=public_name(start),
         recipe=recipe,
+        forms=forms_on(recipe.reward.model_dump()),
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
         environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
         steps=policy_step(run, checkpoint),

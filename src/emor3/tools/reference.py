@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from emor3.data.importers.importing import RECORD
 from emor3.experiments.plan import Plan
+from emor3.judges.group_signal import GROUP
 from emor3.runs.directory import (
     BEST,
     BEST_OF,
@@ -72,6 +73,11 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "yes_own": "mean share of yes on own descriptions, 0 to 1",
         "yes_swapped": "the same on descriptions of other images",
         "n": "images that it was tried on",
+        "groups": f"images with {GROUP} sampled completions of which the judge judged at least two",
+        "alike": "of these, how many of whose completions the judge says the same: reflection makes no advantage there",
+        "auc_within": "on embedded data: mean over mixed groups of the AUC between right and wrong descriptions of one "
+        "image, by what reflection pays for them; by chance 0.5, null if the drawn truth is known of none",
+        "mixed_groups": "groups with right and wrong descriptions; 0 on other data, where the truth is not known",
     },
     HELD_OUT: {
         "data": "folder or folders that the held-out samples come from",

@@ -15,17 +15,18 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, TrainerCallback
 from trl import GRPOConfig
 
-from emor3.data.folders import LazySamples
+from emor3.data.folders import LazySamples, drawn_folders
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, refused_by
 from emor3.heldout.figures import COMPLETION_TOKENS, Measurement, checks_on
 from emor3.heldout.samples import held_out
 from emor3.judges.build import build_average, build_judge, with_self_answer
 from emor3.judges.calibration import calibrate, start_figures
+from emor3.judges.group_signal import GROUP, group_signal
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import parse, sample_prompt
-from emor3.method.types import Judge, Sample
+from emor3.method.types import Aspect, EmotionalThought, Judge, Sample
 from emor3.models.architectures import limit_pixels
 from emor3.models.checkpoints import (
     check_quantizable,
@@ -37,7 +38,6 @@ from emor3.models.checkpoints import (
     save,
     vision_is_frozen,
 )
-from emor3.models.generation import complete_samples
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import (
     check_resumable,
@@ -54,6 +54,7 @@ from emor3.runs.evaluations import best_text, check_same_samples
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.storage.outputs import replacing, write_json
+from emor3.tiny.perception import DrawnScenes
 from emor3.training.callbacks import HeldOutEvaluation, MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start
 from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
@@ -393,30 +394,42 @@ def _try_before_start(
 ) -> None:
     """Say what the start model does on some training images, and how well the judge sees; kept in the run."""
     places = Random(recipe.seed).sample(range(len(samples)), min(recipe.judge.calibration, len(samples)))
-    chosen = [samples[place] for place in places]
-    with evaluating(trainer.model):
-        texts = complete_samples(
-            trainer.model,
-            trainer.processing_class,
-            chosen,
-            recipe.prompt_template,
-            max_new_tokens=trainer.args.max_completion_length,
-            temperature=trainer.args.temperature,
-            seed=recipe.seed,
-        )
-    thoughts = [parse(text, recipe.thinking) for text in texts]
-    figures = start_figures(chosen, thoughts, trainer.args.temperature)
-    asks = recipe.reward.consistency and recipe.reward.aspects
-    found = calibrate(judge, chosen, thoughts) if asks else None
+    chosen, aspects = [samples[place] for place in places], recipe.reward.aspects
+    turns = list(_first_completions(recipe, trainer, chosen, GROUP if aspects else 1))
+    figures = start_figures(chosen, turns[0], trainer.args.temperature)
+    swapped = calibrate(judge, chosen, turns[0]) if Aspect.CONSISTENCY in aspects else None
+    drawn = DrawnScenes(drawn_folders(recipe.data.folders))
+    groups = list(zip(*turns, strict=True))
+    within = group_signal(judge, chosen, groups, recipe.reward, drawn.exact) if aspects else None
     if not trainer.accelerator.is_main_process:
         return
     say(figures.line())
-    if found is not None:
-        say(found.line())
-        write_json(run / JUDGE, asdict(found))
-    elif asks:
+    if swapped is None and Aspect.CONSISTENCY in aspects:
         say("judge: not tried, the start model gave no two different descriptions that it could judge")
+    found = [finding for finding in (swapped, within) if finding is not None]
+    for finding in found:
+        say(finding.line())
+    if found:
+        write_json(run / JUDGE, {key: value for finding in found for key, value in asdict(finding).items()})
     write_json(run / START, asdict(figures))
+
+
+def _first_completions(
+    recipe: Recipe, trainer: EmoTrainer, samples: Sequence[Sample], turns: int
+) -> Iterator[list[EmotionalThought]]:
+    """Completions of the start model, one for each of N samples in each turn; training's random numbers stay."""
+    for turn in range(turns):
+        with evaluating(trainer.model):
+            texts = complete_samples(
+                trainer.model,
+                trainer.processing_class,
+                samples,
+                recipe.prompt_template,
+                max_new_tokens=trainer.args.max_completion_length,
+                temperature=trainer.args.temperature,
+                seed=recipe.seed + turn,
+            )
+        yield [parse(text, recipe.thinking) for text in texts]
 
 
 def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer) -> None:
