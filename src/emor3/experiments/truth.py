@@ -11,6 +11,9 @@ from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene, share_there
 from emor3.tiny.world import Scene
 
+EXACT = "step 1 exactly right"
+"""As tables call it: each factor of the picture is named and no other value of one."""
+
 
 class DrawnTruth:
     """Checks of step 1 against the scenes of embedded test sets; they do not apply to any other picture."""
@@ -34,9 +37,9 @@ class DrawnTruth:
         if not self.scenes:
             return {}
         return {
-            "step 1 exactly right": self.exact,
+            EXACT: self.exact,
             "named factors that are there": self.there,
-            "step 1 exactly right, right answers": lambda p: self.exact(p) if is_correct(p) else None,
+            f"{EXACT}, right answers": lambda p: self.exact(p) if is_correct(p) else None,
             "named factors that are there, right answers": lambda p: self.there(p) if is_correct(p) else None,
         }
 
