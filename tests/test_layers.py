@@ -13,7 +13,20 @@ import emor3
 
 ROOT = Path(emor3.__file__).parent
 PACKAGES = (  # from the bottom; "" are the files beside the packages
-    *("", "storage", "method", "stats", "models", "tiny", "judges", "data", "runs", "training", "evaluation"),
+    *(
+        "",
+        "storage",
+        "method",
+        "stats",
+        "models",
+        "tiny",
+        "judges",
+        "data",
+        "heldout",
+        "runs",
+        "training",
+        "evaluation",
+    ),
     *("report", "experiments", "tools", "cli"),
 )
 PURE = ("storage", "method", "stats", "runs")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from emor3.cli import main as cli
-from emor3.experiments.quickstart import EASY, HARD, SHOWN, TABLE_WIDTH, World
-from emor3.experiments.truth import EXACT, DrawnTruth
+from emor3.data.folders import resolve_folder
+from emor3.evaluation.summary import summarise
+from emor3.experiments.quickstart import EASY, HARD, SHOWN, TABLE_WIDTH, Outcome, World, outcome_table
+from emor3.method.types import Estimate
+from emor3.printing import console
 from emor3.runs.predictions import read_evaluation
 from emor3.runs.recipe import load_recipe
+from emor3.stats.uncertainty import Comparison
+from emor3.tiny.perception import EXACT, DrawnTruth
+from made_up import prediction
 
 N = 16
 SMALL = ("grpo.max_steps=2", "grpo.num_generations=2", "grpo.per_device_train_batch_size=4", "grpo.save_steps=2")
-
-
 Done = tuple[Path, str, World]
 
 
@@ -68,7 +73,7 @@ def test_the_figures_are_those_that_follow_from_the_saved_predictions(done: Done
 @pytest.mark.slow
 def test_step_1_is_held_against_the_drawn_scenes_before_and_after(done: Done) -> None:
     folder, output, world = done
-    exact = DrawnTruth(world.domains).exact
+    exact = DrawnTruth(map(resolve_folder, world.domains)).exact
     for outcome in json.loads((folder / "results.json").read_text())["outcomes"]:
         shares = {}
         for when, whose in (("before", "base"), ("after", "trained")):
@@ -119,3 +124,16 @@ def test_there_are_completions_to_read_a_plot_and_a_run_directory_and_no_runs_of
 def test_a_world_is_trained_by_its_recipe_on_the_domain_that_is_called_in_domain(world: World) -> None:
     assert load_recipe(world.recipe).data.train == world.trained_on
     assert world.trained_on not in world.others
+
+
+def test_the_widest_cells_fit_into_the_table() -> None:
+    whole = Estimate(1.0, 0.985, 1.0, 256)  # Wilson: 256 / (256 + 1.96²) = 0.985
+    made = summarise(EASY.trained_on, [prediction("joy", "joy")], "steps")
+    evaluation = replace(made, figures=dict.fromkeys(SHOWN, whole))
+    tests = dict.fromkeys(("accuracy", "perception"), Comparison(replace(whole, value=-1.0), 0, 256, 1e-9))
+    wide = console(width=TABLE_WIDTH)
+    with wide.capture() as printed:
+        wide.print(outcome_table([Outcome("sampled", False, evaluation, evaluation, tests)]))
+    cells = ("scenes8, sampled", EXACT, "100.0 [98.5, 100.0]", "-100.0", "< 0.0001", "out of domain")
+    assert [cell for cell in cells if cell not in printed.get()] == []
+    assert "…" not in printed.get()

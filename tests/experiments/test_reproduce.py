@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from scipy.stats import t as student
 
 from emor3.errors import UserError
@@ -20,7 +21,7 @@ from emor3.experiments.results import Results
 from emor3.experiments.table import accuracy_table, reasoning_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory, records
-from emor3.runs.directory import CONFIG, METRICS
+from emor3.runs.directory import CONFIG, EVALUATIONS, METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.records import append_jsonl
 from emor3.stats.classification import is_correct
@@ -292,6 +293,23 @@ def test_the_course_of_a_canary_is_its_mean_over_the_first_and_last_rounds_of_ea
     assert training_table.seconds(runs["emo_r3", "a"])["generate"] == pytest.approx(1.5)  # 3 s in every second step
     text = markdown_of(filled, tmp_path)
     assert "| emo_r3 | a | 2 | - | - | - | - | 0.0 → 75.0% ±35.4 |" in text
+
+
+def test_what_was_evaluated_during_training_is_told_from_its_start_to_its_end_over_seeds(tmp_path: Path) -> None:
+    path = write_plan(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["base"]["evaluation"] = {"every": 5}
+    path.write_text(yaml.safe_dump(content))
+    watched = load_plan(path, tmp_path / "out", quick=False)
+    ours = [cell for cell in cells_of(watched) if (cell.method, cell.domain) == ("emo_r3", "a")]
+    for cell, last in zip(ours, (0.5, 0.75), strict=True):
+        cell.training.mkdir(parents=True)
+        append_jsonl(cell.training / EVALUATIONS, [{"step": 0, "n": 4, "accuracy": 0.25, "format": 1.0}])
+        append_jsonl(cell.training / EVALUATIONS, [{"step": 5, "n": 4, "accuracy": last, "format": 1.0}])
+    text = training_table.to_markdown(cells_of(watched))
+    assert "| method | trained on | seeds | accuracy | format |" in text
+    # 0.5 and 0.75: mean 0.625, deviation 0.25 / sqrt(2) = 0.177
+    assert "| emo_r3 | a | 2 | 25.0 → 62.5% ±17.7 | 100.0 → 100.0% ±0.0 |" in text
 
 
 def test_without_records_of_training_there_is_no_table_of_it(filled: Results, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from emor3.errors import UserError
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.types import Prediction, Reply, Rollout
 from emor3.report.cards import BUDGET, ITEMS, LONGEST_SIDE, TEXT, Pictures, card, gallery, thumbnail
-from emor3.report.page import compare_all, json_in_html, render, watch, write_report
+from emor3.report.page import compare_all, json_in_html, render, time_split, watch, write_report
 from emor3.report.plots import curve_sections, group_runs
 from emor3.report.records import read_records
-from emor3.runs.directory import CONFIG, ENVIRONMENT, METRICS, ROLLOUTS
+from emor3.runs.directory import BEST, BEST_OF, CONFIG, ENVIRONMENT, EVALUATIONS, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, VERSION
 from emor3.runs.records import append_jsonl, rollout_row
 from emor3.storage.outputs import write_json
@@ -294,6 +294,70 @@ def test_every_canary_and_every_reward_part_is_plotted(tmp_path: Path) -> None:
     assert titles["Canary"] == ["yes swapped"]
     assert titles["Reward"] == ["total reward", "accuracy", "brevity"]
     assert sections["Reward"][0].ends == {"run": pytest.approx((0.51, 0.52))}
+
+
+def evaluate_run(run: Path, accuracies: Sequence[float], best: int = 0, every: int = 4) -> None:
+    """Add evaluations on held-out samples at every so many steps to the folder of a run, the best one by its place."""
+    rows = [{"step": every * n, "n": 8, "accuracy": value, "format": 1.0} for n, value in enumerate(accuracies)]
+    append_jsonl(run / EVALUATIONS, rows)
+    (run / BEST).mkdir()
+    write_json(run / BEST / CONFIG, {})
+    kept = {"step": rows[best]["step"], "metric": "accuracy", "value": accuracies[best], "n": 8}
+    write_json(run / BEST / BEST_OF, kept)
+
+
+def test_evaluations_during_training_are_learning_curves_with_a_band_over_seeds_at_each_step(tmp_path: Path) -> None:
+    for seed, start in ((0, 0.2), (1, 0.4), (2, 0.6)):
+        evaluate_run(save_run(tmp_path / f"seed{seed}", seed), (start, start + 0.1, 0.5))
+    evaluate_run(save_run(tmp_path / "other", thinking="free"), (0.9,))
+    records = read_records([tmp_path])
+    assert len(records.runs) == 4  # a best policy is no run
+    other, seeds = group_runs(records.runs)
+    first, second, last = seeds.learning_curve("accuracy")
+    assert [point.step for point in (first, second, last)] == [0, 4, 8]
+    assert (first.mean, *first.runs) == pytest.approx((0.4, 0.2, 0.6))
+    # deviation 0.2 over three seeds, t(2) = 4.303: 4.303 * 0.2 / sqrt(3) = 0.497 to each side
+    assert (first.low, first.high) == pytest.approx((0.4 - 0.497, 0.4 + 0.497), abs=1e-3)
+    assert (last.mean, last.low, last.high) == pytest.approx((0.5, 0.5, 0.5))
+    sections = curve_sections([other, seeds])
+    assert next(iter(sections)) == "Held-out"
+    assert [panel.title for panel in sections["Held-out"]] == ["accuracy", "format"]  # no perception: photographs
+    assert sections["Held-out"][0].ends == {
+        "other": pytest.approx((0.9, 0.9)),
+        "seed0 and 2 more seeds": pytest.approx((0.4, 0.5)),
+    }
+
+
+def test_the_best_policy_is_named_and_an_evaluation_of_it_bears_its_name(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run")
+    evaluate_run(run, (0.25, 0.75, 0.5), best=1)
+    evaluated(tmp_path / "e", model=str(run / BEST))
+    page, faults = page_of(tmp_path)
+    assert faults == []
+    assert "8 steps, best held-out accuracy: 0.750 at step 4 (n = 8)" in page
+    assert [one.name for one in read_records([tmp_path]).evaluations] == ["run, best, greedy"]
+
+
+def test_a_run_without_evaluations_has_no_such_section_and_half_a_line_of_them_is_left_out(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run")
+    assert "Held-out" not in page_of(run)[0]
+    evaluate_run(run, (0.25,))
+    with (run / EVALUATIONS).open("a") as file:
+        file.write('{"step": 4')
+    (run / BEST / BEST_OF).write_text("{}")
+    page, faults = page_of(run)
+    assert "<h3>Held-out</h3>" in page
+    cut, broken = faults
+    assert "the last line of evaluations.jsonl is cut short" in cut
+    assert broken == "run/best/best.json: 'step': Field required"
+
+
+def test_the_time_of_a_phase_that_not_every_step_has_is_its_mean_over_all_steps(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", steps=3)  # 2 s and 1 s
+    append_jsonl(run / METRICS, [{"step": 4, "time/generate": 2.0, "time/update": 1.0, "time/evaluate": 6.0}])
+    (split,) = time_split(group_runs(read_records([run]).runs))
+    assert split["phases"] == {"evaluate": 1.5, "generate": 2.0, "update": 1.0}  # 6 s once in 4 steps
+    assert split["total"] == 4.5
 
 
 def test_a_drawing_takes_its_colours_from_the_page(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from typing import Any, get_type_hints
 import pytest
 from trl import GRPOConfig
 
+from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import EndpointBlock, JudgeBlock
-from emor3.runs.changes import HARMLESS, MAX_STEPS, changes
+from emor3.runs.changes import HARMLESS, HELD_OUT_DATA, MAX_STEPS, changes
 from emor3.runs.recipe import OWNED, Recipe
 from emor3.training.trl_config import REFUSED
 
@@ -21,7 +22,25 @@ def test_every_harmless_setting_exists() -> None:
     known = {f"grpo.{name}" for name in get_type_hints(GRPOConfig).keys() - OWNED.keys() - REFUSED.keys()}
     known |= {f"judge.{name}" for name in JudgeBlock.model_fields}
     known |= {f"judge.endpoint.{name}" for name in EndpointBlock.model_fields} | {"output_dir"}
-    assert HARMLESS | {MAX_STEPS} <= known
+    known |= {f"evaluation.{name}" for name in HeldOutBlock.model_fields}
+    assert HARMLESS | {MAX_STEPS, HELD_OUT_DATA} <= known
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "harmless"),
+    [
+        ({"every": 1}, {"every": 2}, True),
+        ({"data": "here"}, {"data": "there"}, True),  # its samples are compared
+        ({"data": None}, {"data": "there"}, False),  # rows that were held out would be trained on
+        ({"samples": 8}, {"samples": 9}, False),
+        ({"metric": "accuracy"}, {"metric": "format"}, False),
+    ],
+)
+def test_the_rhythm_and_the_place_of_held_out_samples_may_change_but_not_what_they_are(
+    before: dict[str, Any], after: dict[str, Any], harmless: bool
+) -> None:
+    (change,) = changes(resolved(evaluation=before), resolved(evaluation=after))
+    assert change.harmless == harmless
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,14 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
 
 
 def launch_training(
-    folder: Path, data: Any, layout: Any, *flags: Any, rows: int = 8, reward: Any = None, **changes: Any
+    folder: Path,
+    data: Any,
+    layout: Any,
+    *flags: Any,
+    rows: int = 8,
+    reward: Any = None,
+    evaluation: Any = None,
+    **changes: Any,
 ) -> Any:
     """Train by `launched_training.py` alone, or on two processes by DDP, FSDP2 or ZeRO-3; returns the run directory."""
     if layout == "zero3":
@@ -59,6 +66,7 @@ def launch_training(
         "data": {"train": data, "limit": 3},  # 2 prompts a step, one a process: the second step begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
         "reward": reward or {},
+        "evaluation": evaluation,
         "cold_start": {"samples": 2, "steps": 2, "batch_size": 2 // processes, "learning_rate": 1e-5},
         "grpo": {"max_steps": 3, "save_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.1}
         | {"per_device_train_batch_size": rows // processes, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}

@@ -26,6 +26,7 @@ from described import undescribed
 from emor3.data.folders import load_samples
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
+from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import JudgeBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
@@ -37,6 +38,7 @@ from emor3.models.processors import load_processor
 from emor3.models.settings import LoraBlock, ModelBlock
 from emor3.runs import directory, records
 from emor3.runs.directory import latest_checkpoint
+from emor3.runs.evaluations import evaluations_of
 from emor3.runs.recipe import ColdStartBlock, Recipe, load_recipe
 from emor3.runs.records import read_jsonl
 from emor3.settings import Block
@@ -238,6 +240,7 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
         model={"path": random_checkpoint, "freeze": ["vision"], "max_pixels": 2048, "lora": {"r": 2}},
         data={"train": scenes, "limit": 5},
         cold_start={"samples": 2, "steps": 1, "batch_size": 2},
+        evaluation={"samples": 1},
         dynamic_sampling=1,
         grpo={"max_steps": 1},
     )
@@ -248,7 +251,7 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
     monkeypatch.setattr(Block, "__getattribute__", recording, raising=False)
     for recipe in recipes:
         train(recipe)
-    blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock, RewardSettings)
+    blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock, RewardSettings, HeldOutBlock)
     assert {(block, name) for block in blocks for name in block.model_fields} <= read
 
 
@@ -572,6 +575,7 @@ WAYS = {
     "dynamic sampling": {"dynamic_sampling": 1},
     "moving average as judge": {"judge": {"model": "ema", "ema_decay": 0.5}},
     "judge at a schedule": {"judge": {"model": "ema", "every": 3}},  # refreshed once, after the checkpoint
+    "evaluated": {"evaluation": {"every": 1}},
     "annealed placebo": {"reward": {"anneal": True, "placebo": True}},
 }
 
@@ -587,7 +591,7 @@ def cut_back(run: Path, point: Any) -> None:
             (folder / "optimizer.pt").write_bytes(b"half")
         elif step > (complete or 0):
             shutil.rmtree(folder)
-    for name in ("metrics.jsonl", "rollouts.jsonl"):
+    for name in ("metrics.jsonl", "rollouts.jsonl", *(["evaluations.jsonl"] if evaluations_of(run) else [])):
         records.keep_steps(run / name, recorded)
         with (run / name).open("a") as file:
             file.write('{"step": ')
@@ -604,6 +608,7 @@ def resumes_exactly(tmp_path: Path, scenes: str, way: Any, points: Any) -> None:
     path = write_recipe(tmp_path, scenes, "embedded", **changes)
     run = train(load_recipe(path))
     final, metrics, completions = weights_of(run / "final"), metrics_of(run), completions_of(run)
+    curve, best = evaluations_of(run), weights_of(run / "best") if "evaluation" in changes else None
     assert not same(final, weights_of(run / "cold_start"))
     for point in points:
         cut_back(run, point)
@@ -614,6 +619,8 @@ def resumes_exactly(tmp_path: Path, scenes: str, way: Any, points: Any) -> None:
         assert same(weights_of(run / "final"), final), point
         assert metrics_of(run) == metrics, point
         assert completions_of(run) == completions, point
+        assert evaluations_of(run) == curve, point
+        assert best is None or same(weights_of(run / "best"), best), point
 
 
 @pytest.mark.slow

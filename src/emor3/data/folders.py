@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any, TypeAlias, overload
 from zlib import crc32
 
@@ -230,6 +231,18 @@ def _label_set_of(found: Iterable[str]) -> LabelSet:
         if {taxonomy.normalise(label) for label in built_in.labels} == spelt.keys():
             return built_in
     return taxonomy.label_set_from(sorted(spelt.values()), "from the data")
+
+
+def splits_of(folder: Path) -> set[str]:
+    """Names of the splits that a folder has. Raises UserError for a malformed row."""
+    return {row_split(parse_row(line, where)) for where, line, *_ in manifest_lines(folder)}
+
+
+def fixed_subset(samples: LazySamples, limit: int | None) -> list[Sample]:
+    """So many of the samples in their order, the same ones every time and in every run; None takes all."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    return list(samples.pick(sorted(Random(0).sample(range(len(samples)), limit))))
 
 
 def in_split(split: str | None) -> str:

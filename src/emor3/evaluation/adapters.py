@@ -27,7 +27,7 @@ def load_merged(
     Raises UserError if either cannot be loaded.
     """
     if run is not None and recipe is not None:
-        base = str(run / COLD_START) if recipe.cold_start else recipe.model.path
+        base = str(run / COLD_START) if recipe.cold_start and recipe.grpo is not None else recipe.model.path
     else:
         base = str(read_json(folder / ADAPTER).get("base_model_name_or_path"))
     check_adapters(folder)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emor3.data.folders import load_samples
+from emor3.data.folders import fixed_subset, load_samples
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.adapters import holds_adapters, load_merged
@@ -22,7 +21,7 @@ from emor3.method.rewards import predicted_label
 from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.models.checkpoints import load
-from emor3.models.generation import generate
+from emor3.models.generation import complete_samples
 from emor3.printing import say
 from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
@@ -151,10 +150,7 @@ def evaluation_head(
 def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
     """Samples of a data set that the settings ask for, in the manifest's order. Raises UserError as load_samples."""
     samples = load_samples(data, split=settings.split, labels=settings.labels, label_field=settings.label_field)
-    if settings.limit is None or settings.limit >= len(samples):
-        return list(samples)
-    chosen = sorted(Random(0).sample(range(len(samples)), settings.limit))
-    return [samples[index] for index in chosen]
+    return fixed_subset(samples, settings.limit)
 
 
 Samples: TypeAlias = Sequence[Sample]
@@ -183,10 +179,11 @@ def complete(
     candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
 ) -> list[str]:
     """One completion for each of N samples, in order."""
-    return generate(
+    return complete_samples(
         candidate.model,
         candidate.processor,
-        [(sample.images, sample_prompt(sample, settings.template)) for sample in samples],
+        samples,
+        settings.template,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=settings.seed,

@@ -17,13 +17,12 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Column, Table
 
-from emor3.data.folders import EMBEDDED
+from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.evaluation.compare import compare_check
 from emor3.evaluation.evaluate import Candidate, evaluate, load_candidate
 from emor3.evaluation.predict import prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation
-from emor3.experiments.truth import EXACT, DrawnTruth
 from emor3.printing import say, show
 from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
@@ -35,6 +34,7 @@ from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.measures import Check, rate
 from emor3.stats.uncertainty import Comparison
 from emor3.storage.outputs import fresh_output, write_json
+from emor3.tiny.perception import EXACT, DrawnTruth
 from emor3.training.run import train
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
@@ -69,7 +69,7 @@ class World:
     @cached_property
     def checks(self) -> Mapping[str, Check]:
         """Figures that are tested before against after, by name; perception is step 1 against the drawn scene."""
-        return {"accuracy": is_correct, "perception": DrawnTruth(self.domains).exact}
+        return {"accuracy": is_correct, "perception": DrawnTruth(map(resolve_folder, self.domains)).exact}
 
 
 HARD = World(
@@ -152,7 +152,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Figures in percent with 95% intervals before and after; change and p-value of those with a paired test."""
     title = "Before and after EMO-R3: percent [95% interval]"
     columns = (Column(heading, no_wrap=True) for heading in ("", "before", "after", "change", "p"))
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title)  # a blank divides columns
     names = titles() | {"perception": EXACT}
     for outcome in outcomes:
         domain = "in domain" if outcome.in_domain else "out of domain"

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.errors import UserError
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.reproduce import is_finished
-from emor3.experiments.truth import DrawnTruth
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import SavedEvaluation, read_evaluation
@@ -20,6 +20,7 @@ from emor3.stats.measures import Check
 from emor3.stats.mixed import mixed_model
 from emor3.stats.seeds import SeedComparison, compare_seeds, hierarchical_bootstrap, pseudo_values
 from emor3.stats.uncertainty import Floats, sign_flip
+from emor3.tiny.perception import DrawnTruth
 
 Column = tuple[str, str]
 """Training domain and test set."""
@@ -31,7 +32,7 @@ class Results:
     def __init__(self, plan: Plan, cells: Sequence[Cell]) -> None:
         self.plan = plan
         self.columns: list[Column] = [(domain, test) for domain in plan.domains for test in plan.tests]
-        self.truth = DrawnTruth(plan.tests)
+        self.truth = DrawnTruth(resolve_folder(test) for test in plan.tests if test.startswith(EMBEDDED))
         self.predictions: dict[str, dict[Column, dict[int, list[Prediction]]]] = {}
         self.thinking: dict[str, Thinking] = {}
         self._checksums: dict[str, str] = {}

@@ -1,13 +1,19 @@
-"""Training table of a reproduction: reward parts, canaries and seconds per step, from the records of the runs."""
+"""Tables of what training did in a reproduction, from the records of the runs.
+
+Held-out figures, reward parts, canaries and seconds per step.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from emor3.experiments.plan import Cell
+from emor3.heldout.settings import Metric
 from emor3.runs.directory import METRICS
+from emor3.runs.evaluations import evaluations_of
 from emor3.runs.records import MEASURED, read_jsonl
 from emor3.stats import format as form
 from emor3.training.callbacks import TIME
@@ -70,11 +76,48 @@ def training_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Metr
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:
-    """Both tables as Markdown; empty if no cell was trained by reinforcement."""
+    """All tables as Markdown; empty if no cell was trained by reinforcement or evaluated as it learnt."""
+    return "\n".join(filter(None, (_held_out_table(cells), _course_tables(cells))))
+
+
+def held_out_curves(cells: Sequence[Cell]) -> dict[tuple[str, str], list[list[Metrics]]]:
+    """Evaluations during training of the cells that had any, by method and training domain, seed by seed."""
+    curves: dict[tuple[str, str], list[list[Metrics]]] = defaultdict(list)
+    for cell in cells:
+        if cell.domain is not None and cell.recipe.evaluation is not None and (rows := evaluations_of(cell.training)):
+            curves[cell.method, cell.domain].append([*rows])
+    return curves
+
+
+def _held_out_table(cells: Sequence[Cell]) -> str:
+    curves = held_out_curves(cells)
+    if not curves:
+        return ""
+    figures = [name for name in get_args(Metric) if any(name in row for runs in curves.values() for row in runs[0][:1])]
+    rows = (
+        [*_named(key), str(len(runs)), *(_course(_ends_of(runs, figure), figure) for figure in figures)]
+        for key, runs in curves.items()
+    )
+    table = form.markdown_table(["method", "trained on", "seeds", *figures], rows)
+    return f"## On held-out samples, start → end (± standard deviation over seeds)\n\n{table}"
+
+
+def _ends_of(runs: Sequence[Sequence[Metrics]], figure: str) -> Course | None:
+    """A figure of the first and the last evaluation of each run; None if any lacks it."""
+    if any(figure not in row for run in runs for row in (run[0], run[-1])):
+        return None
+    return Course(tuple(run[0][figure] for run in runs), tuple(run[-1][figure] for run in runs))
+
+
+def _named(key: tuple[str, str]) -> list[str]:
+    return [key[0], key[1].replace("embedded:", "")]
+
+
+def _course_tables(cells: Sequence[Cell]) -> str:
     runs = training_runs(cells)
     if not runs:
         return ""
-    names = {key: [key[0], key[1].replace("embedded:", "")] for key in runs}
+    names = {key: _named(key) for key in runs}
     found = {key: courses(of_seeds) for key, of_seeds in runs.items()}
     spent = {key: seconds(of_seeds) for key, of_seeds in runs.items()}
     parts = [

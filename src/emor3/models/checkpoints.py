@@ -210,15 +210,20 @@ def merge(policy: PreTrainedModel | PeftModel, start: str, settings: ModelBlock)
 
 
 def save(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     processor: ProcessorMixin,
     folder: str | Path,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Save weights (safetensors; the model's own, or those given) and processor in plain Hugging Face format."""
+    """Save weights (safetensors; the model's own, or those given) and processor in plain Hugging Face format.
+
+    Of a policy with adapters the adapters alone are saved, without the blank card that peft puts beside them.
+    """
     if weights is not None:  # gathered from shards, tied weights are copies that would be written twice
         weights = {name: value for name, value in weights.items() if name not in model.all_tied_weights_keys}
     model.save_pretrained(folder, state_dict=weights)
+    if isinstance(model, PeftModel):
+        Path(folder, "README.md").unlink(missing_ok=True)
     save_processor(processor, folder)
 
 

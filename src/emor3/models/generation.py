@@ -1,12 +1,16 @@
 """Generation: render the chat, encode texts and images, and sample or decode greedily, in batches."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
+from emor3.method.thinking import sample_prompt
+from emor3.method.types import Sample
 from emor3.models.architectures import VISION_WORDS
+from emor3.models.prefix_cache import continuing, plain
 from emor3.models.processors import chat as chat
 from emor3.models.processors import images_once, open_images
 
@@ -86,15 +90,24 @@ def generate(
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
             inputs = encode(processor, batch).to(model.device)
-            output = model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                suppress_tokens=suppressed or None,
-                synced_gpus=in_step,
-                **sampling,
-            )
+            rows = torch.arange(len(batch), device=model.device)
+            with continuing(plain(model), rows) if in_step else nullcontext():
+                output = model.generate(
+                    **inputs,
+                    max_new_tokens=max_new_tokens,
+                    suppress_tokens=suppressed or None,
+                    synced_gpus=in_step,
+                    **sampling,
+                )
             replies = output[:, inputs["input_ids"].shape[1] :]
             completions += processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
             if on_batch is not None:
                 on_batch(len(batch))
     return completions
+
+
+def complete_samples(
+    model: PreTrainedModel, processor: ProcessorMixin, samples: Sequence[Sample], template: str, **settings: Any
+) -> list[str]:
+    """One completion for each of N samples, in order, on its prompt; further settings are those of `generate`."""
+    return generate(model, processor, [(s.images, sample_prompt(s, template)) for s in samples], **settings)

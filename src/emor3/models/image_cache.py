@@ -7,7 +7,8 @@ must reach it.
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,15 @@ class EncodedImages:
     def forget(self) -> None:
         """Empty the cache: a new batch begins."""
         self._known.clear()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, an empty cache that is then thrown away: what else is computed leaves this batch as it is."""
+        known, self._known = self._known, defaultdict(list)
+        try:
+            yield
+        finally:
+            self._known = known
 
     def share(self, model: PreTrainedModel) -> None:
         """Have a model look here before it encodes an image, unless it cuts images into tiles or crops."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
@@ -82,6 +83,37 @@ def distinct(rows: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[int]]:
             equal_to.append(len(first))
             first.append(place)
     return first, equal_to
+
+
+def plain(model: Any) -> PreTrainedModel:
+    """The model that adapters were put into, or the model itself if it has none."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextmanager
+def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
+    """Inside, `model.generate` on B prompts reads them once and samples one completion for each of N `rows`.
+
+    The prompts are read by a forward of the whole model: alone, `generate` would call the vision tower by itself, and
+    of a sharded model that is not gathered.
+    """
+    whole = model.generate
+
+    def generate(input_ids: Tensor, attention_mask: Tensor, **given: Any) -> Tensor:
+        images = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
+        cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
+        prefix = prefill(model, model, cut)
+        last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
+        last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
+        completed: Tensor = whole(**last, **{name: value for name, value in given.items() if name not in images})
+        return completed
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        del model.generate
 
 
 def next_token_logits(

@@ -3,7 +3,7 @@
 Sharded weights are loaded whole, split by the trainer, and gathered when they are saved.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def loading_whole() -> Iterator[None]:
 
 
 def run_vision_on_all_ranks(
-    samples: Sequence[Sample], processor: ProcessorMixin, *models: PreTrainedModel | None
+    samples: Iterable[Sample], processor: ProcessorMixin, *models: PreTrainedModel | None
 ) -> None:
     """Run vision in every forward of the models if several processes train on rows of which some have no image."""
     if PartialState().num_processes > 1 and not all(sample.images for sample in samples):

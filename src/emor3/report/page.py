@@ -225,11 +225,9 @@ def time_split(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Mean seconds a step by phase and group of runs; runs that recorded none are left out."""
     split = []
     for place, group in enumerate(groups):
-        phases = {
-            key.removeprefix("time/"): fmean(row[key] for run in group.runs for row in run.metrics if key in row)
-            for key in sorted(group.recorded())
-            if key.startswith("time/")
-        }
+        keys = [key for key in sorted(group.recorded()) if key.startswith("time/")]
+        timed = [row for run in group.runs for row in run.metrics if any(key in row for key in keys)]
+        phases = {key.removeprefix("time/"): fmean(row.get(key, 0.0) for row in timed) for key in keys}
         if phases:
             split.append({"name": group.name, "place": place, "phases": phases, "total": sum(phases.values())})
     return split

@@ -27,7 +27,14 @@ POINTS = 40
 COLOURS = 8
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 """A line's colour is its number modulo COLOURS; its dashes change with each round of colours."""
+HELD_OUT = "Held-out"
+"""The section of what was evaluated during training; its points are evaluations, of which none is averaged."""
 SECTIONS = {
+    HELD_OUT: {
+        "accuracy": "accuracy",
+        "format": "format",
+        "perception": "perception: step 1 names what was drawn",
+    },
     "Reward": {
         "reward": "total reward",
         "rewards/accuracy/mean": "accuracy",
@@ -69,9 +76,9 @@ class Group:
     name: str
     runs: Sequence[Run]
 
-    def recorded(self) -> set[str]:
+    def recorded(self, section: str = "") -> set[str]:
         """Metrics that any of the runs recorded."""
-        return {key for run in self.runs for row in run.metrics for key in row}
+        return {key for run in self.runs for row in _rows(run, section) for key in row}
 
     def curve(self, key: str) -> list[Point]:
         """A metric over the steps; runs that stopped early are in the points they reached."""
@@ -82,12 +89,28 @@ class Group:
             for row in run.metrics:
                 if key in row:
                     stretches[int(row["step"] - 1) // width][run.name].append(row[key])
-        points = []
-        for place, by_run in sorted(stretches.items()):
-            means = [fmean(values) for values in by_run.values()]
-            mean, low, high = (float(part[0]) for part in seed_band(np.array(means)[:, None]))
-            points.append(Point(min((place + 0.5) * width + 0.5, last), mean, (min(means), max(means)), low, high))
-        return points
+        ordered = sorted(stretches.items())
+        return [_point(min((place + 0.5) * width + 0.5, last), by_run) for place, by_run in ordered]
+
+    def learning_curve(self, key: str) -> list[Point]:
+        """A figure on held-out samples at each step at which any of the runs was evaluated."""
+        steps: dict[float, dict[str, list[float]]] = defaultdict(dict)
+        for run in self.runs:
+            for row in run.evaluations:
+                if key in row:
+                    steps[row["step"]][run.name] = [row[key]]
+        return [_point(step, by_run) for step, by_run in sorted(steps.items())]
+
+
+def _rows(run: Run, section: str) -> Sequence[Mapping[str, float]]:
+    return run.evaluations if section == HELD_OUT else run.metrics
+
+
+def _point(step: float, by_run: Mapping[str, Sequence[float]]) -> Point:
+    """The point of the values that some runs have at a step, or in a stretch of steps."""
+    means = [fmean(values) for values in by_run.values()]
+    mean, low, high = (float(part[0]) for part in seed_band(np.array(means)[:, None]))
+    return Point(step, mean, (min(means), max(means)), low, high)
 
 
 @dataclass(frozen=True)
@@ -122,15 +145,17 @@ def curve_sections(groups: Sequence[Group]) -> dict[str, list[Panel]]:
             sections["Reward"].setdefault(key, key.removeprefix("rewards/").removesuffix("/mean"))
         elif key.startswith("canary/"):
             sections["Canary"][key] = key.removeprefix("canary/").replace("_", " ")
-    panels = {
-        name: [_panel(title, key, groups) for key, title in figures.items() if key in recorded]
-        for name, figures in sections.items()
-    }
-    return {name: drawn for name, drawn in panels.items() if drawn}
+    drawn: dict[str, list[Panel]] = {}
+    for name, figures in sections.items():
+        known = {key for group in groups for key in group.recorded(name)}
+        if panels := [_panel(name, title, key, groups) for key, title in figures.items() if key in known]:
+            drawn[name] = panels
+    return drawn
 
 
-def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
-    curves = {place: group.curve(key) for place, group in enumerate(groups)}
+def _panel(section: str, title: str, key: str, groups: Sequence[Group]) -> Panel:
+    held_out = section == HELD_OUT
+    curves = {n: group.learning_curve(key) if held_out else group.curve(key) for n, group in enumerate(groups)}
     ends = {groups[place].name: (points[0].mean, points[-1].mean) for place, points in curves.items() if points}
 
     def draw(axes: Axes) -> None:
@@ -146,10 +171,10 @@ def _panel(title: str, key: str, groups: Sequence[Group]) -> Panel:
         axes.set_ylim(limits)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        if key.startswith(("rewards/", "canary/")) or key in ("reward", "frac_reward_zero_std"):
+        if held_out or key.startswith(("rewards/", "canary/")) or key in ("reward", "frac_reward_zero_std"):
             axes.set_ylim(min(limits[0], 0), max(limits[1], 1.02))
 
-    return Panel(title, drawing(key, draw, (3.1, 2.1)), ends)
+    return Panel(title, drawing(f"{section} {key}", draw, (3.1, 2.1)), ends)
 
 
 def reliability_diagram(data: str, lines: Mapping[int, Sequence[Sequence[float]]]) -> str:

@@ -18,13 +18,25 @@ from pydantic import TypeAdapter
 from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
 from emor3.method.types import Estimate
-from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, METRICS, REPLACED, ROLLOUTS
+from emor3.runs.directory import (
+    BEST,
+    CHECKPOINTS,
+    COLD_START,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATIONS,
+    FINAL,
+    METRICS,
+    REPLACED,
+    ROLLOUTS,
+)
+from emor3.runs.evaluations import best_text
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.runs.records import OBJECT, read_json, scan_jsonl, typed
 from emor3.storage.cells import from_cell
 
-RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
-NOT_ENTERED = {CHECKPOINTS, COLD_START, FINAL, REPLACED}
+RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATIONS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
+NOT_ENTERED = {BEST, CHECKPOINTS, COLD_START, FINAL, REPLACED}
 """Folders of a run: weights, and what it replaces."""
 CELL = ("training", "evaluation")
 """Folders of one cell of `emor3 reproduce`."""
@@ -45,6 +57,10 @@ class Run:
     """The resolved recipe; empty if it is missing."""
     metrics: Sequence[Mapping[str, float]]
     """The finite numbers of each recorded step, `step` among them."""
+    evaluations: Sequence[Mapping[str, float]]
+    """The numbers of each evaluation on held-out samples, `step` among them."""
+    best: str
+    """The best policy on these, in words; empty if none was kept."""
     rollouts: Sequence[Mapping[str, Any]]
     """The best and worst rollouts of some steps, best first within each step; `of` is how many the step recorded."""
     recorded_steps: int
@@ -151,6 +167,8 @@ def _named(evaluations: Sequence[Evaluated], runs: Sequence[Run]) -> list[Evalua
 def _model_name(model: str, runs: Mapping[str, str]) -> str:
     """A run's name for its final policy, else a hub name as it is and the last telling part of a path."""
     path = Path(model)
+    if path.name == BEST:
+        return f"{_model_name(str(path.parent), runs)}, {BEST}"
     run = path.parent if path.name == FINAL else path
     if (known := runs.get(os.path.abspath(str(run)))) is not None:
         return known
@@ -244,13 +262,26 @@ def _read_run(folder: Path, name: str, faults: list[str]) -> Run:
     except UserError:
         faults.append(f"{name}: {CONFIG} is missing or broken: shown as a run of its own")
         config = {}
-    rows = _rows(folder / METRICS, name, faults)
-    numbers = ({key: value for key, value in row.items() if is_number(value)} for row in rows)
-    metrics = [row for row in numbers if "step" in row]
+    metrics = _numbers(folder / METRICS, name, faults)
     if not metrics and config.get("grpo", {}) is not None:  # a recipe without reinforcement logs no steps
         faults.append(f"{name}: no steps in {METRICS}: nothing to plot yet")
     rollouts, recorded = _some_rollouts(_rows(folder / ROLLOUTS, name, faults))
-    return Run(name, config, metrics, rollouts, recorded, folder)
+    evaluations = _numbers(folder / EVALUATIONS, name, faults)
+    return Run(name, config, metrics, evaluations, _best(folder, name, faults), rollouts, recorded, folder)
+
+
+def _numbers(path: Path, name: str, faults: list[str]) -> list[dict[str, float]]:
+    """The finite numbers of each line of a step."""
+    numbers = ({key: value for key, value in row.items() if is_number(value)} for row in _rows(path, name, faults))
+    return [row for row in numbers if "step" in row]
+
+
+def _best(folder: Path, name: str, faults: list[str]) -> str:
+    try:
+        return best_text(folder)
+    except UserError as error:
+        faults.append(str(error).replace(str(folder), name))
+        return ""
 
 
 def _rows(path: Path, name: str, faults: list[str]) -> Iterator[dict[str, Any]]:

@@ -16,11 +16,14 @@ HARMLESS = {
     *("judge.endpoint.base_url", "judge.endpoint.timeout", "judge.endpoint.retries", "judge.endpoint.concurrency"),
     *("grpo.vllm_server_base_url", "grpo.vllm_server_host", "grpo.vllm_server_port", "grpo.vllm_group_port"),
     "grpo.vllm_server_timeout",
+    "evaluation.every",
     # The same sums in another order, for a run that lacks memory: equal up to rounding, and to masks of LoRA dropout.
     *("grpo.gradient_checkpointing", "grpo.activation_checkpointing", "judge.batch_size"),
 }
 MAX_STEPS = "grpo.max_steps"
 """May be raised if neither learning rate nor reward depends on it."""
+HELD_OUT_DATA = "evaluation.data"
+"""May move, since the ids of its samples are compared (`heldout`); null takes them from the training data."""
 UNSET = "unset"
 MOST_CHARACTERS = 100
 """Longest value that a message shows whole."""
@@ -50,7 +53,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     for setting, old, new in _differences(_completed(before), after):
         longer = isinstance(old, int) and isinstance(new, int) and new > old
         prolonged = setting == MAX_STEPS and longer and all(map(_is_constant, (before, after)))
-        found.append(Change(setting, old, new, prolonged or setting in HARMLESS))
+        moved = setting == HELD_OUT_DATA and None not in (old, new)
+        found.append(Change(setting, old, new, prolonged or moved or setting in HARMLESS))
     return found
 
 

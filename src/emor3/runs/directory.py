@@ -4,6 +4,8 @@ config.json        the resolved recipe            metrics.jsonl   one line per s
 environment.json   versions, hardware, data sums  rollouts.jsonl  one line per completion
 judge.json         how well the judge sees        checkpoints/    resumable, Hugging Face format
 cold_start/        policy after the cold start    final/          the trained policy
+held_out.json      what is evaluated meanwhile    best/           the best policy on that
+evaluations.jsonl  one line per evaluation
 
 With `--overwrite` the run that was there lies in replaced/ until the new one has its first checkpoint.
 """
@@ -29,7 +31,13 @@ CONFIG, ENVIRONMENT, METRICS, ROLLOUTS = "config.json", "environment.json", "met
 JUDGE = "judge.json"
 START = "start.json"
 """What the start model could do: completions that keep the format, and that name a label of the set."""
-CHECKPOINTS, COLD_START, FINAL = "checkpoints", "cold_start", "final"
+CHECKPOINTS, COLD_START, FINAL, BEST = "checkpoints", "cold_start", "final", "best"
+HELD_OUT, EVALUATIONS = "held_out.json", "evaluations.jsonl"
+"""Which samples are evaluated during training, and what each evaluation found."""
+BEST_OF = "best.json"
+"""File in `best/` that tells its step and the value that it was chosen by."""
+OF_STEPS = (METRICS, ROLLOUTS, EVALUATIONS)
+"""Files of which each line belongs to a step, which a resumed run may do again."""
 COMPLETE = "complete"
 """File that marks a checkpoint whose every part was written; one without it is left over from a killed run."""
 DATA = "data"
@@ -62,7 +70,7 @@ def check_run(recipe: Recipe, *, resume: bool, overwrite: bool, data: Sequence[s
         return
     if resume:
         _harmless_changes(run, recipe, data)
-        for name in (METRICS, ROLLOUTS):
+        for name in OF_STEPS:
             check_steps(run / name)
     elif not overwrite:
         raise UserError(
@@ -95,7 +103,7 @@ def begin_run(recipe: Recipe, *, resume: bool, last_step: int | None = None, dat
     if last_step is not None:
         for later in [folder for folder in complete_checkpoints(run) if checkpoint_step(folder) > last_step]:
             remove_checkpoint(later)
-        for name in (METRICS, ROLLOUTS):
+        for name in OF_STEPS:
             keep_steps(run / name, last_step)
     return run
 

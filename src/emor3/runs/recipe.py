@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
+from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import JudgeBlock
 from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import Thinking
@@ -33,8 +34,8 @@ OWNED = {
     "save_strategy": "grpo.save_steps",
     "logging_strategy": "nothing: every step is recorded",
     "logging_steps": "nothing: every step is recorded",
-    "do_eval": "nothing: use `emor3 evaluate`",
-    "eval_strategy": "nothing: use `emor3 evaluate`",
+    "do_eval": "evaluation.every",
+    "eval_strategy": "evaluation.every",
     "resume_from_checkpoint": "the --resume flag",
     "save_only_model": "nothing: a resumed run needs the optimizer",
     "ignore_data_skip": "nothing: a resumed run goes on with the samples that are left",
@@ -85,6 +86,8 @@ class Recipe(Block):
     """Weights and switches of the reward."""
     judge: JudgeBlock = Field(default_factory=JudgeBlock)
     """Who judges the reasoning, and how it is asked."""
+    evaluation: HeldOutBlock | None = None
+    """Evaluation on held-out samples during training, of which the best policy is kept; None leaves it out."""
     dynamic_sampling: int = Field(0, ge=0)
     """DAPO: how often a step may replace groups of equal rewards by groups on other prompts, after reflection."""
     grpo: dict[str, Any] | None = Field(default_factory=dict)

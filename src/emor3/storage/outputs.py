@@ -79,6 +79,19 @@ def new_output(out: Path, outside: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A draft folder that takes the place of `folder` if the block ends well, so that it is whole wherever it is found.
+
+    What a killed command left of its draft is replaced by the next one.
+    """
+    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    shutil.rmtree(draft, ignore_errors=True)
+    yield draft
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
 def check_free(out: Path) -> None:
     """Raise UserError if a folder to be written holds something, or is none."""
     with written_to(out):

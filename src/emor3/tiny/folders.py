@@ -68,10 +68,19 @@ def _write_near_misses(folder: Path, domain: Domain, rng: Random) -> None:
             manifest.write(json.dumps({"file_names": names, "scenes": list(map(vars, pair))}) + "\n")
 
 
+def is_drawn(folder: Path) -> bool:
+    """Whether every row of a data folder names the factors of a drawn scene, and its picture."""
+    with (folder / "metadata.jsonl").open(encoding="utf-8") as manifest:
+        rows = (json.loads(line) for line in manifest if line.strip())
+        return all(
+            "file_name" in row and all(row.get(name) in values for name, values in FACTORS.items()) for row in rows
+        )
+
+
 def read_scenes(folder: Path) -> dict[str, Scene]:
     """True scene of every picture of a drawn folder, by the picture's path (for measuring perception)."""
     with (folder / "metadata.jsonl").open(encoding="utf-8") as manifest:
-        rows = [json.loads(line) for line in manifest]
+        rows = [json.loads(line) for line in manifest if line.strip()]
     return {str(folder / row["file_name"]): Scene(*(row[factor] for factor in FACTORS)) for row in rows}
 
 

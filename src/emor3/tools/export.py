@@ -30,7 +30,8 @@ from emor3.models.checkpoints import PACKAGED, load, save
 from emor3.models.generation import Request, encode
 from emor3.models.loading import ADAPTER, from_checkpoint
 from emor3.models.processors import load_processor
-from emor3.runs.directory import ENVIRONMENT, FINAL, checkpoint_step, read_recipe, run_of, steps_recorded
+from emor3.runs.directory import ENVIRONMENT, FINAL, read_recipe, run_of
+from emor3.runs.evaluations import policy_step
 from emor3.runs.predictions import SavedEvaluation, checksum
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import Environment, read_json, typed
@@ -135,7 +136,7 @@ def model_card(
         recipe=recipe,
         settings=yaml.safe_dump(published(recipe), sort_keys=False),
         environment=typed(read_json(run / ENVIRONMENT), TypeAdapter(Environment), str(run / ENVIRONMENT)),
-        steps=steps_recorded(run) if checkpoint.name == FINAL else checkpoint_step(checkpoint),
+        steps=policy_step(run, checkpoint),
         data=data_facts(recipe),
         results=None if evaluation is None else card_table(evaluation, stated),
         difference=significant(difference, 1),

@@ -14,7 +14,21 @@ from pydantic import BaseModel
 
 from emor3.data.importers.importing import RECORD
 from emor3.experiments.plan import Plan
-from emor3.runs.directory import CHECKPOINTS, COLD_START, CONFIG, ENVIRONMENT, FINAL, JUDGE, METRICS, ROLLOUTS, START
+from emor3.runs.directory import (
+    BEST,
+    BEST_OF,
+    CHECKPOINTS,
+    COLD_START,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATIONS,
+    FINAL,
+    HELD_OUT,
+    JUDGE,
+    METRICS,
+    ROLLOUTS,
+    START,
+)
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE
 from emor3.runs.recipe import OWNED, Recipe
 from emor3.runs.score_format import RESULT, ROW
@@ -59,6 +73,20 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "yes_swapped": "the same on descriptions of other images",
         "n": "images that it was tried on",
     },
+    HELD_OUT: {
+        "data": "folder or folders that the held-out samples come from",
+        "split": "of these; null: all rows of a folder, or a slice of the training rows",
+        "n": "how many they are",
+        "sample_ids": "of each of them, in order",
+        "sample_ids_sha256": "of these ids: a resumed run must be evaluated on the same",
+    },
+    EVALUATIONS: {
+        "step": "optimizer steps behind the policy, from 0; in a run without a grpo block those of its cold start",
+        "n": "held-out samples, each answered once, greedily",
+        "accuracy": "share of right answers, 0 to 1; one that cannot be read is wrong",
+        "format": "share of completions that keep the format",
+        "perception": "share of which step 1 names exactly the factors that were drawn; only on drawn pictures",
+    },
     METRICS: {
         "step": "optimizer step, from 1",
         "epoch": "passes over the training samples",
@@ -67,7 +95,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "learning_rate": "of the step",
         "num_tokens": "tokens of prompts and completions up to this step",
         "step_time": "seconds of the step",
-        "time/*": "seconds of a phase: generate, reflect, log_probs, update",
+        "time/*": "seconds of a phase: generate, reflect, log_probs, update, and evaluate after some steps",
         "completions/*length": "tokens of completions: mean, least, most; `terminated`: of those that were not cut",
         "completions/clipped_ratio": "share of completions cut at the maximal length, 0 to 1",
         "reward": "mean total reward, 0 to 1",
@@ -149,6 +177,8 @@ FOLDERS = {
     "`judge_ema.safetensors` is the moving average that judges",
     f"{COLD_START}/": "the policy after the cold start, in Hugging Face format; only if the recipe has one",
     f"{FINAL}/": "the trained policy, in Hugging Face format, adapters merged",
+    f"{BEST}/": "the policy that did best on held-out samples as it learnt, in Hugging Face format (LoRA: adapters), "
+    f"and `{BEST_OF}` with its `step`, the `metric` that chose it, the `value` of that and its `n`; if evaluated",
 }
 
 UNANSWERED = (

@@ -1,7 +1,11 @@
-"""Callbacks of a training run: its progress bar and records, and two watches over gradients and weights."""
+"""Callbacks of a training run: its progress bar, its records, its evaluation on held-out samples, and two watches.
+
+The watches look at gradients and weights.
+"""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from transformers import (
     PreTrainedModel,
     ProcessorMixin,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -21,12 +26,29 @@ from transformers import (
 )
 
 from emor3.errors import UserError
+from emor3.heldout.figures import Measurement
+from emor3.heldout.samples import HeldOut
+from emor3.heldout.settings import HeldOutBlock
+from emor3.models.checkpoints import save
 from emor3.models.processors import save_processor
+from emor3.models.sharding import whole_weights
 from emor3.printing import console, say
 from emor3.runs.checkpoint_marks import mark_complete
-from emor3.runs.directory import CHECKPOINTS, METRICS, complete_checkpoints, drop_replaced, remove_checkpoint
+from emor3.runs.directory import (
+    BEST,
+    BEST_OF,
+    CHECKPOINTS,
+    EVALUATIONS,
+    HELD_OUT,
+    METRICS,
+    complete_checkpoints,
+    drop_replaced,
+    remove_checkpoint,
+)
+from emor3.runs.evaluations import evaluations_of, held_out_record, is_best
 from emor3.runs.records import append_jsonl
 from emor3.stats.format import hundredths, thousandths, whole_percent
+from emor3.storage.outputs import replacing, write_json
 
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
@@ -101,6 +123,76 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             for name, seconds in self.seconds.most_common()
         )
         return f"time per step: {hundredths(total / self.steps)} s = {' + '.join(phases)}"
+
+
+class HeldOutEvaluation(TrainerCallback):  # type: ignore[misc]
+    """Evaluates the policy on held-out samples every so many steps, records what it finds and keeps the best policy.
+
+    Training goes on as if it were not there. All ranks take part in each evaluation.
+    """
+
+    def __init__(self, run: Path, settings: HeldOutBlock, held_out: HeldOut, measurement: Measurement) -> None:
+        self.run = run
+        self.settings = settings
+        self.record = held_out_record(held_out)
+        """Content of `held_out.json`."""
+        self.lines = held_out.lines
+        self.measurement = measurement
+        self._rows: list[dict[str, float]] = []
+
+    def follow(self, trainer: Trainer, aside: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Evaluate this trainer's policy from now on, inside of `aside()`."""
+        self.trainer, self.aside = trainer, aside
+        trainer.add_callback(self)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Evaluate the start, or the step that a run goes on from if it was killed before it could."""
+        self._rows = evaluations_of(self.run)
+        if state.is_world_process_zero:
+            write_json(self.run / HELD_OUT, self.record)
+            for line in self.lines if not self._rows else ():
+                say(line)
+        self._evaluate_if_due(args, state, control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Evaluate when it is time, and at the end."""
+        self._evaluate_if_due(args, state, control)
+
+    def _evaluate_if_due(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        step = state.global_step
+        due = step % self.settings.every == 0 or step == state.max_steps
+        if not due or any(row["step"] == step for row in self._rows):
+            return
+        with self.aside():
+            figures = self.measurement.figures(self.trainer.model, self.trainer.processing_class)
+            row = {"step": step, "n": len(self.measurement.samples), **figures}
+            if is_best(figures, self._rows, self.settings.metric):
+                self._keep(row)
+        self._rows.append(row)
+        if state.is_world_process_zero:
+            append_jsonl(self.run / EVALUATIONS, [row])
+            say(f"step {step}: held-out {figures_text(figures)} (n = {row['n']})")
+        due_to_log = control.should_log
+        # For trackers only: a log of TRL's would mix these figures with those of the step.
+        self.trainer.callback_handler.on_log(args, state, control, {f"eval_{name}": figures[name] for name in figures})
+        control.should_log = due_to_log
+
+    def _keep(self, row: Mapping[str, float]) -> None:
+        """Put the policy as it is in place of the best one so far; adapters stay adapters, for they go on learning."""
+        weights = whole_weights(self.trainer)
+        if self.trainer.accelerator.is_main_process:
+            with replacing(self.run / BEST) as folder:
+                policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+                save(policy, self.trainer.processing_class, folder, weights)
+                metric = self.settings.metric
+                write_json(
+                    folder / BEST_OF, {"step": row["step"], "metric": metric, "value": row[metric], "n": row["n"]}
+                )
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """Figures of an evaluation inside a line: "accuracy 0.625, format 1.000"."""
+    return ", ".join(f"{name} {thousandths(value)}" for name, value in figures.items())
 
 
 class NonFiniteError(UserError):

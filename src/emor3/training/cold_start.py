@@ -24,6 +24,7 @@ from emor3.method.types import Sample
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.sharding import check_shardable, whole_weights
 from emor3.runs.recipe import ColdStartBlock
+from emor3.training.callbacks import HeldOutEvaluation
 from emor3.training.dataset import lazy_dataset
 
 
@@ -36,12 +37,13 @@ def cold_start(
     seed: int,
     lora: LoraConfig | None,
     on_start: Callable[[], None] = lambda: None,
+    evaluation: HeldOutEvaluation | None = None,
 ) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor] | None]:
     """The model after a few steps on some of the samples, and its weights, None if adapters learnt (not merged).
 
     `template` is the recipe's prompt template, which goes with reasoning; `on_start` is called before the first step,
-    when all that can fail was tried. Raises UserError if a sample has none or is too long for the model, for
-    adapters on shards, and for settings that TRL or peft refuse.
+    when all that can fail was tried; `evaluation` goes on meanwhile, if there is one. Raises UserError if a sample has
+    no reasoning or is too long for the model, for adapters on shards, and for settings that TRL or peft refuse.
     """
     chosen = Random(seed).sample(range(len(samples)), min(settings.samples or len(samples), len(samples)))
     check_context(model, processor, _turns(processor, (samples[place] for place in chosen), settings, template))
@@ -72,6 +74,8 @@ def cold_start(
         check_shardable(trainer)
         learn_in_float32(trainer.model)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
+        if evaluation is not None:
+            evaluation.follow(trainer)
         on_start()
         trainer.train()
         weights = whole_weights(trainer)

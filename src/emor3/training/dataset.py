@@ -14,9 +14,10 @@ import numpy as np
 from datasets import Dataset
 from transformers import ProcessorMixin
 
-from emor3.data.folders import LazySamples, load_mixture, resolve_folder
+from emor3.data.folders import LazySamples, resolve_folder
 from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
+from emor3.heldout.samples import training_rows
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.models.processors import open_images
@@ -24,11 +25,14 @@ from emor3.runs.recipe import Recipe
 
 
 def chosen_samples(recipe: Recipe) -> LazySamples:
-    """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed."""
-    data = recipe.data
-    samples = load_mixture(data.folders, split=data.split, labels=data.labels, label_field=data.label_field)
-    if data.limit is not None and data.limit < len(samples):
-        samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), data.limit))
+    """The samples a recipe trains on: those of its split, or `data.limit` of them drawn with the seed.
+
+    None of them is evaluated on during training (`recipe.evaluation`).
+    """
+    limit = recipe.data.limit
+    samples = training_rows(recipe.data, recipe.evaluation, recipe.seed)
+    if limit is not None and limit < len(samples):
+        samples = samples.pick(Random(recipe.seed).sample(range(len(samples)), limit))
     return samples
 
 

@@ -1,11 +1,11 @@
 """`emor3 train`: load, cold start, GRPO with reflection, records and checkpoints; resumes bit for bit."""
 
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -15,8 +15,11 @@ from peft import LoraConfig
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, TrainerCallback
 from trl import GRPOConfig
 
+from emor3.data.folders import LazySamples
 from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, refused_by
+from emor3.heldout.figures import COMPLETION_TOKENS, Measurement, checks_on
+from emor3.heldout.samples import held_out
 from emor3.judges.build import build_average, build_judge, with_self_answer
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.local import evaluating
@@ -34,7 +37,7 @@ from emor3.models.checkpoints import (
     save,
     vision_is_frozen,
 )
-from emor3.models.generation import generate
+from emor3.models.generation import complete_samples
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import (
     check_resumable,
@@ -46,11 +49,12 @@ from emor3.models.sharding import (
 from emor3.printing import say
 from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
-from emor3.runs.directory import COLD_START, COMPLETE, FINAL, JUDGE, START
+from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
+from emor3.runs.evaluations import best_text, check_same_samples
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
-from emor3.storage.outputs import DRAFT, write_json
-from emor3.training.callbacks import MovingWeights, RunCallback, StopOnNonFinite
+from emor3.storage.outputs import replacing, write_json
+from emor3.training.callbacks import HeldOutEvaluation, MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start
 from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
 from emor3.training.scorer import BatchScorer, Recorder, part_rewards
@@ -76,26 +80,34 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
     config = _checked_settings(recipe, run, samples)
+    evaluation = _held_out_evaluation(recipe, run, config, samples)
     sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
         checkpoint = _checked_run(recipe, sums, resume=resume, overwrite=overwrite, step=step)
+        if resume and evaluation is not None:
+            check_same_samples(run, evaluation.record)
         if resume and step is None and (run / FINAL).is_dir() and _is_finished(run, config, checkpoint):
             if state.is_main_process:
                 say(f"{run} is finished, nothing is left to do: its policy lies in {run / FINAL}")
             return run
         begin = cache(partial(_begin, recipe, sums, resume, checkpoint))
-        start = _cold_started(recipe, run, samples, resume, begin) if recipe.cold_start else recipe.model.path
+        only = evaluation if recipe.grpo is None else None  # of the cold start; else the stage after it is evaluated
+        start = _cold_started(recipe, run, samples, resume, begin, only) if recipe.cold_start else recipe.model.path
         model, processor = load_policy(recipe, start, checkpoint)
         if state.is_main_process:
             warn_of_many_labels(processor, max((source.labels.labels for source in samples.sources), key=len))
         if config is not None:
             turns = ((s, sample_prompt(s, recipe.prompt_template), config.max_completion_length or 0) for s in samples)
             check_context(model, processor, turns)
-            _reinforce(recipe, run, config, samples, model, processor, checkpoint, begin)
+            if evaluation is not None:
+                evaluation.measurement.check_fit(model, processor)
+            _reinforce(recipe, run, config, samples, model, processor, checkpoint, begin, evaluation)
         else:
             begin()
             if state.is_main_process:
                 _save_final(run, model, processor)
+        if state.is_main_process and (best := best_text(run)):
+            say(f"{best}, in {run / BEST}")
     return run
 
 
@@ -113,6 +125,33 @@ def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> G
     config = grpo_config(recipe, run, len(samples))
     check_trackers(config)
     return config
+
+
+def _held_out_evaluation(
+    recipe: Recipe, run: Path, config: GRPOConfig | None, samples: LazySamples
+) -> HeldOutEvaluation | None:
+    """What evaluates the policy as it learns, if the recipe asks for that. Raises UserError for what cannot be."""
+    settings = recipe.evaluation
+    if settings is None:
+        return None
+    found = held_out(recipe.data, settings, recipe.seed, samples)
+    measurement = Measurement(
+        found.samples,
+        checks_on(found.samples, found.sources, recipe.thinking, settings.metric),
+        recipe.thinking,
+        recipe.prompt_template,
+        max_new_tokens=(config and config.max_completion_length) or COMPLETION_TOKENS,
+        batch_size=_rows_at_once(recipe, config),
+    )
+    return HeldOutEvaluation(run, settings, found, measurement)
+
+
+def _rows_at_once(recipe: Recipe, config: GRPOConfig | None) -> int:
+    """Completions that training makes, or learns from, at once on each process: as many fit in an evaluation."""
+    if config is not None:
+        return int(config.per_device_train_batch_size * config.steps_per_generation)
+    assert recipe.cold_start is not None
+    return recipe.cold_start.batch_size
 
 
 @contextmanager
@@ -164,10 +203,16 @@ def _is_finished(run: Path, config: GRPOConfig | None, checkpoint: Path | None) 
 def _begin(recipe: Recipe, sums: Sequence[str], resume: bool, checkpoint: Path | None) -> None:
     """Make the run directory ready, for all ranks."""
     if PartialState().is_main_process:
-        done = directory.checkpoint_step(checkpoint) if checkpoint else 0
+        done = directory.checkpoint_step(checkpoint) if checkpoint else _supervised_steps(recipe)
         run = directory.begin_run(recipe, resume=resume, last_step=done, data=sums)
         (run / directory.CHECKPOINTS).mkdir(exist_ok=True)
     PartialState().wait_for_everyone()
+
+
+def _supervised_steps(recipe: Recipe) -> int:
+    """Steps that a run without reinforcement has behind it: all if its cold start is whole, else none."""
+    whole = (Path(recipe.output_dir) / COLD_START / COMPLETE).is_file()
+    return recipe.cold_start.steps if recipe.cold_start and recipe.grpo is None and whole else 0
 
 
 def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -201,22 +246,34 @@ def lora_config(model: ModelBlock) -> LoraConfig | None:
     )
 
 
-def _cold_started(recipe: Recipe, run: Path, samples: Sequence[Sample], resume: bool, begin: Callable[[], None]) -> str:
+def _cold_started(
+    recipe: Recipe,
+    run: Path,
+    samples: Sequence[Sample],
+    resume: bool,
+    begin: Callable[[], None],
+    evaluation: HeldOutEvaluation | None,
+) -> str:
     """Folder of the cold-started policy, made on first use: from here on it is the start model and the KL reference."""
     assert recipe.cold_start is not None
     folder = run / COLD_START
     if not (resume and (folder / COMPLETE).is_file()):
         model, processor = load_policy(recipe, recipe.model.path, None)
-        run_vision_on_all_ranks(samples, processor, model)
-        lora = lora_config(recipe.model)
-        tuned, weights = cold_start(
-            model, processor, samples, recipe.cold_start, recipe.prompt_template, recipe.seed, lora, begin
-        )
+        run_vision_on_all_ranks(_seen(samples, evaluation), processor, model)
+        if evaluation is not None:
+            evaluation.measurement.check_fit(model, processor)
+        settings, template, lora = recipe.cold_start, recipe.prompt_template, lora_config(recipe.model)
+        tuned, weights = cold_start(model, processor, samples, settings, template, recipe.seed, lora, begin, evaluation)
         if PartialState().is_main_process:
             save(merge(tuned, recipe.model.path, recipe.model), processor, folder, weights)
             mark_complete(folder)
         PartialState().wait_for_everyone()
     return str(folder)
+
+
+def _seen(samples: Iterable[Sample], evaluation: HeldOutEvaluation | None) -> Iterator[Sample]:
+    """All samples that a run computes on."""
+    return chain(samples, evaluation.measurement.samples if evaluation else ())
 
 
 def _reinforce(
@@ -228,6 +285,7 @@ def _reinforce(
     processor: ProcessorMixin,
     checkpoint: Path | None,
     begin: Callable[[], None],
+    evaluation: HeldOutEvaluation | None,
 ) -> None:
     """Train with GRPO from the checkpoint, or from the start, and save the trained policy."""
     average = build_average(
@@ -252,6 +310,9 @@ def _reinforce(
         steps=config.max_steps,
     )
     trainer = _trainer(recipe, config, samples, model, processor, scorer, callbacks)
+    run_vision_on_all_ranks(_seen(samples, evaluation), processor, model, trainer.ref_model)
+    if evaluation is not None:
+        evaluation.follow(trainer, trainer.evaluating_aside)
     if checkpoint:
         check_resumable(trainer, checkpoint)
     judge_model, judge_processor = _judge_model(recipe, trainer, average)
@@ -298,7 +359,6 @@ def _trainer(
     check_shardable(trainer, ema=recipe.judge.model == "ema")
     if trainer.ref_model is not None and recipe.model.dtype != "auto" and not sharded(trainer):
         trainer.ref_model.to(getattr(torch, recipe.model.dtype))  # does not learn
-    run_vision_on_all_ranks(samples, processor, model, trainer.ref_model)
     return trainer
 
 
@@ -335,10 +395,11 @@ def _try_before_start(
     places = Random(recipe.seed).sample(range(len(samples)), min(recipe.judge.calibration, len(samples)))
     chosen = [samples[place] for place in places]
     with evaluating(trainer.model):
-        texts = generate(
+        texts = complete_samples(
             trainer.model,
             trainer.processing_class,
-            [(sample.images, sample_prompt(sample, recipe.prompt_template)) for sample in chosen],
+            chosen,
+            recipe.prompt_template,
             max_new_tokens=trainer.args.max_completion_length,
             temperature=trainer.args.temperature,
             seed=recipe.seed,
@@ -370,9 +431,6 @@ def _save_final(
     run: Path, model: PreTrainedModel, processor: ProcessorMixin, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
     """Save the trained policy so that `final/` is whole wherever it is found."""
-    draft = run / f"{FINAL}{DRAFT}"
-    for folder in (draft, run / FINAL):
-        shutil.rmtree(folder, ignore_errors=True)
-    save(model, processor, draft, weights)
-    draft.rename(run / FINAL)
+    with replacing(run / FINAL) as folder:
+        save(model, processor, folder, weights)
     directory.drop_replaced(run)

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ from emor3.models.architectures import IMAGE_INPUTS, IMAGES_OF_TILES, SHAREABLE_
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
-from emor3.models.prefix_cache import distinct, prefill
+from emor3.models.prefix_cache import continuing, distinct, plain, prefill
 from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
@@ -118,8 +118,14 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         """Have the policy, its reference and others with the same frozen vision encode each image of a batch once."""
         self.encoded = EncodedImages()
         models = [self.model, self.ref_model, *others]
-        for model in {id(plain): plain for m in models if m is not None if (plain := _plain(m))}.values():
+        for model in {id(found): found for m in models if m is not None if (found := plain(m))}.values():
             self.encoded.share(model)
+
+    @contextmanager
+    def evaluating_aside(self) -> Iterator[None]:
+        """Inside, the policy may be evaluated: the time counts as a phase, the batch being learnt from is as before."""
+        with self.stopwatch.phase("evaluate"), self.encoded.aside() if self.encoded else nullcontext():
+            yield
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | None) -> Tensor:
         """One forward and backward pass, with the generation before it when it is due."""
@@ -276,7 +282,7 @@ def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
                 prompt_ids=[asked[row] for row in rows], images=shown_to_all, multimodal_fields={}
             )
         else:
-            with continuing(_plain(trainer.model), torch.tensor(rows, device=trainer.accelerator.device)):
+            with continuing(plain(trainer.model), torch.tensor(rows, device=trainer.accelerator.device)):
                 completions, log_probs = sample(prompt_ids=ids, images=None, multimodal_fields=fields)
     return {"prompt_ids": [ids[row] for row in rows], "completion_ids": completions, "logprobs": log_probs}
 
@@ -305,28 +311,3 @@ def runs(prompts: Sequence[Any]) -> tuple[list[int], list[int]]:
             first.append(place)
         numbers.append(len(first) - 1)
     return first, numbers
-
-
-def _plain(model: Any) -> PreTrainedModel:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-@contextmanager
-def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
-    """Inside, `model.generate` on B prompts reads them once and samples one completion for each of N `rows`."""
-    whole = model.generate
-
-    def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **images: Tensor) -> Tensor:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **images}
-        cut = {name: value[:, :-1] if value.shape == input_ids.shape else value for name, value in inputs.items()}
-        prefix = prefill(model, model, cut)
-        last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
-        last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
-        completed: Tensor = whole(**last, generation_config=generation_config)
-        return completed
-
-    model.generate = generate
-    try:
-        yield
-    finally:
-        del model.generate

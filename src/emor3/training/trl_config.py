@@ -20,7 +20,7 @@ from emor3.settings import BOUNDS, MOST, odd_number, short
 
 _REFUSED: tuple[tuple[str, str], ...] = (
     (
-        "nothing is evaluated while it trains, use `emor3 evaluate` on its checkpoints",
+        "the block evaluation says how often, on what and by which metric policies are evaluated",
         "do_train do_predict eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object "
         "eval_accumulation_steps per_device_eval_batch_size num_generations_eval prediction_loss_only bf16_full_eval "
         "fp16_full_eval include_for_metrics batch_eval_metrics label_names load_best_model_at_end "

@@ -1,9 +1,8 @@
-"""The drawn truth of step 1: what a picture shows is known of embedded test sets, so that no judge need be asked."""
+"""Perception, which only drawn pictures let us check without a judge: what step 1 names is what was drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.method.types import Prediction
 from emor3.stats.classification import is_correct
 from emor3.stats.measures import Check
@@ -16,11 +15,10 @@ EXACT = "step 1 exactly right"
 
 
 class DrawnTruth:
-    """Checks of step 1 against the scenes of embedded test sets; they do not apply to any other picture."""
+    """Checks of step 1 against the scenes of drawn folders; they do not apply to any other picture."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
-        drawn = [resolve_folder(test) for test in tests if test.startswith(EMBEDDED)]
-        self.scenes = {_place(path): scene for folder in drawn for path, scene in read_scenes(folder).items()}
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.scenes = {_place(path): scene for folder in folders for path, scene in read_scenes(folder).items()}
 
     def exact(self, prediction: Prediction) -> bool | None:
         """Whether step 1 names each factor of the picture and no other value of one."""

@@ -1,0 +1,1 @@
+"""The policy on held-out samples while it learns: which samples, and what is measured on them."""
