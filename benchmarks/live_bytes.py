@@ -1,4 +1,4 @@
-"""Bytes of all tensors that are alive in one update of the quickstart, by part, beside what `emor3 plan` estimates.
+"""Bytes of all tensors that are alive in an update of the easy quickstart, by part, beside what `emor3 plan` estimates.
 
 Counted where torch makes and frees them, which is exact and the same on every machine; resident memory is neither.
 Usage: python benchmarks/live_bytes.py [KEY=VALUE ...]
@@ -75,7 +75,7 @@ if __name__ == "__main__":
             "grpo.save_steps=1",
             f"output_dir={folder}/run",
         ]
-        recipe = load_recipe("recipes/quickstart.yaml", [*settings, *sys.argv[1:]])
+        recipe = load_recipe("recipes/quickstart_easy.yaml", [*settings, *sys.argv[1:]])
         found = estimate_memory(recipe, model_config("embedded", None), Machine())
         print({name: f"{amount / 1e6:.1f} MB" for name, amount in found.phases.items()})
         train(recipe)

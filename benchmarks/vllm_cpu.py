@@ -28,7 +28,7 @@ from emor3.models.generation import generate
 from emor3.runs.recipe import load_recipe
 from emor3.training.run import train
 
-RECIPE = str(files("emor3") / "recipes" / "quickstart.yaml")
+RECIPE = str(files("emor3") / "recipes" / "quickstart_easy.yaml")
 SETTINGS = (
     "grpo.use_vllm=true",
     "grpo.vllm_mode=colocate",

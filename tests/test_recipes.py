@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
-from emor3.experiments.quickstart import RECIPE
+from emor3.experiments.quickstart import EASY, HARD
 from emor3.runs.recipe import load_recipe
 from emor3.training.trl_config import grpo_config
 from places import ROOT
@@ -37,8 +37,9 @@ def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(pat
             assert config.max_steps > 0
 
 
-def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others() -> None:
-    assert (RECIPES / "quickstart.yaml").read_bytes() == RECIPE.read_bytes()
+@pytest.mark.parametrize("shipped", [HARD.recipe, EASY.recipe], ids=lambda path: path.name)
+def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others(shipped: Path) -> None:
+    assert (RECIPES / shipped.name).read_bytes() == shipped.read_bytes()
 
 
 def test_the_paper_s_recipe_has_the_paper_s_settings() -> None:

@@ -1,12 +1,13 @@
-"""`emor3 quickstart`: the embedded base before and after EMO-R3, in one table with intervals and paired tests.
+"""`emor3 quickstart`: an embedded base before and after EMO-R3, in one table with intervals and paired tests.
 
-base -> evaluate -> train recipes/quickstart.yaml -> evaluate under the same judge (the base) -> table, plot, results
+base -> evaluate -> train its world's recipe -> evaluate under the same judge (the base) -> table, plot, results
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,10 @@ from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.measures import Check, rate
 from emor3.stats.uncertainty import Comparison
 from emor3.storage.outputs import fresh_output, write_json
-from emor3.tiny.perception import DrawnTruth
+from emor3.tiny.perception import EXACT, DrawnTruth
 from emor3.training.run import train
 
 RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
-SETTINGS = EvaluationSettings(max_new_tokens=96, batch_size=256)
-TRAINED_ON = "embedded:scenes8"
-DECODINGS = {
-    "greedy": (0.0, (TRAINED_ON, "embedded:scenes6", "embedded:scenes7")),
-    "sampled": (1.0, (TRAINED_ON,)),
-}
-"""Name -> temperature and the data sets evaluated at it."""
 SHOWN = ("accuracy", "macro_f1", "format", "consistency", "coherence", "unparsed", "perception")
 EXAMPLES = 3
 TABLE_WIDTH = 80
@@ -53,30 +47,74 @@ WINDOW = 10
 
 
 @dataclass(frozen=True)
+class World:
+    """Drawn scenes: the recipe that trains a base on one of their domains, and how it is evaluated on all of them."""
+
+    recipe: Path
+    trained_on: str
+    others: tuple[str, ...]
+    """Domains with other labels and another style: out of domain."""
+    settings: EvaluationSettings
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """All data sets, that of training first."""
+        return (self.trained_on, *self.others)
+
+    @property
+    def decodings(self) -> Mapping[str, tuple[float, tuple[str, ...]]]:
+        """Name -> temperature and the data sets evaluated at it."""
+        return {"greedy": (0.0, self.domains), "sampled": (1.0, (self.trained_on,))}
+
+    @cached_property
+    def checks(self) -> Mapping[str, Check]:
+        """Figures that are tested before against after, by name; perception is step 1 against the drawn scene."""
+        return {"accuracy": is_correct, "perception": DrawnTruth(map(resolve_folder, self.domains)).exact}
+
+
+HARD = World(
+    RECIPE,
+    trained_on="embedded:hard8",
+    others=("embedded:hard6", "embedded:hard7"),
+    settings=EvaluationSettings(max_new_tokens=80, batch_size=256, limit=256),  # of 512: the recipe counts the cost
+)
+EASY = World(
+    RECIPE.with_name("quickstart_easy.yaml"),
+    trained_on="embedded:scenes8",
+    others=("embedded:scenes6", "embedded:scenes7"),
+    settings=EvaluationSettings(max_new_tokens=96, batch_size=256),
+)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One data set under one decoding, before and after training, with the paired tests by figure."""
 
     decoding: str
+    in_domain: bool
     before: Evaluation
     after: Evaluation
     tests: Mapping[str, Comparison]
 
 
-def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
-    """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
+def run_quickstart(world: World, seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
+    """Evaluate, train, evaluate again; print the table and write everything to a new folder.
+
+    `limit` is the number of test images of each data set; None leaves the world's.
+    """
     with fresh_output(output, "quickstart") as folder:
         start = time.perf_counter()
         run = folder / "training"
-        recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
-        settings = SETTINGS.model_copy(update={"seed": seed, "limit": limit})
+        recipe = load_recipe(world.recipe, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
+        settings = world.settings.model_copy(update={"seed": seed, "limit": limit or world.settings.limit})
         say(f"1/3  evaluating the base ({recipe.model.path})")
-        before = evaluate_all(load_candidate(recipe.model.path), settings, folder / "base")
-        say(f"2/3  training with EMO-R3 ({RECIPE.name}, seed {seed})")
+        before = evaluate_all(world, load_candidate(recipe.model.path), settings, folder / "base")
+        say(f"2/3  training with EMO-R3 ({world.recipe.name}, seed {seed})")
         train(recipe)
         say("3/3  evaluating again")
         trained = load_candidate(str(run))
-        after = evaluate_all(trained, settings, folder / "trained")
-        outcomes = [paired_outcome(*one, other) for one, (_, other) in zip(before, after, strict=True)]
+        after = evaluate_all(world, trained, settings, folder / "trained")
+        outcomes = [paired_outcome(world, *one, other) for one, (_, other) in zip(before, after, strict=True)]
         seconds = time.perf_counter() - start
         write_json(folder / RESULTS, summary(seed, trained.judge_path, seconds, outcomes))
         plot_rewards(run / METRICS, folder / "rewards.png")
@@ -89,39 +127,36 @@ def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides:
         say(f"took {tenths(seconds / 60)} minutes")
 
 
-def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> list[tuple[str, Evaluation]]:
+def evaluate_all(
+    world: World, candidate: Candidate, settings: EvaluationSettings, folder: Path
+) -> list[tuple[str, Evaluation]]:
     """Decoding and evaluation of each data set, with perception among the figures; the one trained on comes first."""
     found = []
-    for decoding, (temperature, data) in DECODINGS.items():
+    for decoding, (temperature, data) in world.decodings.items():
         decoded = settings.model_copy(update={"temperature": temperature})
         for evaluation in evaluate(candidate, data, decoded, folder / decoding):
-            perception = rate(evaluation.predictions, _perceives(evaluation.data))
-            added = {} if perception is None else {"perception": perception}
-            found.append((decoding, replace(evaluation, figures={**evaluation.figures, **added})))
-    return sorted(found, key=lambda one: one[1].data != TRAINED_ON)
+            perception = rate(evaluation.predictions, world.checks["perception"])
+            assert perception is not None, "a picture of a world was not drawn by us"
+            found.append((decoding, replace(evaluation, figures={**evaluation.figures, "perception": perception})))
+    return sorted(found, key=lambda one: one[1].data != world.trained_on)
 
 
-def _perceives(data: str) -> Check:
-    return DrawnTruth([resolve_folder(data)]).exact
-
-
-def paired_outcome(decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
+def paired_outcome(world: World, decoding: str, before: Evaluation, after: Evaluation) -> Outcome:
     """Paired tests between two evaluations of the same samples."""
-    checks: dict[str, Check] = {"accuracy": is_correct, "perception": _perceives(before.data)}
-    found = {name: compare_check(before.predictions, after.predictions, check) for name, check in checks.items()}
-    return Outcome(decoding, before, after, {name: test for name, test in found.items() if test is not None})
+    found = {name: compare_check(before.predictions, after.predictions, check) for name, check in world.checks.items()}
+    in_domain = before.data == world.trained_on
+    return Outcome(decoding, in_domain, before, after, {name: test for name, test in found.items() if test is not None})
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Figures in percent with 95% intervals before and after; change and p-value of those with a paired test."""
     title = "Before and after EMO-R3: percent [95% interval]"
     columns = (Column(heading, no_wrap=True) for heading in ("", "before", "after", "change", "p"))
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title)
-    names = titles() | {"perception": "perception"}
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title)  # a blank divides columns
+    names = titles() | {"perception": EXACT}
     for outcome in outcomes:
-        data = outcome.before.data
-        domain = "in domain" if data == TRAINED_ON else "out of domain"
-        name = f"{data.removeprefix(EMBEDDED)}, {outcome.decoding}"
+        domain = "in domain" if outcome.in_domain else "out of domain"
+        name = f"{outcome.before.data.removeprefix(EMBEDDED)}, {outcome.decoding}"
         table.add_row(name, f"n = {len(outcome.before.predictions)}", domain)
         for figure in SHOWN:
             values = (percent(evaluation.figures[figure]) for evaluation in (outcome.before, outcome.after))

@@ -10,6 +10,9 @@ from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene, share_there
 from emor3.tiny.world import Scene
 
+EXACT = "step 1 exactly right"
+"""As tables call it: each factor of the picture is named and no other value of one."""
+
 
 class DrawnScenes:
     """The scenes of the pictures in drawn folders; nothing is known of any other picture."""
@@ -55,8 +58,8 @@ class DrawnTruth:
         if not self.drawn.scenes:
             return {}
         return {
-            "step 1 exactly right": self.exact,
+            EXACT: self.exact,
             "named factors that are there": self.there,
-            "step 1 exactly right, right answers": lambda p: self.exact(p) if is_correct(p) else None,
+            f"{EXACT}, right answers": lambda p: self.exact(p) if is_correct(p) else None,
             "named factors that are there, right answers": lambda p: self.there(p) if is_correct(p) else None,
         }

@@ -217,7 +217,8 @@ QUICKSTART_KEYS = {
     "judge": "checkpoint that judged both evaluations",
     "seconds": "from start to table",
     "environment": f"as `{ENVIRONMENT}`",
-    "outcomes": f"for each data set and decoding: figures `before` and `after` training ({ESTIMATE}), and paired tests",
+    "outcomes": f"for each data set and decoding: figures `before` and `after` training ({ESTIMATE}), paired tests; "
+    "`perception`: step 1 exactly right, so it names each factor of the drawn scene and no other value of one",
 }
 IMPORT_KEYS = {
     "set": "name of the data set",

@@ -38,6 +38,7 @@ from emor3.models.checkpoints import (
     save,
     vision_is_frozen,
 )
+from emor3.models.generation import complete_samples
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import (
     check_resumable,
