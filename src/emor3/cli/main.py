@@ -38,7 +38,7 @@ from emor3.cli.options import (
     usable,
 )
 from emor3.cli.results import compare, export, report, score, share
-from emor3.cli.tools import bench_app, doctor, plan, tiny_app
+from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
@@ -104,7 +104,8 @@ def train(
     recipe: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE", help="YAML file, such as those in recipes/; or, with --resume, a run directory."
+            metavar="RECIPE",
+            help="YAML file, or the name of a shipped recipe (`emor3 recipes`); with --resume also a run directory.",
         ),
     ],
     overrides: Overrides = None,
@@ -286,7 +287,9 @@ def predict(
 
 
 def reproduce(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, such as recipes/table1_tiny.yaml.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="YAML file, or the name of a shipped plan, such as table1_tiny.")
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: the plan's]")
@@ -347,7 +350,7 @@ def quickstart(
 for command in (
     *(quickstart, train, evaluate, predict),
     *(compare, report, reproduce, export, share, score),
-    *(plan, doctor),
+    *(recipes, plan, doctor),
 ):
     app.command()(command)
 

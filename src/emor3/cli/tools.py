@@ -1,4 +1,4 @@
-"""`emor3 bench …`, `emor3 tiny …`, `emor3 plan` (the memory of a recipe) and `emor3 doctor` (this machine)."""
+"""`emor3 bench …`, `emor3 tiny …`, `emor3 recipes`, `plan` (a recipe's memory) and `doctor` (this machine)."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -74,7 +74,7 @@ def build_tiny(
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped recipe (`emor3 recipes`).")],
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(callback=usable, min=1, help="GPUs, over all machines.")] = 1,
     memory: Annotated[float, typer.Option(callback=usable, min=0.1, help="Memory of each GPU in GB.")] = 80,
@@ -109,6 +109,27 @@ def plan(
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
     raise typer.Exit(1)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Recipe to copy.")] = None,
+    output: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="New file, or folder for it. [default: the working folder]")
+    ] = None,
+) -> None:
+    """List the shipped recipes, or copy one to edit it.
+
+    train, plan, reproduce and data check --recipe take these names as they are.
+    """
+    from emor3.runs import shipped
+
+    if name is not None:
+        say(f"written to: {shipped.copy_recipe(name, output)}")
+        return
+    known = shipped.shipped_recipes()
+    wide = max(map(len, known))
+    for recipe, path in known.items():
+        say(f"{recipe:<{wide}}  {shipped.purpose(path)}")
 
 
 def doctor(

@@ -15,6 +15,7 @@ from emor3.data.folders import EMBEDDED
 from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.runs.recipe import Recipe, build_recipe
+from emor3.runs.shipped import find_recipe
 from emor3.settings import MOST, Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
 
@@ -126,8 +127,11 @@ class Cell:
 
 
 def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
-    """The plan of a YAML file, shortened by `quick`. Raises UserError for what it cannot use."""
-    content = read_yaml(path, "plan")
+    """The plan of a YAML file, or of a shipped one by its name, shortened by `quick`.
+
+    Raises UserError for what it cannot use.
+    """
+    content = read_yaml(find_recipe(path), "plan")
     try:
         plan = Plan.model_validate(content)
     except ValidationError as error:

@@ -1,13 +1,12 @@
 """`emor3 quickstart`: the embedded base before and after EMO-R3, in one table with intervals and paired tests.
 
-base -> evaluate -> train recipes/quickstart.yaml -> evaluate under the same judge (the base) -> table, plot, results
+base -> evaluate -> train the shipped recipe -> evaluate under the same judge (the base) -> table, plot, results
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.recipe import load_recipe
 from emor3.runs.records import MEASURED, environment_stamp, read_jsonl
+from emor3.runs.shipped import RECIPES
 from emor3.stats.classification import clusters, is_correct
 from emor3.stats.figures import titles
 from emor3.stats.format import p_value, percent, points, tenths
@@ -37,7 +37,7 @@ from emor3.tiny.folders import read_scenes
 from emor3.tiny.language import names_scene
 from emor3.training.run import train
 
-RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
+RECIPE = RECIPES / "quickstart.yaml"
 SETTINGS = EvaluationSettings(max_new_tokens=96, batch_size=256)
 TRAINED_ON = "embedded:scenes8"
 DECODINGS = {
