@@ -37,7 +37,7 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, export, report, score, share
+from emor3.cli.results import compare, export, report, runs, score, share
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
@@ -349,7 +349,7 @@ def quickstart(
 
 for command in (
     *(quickstart, train, evaluate, predict),
-    *(compare, report, reproduce, export, share, score),
+    *(runs, compare, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):
     app.command()(command)

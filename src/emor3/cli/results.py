@@ -86,6 +86,22 @@ def compare(
     raise typer.Exit(int(bool(left_out)))
 
 
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to look under.")] = Path("runs"),
+) -> None:
+    """List the runs under a folder and how they stand.
+
+    For each its state, the last step with its mean reward and accuracy, the seed, and the evaluations of its policies.
+    """
+    from emor3.runs.overview import standings, standings_table
+
+    rows = standings(folder)
+    if rows:
+        show(standings_table(rows))
+    else:
+        say(f"nothing in {folder}: no folder that `emor3 train`, `reproduce`, `quickstart` or `evaluate` wrote")
+
+
 def report(
     context: typer.Context,
     paths: Annotated[

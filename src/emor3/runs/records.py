@@ -123,6 +123,23 @@ def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
             yield line, row
 
 
+def last_rows(path: Path, form: TypeAdapter[T], most: int = 1 << 16) -> list[T]:
+    """Rows in the last `most` bytes of a JSON lines file, oldest first; a last line cut short is left out.
+
+    Raises UserError if one of them is broken or of another form, or the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - most)
+            file.seek(start)
+            lines = file.read().split(b"\n")[:-1]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    whole = lines[1:] if start else lines
+    where = f"{path}, near its end"
+    return [typed(_parsed(line, where), form, where) for line in whole]
+
+
 def check_steps(path: Path) -> None:
     """Raise UserError for a line without a step, if the file exists."""
     if path.exists():
