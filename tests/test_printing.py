@@ -16,8 +16,8 @@ from rich.table import Table
 import emor3
 from emor3.errors import one_line, printable
 from emor3.printing import console, say, show
+from emor3.progress import DESCRIPTION
 from emor3.signals import write_line
-from emor3.training.callbacks import DESCRIPTION
 
 PACKAGE = Path(emor3.__file__).parent
 CLEAR, RIGHT_TO_LEFT = "\x1b[2J", "\u202e"

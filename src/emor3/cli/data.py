@@ -8,7 +8,7 @@ import typer
 
 from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 
 data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
 
@@ -34,15 +34,17 @@ def check_data(
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
+    from emor3.runs.recipe import load_recipe
+    from emor3.runs.shipped import RECIPES
+
+    settings = load_recipe(recipe or RECIPES / "quickstart.yaml", overrides or [])
+    say_start("emor3 data check")
     from emor3.data import check
-    from emor3.experiments.quickstart import RECIPE
     from emor3.models.architectures import limit_pixels
     from emor3.models.checkpoints import resolve_checkpoint
     from emor3.models.processors import load_processor
-    from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 
-    settings = load_recipe(recipe or RECIPE, overrides or [])
     processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
@@ -96,6 +98,7 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
+    say_start("emor3 data import")
     from emor3.data.importers import importing
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])

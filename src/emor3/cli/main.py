@@ -40,7 +40,7 @@ from emor3.cli.options import (
 from emor3.cli.results import compare, export, report, runs, score, share
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
-from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
+from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
@@ -137,6 +137,7 @@ def train(
         loaded = resumed_recipe(recipe, settings)
     else:
         loaded = load_recipe(recipe, settings)
+    say_start("emor3 train")
     from emor3.training.run import train as run_training
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
@@ -197,6 +198,7 @@ def evaluate(
 
 
 def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: str | None, output: Path | None) -> None:
+    say_start("emor3 evaluate")
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
@@ -300,12 +302,14 @@ def reproduce(
 
     Resumes where an earlier call stopped.
     """
-    from emor3.experiments import reproduce as reproduction
     from emor3.experiments.plan import cells_of, load_plan
+
+    settings = load_plan(plan, output, quick)
+    say_start("emor3 reproduce")
+    from emor3.experiments import reproduce as reproduction
     from emor3.runs.predictions import leaves_out
     from emor3.storage.locks import held
 
-    settings = load_plan(plan, output, quick)
     if cell is not None:
         reproduction.end_with_parent()
         reproduction.run_cell(settings, cell)
@@ -342,6 +346,7 @@ def quickstart(
     for option, key in (("--seed", "seed"), ("--output", "output_dir")):
         if any(override.startswith(f"{key}=") for override in overrides or []):
             raise UserError(f"--set {key}=… does nothing here: give {option}")
+    say_start("emor3 quickstart")
     from emor3.experiments.quickstart import run_quickstart
 
     run_quickstart(seed, output, limit, overrides or [])

@@ -174,8 +174,8 @@ def _run_standing(run: Path, name: str, evaluations: Sequence[Path]) -> Standing
         name,
         _state(run, "finished" if (run / FINAL).is_dir() else "stopped", faults),
         f"{done} of {total}" if total > 0 else done,
-        measured and measured.reward,
-        measured and measured.accuracy,
+        measured.reward if measured else None,
+        measured.accuracy if measured else None,
         seed,
         [*faults, *(line for folder in evaluations for line in _evaluation_lines(folder))],
     )
