@@ -113,7 +113,7 @@ def test_hostile_labels_of_a_data_folder_are_shown_in_any_encoding(
     main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch, hostile_folder: Path, command: str, encoding: str
 ) -> None:
     status, out, err = main_in(encoding, monkeypatch, main_with, "data", command, hostile_folder)
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n"), err[:6]) == (0, 1, "next: ")
     assert obeyed(out) == []
     assert "rchterlich\\u202e" in out
     assert ("fürchterlich" if encoding == "utf-8" else r"f\xfcrchterlich") in out.replace("\n", "")

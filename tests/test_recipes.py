@@ -46,7 +46,7 @@ def test_the_recipes_of_a_checkout_are_those_of_the_package() -> None:
 def test_the_recipes_are_listed_with_the_first_line_of_their_comments() -> None:
     done = CliRunner().invoke(app, ["recipes"])
     assert done.exit_code == 0
-    listed = dict(line.split(maxsplit=1) for line in done.output.splitlines())
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert listed.keys() == {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml")}
     for name, line in listed.items():
         assert (RECIPES / f"{name}.yaml").read_text().startswith(f"# {line}\n")

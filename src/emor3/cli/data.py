@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, say_start, show
@@ -54,7 +55,14 @@ def check_data(
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
-    raise typer.Exit(int(report.breaks_training()))
+    if report.breaks_training():
+        raise typer.Exit(1)
+    if recipe is not None:
+        say_next("data check --recipe", recipe=recipe)
+    elif purpose == "evaluate":
+        say_next("data check --for evaluate", folder=folder)
+    else:
+        say_next("data check")
 
 
 @data_app.command("import")
@@ -115,6 +123,7 @@ def import_data(
     )
     for line in importing.import_lines(imported, output):
         say(line)
+    say_next("data import", folder=output)
 
 
 @data_app.command("sample")
@@ -151,6 +160,7 @@ def sample_data(
         drawn = sampling.sample_data(folder, output, rows, seed=seed, balanced=not natural, copy=copy)
     for line in sampling.sample_lines(drawn):
         say(line)
+    say_next("data sample", folder=output)
 
 
 @data_app.command("stats")
@@ -171,6 +181,7 @@ def data_stats(
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")
+    say_next("data stats", folder=folder)
 
 
 def _label_names(text: str | None) -> dict[int, str]:

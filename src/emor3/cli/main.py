@@ -19,6 +19,7 @@ import typer
 
 from emor3 import __version__
 from emor3.cli.data import data_app
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import (
     DEFAULTS,
     BatchSize,
@@ -142,6 +143,7 @@ def train(
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
     say(f"run directory: {run}")
+    say_next("train", run=run)
 
 
 def evaluate(
@@ -211,6 +213,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+    say_next("evaluate", folder=folder)
     raise typer.Exit(int(leaves_out(folder)))
 
 
@@ -231,6 +234,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
     say(f"written to: {folder / RESULTS}")
+    say_next("evaluate", folder=folder)
 
 
 def predict(
@@ -285,6 +289,7 @@ def predict(
             say(prediction.prediction_text(outcome.prediction))
             if outcome.decision is not None:
                 say(prediction.decision_text(outcome.decision))
+    say_next("predict", model=model)
     raise typer.Exit(int(failed))
 
 
@@ -326,6 +331,7 @@ def reproduce(
             paths = write_tables(results, cells, Path(settings.output_dir))
     say(paths[0].read_text(encoding="utf-8"))
     say("written to: " + ", ".join(map(str, paths)))
+    say_next("reproduce", folder=settings.output_dir)
     unread = [cell.folder for cell in cells if reproduction.is_finished(cell) and leaves_out(cell.evaluation)]
     for folder in unread:
         say(f"images that cannot be read are left out, see {folder / reproduction.LOG}", error=True)
@@ -349,7 +355,7 @@ def quickstart(
     say_start("emor3 quickstart")
     from emor3.experiments.quickstart import run_quickstart
 
-    run_quickstart(seed, output, limit, overrides or [])
+    say_next("quickstart", folder=run_quickstart(seed, output, limit, overrides or []))
 
 
 for command in (

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, usable
 from emor3.printing import say, show
 
@@ -71,6 +72,7 @@ def build_tiny(
 
     tiny = script("emor3 tiny build", "scripts", "build_tiny")
     tiny.write(output, seed, tiny.HARD if hard else tiny.EASY)
+    say_next("tiny build", folder=output)
 
 
 def plan(
@@ -100,6 +102,7 @@ def plan(
         so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
         say(f"a step takes {tenths(seconds)} s here{so}")
     if needs.fits(machine):
+        say_next("plan", recipe=recipe)
         return
     say("It does not fit. What makes it smaller, one on top of the other:")
     fits = False
@@ -124,12 +127,15 @@ def recipes(
     from emor3.runs import shipped
 
     if name is not None:
-        say(f"written to: {shipped.copy_recipe(name, output)}")
+        copied = shipped.copy_recipe(name, output)
+        say(f"written to: {copied}")
+        say_next("recipes NAME", recipe=copied)
         return
     known = shipped.shipped_recipes()
     wide = max(map(len, known))
     for recipe, path in known.items():
         say(f"{recipe:<{wide}}  {shipped.purpose(path)}")
+    say_next("recipes")
 
 
 def doctor(
@@ -144,4 +150,7 @@ def doctor(
 
     checks = list(examine(model, hub))
     show(checks_table(checks))
-    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
+    failed = any(check.status == "fail" for check in checks)
+    if not failed:
+        say_next("doctor")
+    raise typer.Exit(int(failed))

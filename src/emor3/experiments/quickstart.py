@@ -63,8 +63,8 @@ class Outcome:
     tests: Mapping[str, Comparison]
 
 
-def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
-    """Evaluate, train, evaluate again; print the table and write everything to a new folder."""
+def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> Path:
+    """Evaluate, train, evaluate again; print the table and write everything to a new folder, which it returns."""
     with fresh_output(output, "quickstart") as folder:
         start = time.perf_counter()
         run = folder / "training"
@@ -88,6 +88,7 @@ def run_quickstart(seed: int, output: Path | None, limit: int | None, overrides:
         say(f"judge of consistency and coherence: {trained.judge_path}")
         say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
         say(f"took {tenths(seconds / 60)} minutes")
+    return folder
 
 
 def evaluate_all(candidate: Candidate, settings: EvaluationSettings, folder: Path) -> list[tuple[str, Evaluation]]:
