@@ -48,7 +48,6 @@ app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
     " Begin with `emor3 quickstart`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,14 +87,23 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        say(f"emor3 {__version__}")
+        from emor3.revision import commit
+
+        at = commit()
+        say(f"emor3 {__version__}" + (f" (commit {at})" if at else ""))
         raise typer.Exit
 
 
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version (in a checkout also the commit) and exit.",
+        ),
     ] = False,
 ) -> None:
     """Options that stand before any command."""
