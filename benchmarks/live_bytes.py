@@ -75,7 +75,7 @@ if __name__ == "__main__":
             "grpo.save_steps=1",
             f"output_dir={folder}/run",
         ]
-        recipe = load_recipe("recipes/quickstart_easy.yaml", [*settings, *sys.argv[1:]])
+        recipe = load_recipe("quickstart_easy", [*settings, *sys.argv[1:]])
         found = estimate_memory(recipe, model_config("embedded", None), Machine())
         print({name: f"{amount / 1e6:.1f} MB" for name, amount in found.phases.items()})
         train(recipe)

@@ -9,7 +9,6 @@ their CPU builds. In metrics.jsonl, sampling/sampling_logp_difference tells whet
 
 import argparse
 from collections import Counter
-from importlib.resources import files
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +25,10 @@ from emor3.method.types import Question
 from emor3.models.checkpoints import load
 from emor3.models.generation import generate
 from emor3.runs.recipe import load_recipe
+from emor3.storage.shipped import RECIPES
 from emor3.training.run import train
 
-RECIPE = str(files("emor3") / "recipes" / "quickstart_easy.yaml")
+RECIPE = str(RECIPES / "quickstart_easy.yaml")
 SETTINGS = (
     "grpo.use_vllm=true",
     "grpo.vllm_mode=colocate",

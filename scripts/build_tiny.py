@@ -18,10 +18,10 @@ from emor3.method.thinking import build_prompt
 from emor3.models.checkpoints import EMBEDDED, load
 from emor3.models.processors import save_processor
 from emor3.printing import say
+from emor3.progress import steps_bar
 from emor3.storage.outputs import fresh_output
 from emor3.tiny.drawing import STYLES
 from emor3.tiny.world import FACTORS, Scene
-from emor3.training.callbacks import training_bar
 from tiny_examples import MIX, Example, Mix, any_scene, picture
 from tiny_model import build_model, build_processor, build_tokenizer
 
@@ -234,7 +234,7 @@ def build(folder: Path, seed: int, on_step: OnStep, settings: BuildSettings = EA
 
 def write(output: Path, seed: int, settings: BuildSettings = EASY) -> None:
     """What the command does: a new folder with the checkpoint, losses shown on the way."""
-    with fresh_output(output, "tiny") as folder, training_bar() as bar:
+    with fresh_output(output, "tiny") as folder, steps_bar() as bar:
         task = bar.add_task("loss", total=settings.vision_steps + settings.steps)
 
         def show(losses: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Every shipped recipe loads, makes settings that TRL takes, and says where its data and model come from."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import EASY, HARD
 from emor3.runs.recipe import load_recipe
+from emor3.storage.shipped import RECIPES, shipped_recipes
 from emor3.training.trl_config import grpo_config
 from places import ROOT
 
-RECIPES = ROOT / "recipes"
 PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
 NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
@@ -37,9 +38,67 @@ def test_every_shipped_recipe_loads_and_its_settings_are_ones_that_trl_takes(pat
             assert config.max_steps > 0
 
 
-@pytest.mark.parametrize("shipped", [HARD.recipe, EASY.recipe], ids=lambda path: path.name)
-def test_the_quickstart_trains_by_the_recipe_that_a_reader_finds_among_the_others(shipped: Path) -> None:
-    assert (RECIPES / shipped.name).read_bytes() == shipped.read_bytes()
+def test_the_recipes_of_a_checkout_are_those_of_the_package() -> None:
+    assert (ROOT / "recipes").resolve() == RECIPES.resolve()
+    assert {HARD.recipe, EASY.recipe} <= set(shipped_recipes().values())
+
+
+def test_the_recipes_are_listed_with_the_first_line_of_their_comments() -> None:
+    done = CliRunner().invoke(app, ["recipes"])
+    assert done.exit_code == 0
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert listed.keys() == {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml")}
+    for name, line in listed.items():
+        assert (RECIPES / f"{name}.yaml").read_text().startswith(f"# {line}\n")
+        assert line.endswith((".", "`")), f"{name}: {line}"
+
+
+def test_a_recipe_is_copied_to_the_working_folder_and_over_nothing(
+    main_with: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main_with("recipes", "paper") == 0
+    assert Path("paper.yaml").read_text() == (RECIPES / "paper.yaml").read_text()
+    Path("paper.yaml").write_text("mine")
+    assert main_with("recipes", "paper") == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["error: paper.yaml exists: choose another name, or delete it"]
+    assert Path("paper.yaml").read_text() == "mine"
+    Path("folder").mkdir()
+    assert main_with("recipes", "accelerate/ddp", "folder") == 0
+    assert main_with("recipes", "quickstart", "new/my.yaml") == 0
+    assert [Path("folder/ddp.yaml").is_file(), Path("new/my.yaml").is_file()] == [True, True]
+
+
+def test_a_shipped_recipe_goes_by_its_name_from_anywhere_and_a_file_of_that_name_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("quickstart") == load_recipe(RECIPES / "quickstart.yaml")
+    assert load_plan(Path("table1_tiny"), None, True) == load_plan(RECIPES / "table1_tiny.yaml", None, True)
+    done = CliRunner().invoke(app, ["plan", "emoset_3b_lora_1x24gb", "--memory", "24"])
+    assert done.exit_code == 0, done.output
+    Path("quickstart").write_text((RECIPES / "quickstart.yaml").read_text() + "seed: 7\n")
+    assert load_recipe("quickstart").seed == 7
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "reproduce", "recipes", "data check d --recipe"])
+def test_an_unknown_name_is_answered_with_the_nearest_one_and_the_list(
+    main_with: Callable[..., int], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main_with(*command.split(), "papr") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: there is no recipe 'papr': did you mean 'paper'? give a YAML file, or one of ablation"
+    )
+    assert told.count("\n") == 1
+
+
+def test_a_path_to_nowhere_is_told_as_a_path(main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_with("plan", "no/paper.yaml") == 2
+    assert capsys.readouterr().err == "error: cannot read the recipe no/paper.yaml: No such file or directory\n"
 
 
 def test_the_paper_s_recipe_has_the_paper_s_settings() -> None:
@@ -61,9 +120,8 @@ def plan_commands() -> list[Any]:
     return [line.removeprefix("# emor3 ").split() for line in lines if line.startswith("# emor3 plan ")]
 
 
-@pytest.mark.parametrize("command", plan_commands(), ids=lambda command: Path(command[1]).stem)
-def test_a_recipe_fits_the_machine_that_it_names(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(RECIPES.parent)
+@pytest.mark.parametrize("command", plan_commands(), ids=lambda command: command[1])
+def test_a_recipe_fits_the_machine_that_it_names(command: str) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "peak (estimate)" in done.output
@@ -72,7 +130,7 @@ def test_a_recipe_fits_the_machine_that_it_names(command: str, monkeypatch: pyte
 def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_need() -> None:
     for path in RECIPES.glob("emoset_*.yaml"):
         assert "NOT RUN BY US" in path.read_text(), path
-        assert f"emor3 plan recipes/{path.name}" in path.read_text(), path
+        assert f"emor3 plan {path.stem} " in path.read_text(), path
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)

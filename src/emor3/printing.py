@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from emor3.errors import UserError, one_line, printable
+from emor3.signals import speaks_for_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,15 +16,24 @@ if TYPE_CHECKING:
 
 
 def escape_what_no_encoding_has() -> None:
-    """Have standard output and error escape the characters that their encoding lacks, as under LC_ALL=C."""
+    """Have standard output and error escape the characters that their encoding lacks, as under LC_ALL=C.
+
+    Lines reach a log file when they are said, not when the command ends.
+    """
     for stream in (sys.stdout, sys.stderr):  # None if it is closed
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:
     """Print a text and a line break; `error`: on standard error."""
     print(printable(str(text)), file=sys.stderr if error else sys.stdout, flush=flush)
+
+
+def say_start(what: str) -> None:
+    """First sign of life in a log file, before imports that take seconds; none on a terminal or if they are done."""
+    if "torch" not in sys.modules and sys.stderr is not None and not sys.stderr.isatty() and speaks_for_all():
+        say(f"{what}: loading", error=True, flush=True)
 
 
 def print_error(error: UserError) -> None:

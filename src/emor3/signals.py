@@ -66,8 +66,13 @@ def signal_handler(receive: Callable[[int, object], None]) -> Iterator[None]:
 
 def write_line(line: str) -> None:
     """Write a line to standard error, once for all ranks, past Python's buffer, which a handler must not enter."""
-    if os.environ.get("RANK", "0") == "0":
+    if speaks_for_all():
         os.write(STANDARD_ERROR, f"{printable(line)}\n".encode())
+
+
+def speaks_for_all() -> bool:
+    """Whether this process tells what all ranks of a distributed run would tell."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def name_of(number: int) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from emor3 import __version__
 from emor3.cli import main as command_line
+from emor3.revision import commit
 
 COMMANDS = {
     *(("score",), ("train",), ("evaluate",), ("compare",), ("report",), ("share",), ("predict",), ("reproduce",)),
@@ -25,8 +27,39 @@ def run(*arguments: Any) -> Result:
     return CliRunner(env={"COLUMNS": "80"}).invoke(command_line.app, list(arguments))
 
 
-def test_the_version_is_printed() -> None:
-    assert run("--version").output == f"emor3 {__version__}\n"
+def test_the_version_is_printed_with_the_commit_of_the_checkout() -> None:
+    at = commit()
+    assert run("--version").output == f"emor3 {__version__}{f' (commit {at})' if at else ''}\n"
+
+
+def test_the_commit_is_that_of_a_checkout_and_of_no_repository_around_an_installed_package(tmp_path: Path) -> None:
+    def git(*command: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(["git", "-C", tmp_path, *identity, *command], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    assert commit(tmp_path) is None
+    (tmp_path / "src" / "emor3").mkdir(parents=True)
+    assert commit(tmp_path) == git("rev-parse", "--short", "HEAD")
+    (tmp_path / "src" / "emor3" / "new.py").touch()
+    git("add", "src")
+    assert commit(tmp_path) == git("rev-parse", "--short", "HEAD") + "-dirty"
+    assert commit(tmp_path / "src") is None
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    def completed(words: str, number: int) -> str:
+        asked = {"_TYPER_COMPLETE_ARGS": words, "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        asked |= {"_EMOR3_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        return CliRunner(env=asked).invoke(command_line.app, prog_name="emor3").output
+
+    assert "train" in completed("emor3 tr", 1)
+    assert "report" not in completed("emor3 tr", 1)
+    assert "--resume" in completed("emor3 train --res", 2)
+    assert "--install-completion" in run("--help").output
 
 
 def test_the_commands_are_listed_with_whole_sentences() -> None:

@@ -29,6 +29,9 @@ def test_the_wheel_holds_the_package_and_its_data_but_no_script_of_the_checkout(
     build.ensure_finalized()
     files = {path.removeprefix(f"{tmp_path}/") for path in build.get_outputs(include_bytecode=False)}
     assert {path.split("/")[0] for path in files} == {"emor3"}
+    assert {path for path in files if path.startswith("emor3/recipes/")} == {
+        f"emor3/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").glob("**/*.yaml")
+    }
     assert {"emor3/tiny/checkpoint/model.safetensors", "emor3/tiny/world.py", "emor3/cli/main.py"} <= files
     assert [path for path in files if "growth" in path] == []
     tiny = {path.removeprefix("emor3/tiny/") for path in files if path.startswith("emor3/tiny/")}

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 
 data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
 
@@ -34,15 +35,17 @@ def check_data(
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
     would break training. A folder without training rows does so only with --recipe or --for train.
     """
+    from emor3.runs.recipe import load_recipe
+    from emor3.storage.shipped import RECIPES
+
+    settings = load_recipe(recipe or RECIPES / "quickstart.yaml", overrides or [])
+    say_start("emor3 data check")
     from emor3.data import check
-    from emor3.experiments.quickstart import RECIPE
     from emor3.models.architectures import limit_pixels
     from emor3.models.checkpoints import resolve_checkpoint
     from emor3.models.processors import load_processor
-    from emor3.runs.recipe import load_recipe
     from emor3.storage.outputs import write_whole
 
-    settings = load_recipe(recipe or RECIPE, overrides or [])
     processor = None if rows_only else load_processor(resolve_checkpoint(settings.model.path))
     if processor is not None and settings.model.max_pixels is not None:
         limit_pixels(processor, settings.model.max_pixels)
@@ -52,7 +55,14 @@ def check_data(
     if faults is not None:
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
-    raise typer.Exit(int(report.breaks_training()))
+    if report.breaks_training():
+        raise typer.Exit(1)
+    if recipe is not None:
+        say_next("data check --recipe", recipe=recipe)
+    elif purpose == "evaluate":
+        say_next("data check --for evaluate", folder=folder)
+    else:
+        say_next("data check")
 
 
 @data_app.command("import")
@@ -96,6 +106,7 @@ def import_data(
     """Make a data folder of a public set or your own files."""
     if name not in ("table", "hub"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
+    say_start("emor3 data import")
     from emor3.data.importers import importing
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
@@ -112,6 +123,7 @@ def import_data(
     )
     for line in importing.import_lines(imported, output):
         say(line)
+    say_next("data import", folder=output)
 
 
 @data_app.command("sample")
@@ -148,6 +160,7 @@ def sample_data(
         drawn = sampling.sample_data(folder, output, rows, seed=seed, balanced=not natural, copy=copy)
     for line in sampling.sample_lines(drawn):
         say(line)
+    say_next("data sample", folder=output)
 
 
 @data_app.command("stats")
@@ -168,6 +181,7 @@ def data_stats(
     if html is not None:
         stats.write_page(found, html, per_label, seed)
         say(f"written to: {html}")
+    say_next("data stats", folder=folder)
 
 
 def _label_names(text: str | None) -> dict[int, str]:

@@ -19,6 +19,7 @@ import typer
 
 from emor3 import __version__
 from emor3.cli.data import data_app
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import (
     DEFAULTS,
     BatchSize,
@@ -37,17 +38,16 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, export, report, score, share
-from emor3.cli.tools import bench_app, doctor, plan, tiny_app
+from emor3.cli.results import compare, export, report, runs, score, share
+from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
-from emor3.printing import console, escape_what_no_encoding_has, print_error, say, show
+from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
     help="Teach vision-language models to reason about the emotion an image evokes (EMO-R3), and show their reasoning."
     " Begin with `emor3 quickstart`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -87,14 +87,23 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        say(f"emor3 {__version__}")
+        from emor3.revision import commit
+
+        at = commit()
+        say(f"emor3 {__version__}" + (f" (commit {at})" if at else ""))
         raise typer.Exit
 
 
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version (in a checkout also the commit) and exit.",
+        ),
     ] = False,
 ) -> None:
     """Options that stand before any command."""
@@ -104,7 +113,8 @@ def train(
     recipe: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE", help="YAML file, such as those in recipes/; or, with --resume, a run directory."
+            metavar="RECIPE",
+            help="YAML file, or the name of a shipped recipe (`emor3 recipes`); with --resume also a run directory.",
         ),
     ],
     overrides: Overrides = None,
@@ -136,10 +146,12 @@ def train(
         loaded = resumed_recipe(recipe, settings)
     else:
         loaded = load_recipe(recipe, settings)
+    say_start("emor3 train")
     from emor3.training.run import train as run_training
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
     say(f"run directory: {run}")
+    say_next("train", run=run)
 
 
 def evaluate(
@@ -196,6 +208,7 @@ def evaluate(
 
 
 def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: str | None, output: Path | None) -> None:
+    say_start("emor3 evaluate")
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
@@ -208,6 +221,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
         evaluations = evaluation.evaluate(candidate, data, settings, folder)
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
+    say_next("evaluate", folder=folder)
     raise typer.Exit(int(leaves_out(folder)))
 
 
@@ -228,6 +242,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
     say(f"written to: {folder / RESULTS}")
+    say_next("evaluate", folder=folder)
 
 
 def predict(
@@ -282,11 +297,14 @@ def predict(
             say(prediction.prediction_text(outcome.prediction))
             if outcome.decision is not None:
                 say(prediction.decision_text(outcome.decision))
+    say_next("predict", model=model)
     raise typer.Exit(int(failed))
 
 
 def reproduce(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="YAML file, such as recipes/table1_tiny.yaml.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="YAML file, or the name of a shipped plan, such as table1_tiny.")
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="One seed and the core methods only.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: the plan's]")
@@ -297,12 +315,14 @@ def reproduce(
 
     Resumes where an earlier call stopped.
     """
-    from emor3.experiments import reproduce as reproduction
     from emor3.experiments.plan import cells_of, load_plan
+
+    settings = load_plan(plan, output, quick)
+    say_start("emor3 reproduce")
+    from emor3.experiments import reproduce as reproduction
     from emor3.runs.predictions import leaves_out
     from emor3.storage.locks import held
 
-    settings = load_plan(plan, output, quick)
     if cell is not None:
         reproduction.end_with_parent()
         reproduction.run_cell(settings, cell)
@@ -319,6 +339,7 @@ def reproduce(
             paths = write_tables(results, cells, Path(settings.output_dir))
     say(paths[0].read_text(encoding="utf-8"))
     say("written to: " + ", ".join(map(str, paths)))
+    say_next("reproduce", folder=settings.output_dir)
     unread = [cell.folder for cell in cells if reproduction.is_finished(cell) and leaves_out(cell.evaluation)]
     for folder in unread:
         say(f"images that cannot be read are left out, see {folder / reproduction.LOG}", error=True)
@@ -343,15 +364,16 @@ def quickstart(
     for option, key in (("--seed", "seed"), ("--output", "output_dir")):
         if any(override.startswith(f"{key}=") for override in overrides or []):
             raise UserError(f"--set {key}=… does nothing here: give {option}")
+    say_start("emor3 quickstart")
     from emor3.experiments.quickstart import EASY, HARD, run_quickstart
 
-    run_quickstart(EASY if easy else HARD, seed, output, limit, overrides or [])
+    say_next("quickstart", folder=run_quickstart(EASY if easy else HARD, seed, output, limit, overrides or []))
 
 
 for command in (
     *(quickstart, train, evaluate, predict),
-    *(compare, report, reproduce, export, share, score),
-    *(plan, doctor),
+    *(runs, compare, report, reproduce, export, share, score),
+    *(recipes, plan, doctor),
 ):
     app.command()(command)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import refuse_idle, usable
 from emor3.printing import say, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
@@ -83,7 +84,25 @@ def compare(
         say(f"left out: {line}", error=True)
     for table in power_tables(rows, difference / 100) if power else comparison_tables(rows):
         show(table)
+    say_next("compare", folders=[path for group in folders for path in group])
     raise typer.Exit(int(bool(left_out)))
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to look under.")] = Path("runs"),
+) -> None:
+    """List the runs under a folder and how they stand.
+
+    For each its state, the last step with its mean reward and accuracy, the seed, and the evaluations of its policies.
+    """
+    from emor3.runs.overview import standings, standings_table
+
+    rows = standings(folder)
+    if rows:
+        show(standings_table(rows))
+        say_next("runs", folder=folder)
+    else:
+        say(f"nothing in {folder}: no folder that `emor3 train`, `reproduce`, `quickstart` or `evaluate` wrote")
 
 
 def report(
@@ -112,6 +131,8 @@ def report(
             say(f"written to: {output}", flush=True)
     except Stopped:
         pass
+    if not watch:
+        say_next("report", page=output)
     raise typer.Exit(int(bool(left_out)))
 
 
@@ -155,3 +176,4 @@ def export(
     say(f"written to: {folder}; loaded again, it gives the same logits")
     if repo is not None:
         say(f"uploaded to: {exporting.push(folder, repo)}")
+    say_next("export", folder=folder)

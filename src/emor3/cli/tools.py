@@ -1,10 +1,11 @@
-"""`emor3 bench …`, `emor3 tiny …`, `emor3 plan` (the memory of a recipe) and `emor3 doctor` (this machine)."""
+"""`emor3 bench …`, `emor3 tiny …`, `emor3 recipes`, `plan` (a recipe's memory) and `doctor` (this machine)."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, usable
 from emor3.printing import say, show
 
@@ -71,10 +72,11 @@ def build_tiny(
 
     tiny = script("emor3 tiny build", "scripts", "build_tiny")
     tiny.write(output, seed, tiny.HARD if hard else tiny.EASY)
+    say_next("tiny build", folder=output)
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file, as in recipes/.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped recipe (`emor3 recipes`).")],
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option(callback=usable, min=1, help="GPUs, over all machines.")] = 1,
     memory: Annotated[float, typer.Option(callback=usable, min=0.1, help="Memory of each GPU in GB.")] = 80,
@@ -100,6 +102,7 @@ def plan(
         so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
         say(f"a step takes {tenths(seconds)} s here{so}")
     if needs.fits(machine):
+        say_next("plan", recipe=recipe)
         return
     say("It does not fit. What makes it smaller, one on top of the other:")
     fits = False
@@ -109,6 +112,30 @@ def plan(
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
     raise typer.Exit(1)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Recipe to copy.")] = None,
+    output: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="New file, or folder for it. [default: the working folder]")
+    ] = None,
+) -> None:
+    """List the shipped recipes, or copy one to edit it.
+
+    train, plan, reproduce and data check --recipe take these names as they are.
+    """
+    from emor3.storage import shipped
+
+    if name is not None:
+        copied = shipped.copy_recipe(name, output)
+        say(f"written to: {copied}")
+        say_next("recipes NAME", recipe=copied)
+        return
+    known = shipped.shipped_recipes()
+    wide = max(map(len, known))
+    for recipe, path in known.items():
+        say(f"{recipe:<{wide}}  {shipped.purpose(path)}")
+    say_next("recipes")
 
 
 def doctor(
@@ -123,4 +150,7 @@ def doctor(
 
     checks = list(examine(model, hub))
     show(checks_table(checks))
-    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
+    failed = any(check.status == "fail" for check in checks)
+    if not failed:
+        say_next("doctor")
+    raise typer.Exit(int(failed))

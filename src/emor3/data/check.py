@@ -22,6 +22,7 @@ from emor3.errors import UserError, one_line
 from emor3.method.labels import LabelSet
 from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
+from emor3.progress import told
 from emor3.stats.format import percent_value, tenths, whole_percent
 from emor3.storage.files import regular
 from emor3.storage.images import open_image
@@ -102,7 +103,7 @@ def check(
     report.split_labels.cases += [label for label in report.labels.labels if split_of(label)]
     look = None if processor is None else _Look(report, processor, template)
     repetitions, groups = Repetitions(folder), dict[str, str]()
-    for where, line, *_ in manifest_lines(folder):
+    for where, line, *_ in told(manifest_lines(folder), path, "rows checked"):
         report.rows += 1
         try:
             sample = to_sample(parse_row(line, where), folder, report.labels, label_field, where)

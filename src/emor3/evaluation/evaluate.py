@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rich.progress import Progress
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.data.folders import fixed_subset, load_samples
@@ -23,13 +24,13 @@ from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Predict
 from emor3.models.checkpoints import load
 from emor3.models.generation import complete_samples
 from emor3.printing import say
+from emor3.progress import Bar, told
 from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import environment_stamp
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
-from emor3.training.callbacks import evaluation_bar
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
     head = evaluation_head(candidate, settings, samples, unreadable)
     write_json(output / EVALUATION, head)
     evaluations = []
-    with evaluation_bar() as progress:
+    with Bar("answers", *Progress.get_default_columns()[1:], error=True, transient=True) as progress:
         for path, chosen in samples.items():
             total = len(chosen) * (1 + settings.samples)
             advance = partial(progress.advance, progress.add_task(printable(path), total=total))
@@ -117,7 +118,8 @@ def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[s
     Each image is opened once. Raises UserError if no sample is left.
     """
     opened: dict[str, str | None] = {}
-    for path in (path for sample in samples for path in sample.images if path not in opened):
+    paths = dict.fromkeys(path for sample in samples for path in sample.images)
+    for path in told(paths, data, "images checked"):
         opened[path] = image_fault(path)
     faults = {
         sample.id: fault for sample in samples if (fault := next(filter(None, map(opened.get, sample.images)), None))

@@ -17,6 +17,7 @@ from emor3.evaluation.settings import EvaluationSettings
 from emor3.runs.changes import changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.settings import MOST, Block, describe_fault
+from emor3.storage.shipped import find_recipe
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
@@ -128,8 +129,11 @@ class Cell:
 
 
 def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
-    """The plan of a YAML file, shortened by `quick`. Raises UserError for what it cannot use."""
-    content = read_yaml(path, "plan")
+    """The plan of a YAML file, or of a shipped one by its name, shortened by `quick`.
+
+    Raises UserError for what it cannot use.
+    """
+    content = read_yaml(find_recipe(path), "plan")
     try:
         plan = Plan.model_validate(content)
     except ValidationError as error:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,11 @@ from emor3.stats.format import p_value, percent, points, tenths
 from emor3.stats.measures import Check, rate
 from emor3.stats.uncertainty import Comparison
 from emor3.storage.outputs import fresh_output, write_json
+from emor3.storage.shipped import RECIPES
 from emor3.tiny.perception import EXACT, DrawnTruth
 from emor3.training.run import train
 
-RECIPE = Path(str(files("emor3") / "recipes" / "quickstart.yaml"))
+RECIPE = RECIPES / "quickstart.yaml"
 SHOWN = ("accuracy", "macro_f1", "format", "consistency", "coherence", "unparsed", "perception")
 EXAMPLES = 3
 TABLE_WIDTH = 80
@@ -79,7 +79,7 @@ HARD = World(
     settings=EvaluationSettings(max_new_tokens=80, batch_size=256, limit=256),  # of 512: the recipe counts the cost
 )
 EASY = World(
-    RECIPE.with_name("quickstart_easy.yaml"),
+    RECIPES / "quickstart_easy.yaml",
     trained_on="embedded:scenes8",
     others=("embedded:scenes6", "embedded:scenes7"),
     settings=EvaluationSettings(max_new_tokens=96, batch_size=256),
@@ -97,8 +97,8 @@ class Outcome:
     tests: Mapping[str, Comparison]
 
 
-def run_quickstart(world: World, seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> None:
-    """Evaluate, train, evaluate again; print the table and write everything to a new folder.
+def run_quickstart(world: World, seed: int, output: Path | None, limit: int | None, overrides: Sequence[str]) -> Path:
+    """Evaluate, train, evaluate again; print the table and write everything to a new folder, which it returns.
 
     `limit` is the number of test images of each data set; None leaves the world's.
     """
@@ -125,6 +125,7 @@ def run_quickstart(world: World, seed: int, output: Path | None, limit: int | No
         say(f"judge of consistency and coherence: {trained.judge_path}")
         say(f"run directory: {run}\nresults, predictions and rewards.png: {folder}")
         say(f"took {tenths(seconds / 60)} minutes")
+    return folder
 
 
 def evaluate_all(

@@ -14,19 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emor3.errors import UserError, printable
 from emor3.experiments.plan import Cell, Plan, cells_of
 from emor3.models.checkpoints import resolve_checkpoint
-from emor3.printing import console
+from emor3.progress import Bar
 from emor3.runs.changes import MAX_STEPS, changes
 from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS
 from emor3.runs.predictions import RESULTS
 from emor3.runs.records import read_json
 from emor3.storage.locks import held
-from emor3.training.callbacks import DESCRIPTION
 
 POLL_SECONDS = 0.5
 ORPHAN_SECONDS = 60.0
@@ -76,7 +75,7 @@ def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
     running: dict[subprocess.Popen[bytes], Cell] = {}
     failed: list[Cell] = []
     columns = (MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    with Progress(DESCRIPTION, BarColumn(), *columns, console=console(error=True)) as progress:
+    with Bar("steps", BarColumn(), *columns, error=True) as progress:
         task = progress.add_task("", total=sum(cell.steps for cell in waiting) or None)
         finished_steps = 0
         try:

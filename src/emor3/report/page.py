@@ -24,7 +24,8 @@ from emor3.evaluation.compare import PairedTest, caption_of, check_comparable, c
 from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
-from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, by_seeds, find_records, read_records
+from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, by_seeds, read_records
+from emor3.runs.overview import find_records
 from emor3.stats import format as form
 from emor3.stats.figures import FIGURES, titles
 from emor3.stats.format import decimal, p_equation, percent, points, with_more_seeds

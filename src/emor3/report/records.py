@@ -20,28 +20,14 @@ from emor3.errors import UserError
 from emor3.evaluation.table_cell import TableCell
 from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
-from emor3.runs.directory import (
-    BEST,
-    CHECKPOINTS,
-    COLD_START,
-    CONFIG,
-    ENVIRONMENT,
-    EVALUATIONS,
-    FINAL,
-    METRICS,
-    REPLACED,
-    ROLLOUTS,
-)
+from emor3.runs.directory import BEST, CHECKPOINTS, CONFIG, EVALUATIONS, FINAL, METRICS, ROLLOUTS
 from emor3.runs.evaluations import best_text
+from emor3.runs.overview import CELL, find_records, holds_run
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS, TABLE, VERSION, SavedEvaluation, read_evaluation
 from emor3.runs.records import OBJECT, read_json, scan_jsonl, typed
 from emor3.storage.cells import from_cell
 
 RECORDS = (CONFIG, METRICS, ROLLOUTS, EVALUATIONS, EVALUATION, PREDICTIONS, RESULTS, TABLE)
-NOT_ENTERED = {BEST, CHECKPOINTS, COLD_START, FINAL, REPLACED}
-"""Folders of a run: weights, and what it replaces."""
-CELL = ("training", "evaluation")
-"""Folders of one cell of `emor3 reproduce`."""
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, csv.Error)
 """What reading a table that is not as it was written may raise."""
 STEPS_SHOWN = 6
@@ -174,7 +160,7 @@ def read_records(paths: Sequence[Path]) -> Records:
             evaluations += _read_evaluation(folder, name, faults)
         elif PREDICTIONS in files:
             faults.append(f"{name}: {PREDICTIONS} without {EVALUATION}, as older versions left it: evaluate again")
-        if is_run(files):
+        if holds_run(files):
             runs.append(_read_run(folder, name, faults))
     return Records(runs, _named(_start_first(evaluations, runs), runs), faults, reproduced)
 
@@ -241,26 +227,6 @@ def by_seeds(evaluations: Mapping[int, Evaluated]) -> list[dict[int, Evaluated]]
         groups.setdefault((evaluated.method, times[run]), {})[place] = evaluated
         times[run] += 1
     return list(groups.values())
-
-
-def find_records(paths: Sequence[Path]) -> dict[Path, set[str]]:
-    """Folders that hold records, with their file names, in the order given and by name below; weights are not entered.
-
-    A file stands for its folder. Folders still being written under a temporary name (`….tmp`) are left out.
-    """
-    found: dict[Path, set[str]] = {}
-    for path in paths:
-        for place, folders, files in os.walk(path.parent if path.is_file() else path):
-            folders[:] = sorted(name for name in folders if name not in NOT_ENTERED and not name.endswith(".tmp"))
-            names = set(files)
-            if names & {EVALUATION, PREDICTIONS, TABLE} or is_run(names):
-                found.setdefault(Path(place).resolve(), names)
-    return found
-
-
-def is_run(files: set[str]) -> bool:
-    """Whether a folder with these files is a run directory (a checkpoint has a `config.json` too)."""
-    return {CONFIG, ENVIRONMENT} <= files or bool({METRICS, ROLLOUTS} & files)
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

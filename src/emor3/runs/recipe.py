@@ -14,6 +14,7 @@ from emor3.method.thinking import Thinking
 from emor3.method.types import Aspect
 from emor3.models.settings import ModelBlock
 from emor3.settings import Block, describe_fault
+from emor3.storage.shipped import find_recipe
 from emor3.storage.yaml_text import parse_yaml, read_yaml
 
 MAX_GENERATIONS = 1_024
@@ -127,10 +128,13 @@ class Recipe(Block):
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Recipe of a YAML file with `a.b=value` overrides (values are YAML). Raises UserError for what it cannot use."""
-    content = read_yaml(Path(path), "recipe")
+    """Recipe of a YAML file, or of a shipped one by its name, with `a.b=value` overrides (values are YAML).
+
+    Raises UserError for what it cannot use.
+    """
+    content = read_yaml(find_recipe(path), "recipe")
     if not isinstance(content, dict):
-        raise UserError(f"the recipe {path} must be a mapping of settings, see recipes/quickstart.yaml")
+        raise UserError(f"the recipe {path} must be a mapping of settings, see `emor3 recipes quickstart`")
     return build_recipe(content, overrides, str(path))
 
 

@@ -6,7 +6,6 @@ A last line that a killed run cut short is left out; any other malformed line ra
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, Validat
 from emor3 import __version__
 from emor3.errors import UserError
 from emor3.method.types import Content, Finding, Rollout, Sample
+from emor3.revision import commit
 from emor3.settings import short
 from emor3.storage.outputs import draft_of
 
@@ -123,6 +123,23 @@ def _whole_lines(path: Path, form: TypeAdapter[T]) -> Iterator[tuple[bytes, T]]:
             yield line, row
 
 
+def last_rows(path: Path, form: TypeAdapter[T], most: int = 1 << 16) -> list[T]:
+    """Rows in the last `most` bytes of a JSON lines file, oldest first; a last line cut short is left out.
+
+    Raises UserError if one of them is broken or of another form, or the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - most)
+            file.seek(start)
+            lines = file.read().split(b"\n")[:-1]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    whole = lines[1:] if start else lines
+    where = f"{path}, near its end"
+    return [typed(_parsed(line, where), form, where) for line in whole]
+
+
 def check_steps(path: Path) -> None:
     """Raise UserError for a line without a step, if the file exists."""
     if path.exists():
@@ -191,20 +208,13 @@ class Environment(Record):
 
 
 def environment_stamp() -> dict[str, Any]:
-    """What a number depends on beside the recipe: versions, machine and the commit of the working folder."""
+    """What a number depends on beside the recipe: versions, machine and the commit of the checkout."""
     import torch
 
     packages = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
     return {
         "emor3": __version__,
-        "commit": git.stdout.strip() or None,
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "machine": platform.machine(),

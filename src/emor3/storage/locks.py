@@ -26,6 +26,23 @@ def held(folder: Path, patience: float | None = None) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a command is writing to a folder just now. Makes and changes nothing there."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def name_held(folder: Path) -> Iterator[None]:
     """As `held`, for a folder that appears under its name only when it is whole: the lock lies beside it."""

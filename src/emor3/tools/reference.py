@@ -44,7 +44,7 @@ FINDING = (
 ESTIMATE = "`value`, `low` and `high` (95% interval), `n` items behind it"
 ENVIRONMENT_KEYS = {
     "emor3": "version of emor3",
-    "commit": "of the folder that emor3 was run from, or null",
+    "commit": "of the checkout that emor3 runs from (`-dirty`: with changed files), or null if it is installed",
     "python": "version",
     "packages": "versions by name",
     "machine": "kind of processor",

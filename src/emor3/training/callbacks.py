@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.optimizer import AcceleratedOptimizer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import (
@@ -32,7 +31,8 @@ from emor3.heldout.settings import HeldOutBlock
 from emor3.models.checkpoints import save
 from emor3.models.processors import save_processor
 from emor3.models.sharding import whole_weights
-from emor3.printing import console, say
+from emor3.printing import say
+from emor3.progress import Lines, steps_bar
 from emor3.runs.checkpoint_marks import mark_complete
 from emor3.runs.directory import (
     BEST,
@@ -50,8 +50,6 @@ from emor3.runs.records import append_jsonl
 from emor3.stats.format import hundredths, thousandths, whole_percent
 from emor3.storage.outputs import replacing, write_json
 
-DESCRIPTION = TextColumn("{task.description}", markup=False)
-"""What a bar is of: a name that a person gave, in which brackets are only brackets."""
 TIME = "time/"
 """Prefix of the figures that count the seconds of a phase."""
 WATCHED_STEPS = 3
@@ -60,18 +58,16 @@ WATCHED_NUMBERS = 4096
 """Of each weight, so that a look at all of them costs nothing."""
 
 
-def training_bar() -> Progress:
-    """A bar that stays when it is done, with its last description; if there is no terminal it is printed once."""
-    columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    return Progress(DESCRIPTION, BarColumn(), *columns)
+class ColdStartLines(TrainerCallback):  # type: ignore[misc]
+    """Tells the steps of a cold start in a log file."""
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to count."""
+        self.lines = Lines("steps")
 
-def evaluation_bar() -> Progress:
-    """A bar with ETA on standard error that goes away when it is done; none if there is no terminal."""
-    shown = console(error=True)
-    return Progress(
-        DESCRIPTION, *Progress.get_default_columns()[1:], console=shown, transient=True, disable=not shown.is_terminal
-    )
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell how far it is, now and then."""
+        self.lines.tell("cold start", state.global_step, state.max_steps)
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
@@ -84,8 +80,12 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.keep = keep
         self.seconds: Counter[str] = Counter()
         self.steps = 0
-        self.progress = training_bar()
+        self.progress = steps_bar()
         self.task = self.progress.add_task("EMO-R3", total=None)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the bar to where the run goes on."""
+        self.progress.update(self.task, completed=state.global_step, total=state.max_steps)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""

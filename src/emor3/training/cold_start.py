@@ -24,7 +24,7 @@ from emor3.method.types import Sample
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.sharding import check_shardable, whole_weights
 from emor3.runs.recipe import ColdStartBlock
-from emor3.training.callbacks import HeldOutEvaluation
+from emor3.training.callbacks import ColdStartLines, HeldOutEvaluation
 from emor3.training.dataset import lazy_dataset
 
 
@@ -74,6 +74,7 @@ def cold_start(
         check_shardable(trainer)
         learn_in_float32(trainer.model)
         trainer.remove_callback(PrinterCallback)  # prints its summary as a raw dict
+        trainer.add_callback(ColdStartLines())
         if evaluation is not None:
             evaluation.follow(trainer)
         on_start()

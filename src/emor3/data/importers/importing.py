@@ -19,6 +19,7 @@ from emor3.data.manifest import write_rows
 from emor3.data.subsets import hold_out
 from emor3.errors import UserError, one_line
 from emor3.method.labels import BUILT_IN, LabelSet, normalise
+from emor3.progress import told
 from emor3.storage.outputs import new_output, write_json
 
 RECORD = "import.json"
@@ -80,7 +81,7 @@ def import_data(
 def _read(writer: Writer, data_set: DataSet, source: str, path: Path, options: Options) -> None:
     """Take all rows of a source. Raises UserError if it is not in the layout of its set, or nothing of it is usable."""
     try:
-        for found in data_set.read(path, options):
+        for found in told(data_set.read(path, options), source, "entries read"):
             writer.take(found)
         if data_set.read in (table, hub):
             writer.merge_votes()

@@ -1,0 +1,45 @@
+"""What a person may want to do next: one line after every command that leaves something to go on with.
+
+On standard error, so that what a command prints can be saved or piped as it is.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from emor3.printing import say
+from emor3.signals import speaks_for_all
+
+NEXT: Mapping[str, str] = {
+    "quickstart": "emor3 report {folder} puts it on a page; emor3 recipes lists what else can be trained",
+    "train": "emor3 evaluate --model {run} --data DIR, or emor3 report {run}",
+    "evaluate": "emor3 compare OTHER {folder} (another evaluation of the same images), or emor3 report {folder}",
+    "predict": "emor3 evaluate --model {model} --data DIR measures it on labelled images",
+    "reproduce": "emor3 report {folder}",
+    "runs": "emor3 report {folder}",
+    "compare": "emor3 report {folders}",
+    "report": "open {page} in a browser",
+    "export": "emor3 evaluate --model {folder} --data DIR; from_pretrained loads it elsewhere",
+    "plan": "emor3 train {recipe}",
+    "recipes": "emor3 plan NAME, then emor3 train NAME; emor3 recipes NAME copies one to edit it",
+    "recipes NAME": "emor3 plan {recipe}, then emor3 train {recipe}",
+    "doctor": "emor3 quickstart",
+    "data check": "emor3 recipes NAME my.yaml, set its data.train to the folder, then emor3 train my.yaml",
+    "data check --recipe": "emor3 plan {recipe}, then emor3 train {recipe}",
+    "data check --for evaluate": "emor3 evaluate --model MODEL --data {folder}",
+    "data import": "emor3 data check {folder}",
+    "data sample": "emor3 data check {folder}",
+    "data stats": "emor3 data check {folder}",
+    "tiny build": "emor3 evaluate --model {folder} --data embedded:scenes8",
+}
+"""Command, or one way to call it -> what comes next; names in braces are places that the command knows."""
+NOTHING = frozenset({"score", "share", "bench step", "bench growth"})
+"""Commands whose output is for other tools or for reading."""
+
+
+def say_next(way: str, **places: str | Path | Sequence[str | Path]) -> None:
+    """Say what comes next on one line, for all ranks once; `places` are spelt as a shell takes them."""
+    spelt = {name: [place] if isinstance(place, str | Path) else place for name, place in places.items()}
+    if speaks_for_all():
+        text = NEXT[way].format_map({name: shlex.join(map(str, several)) for name, several in spelt.items()})
+        say(f"next: {text}", error=True)
