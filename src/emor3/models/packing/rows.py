@@ -161,11 +161,12 @@ def tree_masks(
         return (blocks[batch, query] == blocks[batch, key]) & (blocks[batch, query] >= 0)
 
     def masked(seen: Callable[..., Tensor]) -> Tensor:
+        embeddings = torch.empty((*parts.shape, 0), dtype=dtype, device=parts.device)  # only its form is looked at
         mask: Tensor = create_causal_mask(
-            config=config,
-            inputs_embeds=torch.empty((*parts.shape, 0), dtype=dtype, device=parts.device),
-            attention_mask=parts != PADDING,
-            past_key_values=None,
+            config,
+            embeddings,
+            parts != PADDING,
+            None,
             or_mask_function=None if blocks is None else in_block,
             and_mask_function=seen,
         )
