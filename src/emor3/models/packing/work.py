@@ -3,8 +3,9 @@
 A row of L tokens passes each token through the layers once and attends over L x L pairs, also those that its mask
 hides. One row for each completion reads a prompt G times; one row for all reads it once, and has up to G times as many
 pairs. Long prompts and wide models gain by packing, short prompts in a narrow model lose. A backward pass, with or
-without recomputation, multiplies both alike. Images are left out: they can only gain. A cache of the prompt, if one can be kept,
-is never dearer than either: it reads each prompt once and attends to no hidden pairs.
+without recomputation, multiplies both alike. Images are left out: they can only gain.
+
+A cache of the prompt, if one can be kept, is never dearer than either: it reads each prompt once and hides no pairs.
 """
 
 from collections.abc import Sequence
