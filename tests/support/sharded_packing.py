@@ -58,13 +58,14 @@ def packed(rank: int) -> Any:
 
 for rank in range(2):
     (separate(rank).sum() / 2).backward()  # FSDP2 takes the mean over ranks
-alone = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+alone = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 model.zero_grad()
 for layer in [*model.model.visual.blocks, *model.model.language_model.layers, model]:
     fully_shard(layer)
 way = (packed, separate)[state.process_index]
 way(state.process_index).sum().backward()
-together = {name: weight.grad.full_tensor() for name, weight in model.named_parameters()}
+shards: dict[str, Any] = {name: weight.grad for name, weight in model.named_parameters()}
+together = {name: shard.full_tensor() for name, shard in shards.items()}
 apart = max(float((together[name] - gradient).abs().max()) for name, gradient in alone.items())
 found = {"world": 2, "apart": apart, "largest": max(float(gradient.abs().max()) for gradient in alone.values())}
 with open(f"{output}/rank{state.process_index}.json", "w", encoding="utf-8") as file:

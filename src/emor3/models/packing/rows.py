@@ -172,5 +172,5 @@ def tree_masks(
         )
         return mask
 
-    by_kind = {FULL: in_own_part, SLIDING: and_masks(in_own_part, in_window)}
+    by_kind: dict[str, Callable[..., Any]] = {FULL: in_own_part, SLIDING: and_masks(in_own_part, in_window)}
     return {kind: masked(by_kind[kind]) for kind in layer_kinds(config)}
