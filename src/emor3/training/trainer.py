@@ -263,8 +263,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
             return None
         mask, prompt = tokens["attention_mask"], tokens["input_ids"].shape[1] - completion
         _, equal_to = _distinct_prompts({name: value[:, : prompt - 1] for name, value in tokens.items()}, pictures)
-        lengths = (part.sum(1).tolist() for part in (mask[:, :prompt], mask[:, prompt:]))
-        members = cheapest_rows(equal_to, *lengths, layer_work(plain.config.get_text_config()))
+        asked, said = mask[:, :prompt].sum(1).tolist(), mask[:, prompt:].sum(1).tolist()
+        members = cheapest_rows(equal_to, asked, said, layer_work(plain.config.get_text_config()))
         if not members:
             return None
         rows = pack(mask, completion, members)

@@ -148,7 +148,7 @@ def tree_masks(
     (`positions` (R, L) count it), and both ways inside a block of equal numbers in `blocks` (R, L) that are not
     negative. `dtype` is that of the hidden states.
     """
-    parts, window = rows.parts, getattr(config, "sliding_window", None)
+    parts, window = rows.parts, getattr(config, "sliding_window", None) or 0
 
     def in_own_part(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (parts[batch, key] == PROMPT) | (parts[batch, key] == parts[batch, query])
