@@ -111,9 +111,7 @@ def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         tokenizer, image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
     )
     config = Gemma3Config(
-        text_config=TEXT
-        | special_ids(tokenizer)
-        | {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8},
+        text_config=TEXT | special_ids(tokenizer) | {"sliding_window": 64, "query_pre_attn_scalar": 8},
         vision_config=VISION | {"model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
