@@ -315,6 +315,12 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         super().log(logs={**logs, **seconds}, start_time=start_time)
 
 
+def _distinct_prompts(prompts: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]]) -> tuple[list[int], list[int]]:
+    """Places of the different ones among N prompts with their images, and for each of the N which of them it equals."""
+    parts = zip(*prompts.values(), strict=True)
+    return distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
+
+
 def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
     """TRL's hook for rollouts: a completion for each of N prompts, of which equal neighbours share one prefill."""
     with trainer.stopwatch.phase("generate"):
@@ -358,12 +364,6 @@ def runs(prompts: Sequence[Any]) -> tuple[list[int], list[int]]:
             first.append(place)
         numbers.append(len(first) - 1)
     return first, numbers
-
-
-def _distinct_prompts(prompts: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]]) -> tuple[list[int], list[int]]:
-    """Places of the different ones among N prompts with their images, and for each of the N which of them it equals."""
-    parts = zip(*prompts.values(), strict=True)
-    return distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
 
 
 def _plain(model: Any) -> PreTrainedModel:
