@@ -31,6 +31,8 @@ CENTRAL = {
     "judges.endpoint": ("candidate_probabilities",),
     "storage.cells": ("to_cell", "from_cell"),
     "models.prefix_cache": ("Prefix", "distinct"),
+    "models.packing.rows": ("PackedRows",),
+    "models.packing.work": ("shared_out", "cheapest_rows"),
     "models.architectures": ("split_images",),
     "training.scorer": ("by_group",),
     "training.dynamic_sampling": ("replace_rows",),

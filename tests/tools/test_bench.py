@@ -43,6 +43,14 @@ def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_comp
     assert costs[STRAIGHT].positions > costs[TRL].positions > costs[OURS].positions > costs[OURS_BARE].positions
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_way_trains_under_checkpointing_if_it_is_asked_for(tmp_path: Path, checkpointing: bool) -> None:
+    settings = BenchSettings(images=1, completions=2, checkpointing=checkpointing, rounds=1)
+    for way in (TRL, OURS_BARE):
+        trainer = bench.make_trainer(way, settings, str(tmp_path), Meter(Collector(), 0))
+        assert trainer.args.gradient_checkpointing is checkpointing
+
+
 def test_ratios_compare_the_ways_within_each_round() -> None:
     seconds = {TRL: [2.0, 4.0], STRAIGHT: [3.0, 8.0], OURS: [1.5, 2.0], OURS_BARE: [1.0, 1.0]}
     found = bench.ratios({way: [StepCost(seconds=s) for s in times] for way, times in seconds.items()}, "seconds")

@@ -22,19 +22,25 @@ from rows import write_rows
 from waiting import HANGS
 
 
+def of_both_ranks(script: str, checkpoint: str, scenes: str, folder: Path) -> list[Any]:
+    """What each rank of a script on two processes found about a checkpoint and an image."""
+    image = load_samples(scenes, split="test")[0].image
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(SUPPORT / script), checkpoint, image, str(folder)]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [rank["world"] for rank in found] == [2, 2]
+    return found
+
+
 @pytest.mark.slow
 def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
     tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
-    image = load_samples(scenes, split="test")[0].image
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(SUPPORT / "sharded_judges.py"), random_checkpoint, image, str(tmp_path)]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *script], capture_output=True, text=True, env=env, timeout=HANGS, check=False)
-    assert done.returncode == 0, done.stderr
-    for rank, counts in enumerate([[1, 4, 0], [3, 0, 0]]):
-        found = json.loads((tmp_path / f"rank{rank}.json").read_text())
-        assert found["world"] == 2
+    ranks = of_both_ranks("sharded_judges.py", random_checkpoint, scenes, tmp_path)
+    for rank, (found, counts) in enumerate(zip(ranks, [[1, 4, 0], [3, 0, 0]], strict=True)):
         assert [len(rows) for rows in found["splits"]] == counts
         for row in (row for rows in found["splits"] for row in rows):
             *together, together_text = row["together"]
@@ -42,6 +48,15 @@ def test_judges_on_sharded_weights_reply_as_alone_whatever_each_rank_has_to_ask(
             assert together == pytest.approx(alone, abs=1e-5)
             assert together_text == alone_text
             assert (together_text == "") == (rank == 0)  # rank 0 was made to stop at once, rank 1 never
+
+
+@pytest.mark.slow
+def test_one_rank_packs_its_rows_and_the_other_does_not_on_sharded_weights_under_checkpointing(
+    tmp_path: Path, scenes: str, random_checkpoint: str
+) -> None:
+    for found in of_both_ranks("sharded_packing.py", random_checkpoint, scenes, tmp_path):
+        assert found["apart"] < 1e-5 * found["largest"]
+        assert found["largest"] > 0.1
 
 
 def launch_training(

@@ -26,6 +26,7 @@ def bench_step(
     labels: Annotated[
         int | None, typer.Option(callback=usable, min=8, max=32, help="Ask for this many labels.")
     ] = None,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Train under gradient checkpointing.")] = False,
     rounds: Annotated[
         int, typer.Option(callback=usable, min=1, help="Rounds to measure, after one warm-up round.")
     ] = 7,
@@ -36,7 +37,9 @@ def bench_step(
     from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
-    settings = bench.BenchSettings(model, data, images, completions, max_tokens, pixels, labels, rounds, seed)
+    settings = bench.BenchSettings(
+        model, data, images, completions, max_tokens, pixels, labels, checkpointing, rounds, seed
+    )
     costs = bench.bench_step(settings, lambda done: say(f"round {done} of {rounds}", error=True))
     for table in bench.tables(costs):
         show(table)

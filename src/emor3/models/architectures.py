@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, ProcessorMixin, Qwen2_5_VLConfig, Qwen3VLConfig
+from transformers import (
+    Gemma3Config,
+    LlavaConfig,
+    LlavaOnevisionConfig,
+    PretrainedConfig,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen3VLConfig,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
@@ -191,6 +199,51 @@ def image_features(pooled: Any, deep: Sequence[Any]) -> ModelOutput:
 def deepstack_features(features: Any) -> Sequence[Any]:
     """What vision adds in deeper layers of the language model, by layer and image (Qwen3-VL); empty for others."""
     return getattr(features, "deepstack_features", None) or ()
+
+
+# Masks of models.
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Kinds of layers, as transformers names them."""
+_ATTENTIONS = {"eager", "sdpa"}
+"""Attention that takes any mask and was tested with ours; flash attention knows causal ones only."""
+_BY_KIND = (Qwen2_5_VLConfig, Gemma3Config)
+"""Families that take a mask for each kind of layer; others take one for all."""
+_WRAPPERS = (LlavaConfig, LlavaOnevisionConfig)
+"""Families around any language model, of which these pass on masks and positions as they are given."""
+_WRAPPED = {"llama", "mistral", "qwen2"}
+
+
+def layer_kinds(text: PretrainedConfig) -> set[str]:
+    """Kinds of layers of a language model."""
+    kinds = getattr(text, "layer_types", None)
+    return set(kinds or [SLIDING if getattr(text, "sliding_window", None) else FULL])
+
+
+def takes_masks(config: PretrainedConfig) -> bool:
+    """Whether a model is known to use the masks and positions that it is given, and nothing else."""
+    text = config.get_text_config()
+    known = isinstance(config, (*_BY_KIND, Qwen3VLConfig))
+    known |= isinstance(config, _WRAPPERS) and text.model_type in _WRAPPED
+    kinds = {FULL, SLIDING} if isinstance(config, _BY_KIND) else {FULL}
+    return known and text._attn_implementation in _ATTENTIONS and layer_kinds(text) <= kinds
+
+
+def mask_input(config: PretrainedConfig, masks: Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Masks by kind of layer, as a model takes them."""
+    return dict(masks) if isinstance(config, _BY_KIND) else masks[FULL]
+
+
+def image_blocks(config: PretrainedConfig, types: Mapping[str, Tensor]) -> Tensor | None:
+    """Number of the image (B, L) inside which tokens see each other both ways, -1 for none; None if no model does so.
+
+    `types` are the inputs that tell types of tokens. Gemma 3 does so.
+    """
+    if not isinstance(config, Gemma3Config) or "token_type_ids" not in types:
+        return None
+    shown = types["token_type_ids"] == 1
+    begins = shown & ~torch.nn.functional.pad(shown, (1, 0))[:, :-1]
+    return torch.where(shown, begins.cumsum(1) - 1, -1)
 
 
 # Sizes of models.

@@ -77,6 +77,8 @@ class BenchSettings:
     """Scale every image to about this area; None leaves it as the checkpoint has it."""
     labels: int | None = None
     """Ask for this many labels, the data's own among them; None takes the data's."""
+    checkpointing: bool = False
+    """Recompute the layers in the backward pass: no cache can be kept, and packed rows share the prompts."""
     rounds: int = 7
     seed: int = 0
 
@@ -249,6 +251,7 @@ def _overrides(settings: BenchSettings, way: str, folder: str) -> list[str]:
         f"grpo.num_generations={settings.completions}",
         f"grpo.per_device_train_batch_size={settings.images * settings.completions}",
         f"grpo.max_completion_length={settings.max_tokens}",
+        f"grpo.gradient_checkpointing={settings.checkpointing}",
         f"grpo.max_steps={settings.rounds + 1}",
         f"grpo.save_steps={settings.rounds + 2}",
         "grpo.learning_rate=0.0",

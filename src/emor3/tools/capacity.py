@@ -230,7 +230,8 @@ def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) 
     rollouts = batch * settings.steps_per_generation
     checkpointing = settings.gradient_checkpointing
     judge = judge_model(recipe, settings, size, width)
-    # The completions of a prompt share it (emor3.training.trainer), except in updates under checkpointing or on shards.
+    # The completions of a prompt share it (emor3.training.trainer). In updates under checkpointing or on shards they do
+    # so in packed rows, as far as these pay and a micro-batch holds several: that is not counted on.
     distinct = math.ceil(rollouts / settings.num_generations)
     shared = not checkpointing and machine.sharding == "none"
     read_in_update = math.ceil(batch / settings.num_generations) if shared else batch

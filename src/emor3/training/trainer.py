@@ -23,10 +23,19 @@ from trl import GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from emor3.errors import UserError
-from emor3.models.architectures import IMAGE_INPUTS, IMAGES_OF_TILES, SHAREABLE_INPUTS, join_images, split_images
+from emor3.models.architectures import (
+    IMAGE_INPUTS,
+    IMAGES_OF_TILES,
+    SHAREABLE_INPUTS,
+    join_images,
+    split_images,
+    takes_masks,
+)
 from emor3.models.checkpoints import learn_in_float32
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
+from emor3.models.packing.rows import PackedRows, pack, packed_inputs
+from emor3.models.packing.work import cheapest_rows, layer_work
 from emor3.models.prefix_cache import continuing, distinct, plain, prefill
 from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import sharded
@@ -81,8 +90,9 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer that computes each distinct prompt once, and gives groups of equal rewards advantages of zero.
 
     TRL repeats each prompt G times and computes every copy: in rollouts, in log-probabilities and in the update. Here
-    the copies are computed once (`emor3.models.prefix_cache`). vLLM does so by itself: its path is TRL's, with images
-    as the engine takes them. The time of each phase goes to the logs.
+    the copies are computed once: by a cache of the prompt (`emor3.models.prefix_cache`), and in updates that can keep
+    none by rows of several completions, as far as these pay (`emor3.models.packing`). vLLM does so by itself: its path
+    is TRL's, with images as the engine takes them. The time of each phase goes to the logs.
 
     Rollouts go through TRL's public hook (`shared_rollouts`). The private methods are overridden because nothing public
     stands at these places; each calls TRL's own.
@@ -207,30 +217,74 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
             images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
         given = {name: value for name, value in images.items() if value is not None}
         # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
-        uncached = self.args.gradient_checkpointing or sharded(self)
-        understood = given.keys() <= SHAREABLE_INPUTS | {"num_images"}
+        cached = not (torch.is_grad_enabled() and (self.args.gradient_checkpointing or sharded(self)))
+        tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+        tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
         with self.stopwatch.phase("log_probs"):
-            if (uncached and torch.is_grad_enabled()) or compute_aux_loss or not understood:
-                return super()._get_per_token_logps_and_entropies(
-                    model=model,
-                    input_ids=input_ids,
-                    attention_mask=attention_mask,
-                    logits_to_keep=logits_to_keep,
-                    batch_size=batch_size,
-                    compute_entropy=compute_entropy,
-                    compute_aux_loss=compute_aux_loss,
-                    **images,
-                )
-            tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
-            tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
-            pictures = split_images(given)
-            outputs = []
-            for start in range(0, len(input_ids), batch_size or len(input_ids)):
-                chunk = slice(start, start + (batch_size or len(input_ids)))
-                chunk_tokens = {name: value[chunk] for name, value in tokens.items()}
-                outputs.append(self._continue(model, chunk_tokens, pictures[chunk], logits_to_keep))
-            entropies = torch.cat([o.entropy[:, -logits_to_keep:] for o in outputs]) if compute_entropy else None
-            return torch.cat([o.log_probs[:, -logits_to_keep:] for o in outputs]), entropies, None
+            if not compute_aux_loss and given.keys() <= SHAREABLE_INPUTS | {"num_images"}:
+                pictures = split_images(given)
+                if cached:
+                    return self._from_cache(model, tokens, pictures, logits_to_keep, batch_size, compute_entropy)
+                if packed := self._packed(model, tokens, pictures, logits_to_keep):
+                    return self._from_packed(model, *packed, compute_entropy)
+            return super()._get_per_token_logps_and_entropies(
+                model=model,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                logits_to_keep=logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **images,
+            )
+
+    def _from_cache(
+        self,
+        model: Any,
+        tokens: dict[str, Tensor],
+        pictures: Sequence[dict[str, Tensor]],
+        completion: int,
+        batch_size: int | None,
+        compute_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """Log-probabilities and entropies (N, T) by a cache for each distinct prompt, so many rows at a time."""
+        count = len(pictures)
+        outputs = []
+        for start in range(0, count, batch_size or count):
+            chunk = slice(start, start + (batch_size or count))
+            chunk_tokens = {name: value[chunk] for name, value in tokens.items()}
+            outputs.append(self._continue(model, chunk_tokens, pictures[chunk], completion))
+        entropies = torch.cat([o.entropy[:, -completion:] for o in outputs]) if compute_entropy else None
+        return torch.cat([o.log_probs[:, -completion:] for o in outputs]), entropies, None
+
+    def _packed(
+        self, model: Any, tokens: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]], completion: int
+    ) -> tuple[PackedRows, dict[str, Any]] | None:
+        """Rows of several completions and the model's inputs for them; None if one row for each is as good or needed.
+
+        Under shards, ranks need not agree on it: each way is one forward.
+        """
+        policy = self.accelerator.unwrap_model(model)
+        if not takes_masks(policy.config):
+            return None
+        mask, prompt = tokens["attention_mask"], tokens["input_ids"].shape[1] - completion
+        _, equal_to = _distinct_prompts({name: value[:, : prompt - 1] for name, value in tokens.items()}, pictures)
+        asked, said = mask[:, :prompt].sum(1).tolist(), mask[:, prompt:].sum(1).tolist()
+        members = cheapest_rows(equal_to, asked, said, layer_work(policy.config.get_text_config()))
+        if not members:
+            return None
+        rows = pack(mask, completion, members)
+        inputs = packed_inputs(policy, rows, tokens, prompt, join_images([pictures[row[0]] for row in members]))
+        return rows, inputs
+
+    def _from_packed(
+        self, model: Any, rows: PackedRows, inputs: dict[str, Any], compute_entropy: bool
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """Log-probabilities and entropies (N, T) by a forward of packed rows."""
+        with self.accelerator.autocast():
+            output = model(**inputs, use_cache=False, fused_lm_head=True)
+        entropies = rows.by_completion(output.entropy) if compute_entropy else None
+        return rows.by_completion(output.log_probs), entropies, None
 
     def _continue(
         self, model: Any, tokens: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]], completion: int
@@ -239,8 +293,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
         cut = ids.shape[1] - completion - 1
         prompts = {name: value[:, :cut] for name, value in tokens.items()}
-        parts = zip(*prompts.values(), strict=True)
-        first, equal_to = distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
+        first, equal_to = _distinct_prompts(prompts, pictures)
         inputs = {name: value[first] for name, value in prompts.items()}
         inputs |= join_images([pictures[place] for place in first])
         labels = ids[:, cut:].masked_fill(mask[:, cut:] == 0, -100)
@@ -266,6 +319,12 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         """TRL's log with the seconds of each phase since the last one."""
         seconds = {f"{TIME}{name}": value for name, value in self.stopwatch.read().items()}
         super().log(logs={**logs, **seconds}, start_time=start_time)
+
+
+def _distinct_prompts(prompts: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]]) -> tuple[list[int], list[int]]:
+    """Places of the different ones among N prompts with their images, and for each of the N which of them it equals."""
+    parts = zip(*prompts.values(), strict=True)
+    return distinct([(*part, *picture.values()) for part, picture in zip(parts, pictures, strict=True)])
 
 
 def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
