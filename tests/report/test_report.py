@@ -566,6 +566,8 @@ def test_the_command_tells_what_it_left_out_and_ends_with_1(tmp_path: Path, caps
     page = tmp_path / "pages" / "report.html"
     assert app(["report", str(tmp_path / "runs"), "-o", str(page)], standalone_mode=False) == 1  # pictures are missing
     said = capsys.readouterr()
-    assert re.fullmatch(r"left out: 3 pictures cannot be read \(the first is s\d.png\)\n", said.err)
+    left_out, next_command = said.err.splitlines()
+    assert re.fullmatch(r"left out: 3 pictures cannot be read \(the first is s\d.png\)", left_out)
+    assert next_command.startswith("next: ")
     assert page.is_file()
     assert app(["report", str(save_run(tmp_path / "run")), "-o", str(page)], standalone_mode=False) == 1

@@ -126,8 +126,9 @@ def test_odd_results_are_a_line_of_the_report_which_shows_the_rest(
     (evaluation / RESULTS).write_bytes(content)
     assert app(["report", str(tmp_path), "-o", str(tmp_path / "page.html")], standalone_mode=False) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if "pictures cannot be read" not in line]
-    assert len(told) == 1
+    assert len(told) == 2
     assert re.match(f"left out: evaluation: .*{RESULTS}", told[0])
+    assert told[1].startswith("next: ")
 
 
 @pytest.mark.parametrize("content", OBJECTS)
