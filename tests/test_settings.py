@@ -14,6 +14,7 @@ from emor3.cli.main import app
 from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
+from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import EndpointBlock, JudgeBlock
 from emor3.method.rewards import RewardSettings
 from emor3.models.settings import LoraBlock, ModelBlock
@@ -69,7 +70,10 @@ def test_the_numbers_that_people_use_are_taken(tmp_path: Path) -> None:
     assert grpo_config(recipe(grpo={"learning_rate": 0.0}), tmp_path, 24).learning_rate == 0  # as `bench` has it
 
 
-BLOCKS = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, RewardSettings, JudgeBlock, EndpointBlock)
+BLOCKS = (
+    *(Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, HeldOutBlock),
+    *(RewardSettings, JudgeBlock, EndpointBlock),
+)
 SETTINGS = [
     (block, name)
     for block in (*BLOCKS, EvaluationSettings)

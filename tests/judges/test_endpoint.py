@@ -25,7 +25,7 @@ from test_train import run_of
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.judges.endpoint import EndpointJudge, candidate_probabilities
+from emor3.judges.endpoint import EndpointJudge, NoReplyError, candidate_probabilities
 from emor3.judges.local import GenerateJudge
 from emor3.judges.settings import KEY_VARIABLE, EndpointBlock
 from emor3.method.labels import MIKELS8
@@ -539,6 +539,15 @@ def test_a_stopped_judge_does_not_wait_for_its_requests(serve: Callable[..., Sta
     signal.signal(signal.SIGINT, before)
     free.set()
     assert time.monotonic() - started < 10
+
+
+def test_a_request_that_begins_after_the_stop_is_not_sent(serve: Callable[..., StandIn]) -> None:
+    server = serve(always(200, completion("joy")))
+    judge = judge_at(server.url)
+    judge._stop.set()
+    with pytest.raises(NoReplyError, match="stopped"):
+        judge._requests.run(judge._exchange({}, seconds=5))
+    assert not server.requests
 
 
 def test_a_judge_answers_one_batch_after_another(serve: Callable[..., StandIn]) -> None:

@@ -70,7 +70,7 @@ def test_the_base_is_written_with_its_losses_shown_and_never_over_another_folder
     write(tmp_path / "base", 0, SHORT)
     shown = "".join(capsys.readouterr())
     assert (tmp_path / "base" / "model.safetensors").is_file()
-    assert "3/3" in shown
+    assert "3 of 3" in shown
     assert re.search(r"consistency \d\.\d{3}", shown)
     again = CliRunner().invoke(app, ["tiny", "build", str(tmp_path / "base")])
     assert "exists and is not empty" in str(again.exception)

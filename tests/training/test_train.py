@@ -283,7 +283,7 @@ def test_a_vision_tower_that_learns_encodes_images_in_the_update_too(
 ) -> None:
     run_of(tmp_path, scenes, random_checkpoint, judge={"calibration": 0}, grpo={"max_steps": 1})
     assert encoded[0] == 2
-    assert sum(encoded[1:]) >= 4  # of each completion
+    assert sum(encoded[1:]) >= 2  # once for each prompt, whose completions share a row
 
 
 def samples_of(recipe: Recipe) -> Any:

@@ -168,6 +168,8 @@ class EndpointJudge:
 
     async def _exchange(self, body: Mapping[str, Any], seconds: float) -> tuple[int, httpx2.Headers, bytes]:
         """Status, headers and body, all within the time of one try, however slowly any of them come."""
+        if self._stop.is_set():  # this one began between the stop and the end of those under way
+            raise NoReplyError("stopped", again=False)
         url = f"{self.settings.base_url}/chat/completions"
         async with asyncio.timeout(seconds), self._client.stream("POST", url, json=body) as response:
             content = b""
