@@ -348,7 +348,8 @@ def test_a_judge_that_dies_keeps_the_last_step(
     train: Callable[..., tuple[int, str]], tmp_path: Path, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "retries": 0, "max_error_share": 0}
-    judge = {"model": "endpoint", "endpoint": endpoint}
+    # Nothing is asked before the first step: the replies to these few texts would be known when the judge is gone.
+    judge = {"model": "endpoint", "endpoint": endpoint, "calibration": 0}
     alive = [True]
 
     async def respond(self: Any, request: httpx2.Request) -> httpx2.Response:
