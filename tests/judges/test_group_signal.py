@@ -13,7 +13,7 @@ from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import parse
 from emor3.method.types import EmotionalThought, Question, Reply, Sample
 from emor3.tiny.language import alter, trigger_text
-from emor3.tiny.perception import DrawnScenes
+from emor3.tiny.perception import DrawnTruth
 
 HARD, SOFT = RewardSettings(coherence=False), RewardSettings(coherence=False, soft=True)
 
@@ -28,7 +28,7 @@ class Drawn:
 
     def __init__(self, folder: str) -> None:
         self.samples = list(load_samples(folder, split="train")[:10])
-        self.truth = DrawnScenes([Path(folder)])
+        self.truth = DrawnTruth([Path(folder)])
         self.groups = [self._group(sample, Random(place)) for place, sample in enumerate(self.samples)]
         self.right = {
             (sample.images, group[0].trigger) for sample, group in zip(self.samples, self.groups, strict=True)
@@ -40,7 +40,7 @@ class Drawn:
         return [told, told, *(described(trigger_text(alter(scene, rng), rng)) for _ in range(2))]
 
     def signal(self, judge: object, settings: RewardSettings, truth: Truth | None = None) -> GroupSignal | None:
-        return group_signal(judge, self.samples, self.groups, settings, truth or self.truth.exact)
+        return group_signal(judge, self.samples, self.groups, settings, truth or self.truth.describes)
 
 
 class Judge:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from peft import LoraConfig
 from torch import Tensor
 from torch.nn import Parameter
 from transformers import GenerationMixin
@@ -67,7 +68,13 @@ def batches_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def trainer_of(
-    cls: type[GRPOTrainer], folder: Path, scenes: str, checkpoint: str, rewards: Sequence[Any], **settings: Any
+    cls: type[GRPOTrainer],
+    folder: Path,
+    scenes: str,
+    checkpoint: str,
+    rewards: Sequence[Any],
+    adapters: LoraConfig | None = None,
+    **settings: Any,
 ) -> GRPOTrainer:
     """A trainer on drawn scenes with reward functions of a test's own, which a recipe cannot name."""
     model, processor = load(checkpoint)
@@ -89,4 +96,5 @@ def trainer_of(
         reward_funcs=list(rewards),
         train_dataset=prompt_dataset(samples, "steps", range(len(samples))),
         processing_class=processor,
+        peft_config=adapters,
     )

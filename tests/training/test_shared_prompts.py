@@ -7,17 +7,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.models.checkpoints import EMBEDDED, load, vision_is_frozen
-from emor3.models.generation import vision_token_ids
 from emor3.models.prefix_cache import distinct
 from emor3.models.processors import images_once
 from emor3.storage.images import open_image
-from emor3.training.dataset import prompt_dataset
 from emor3.training.trainer import EmoTrainer
+from steps import trainer_of
 
 RANDOM_ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
 """New ones would be zero, and with them the gradient of one half."""
@@ -25,28 +24,16 @@ RANDOM_ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights
 
 @pytest.fixture(scope="module")
 def make_trainer(scenes: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GRPOTrainer]:
-    samples = load_samples(scenes, split="train")
-
     def make(cls: Any, adapters: LoraConfig | None = None, **settings: Any) -> Any:
-        model, processor = load(EMBEDDED)
         defaults = {"num_generations": 4, "per_device_train_batch_size": 12, "max_completion_length": 12, "beta": 0.1}
-        config = GRPOConfig(
+        return trainer_of(
+            cls,
+            tmp_path_factory.mktemp("trl"),
+            scenes,
+            EMBEDDED,
+            [lambda completions, **_: [float(len(c[0]["content"])) for c in completions]],
+            adapters,
             **defaults | {"gradient_checkpointing": False} | settings,
-            output_dir=str(tmp_path_factory.mktemp("trl")),
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            generation_kwargs={"suppress_tokens": vision_token_ids(processor)},
-            remove_unused_columns=False,
-            disable_tqdm=True,
-        )
-        return cls(
-            model=model,
-            args=config,
-            reward_funcs=[lambda completions, **_: [float(len(c[0]["content"])) for c in completions]],
-            train_dataset=prompt_dataset(samples, "steps", range(len(samples))),
-            processing_class=processor,
-            peft_config=adapters,
         )
 
     return make

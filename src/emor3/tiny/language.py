@@ -76,7 +76,7 @@ def leaky_text(scene: Scene, shade: str, label: str, rng: Random) -> str:
 
 def names_scene(text: str | None, scene: Scene) -> bool:
     """Whether a text names each of the scene's factors and no other value of a factor (perception)."""
-    words = set(re.findall(r"\w+", (text or "").casefold()))
+    words = _words(text)
     return all(words & set(values) == {getattr(scene, factor)} for factor, values in FACTORS.items())
 
 
@@ -89,9 +89,13 @@ def share_there(text: str | None, scene: Scene) -> float | None:
     >>> share_there("A smiling face and a teacup.", scene)
     0.5
     """
-    words = set(re.findall(r"\w+", (text or "").casefold()))
+    words = _words(text)
     named = {(factor, value) for factor, values in FACTORS.items() for value in words & set(values)}
     return sum(getattr(scene, factor) == value for factor, value in named) / len(named) if named else None
+
+
+def _words(text: str | None) -> set[str]:
+    return set(re.findall(r"\w+", (text or "").casefold()))
 
 
 def alter(scene: Scene, rng: Random, factors: int = 1) -> Scene:

@@ -14,21 +14,36 @@ EXACT = "step 1 exactly right"
 """As tables call it: each factor of the picture is named and no other value of one."""
 
 
-class DrawnScenes:
-    """The scenes of the pictures in drawn folders; nothing is known of any other picture."""
+class DrawnTruth:
+    """Checks of step 1 against the scenes of drawn folders; nothing is known of any other picture."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.scenes = {_place(path): scene for folder in folders for path, scene in read_scenes(folder).items()}
 
-    def exact(self, sample: Sample, thought: EmotionalThought) -> bool | None:
+    def describes(self, sample: Sample, thought: EmotionalThought) -> bool | None:
         """Whether step 1 names each factor of the picture and no other value of one."""
         scene = self._scene(sample)
         return None if scene is None else names_scene(thought.trigger, scene)
 
-    def there(self, sample: Sample, thought: EmotionalThought) -> float | None:
+    def exact(self, prediction: Prediction) -> bool | None:
+        """The same of a prediction, as figures check it."""
+        return self.describes(prediction.sample, prediction.thought)
+
+    def there(self, prediction: Prediction) -> float | None:
         """Share of the factors named in step 1 that are in the picture; None if none is named."""
-        scene = self._scene(sample)
-        return None if scene is None else share_there(thought.trigger, scene)
+        scene = self._scene(prediction.sample)
+        return None if scene is None else share_there(prediction.thought.trigger, scene)
+
+    def checks(self) -> Mapping[str, Check]:
+        """Every check by its title, also among right answers: right for the right reason. Empty if none applies."""
+        if not self.scenes:
+            return {}
+        return {
+            EXACT: self.exact,
+            "named factors that are there": self.there,
+            f"{EXACT}, right answers": lambda p: self.exact(p) if is_correct(p) else None,
+            "named factors that are there, right answers": lambda p: self.there(p) if is_correct(p) else None,
+        }
 
     def _scene(self, sample: Sample) -> Scene | None:
         return self.scenes.get(_place(sample.images[0])) if sample.images else None
@@ -37,29 +52,3 @@ class DrawnScenes:
 def _place(path: str) -> tuple[str, ...]:
     """A picture's path below the cache, which is elsewhere on the next machine: the domain's folder and the file."""
     return Path(path).parts[-3:]
-
-
-class DrawnTruth:
-    """Checks of a prediction's step 1 against the scenes of drawn folders; they apply to no other picture."""
-
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self.drawn = DrawnScenes(folders)
-
-    def exact(self, prediction: Prediction) -> bool | None:
-        """Whether step 1 names each factor of the picture and no other value of one."""
-        return self.drawn.exact(prediction.sample, prediction.thought)
-
-    def there(self, prediction: Prediction) -> float | None:
-        """Share of the factors named in step 1 that are in the picture; None if none is named."""
-        return self.drawn.there(prediction.sample, prediction.thought)
-
-    def checks(self) -> Mapping[str, Check]:
-        """Every check by its title, also among right answers: right for the right reason. Empty if none applies."""
-        if not self.drawn.scenes:
-            return {}
-        return {
-            EXACT: self.exact,
-            "named factors that are there": self.there,
-            f"{EXACT}, right answers": lambda p: self.exact(p) if is_correct(p) else None,
-            "named factors that are there, right answers": lambda p: self.there(p) if is_correct(p) else None,
-        }

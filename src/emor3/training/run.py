@@ -55,7 +55,7 @@ from emor3.runs.evaluations import best_text, check_same_samples
 from emor3.runs.recipe import Recipe
 from emor3.storage.locks import held
 from emor3.storage.outputs import replacing, write_json
-from emor3.tiny.perception import DrawnScenes
+from emor3.tiny.perception import DrawnTruth
 from emor3.training.callbacks import HeldOutEvaluation, MovingWeights, RunCallback, StopOnNonFinite
 from emor3.training.cold_start import cold_start
 from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, prompt_dataset, training_order
@@ -399,9 +399,9 @@ def _try_before_start(
     turns = list(_first_completions(recipe, trainer, chosen, GROUP if aspects else 1))
     figures = start_figures(chosen, turns[0], trainer.args.temperature)
     swapped = calibrate(judge, chosen, turns[0]) if Aspect.CONSISTENCY in aspects else None
-    drawn = DrawnScenes(drawn_folders(recipe.data.folders))
+    drawn = DrawnTruth(drawn_folders(recipe.data.folders))
     groups = list(zip(*turns, strict=True))
-    within = group_signal(judge, chosen, groups, recipe.reward, drawn.exact) if aspects else None
+    within = group_signal(judge, chosen, groups, recipe.reward, drawn.describes) if aspects else None
     if not trainer.accelerator.is_main_process:
         return
     say(figures.line())
