@@ -71,6 +71,7 @@ def evaluated(run: Path, mixed: str, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.mark.slow
 def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they_show(run: Path, mixed: str) -> None:
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [len({row["sample"] for row in rows if row["step"] == step}) for step in (1, 2)] == [4, 4]

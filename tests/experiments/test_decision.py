@@ -43,6 +43,7 @@ def family_test(outcome: Any, adjusted: float, *found: SeedComparison) -> Family
     return FamilyTest("paper", outcome, "all", found[0], found[1], (found[0].difference, None), adjusted)
 
 
+@pytest.mark.slow
 def test_a_method_is_as_sure_as_the_less_sure_of_its_two_comparisons(tmp_path: Path) -> None:
     plan = plan_with(tmp_path, main=MAIN)
     results = fill(plan, cells_of(plan))

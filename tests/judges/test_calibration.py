@@ -69,6 +69,7 @@ def test_the_start_model_judges_in_training(tmp_path: Path, scenes: str, random_
     assert not (run / "checkpoints" / "checkpoint-1" / "judge_ema.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(
     tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_question_goes_to_the_judge_of_its_aspect_and_both_are_called() -> Non
     assert calls == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_moving_average_is_not_complete(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def choose(browser: Browser, select: str, option: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_never_run(browser: Browser, hostile_page: Path) -> None:
     browser.open(hostile_page)
     assert browser.run("window.pwned") is None

@@ -201,6 +201,7 @@ def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits() -> 
     assert "lora" in ways[-1][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "error"), [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5)]
 )
