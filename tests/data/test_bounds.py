@@ -78,6 +78,7 @@ def test_a_large_picture_is_opened_in_the_size_that_the_processor_makes_of_it_wi
     assert opened.info == open_image(path).info  # by which copies are told to be of one file
 
 
+@pytest.mark.slow
 def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many_tokens(
     tmp_path: Path, random_checkpoint: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many
     assert np.array_equal(whole["image_grid_thw"], ours["image_grid_thw"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "shortest"), [(Gemma3ImageProcessorPil, 1907), (LlavaOnevisionImageProcessorPil, 4608)]
 )

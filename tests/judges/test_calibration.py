@@ -63,6 +63,7 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint: str, 
     assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
 
 
+@pytest.mark.slow
 def test_the_start_model_judges_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1, "max_steps": 1})
     assert weights_of(run / "final")

@@ -239,14 +239,8 @@ def flat(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
-@pytest.mark.parametrize(
-    "freeze",
-    [
-        pytest.param(["vision"], marks=pytest.mark.slow, id="vision"),
-        pytest.param(["projector"], marks=pytest.mark.slow, id="projector"),
-        pytest.param(["vision", "projector"], id="vision+projector"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
 def test_frozen_parts_stay_as_they_were_and_the_others_learn(
     tmp_path: Path, scenes: str, checkpoint: str, freeze: list[Any]
 ) -> None:

@@ -20,7 +20,10 @@ from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.runs.records import append_jsonl
 from made_up import prediction, save_evaluation
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)"),
+]
 
 HOSTILE = (
     "<script>window.pwned=1</script>",
@@ -102,7 +105,6 @@ def choose(browser: Browser, select: str, option: str) -> None:
     )
 
 
-@pytest.mark.slow
 def test_hostile_text_is_shown_and_never_run(browser: Browser, hostile_page: Path) -> None:
     browser.open(hostile_page)
     assert browser.run("window.pwned") is None

@@ -168,6 +168,7 @@ def test_a_signal_inside_a_generation_cycle_saves_at_its_end(
     assert steps_saved(tmp_path / "run") == ["checkpoint-2"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,12 +294,8 @@ FAILURES = {  # step in which it happens; what; and the advice. Images are read 
 }
 
 
-FAST = ("vanished image folder",)  # the others end like this one
-
-
-@pytest.mark.parametrize(
-    "failure", [failure if failure in FAST else pytest.param(failure, marks=pytest.mark.slow) for failure in FAILURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_keeps_the_last_step_and_ends_with_one_line(
     train: Callable[..., tuple[int, str]],
     photos: Path,
@@ -428,6 +425,7 @@ def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(
     assert steps_saved(tmp_path / "run") == ["checkpoint-3"]
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_used(
     train: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:

@@ -478,6 +478,7 @@ def test_the_generating_judge_runs_in_training(tmp_path: Path, scenes: str, rand
     assert len(list(read_jsonl(run / "rollouts.jsonl"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["label", "reasoning"])
 def test_a_supervised_run_needs_no_reinforcement(
     tmp_path: Path, scenes: str, random_checkpoint: str, targets: str
