@@ -101,7 +101,7 @@ def read_marks(evaluation: SavedEvaluation, folder: Path | None = None) -> Marks
             else:
                 by_reviewer.setdefault(mark.reviewer, {})[mark.data, mark.id] = mark
         if strange:
-            left_out.append(f"{path}: {strange} marks are on other completions than those of the evaluation")
+            left_out.append(f"{path}: marks on other completions than those of the evaluation: {strange}")
     return Marks(by_reviewer, left_out)
 
 
