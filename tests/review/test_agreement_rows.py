@@ -16,7 +16,7 @@ from marked import mark
 
 JUDGED = [("Yes", "joy"), ("Yes", "joy"), ("No", "fear"), ("No", "fear"), ("Yes", "joy and fear")]
 """What the judge says of five completions: whether step 1 describes, and the emotion; the last one names none."""
-PEOPLE = {
+PEOPLE: dict[str, list[tuple[bool, str | None]]] = {
     "anna": [(True, "joy"), (True, "joy"), (False, "fear"), (True, "joy"), (True, None)],
     "ben": [(True, "joy"), (False, "fear"), (False, "fear"), (True, "joy")],
 }

@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,12 @@ FORM = f"token={TOKEN}&emotion=3&describes=no&follows=yes"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save_pictured(tmp_path, model="the-model", judge="the-judge")
+
+
+@pytest.fixture(scope="module")
+def unmarked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the tests after which no mark may be there."""
+    return save_pictured(tmp_path_factory.mktemp("unmarked"))
 
 
 def marks_of(folder: Path, reviewer: str = "anna") -> list[dict[str, object]]:
@@ -77,9 +84,9 @@ def test_what_was_skipped_comes_again_and_the_end_is_told(folder: Path) -> None:
         f"token={TOKEN}",
     ],
 )
-def test_a_form_without_an_answer_to_everything_is_not_saved(folder: Path, form: str) -> None:
-    assert ask(session_of(folder), "/mark/0", form).status == 400
-    assert marks_of(folder) == []
+def test_a_form_without_an_answer_to_everything_is_not_saved(unmarked: Path, form: str) -> None:
+    assert ask(session_of(unmarked), "/mark/0", form).status == 400
+    assert marks_of(unmarked) == []
 
 
 def test_a_completion_without_step_3_has_two_questions(tmp_path: Path) -> None:
@@ -144,9 +151,9 @@ def test_a_picture_is_sent_decoded_and_no_larger_than_a_screen(tmp_path: Path) -
     "path",
     ["/image/0/1", "/image/3/0", "/image/0/-1", "/image/0/", "/image/0/../../etc/passwd", "/image/0/²", "/etc/passwd"],
 )
-def test_nothing_but_the_pictures_of_the_rows_is_served(folder: Path, path: str) -> None:
-    assert ask(session_of(folder), path).status == 404
-    assert ask(session_of(folder), quote(path)).status == 404
+def test_nothing_but_the_pictures_of_the_rows_is_served(unmarked: Path, path: str) -> None:
+    for asked in (path, quote(path)):
+        assert ask(session_of(unmarked), asked).status == 404
 
 
 def test_a_file_that_is_no_picture_is_not_sent_and_the_page_says_so(tmp_path: Path) -> None:
@@ -185,12 +192,12 @@ def test_a_file_that_is_no_picture_is_not_sent_and_the_page_says_so(tmp_path: Pa
     ],
 )
 def test_a_foreign_name_or_origin_and_a_missing_token_are_refused(
-    folder: Path, path: str, form: str | None, headers: dict[str, str]
+    unmarked: Path, path: str, form: str | None, headers: dict[str, str]
 ) -> None:
-    found = ask(session_of(folder), path, form, **headers)
+    found = ask(session_of(unmarked), path, form, **headers)
     assert found.status == 403
     assert "A dog." not in text(found)
-    assert marks_of(folder) == []
+    assert marks_of(unmarked) == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:9000", "LOCALHOST", "[::1]:8765"])
@@ -199,14 +206,14 @@ def test_this_machines_names_are_taken_on_any_port_as_through_a_tunnel(folder: P
     assert found.status == 303
 
 
-def test_a_server_opened_to_a_network_goes_by_its_numbers_and_its_own_name(folder: Path) -> None:
-    session = session_of(folder, host="0.0.0.0")
+def test_a_server_opened_to_a_network_goes_by_its_numbers_and_its_own_name(unmarked: Path) -> None:
+    session = session_of(unmarked, host="0.0.0.0")
     for host, status in (("192.168.0.7:8765", 200), (f"{socket.gethostname()}:8765", 200), ("evil.example", 403)):
         assert ask(session, "/item/0", Host=host).status == status
 
 
-def test_the_printed_address_lets_in_once_and_leaves_the_token_in_a_cookie(folder: Path) -> None:
-    found = ask(session_of(folder), f"/?token={TOKEN}", Cookie="")
+def test_the_printed_address_lets_in_once_and_leaves_the_token_in_a_cookie(unmarked: Path) -> None:
+    found = ask(session_of(unmarked), f"/?token={TOKEN}", Cookie="")
     assert (found.status, found.headers["Location"]) == (303, "/")
     assert found.headers["Set-Cookie"] == f"emor3-review-8765={TOKEN}; HttpOnly; SameSite=Strict; Path=/"
 
@@ -216,14 +223,14 @@ def test_the_printed_address_lets_in_once_and_leaves_the_token_in_a_cookie(folde
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
-def test_the_server_bounds_what_it_reads_and_sends_its_headers(folder: Path) -> None:
+def test_the_server_bounds_what_it_reads_and_sends_its_headers(unmarked: Path) -> None:
     def status(server_port: int, request: str) -> tuple[int, str]:
         with socket.create_connection(("127.0.0.1", server_port), timeout=5) as connection:
             connection.sendall(request.encode())
             answer = connection.makefile("rb").read().decode(errors="replace")
         return int(answer.split()[1]), answer
 
-    with serving([folder]) as server:
+    with serving([unmarked]) as server:
         port, session = server.server_address[1], server.session
         start = f"Host: 127.0.0.1:{port}\r\nCookie: {session.access.cookie}={session.access.token}\r\n"
         post = f"POST /mark/0 HTTP/1.1\r\n{start}"
@@ -272,14 +279,28 @@ def test_a_new_session_goes_on_with_the_same_completions(folder: Path) -> None:
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 @pytest.mark.enable_socket
-def test_a_port_that_is_taken_ends_with_one_line(folder: Path) -> None:
-    with serving([folder]) as server:
+def test_a_port_that_is_taken_ends_with_one_line(unmarked: Path) -> None:
+    with serving([unmarked]) as server:
         port = server.server_address[1]
         with (
             pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port} .*--port"),
-            review_server([folder], 9, 0, "ben", "127.0.0.1", port),
+            review_server([unmarked], 9, 0, "ben", "127.0.0.1", port),
         ):
             pass
+
+
+def test_the_command_ends_with_one_line_if_it_knows_no_reviewer(
+    main_with: Callable[..., int], unmarked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert main_with("review", unmarked) == 2
+    assert main_with("review", unmarked, "--reviewer", "../x") == 2
+    no_name, no_file_name = capsys.readouterr().err.splitlines()
+    assert no_name == "error: this user has no login name: give one by --reviewer"
+    assert no_file_name.startswith("error: --reviewer '../x': a name has up to 40 letters")
 
 
 def test_a_disk_that_takes_no_mark_is_told_on_the_page(folder: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import Seed, refuse_idle, usable
+from emor3.errors import UserError
 from emor3.printing import say, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
@@ -136,20 +137,30 @@ def review(
     labels and verdicts, and saves each answer at once to marks-REVIEWER.jsonl beside the evaluation. The same command
     goes on where it was stopped; the same seed shows every reviewer the same completions.
     """
-    import getpass
-
+    from emor3.review.access import LOCAL
     from emor3.review.server import review_server
 
-    name = getpass.getuser() if reviewer is None else reviewer
+    name = _login_name() if reviewer is None else reviewer
     with review_server(evaluations, number, seed, name, host, port) as server:
         session = server.session
         say(f"{len(session.drawn)} completions with seed {seed}, of which {name} has marked {len(session.marks)}")
         say(f"open {server.address}", flush=True)
         say("Ctrl-C ends it; every mark is saved at once", flush=True)
+        if host not in LOCAL:
+            say("whoever gets this address can mark, and others can read along: it is not encrypted", error=True)
         with suppress(Stopped):
             server.serve_forever()
         say(f"{name} has marked {len(session.marks)} of {len(session.drawn)}")
     say_next("review", folders=[str(folder) for folder in evaluations])
+
+
+def _login_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container whose user has no name
+        raise UserError("this user has no login name: give one by --reviewer") from None
 
 
 def runs(

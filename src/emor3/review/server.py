@@ -19,13 +19,14 @@ from emor3.storage.locks import name_held
 
 PATIENCE = 10.0
 """Seconds that a browser may take to send a request."""
+EVERYWHERE = ("0.0.0.0", "::", "")
+"""All addresses of this machine."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",  # with none, browsers hide the origin of forms, which is checked
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -51,8 +52,8 @@ class Server(ThreadingHTTPServer):
     def address(self) -> str:
         """What a person opens, with the token that lets in."""
         access = self.session.access
-        name = f"[{access.host}]" if ":" in access.host else access.host
-        return f"http://{name}:{access.port}/?token={access.token}"
+        name = socket.gethostname() if access.host in EVERYWHERE else access.host
+        return f"http://{f'[{name}]' if ':' in name else name}:{access.port}/?token={access.token}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up is no error; what is one is told as always."""
