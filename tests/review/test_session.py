@@ -215,7 +215,7 @@ def test_a_server_opened_to_a_network_goes_by_its_numbers_and_its_own_name(unmar
 def test_the_printed_address_lets_in_once_and_leaves_the_token_in_a_cookie(unmarked: Path) -> None:
     found = ask(session_of(unmarked), f"/?token={TOKEN}", Cookie="")
     assert (found.status, found.headers["Location"]) == (303, "/")
-    assert found.headers["Set-Cookie"] == f"emor3-review-8765={TOKEN}; HttpOnly; SameSite=Strict; Path=/"
+    assert found.headers["Set-Cookie"] == f"emor3-review-8765={TOKEN}; HttpOnly; SameSite=Lax; Path=/"
 
 
 # --- over a socket ----------------------------------------------------------------------------------------------------

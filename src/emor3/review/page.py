@@ -14,8 +14,8 @@ from emor3.review.marks import Mark
 from emor3.storage.images import image_size
 
 TEMPLATES = files("emor3") / "review" / "templates"
-KEYS = "123456789acdefghijklmopqrtuvwxyz"
-"""Keys of the labels, in order; without s and b, which skip and go back, n, and 0, which is "none of these"."""
+KEYS = "123456789acdefghijklmnopqrtuvwxyz"
+"""Keys of the labels, in order; without s and b, which skip and go back, and 0, which is "none of these"."""
 NONE_KEY = "0"
 SMALL = 96
 """Pixels of the longer side of a drawing that is shown enlarged as it is, not smoothed."""

@@ -51,7 +51,9 @@ class Response:
 class Session:
     """The completions of one draw, one reviewer's marks on them, and what each request does."""
 
-    def __init__(self, drawn: Sequence[Drawn], marks: Mapping[int, Mark], reviewer: str, seed: int, access: Access):
+    def __init__(
+        self, drawn: Sequence[Drawn], marks: Mapping[int, Mark], reviewer: str, seed: int, access: Access
+    ) -> None:
         self.drawn, self.marks, self.access = drawn, dict(marks), access
         self._reviewer, self._seed = reviewer, seed
         self._shown: dict[int, float] = {}
@@ -73,10 +75,10 @@ class Session:
         return self._show(address.path)
 
     def _let_in(self, token: str) -> Response:
-        """Swap the token of the printed address for a cookie, so that it stays in no history of pages."""
+        """Swap the token of the printed address for a cookie; pages elsewhere can make no form carry that (Lax)."""
         if not self.access.is_token(token):
             return _refused("this address is of another session: open the one that emor3 review printed last")
-        cookie = f"{self.access.cookie}={self.access.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self.access.cookie}={self.access.token}; HttpOnly; SameSite=Lax; Path=/"
         return Response(303, headers={"Location": "/", "Set-Cookie": cookie})
 
     def _show(self, path: str) -> Response:
