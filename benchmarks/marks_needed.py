@@ -5,7 +5,7 @@ probability, else each draws its own. The formula is the large-sample variance o
 Psychological Bulletin 72; the simulation draws studies of as many marks as that asks for and takes their intervals as
 `emor3 compare` prints them: mean half width, and how many of them hold the true kappa.
 
-`python benchmarks/marks_needed.py` prints the table of docs/review.md, in about four minutes of one core.
+`python benchmarks/marks_needed.py` prints the table of docs/review.md, in about two minutes of CPU time.
 """
 
 import numpy as np

@@ -21,7 +21,6 @@ from emor3.method.labels import label_set_from
 from emor3.method.thinking import parse
 from made_up import prediction, save_evaluation
 from reviewing import pictured, save_pictured, serving
-from waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,9 +54,7 @@ def enter(browser: Browser) -> None:
         browser.call(
             "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13
         )
-    wait_until(
-        lambda: browser.run("1") and any(e["method"] == "Page.loadEventFired" for e in browser.events), browser.process
-    )
+    browser.wait_for_load()
 
 
 def is_seen(browser: Browser, selector: str) -> Any:
@@ -203,7 +200,8 @@ def test_a_page_elsewhere_can_neither_read_nor_mark(browser: Browser, tmp_path: 
         browser.open(other)
         browser.events.clear()
         browser.run("document.querySelector('form').submit()")
-        wait_until(lambda: browser.run("document.body.innerText").startswith("Refused"), browser.process)
+        browser.wait_for_load()
+        assert browser.run("document.body.innerText").startswith("Refused")
         browser.open(other)
         read = (
             f"fetch('http://127.0.0.1:{port}/item/0', {{credentials: 'include'}}).then(() => 'read', () => 'kept out')"

@@ -81,6 +81,10 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
         self.events.clear()
         self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        self.wait_for_load()
+
+    def wait_for_load(self) -> None:
+        """Wait until a page is loaded after the events were cleared, as one that a form or a key asked for."""
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
