@@ -4,11 +4,11 @@ Needs a Chromium (`apt-get install chromium`); skipped without one.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,35 +116,39 @@ def test_an_unanswered_question_is_not_saved(browser: Browser, tmp_path: Path) -
     assert marks_of(folder) == []
 
 
-def started(folder: Path) -> tuple["subprocess.Popen[str]", str]:
+@contextmanager
+def started(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The command in a process of its own, and the address that it printed."""
     command = [sys.executable, "-m", "emor3", "review", str(folder), "--reviewer", "anna", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = process.stdout.readline()
-    assert "completions with seed 0" in told, told
-    return process, process.stdout.readline().removeprefix("open ").strip()
+    try:
+        told = process.stdout.readline()
+        assert "completions with seed 0" in told, told
+        yield process, process.stdout.readline().removeprefix("open ").strip()
+    finally:
+        process.kill()
 
 
 def test_marking_goes_on_after_a_reload_and_after_a_kill(browser: Browser, tmp_path: Path) -> None:
     folder = save_pictured(tmp_path, 3)
-    process, address = started(folder)
-    browser.open(address)
-    type_keys(browser, "4yy")
-    enter(browser)
-    browser.open(browser.run("location.href"))  # reloaded
-    assert "1 of 3 marked" in browser.run("document.body.innerText")
-    type_keys(browser, "5nn")
-    enter(browser)
-    process.kill()
-    process.communicate()
+    with started(folder) as (process, address):
+        browser.open(address)
+        type_keys(browser, "4yy")
+        enter(browser)
+        browser.open(browser.run("location.href"))  # reloaded
+        assert "1 of 3 marked" in browser.run("document.body.innerText")
+        type_keys(browser, "5nn")
+        enter(browser)
+        process.kill()
+        process.communicate()
     assert [row["emotion"] for row in marks_of(folder)] == ["joy", "sadness"]
-    process, address = started(folder)
-    browser.open(address)
-    assert "2 of 3 marked" in browser.run("document.body.innerText")
-    assert browser.run("location.pathname") == "/item/2"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    with started(folder) as (process, address):
+        browser.open(address)
+        assert "2 of 3 marked" in browser.run("document.body.innerText")
+        assert browser.run("location.pathname") == "/item/2"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
     assert process.returncode == 0
     assert out.splitlines()[-1] == "anna has marked 2 of 3"
     assert err == f"next: emor3 report {folder} shows how far judge and people agree, once all have marked\n"
