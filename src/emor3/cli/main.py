@@ -38,7 +38,7 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, export, report, runs, score, share
+from emor3.cli.results import compare, export, report, review, runs, score, share, show_agreement
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
@@ -241,6 +241,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
             copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
+    show_agreement([evaluation])
     say(f"written to: {folder / RESULTS}")
     say_next("evaluate", folder=folder)
 
@@ -372,7 +373,7 @@ def quickstart(
 
 for command in (
     *(quickstart, train, evaluate, predict),
-    *(runs, compare, report, reproduce, export, share, score),
+    *(runs, compare, review, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):
     app.command()(command)

@@ -18,6 +18,7 @@ NEXT: Mapping[str, str] = {
     "reproduce": "emor3 report {folder}",
     "runs": "emor3 report {folder}",
     "compare": "emor3 report {folders}",
+    "review": "emor3 report {folders} shows how far judge and people agree, once all have marked",
     "report": "open {page} in a browser",
     "export": "emor3 evaluate --model {folder} --data DIR; from_pretrained loads it elsewhere",
     "plan": "emor3 train {recipe}",

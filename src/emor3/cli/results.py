@@ -3,16 +3,21 @@
 import inspect
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from emor3.cli.next_steps import say_next
-from emor3.cli.options import refuse_idle, usable
+from emor3.cli.options import Seed, refuse_idle, usable
+from emor3.errors import UserError
 from emor3.printing import say, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
+
+if TYPE_CHECKING:
+    from emor3.runs.predictions import SavedEvaluation
 
 
 def score(
@@ -70,8 +75,9 @@ def compare(
 ) -> None:
     """Compare saved evaluations with the first by paired tests.
 
-    Single models are tested over the same items, groups of runs over seeds and items together. Ends with status 1 if
-    any had to be left out.
+    Single models are tested over the same items, groups of runs over seeds and items together. If people marked
+    completions (`emor3 review`), tables of their agreement with the judge and each other follow. Ends with status 1 if
+    any evaluation had to be left out.
     """
     if not power:
         refuse_idle(context, "without --power", ["difference"])
@@ -79,13 +85,82 @@ def compare(
     from emor3.runs.predictions import read_evaluation
 
     folders = [[given] if Path(given).exists() else given.split(",") for given in evaluations]
-    rows, left_out = compare_groups([[read_evaluation(Path(path)) for path in group] for group in folders])
+    groups = [[read_evaluation(Path(path)) for path in group] for group in folders]
+    rows, left_out = compare_groups(groups)
     for line in left_out:
         say(f"left out: {line}", error=True)
     for table in power_tables(rows, difference / 100) if power else comparison_tables(rows):
         show(table)
+    if not power:
+        show_agreement([evaluation for group in groups for evaluation in group])
     say_next("compare", folders=[path for group in folders for path in group])
     raise typer.Exit(int(bool(left_out)))
+
+
+def show_agreement(evaluations: Sequence["SavedEvaluation"]) -> None:
+    """Print how far judge and people agree on each evaluation that people marked; nothing if they marked none."""
+    from emor3.review.agreement import agreement_rows, agreement_tables
+    from emor3.review.marks import read_marks
+
+    for evaluation in evaluations:
+        marks = read_marks(evaluation)
+        for line in marks.left_out:
+            say(f"left out: {line}", error=True)
+        for table in agreement_tables([*agreement_rows(str(evaluation.folder), evaluation, marks)]):
+            show(table)
+
+
+def review(
+    evaluations: Annotated[
+        list[Path], typer.Argument(metavar="EVALUATION", help="Folders that `emor3 evaluate` wrote.")
+    ],
+    number: Annotated[
+        int,
+        typer.Option(
+            "--number", "-n", callback=usable, min=1, help="Completions to mark, over all models and data sets."
+        ),
+    ] = 100,
+    seed: Seed = 0,
+    reviewer: Annotated[
+        str | None, typer.Option(help="Name that the marks are saved under. [default: the login name]")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(callback=usable, min=0, max=65_535, help="Port of the page; 0 takes any that is free.")
+    ] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another one than this machine's own opens the page to a network.")
+    ] = "127.0.0.1",
+) -> None:
+    """Mark completions by eye, to hold the judge against people.
+
+    Serves a page on this machine that shows completions drawn from one or several evaluations, without their models,
+    labels and verdicts, and saves each answer at once to marks-REVIEWER.jsonl beside the evaluation. The same command
+    goes on where it was stopped; the same seed shows every reviewer the same completions.
+    """
+    from emor3.review.access import LOCAL
+    from emor3.review.server import review_server
+
+    name = _login_name() if reviewer is None else reviewer
+    with review_server(evaluations, number, seed, name, host, port) as server:
+        session = server.session
+        say(f"{len(session.drawn)} completions with seed {seed}, of which {name} has marked {len(session.marks)}")
+        say(f"open {server.address}", flush=True)
+        say("Ctrl-C ends it; every mark is saved at once", flush=True)
+        if host not in LOCAL:
+            say("whoever gets this address can mark, and others can read along: it is not encrypted", error=True)
+        with suppress(Stopped):
+            server.serve_forever()
+        say(f"{name} has marked {len(session.marks)} of {len(session.drawn)}")
+    say_next("review", folders=[str(folder) for folder in evaluations])
+
+
+def _login_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container whose user has no name
+        raise UserError("this user has no login name: give one by --reviewer") from None
 
 
 def runs(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from emor3.data.importers.importing import RECORD
 from emor3.experiments.plan import Plan
 from emor3.judges.group_signal import GROUP
+from emor3.review.marks import MARKS
 from emor3.runs.directory import (
     BEST,
     BEST_OF,
@@ -177,6 +178,19 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
 }
 """Files of an evaluation's folder."""
 
+MARK_KEYS = {
+    "data": "the data set",
+    "id": "of the sample",
+    "completion": "SHA-256 of the completion: a mark counts for no other one",
+    "reviewer": "name of the person",
+    "emotion": "the label that steps 1 and 2 convey, or null: none of the set",
+    "describes": "whether step 1 describes the image",
+    "follows": "whether step 3 follows from steps 1 and 2; null: there is no step 3",
+    "seed": "of the draw",
+    "seconds": "how long the completion was shown before",
+    "time": "when it was marked, in UTC",
+}
+
 FOLDERS = {
     CONFIG: "the recipe with every setting as it was used (settings of a recipe, above)",
     f"{CHECKPOINTS}/": "`checkpoint-N` after step N: the policy (LoRA: adapters) and what a resumed run needs; "
@@ -186,6 +200,8 @@ FOLDERS = {
     f"{BEST}/": "the policy that did best on held-out samples as it learnt, in Hugging Face format (LoRA: adapters), "
     f"and `{BEST_OF}` with its `step`, the `metric` that chose it, the `value` of that and its `n`; if evaluated",
 }
+
+LAST_MARK = "A file for each reviewer. Of several lines on one completion the last one counts."
 
 UNANSWERED = (
     "A sample of which no sampled answer can be read is wrong in `leading_accuracy`, counted in `unanswered`, has "
@@ -251,6 +267,8 @@ def page() -> str:
         *_files(RUN_FILES),
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
+        f"### `{MARKS.format('NAME')}` of `emor3 review`, one object a line\n\n{LAST_MARK}\n",
+        _keys(MARK_KEYS),
         f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
         markdown_table(("figure", "as tables call it", "better", "needs"), _figures()),
         f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
