@@ -18,7 +18,7 @@ from emor3.storage.shipped import RECIPES, shipped_recipes
 from emor3.training.trl_config import grpo_config
 from places import ROOT
 
-PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
+PLANS = {"table1_tiny.yaml", "table1_hard.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
 NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
 
@@ -138,3 +138,8 @@ def test_accelerate_takes_our_configurations(path: Path) -> None:
     assert set(yaml.safe_load(path.read_text())) <= {field.name for field in fields(ClusterConfig)}
     config = ClusterConfig.from_yaml_file(path)
     assert (config.mixed_precision, config.num_processes) == ("bf16", 8)
+
+
+def test_the_comparison_on_hard_scenes_has_the_methods_of_the_one_on_easy_scenes() -> None:
+    easy, hard = (load_plan(RECIPES / f"table1_{world}.yaml", None, False) for world in ("tiny", "hard"))
+    assert hard.methods == easy.methods
