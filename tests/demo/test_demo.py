@@ -1,5 +1,7 @@
 """The demo without its server: what is asked of the models, what the page says of it, and the files of a Space."""
 
+import asyncio
+import json
 import os
 import runpy
 import socket
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from PIL import Image
 
 from emor3.demo.examples import draw_examples
-from emor3.demo.looking import MOST_TYPED, DemoSettings, Look, another, look_at, typed_labels
+from emor3.demo.looking import MOST_TYPED, DemoSettings, Look, another, label_choices, look_at, typed_labels
 from emor3.demo.rendering import fault_html, looks_html, looks_rows, ranked
 from emor3.demo.serving import Guarded, listening, uploads
 from emor3.demo.space import export_space, requirements
@@ -23,8 +26,9 @@ from emor3.errors import UserError
 from emor3.evaluation.evaluate import Candidate
 from emor3.evaluation.predict import Outcome
 from emor3.method.decoding import Decision
-from emor3.method.labels import MIKELS8, label_set_from
+from emor3.method.labels import BUILT_IN, MIKELS8, label_set_from
 from emor3.models.checkpoints import load
+from emor3.runs.recipe import build_recipe
 from made_up import SeesDogs, prediction
 from steps import writes
 
@@ -75,6 +79,30 @@ def test_typed_labels_are_a_label_set_with_blanks_left_out() -> None:
 def test_labels_that_are_none_are_refused_in_a_sentence(typed: str, fault: str) -> None:
     with pytest.raises(UserError, match=fault):
         typed_labels(typed)
+
+
+class Trained:
+    """A candidate as far as its label set goes."""
+
+    def __init__(self, data: str | None) -> None:
+        values = {"output_dir": "r", "model": {"path": "m"}, "data": {"train": data}}
+        self.recipe = None if data is None else build_recipe(values, (), "r")
+
+
+def test_label_sets_begin_with_the_one_the_model_was_trained_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [{"file_name": f"{label}.png", "label": label} for label in ("calm", "uneasy")]
+    for row in rows:
+        Image.new("RGB", (64, 64)).save(tmp_path / row["file_name"])
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    choices = label_choices(Trained(str(tmp_path)))
+    assert next(iter(choices.values())).labels == ("calm", "uneasy")
+    assert set(choices.values()) >= set(BUILT_IN)
+    assert list(label_choices(Trained(None))) == [labels.name for labels in BUILT_IN]
+    assert capsys.readouterr().err == ""
+    assert list(label_choices(Trained("gone"))) == [labels.name for labels in BUILT_IN]
+    assert capsys.readouterr().err.startswith("the page begins with mikels8: cannot tell the label set")
 
 
 def test_each_model_answers_at_once_and_is_weighed_over_samples_afterwards(
@@ -177,19 +205,32 @@ def test_a_port_that_is_taken_is_one_line() -> None:
             pass
 
 
-def test_nothing_is_fetched_from_an_address_that_a_client_names() -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+@pytest.mark.parametrize(
+    ("path", "origin", "local", "refused"),
+    [
+        ("/gradio_api/file=https://example.com", None, False, True),
+        ("/gradio_api/proxy=HTTP://example.com", None, False, True),
+        ("/gradio_api/file=/tmp/a.png", None, True, False),
+        ("/gradio_api/upload", "http://127.0.0.1:7860", True, False),
+        ("/gradio_api/upload", "https://example.com", True, True),
+        ("/gradio_api/upload", "null", True, True),
+        ("/gradio_api/upload", "https://example.com", False, False),  # it may stand behind a proxy
+    ],
+)
+def test_a_request_of_another_site_or_to_fetch_something_is_refused(
+    path: str, origin: str | None, local: bool, refused: bool
+) -> None:
+    through, sent = [], []
 
     async def page(*_: Any) -> None:
-        raise AssertionError("the request went through")
+        through.append(path)
 
-    for path in ("/gradio_api/file=https://example.com", "/gradio_api/proxy=HTTP://example.com"):
-        with pytest.raises(StopIteration):
-            Guarded(page)({"type": "http", "path": path}, None, send).send(None)
-    assert [message["status"] for message in sent[::2]] == [403, 403]
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message.get("status"))
+
+    headers = [(b"host", b"127.0.0.1:7860")] + ([] if origin is None else [(b"origin", origin.encode())])
+    asyncio.run(Guarded(page, local)({"type": "http", "path": path, "headers": headers}, None, send))
+    assert (through, sent) == ([], [403, None]) if refused else ([path], [])
 
 
 @pytest.mark.parametrize("arguments", [(), ("--export-space", "space")])

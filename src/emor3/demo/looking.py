@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from emor3.errors import UserError
+from emor3.errors import UserError, one_line
 from emor3.evaluation.evaluate import Candidate, load_candidate
-from emor3.evaluation.predict import Outcome, predict
+from emor3.evaluation.predict import Outcome, choose_labels, predict
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.method.labels import LabelSet, label_set_from
+from emor3.method.labels import BUILT_IN, LabelSet, label_set_from
 from emor3.method.reflection import reflect
 from emor3.method.types import Aspect, Finding
+from emor3.printing import say
 
 MOST_SAMPLES = 32
 """Completions that may be sampled of one image."""
@@ -53,6 +54,16 @@ class Look:
     """The judge on the same description and another image, of which it should not hold."""
     sampled: Outcome | None = None
     """The decision of M sampled completions, and the best-supported one of them."""
+
+
+def label_choices(candidate: Candidate) -> dict[str, LabelSet]:
+    """Label sets to choose from by name, the one that the model was trained on first, if it can be told."""
+    try:
+        own = choose_labels(candidate, None)
+    except UserError as error:
+        own = BUILT_IN[0]
+        say(f"the page begins with {own.name}: {one_line(str(error))}", error=True)
+    return {own.name: own} | {labels.name: labels for labels in BUILT_IN if labels.name != own.name}
 
 
 def typed_labels(text: str) -> LabelSet:

@@ -8,14 +8,12 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
-from emor3.demo.looking import MOST_SAMPLES, MOST_TYPED, DemoSettings, another, look_at, typed_labels
+from emor3.demo.looking import MOST_SAMPLES, MOST_TYPED, DemoSettings, another, label_choices, look_at, typed_labels
 from emor3.demo.rendering import fault_html, looks_html, looks_rows
 from emor3.errors import UserError, one_line
 from emor3.evaluation.evaluate import Candidate
-from emor3.evaluation.predict import choose_labels
-from emor3.method.labels import BUILT_IN, LabelSet
+from emor3.method.labels import LabelSet
 from emor3.models.checkpoints import PACKAGED
-from emor3.printing import say
 
 HOLD = 3600
 """Seconds after which an upload is deleted also while the demo runs."""
@@ -115,16 +113,6 @@ def _label_set(label_sets: Mapping[str, LabelSet]) -> tuple[gr.Dropdown, gr.Text
         max_length=MOST_TYPED,
     )
     return chosen, typed
-
-
-def label_choices(candidate: Candidate) -> dict[str, LabelSet]:
-    """Label sets to choose from by name, the one that the model was trained on first."""
-    try:
-        own = choose_labels(candidate, None)
-    except UserError as error:
-        say(f"the page begins with {BUILT_IN[0].name}: {one_line(str(error))}", error=True)
-        own = BUILT_IN[0]
-    return {own.name: own} | {label_set.name: label_set for label_set in BUILT_IN if label_set.name != own.name}
 
 
 def looking(

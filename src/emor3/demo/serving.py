@@ -101,9 +101,9 @@ def build_app(candidates: list[Candidate], settings: DemoSettings, host: str, ex
     from emor3.demo.page import STYLE, THEME, build_page
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # Another site whose name is made to lead to this machine could else read the page.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL) if host in LOCAL else ["*"])
-    app.add_middleware(Guarded)
+    if host in LOCAL:  # else another site whose name is made to lead to this machine could read the page
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))
+    app.add_middleware(Guarded, local=host in LOCAL)
     gr.mount_gradio_app(
         app,
         build_page(candidates, settings, examples),
@@ -121,16 +121,17 @@ def build_app(candidates: list[Candidate], settings: DemoSettings, host: str, ex
 
 
 class Guarded:
-    """Adds the content policy to every response, and answers no request to fetch something from an address."""
+    """Adds the content policy to responses, and refuses requests to fetch something or, if local, of other sites."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, local: bool) -> None:
         self.app = app
+        self.local = local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """An ASGI application."""
-        if scope["type"] == "http" and "=http" in scope["path"].lower():  # Gradio's file=https://… and proxy=https://…
+        if scope["type"] == "http" and self._refused(scope):
             await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"the demo fetches nothing"})
+            await send({"type": "http.response.body", "body": b"refused by emor3 demo"})
             return
 
         async def guarded(message: Any) -> None:
@@ -141,3 +142,10 @@ class Guarded:
             await send(message)
 
         await self.app(scope, receive, guarded)
+
+    def _refused(self, scope: Any) -> bool:
+        """Whether Gradio would fetch (file=https://…, proxy=https://…), or another site has a reader's browser ask."""
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        foreign = self.local and origin is not None and origin != b"http://" + headers.get(b"host", b"")
+        return foreign or "=http" in scope["path"].lower()
