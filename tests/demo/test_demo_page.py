@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -329,9 +330,12 @@ def test_the_exported_space_serves_the_page_by_itself(running: Browser, tmp_path
             time.sleep(0.1)
         visit(running, said.split()[-1].replace("0.0.0.0", "127.0.0.1"))
         press_button(running, "rocket, trembling face")
-        running.wait(SHOWN)
+        example = unquote(running.wait(SHOWN)).partition("file=")[2]
+        assert Path(example).is_file()
         ask(running, samples=1)
         running.wait(DONE)
     finally:
         process.terminate()
         process.wait()
+    assert not Path(example).parents[1].exists()
+    assert "Traceback" not in log.read_text()

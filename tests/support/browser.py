@@ -91,7 +91,7 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 30) -> Any:
+    def wait(self, script: str, seconds: float = 60) -> Any:
         """Value of a JavaScript expression in the page, as soon as it is true."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
