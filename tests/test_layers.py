@@ -27,7 +27,7 @@ PACKAGES = (  # from the bottom; "" are the files beside the packages
         "training",
         "evaluation",
     ),
-    *("review", "report", "experiments", "tools", "cli"),
+    *("review", "report", "demo", "experiments", "tools", "cli"),
 )
 PURE = ("storage", "method", "stats", "runs")
 MOST_MODULES = 9

@@ -18,7 +18,7 @@ from emor3.revision import commit
 
 COMMANDS = {
     *(("score",), ("train",), ("evaluate",), ("compare",), ("report",), ("share",), ("predict",), ("reproduce",)),
-    *(("quickstart",), ("review",)),
+    *(("quickstart",), ("demo",), ("review",)),
     *(("data",), ("data", "check"), ("tiny",), ("tiny", "build")),
 }
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,25 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
-        """Press and release a key."""
+    def wait(self, script: str, seconds: float = 60) -> Any:
+        """Value of a JavaScript expression in the page, as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"not in {seconds} seconds: {script}"
+            time.sleep(0.03)
+        return value
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in a field of the page, as its dialog does."""
+        root = self.call("DOM.getDocument", depth=1)["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=field, files=[str(file)])
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press and release a key; `text` is what it types."""
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            typed = {"text": text} if text and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
 
     def complaints(self) -> list[str]:
         """Errors the page threw or logged, violations of its content policy and dialogs among them."""

@@ -38,7 +38,7 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, export, report, review, runs, score, share, show_agreement
+from emor3.cli.results import compare, demo, export, report, review, runs, score, share, show_agreement
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
@@ -372,7 +372,7 @@ def quickstart(
 
 
 for command in (
-    *(quickstart, train, evaluate, predict),
+    *(quickstart, train, evaluate, predict, demo),
     *(runs, compare, review, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):

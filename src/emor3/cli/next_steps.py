@@ -15,6 +15,7 @@ NEXT: Mapping[str, str] = {
     "train": "emor3 evaluate --model {run} --data DIR, or emor3 report {run}",
     "evaluate": "emor3 compare OTHER {folder} (another evaluation of the same images), or emor3 report {folder}",
     "predict": "emor3 evaluate --model {model} --data DIR measures it on labelled images",
+    "demo --export-space": "hf upload NAME/SPACE {folder} . --repo-type space puts it on the hub",
     "reproduce": "emor3 report {folder}",
     "runs": "emor3 report {folder}",
     "compare": "emor3 report {folders}",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from emor3.cli.next_steps import say_next
-from emor3.cli.options import Seed, refuse_idle, usable
+from emor3.cli.options import DEFAULTS, JudgePath, MaxNewTokens, Model, Seed, refuse_idle, usable
 from emor3.errors import UserError
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
@@ -252,3 +252,43 @@ def export(
     if repo is not None:
         say(f"uploaded to: {exporting.push(folder, repo)}")
     say_next("export", folder=folder)
+
+
+def demo(
+    context: typer.Context,
+    model: Model = "embedded",
+    second: Annotated[
+        str | None,
+        typer.Option("--compare", help="Checkpoint to show beside it, under the same judge."),
+    ] = None,
+    judge: JudgePath = None,
+    max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
+    abstain_below: Annotated[
+        float,
+        typer.Option(callback=usable, min=0.0, max=1.0, help="Abstain if the leading label has a smaller share."),
+    ] = 0.5,
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to serve at; 0 takes a free one.")] = 7860,
+    space: Annotated[
+        Path | None,
+        typer.Option("--export-space", metavar="DIR", help="Write the files of a Hugging Face Space instead."),
+    ] = None,
+) -> None:
+    """Show what a model thinks of an image on a local page.
+
+    The label, the three steps and what the judge says of them, and the labels of sampled completions. Needs Gradio
+    (pip install 'emor3[demo]').
+    """
+    if space is not None:
+        refuse_idle(context, "with --export-space, which serves nothing", ["host", "port"])
+    say_start("emor3 demo")
+    from emor3.demo.looking import DemoSettings
+    from emor3.demo.serving import serve
+    from emor3.demo.space import export_space
+
+    settings = DemoSettings(model, second, judge, max_new_tokens, abstain_below)
+    if space is None:
+        serve(settings, host, port, lambda address: say(f"open {address} in a browser; Ctrl-C ends it", flush=True))
+        return
+    say(f"written to: {export_space(settings, space)}")
+    say_next("demo --export-space", folder=space)

@@ -14,7 +14,7 @@ from PIL import Image
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples, sample_completions
+from emor3.evaluation.evaluate import Candidate, OnBatch, check_prompts, predict_samples, sample_completions
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.decoding import Decision, decide, weigh
 from emor3.method.labels import MIKELS8, LabelSet
@@ -79,10 +79,12 @@ def predict(
     labels: LabelSet,
     settings: EvaluationSettings,
     abstain_below: float = 0.0,
+    on_batch: OnBatch = None,
 ) -> Iterator[tuple[Picture, Outcome | UserError]]:
     """For each picture, in order, its outcome, or the error that says why it has none; a folder is all images in it.
 
     With `settings.reflective`, M completions are sampled and weighed, and the best-supported one is the prediction.
+    `on_batch` gets the number of completions just made.
     """
     with TemporaryDirectory() as scratch:
         pictures = pictures_of(images)
@@ -93,9 +95,9 @@ def predict(
             readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
             check_prompts(candidate, readable, settings)
             if settings.reflective:
-                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
+                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below, on_batch))
             else:
-                made = predict_samples(candidate, readable, settings)
+                made = predict_samples(candidate, readable, settings, on_batch)
                 outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
             yield from ((picture, errors[n] if n in errors else next(outcomes)) for n, picture in enumerate(batch))
 
@@ -112,11 +114,15 @@ def _path_of(picture: Picture, free: Path) -> str:
 
 
 def decode_reflectively(
-    candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings, abstain_below: float
+    candidate: Candidate,
+    samples: Sequence[Sample],
+    settings: EvaluationSettings,
+    abstain_below: float,
+    on_batch: OnBatch = None,
 ) -> list[Outcome]:
     """For each of N samples the best-supported of M sampled completions, and the decision of all M."""
     drawn = []
-    for completions in sample_completions(candidate, samples, settings):
+    for completions in sample_completions(candidate, samples, settings, on_batch):
         thoughts = [parse(completion, settings.thinking) for completion in completions]
         weighed = weigh(candidate.judge, samples, thoughts)
         predicted = [
@@ -171,15 +177,16 @@ def prediction_text(prediction: Prediction) -> str:
         ("trigger", thought.trigger),
         ("feeling", thought.feeling),
         ("conclusion", thought.conclusion),
-        ("consistency", _finding_text(reflection.consistency)),
-        ("coherence", _finding_text(reflection.coherence)),
+        ("consistency", finding_text(reflection.consistency)),
+        ("coherence", finding_text(reflection.coherence)),
     ]
     return "\n".join(
         [one_line(prediction.sample.image), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
     )
 
 
-def _finding_text(finding: Finding | None) -> str:
+def finding_text(finding: Finding | None) -> str:
+    """What the judge says with its likeliest replies, "supported (Yes 0.98, No 0.02)", or why it was not asked."""
     if finding is None or finding.reply is None:
         what = "judge failed" if judge_failed(finding) else "not asked"
         return what + (f": {finding.reason}" if finding and finding.reason else "")
