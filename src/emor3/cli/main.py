@@ -27,7 +27,6 @@ from emor3.cli.options import (
     Labels,
     Limit,
     MaxNewTokens,
-    Model,
     Output,
     Overrides,
     Seed,
@@ -39,6 +38,7 @@ from emor3.cli.options import (
     usable,
 )
 from emor3.cli.results import compare, export, report, runs, score, share
+from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
@@ -248,7 +248,14 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 def predict(
     context: typer.Context,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: a folder, a hub name, or `embedded`. [default: `embedded`, for its own drawings only]",
+        ),
+    ] = None,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     judge: JudgePath = None,
@@ -277,15 +284,19 @@ def predict(
         refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
+    say_start("emor3 predict")
     from emor3.evaluation import predict as prediction
     from emor3.evaluation.evaluate import load_candidate
 
     pictures = prediction.pictures_of(images)
+    model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge)
     settings = evaluation_settings(
         context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
     label_set = prediction.choose_labels(candidate, labels)
+    if note := prediction.caution(model, pictures):
+        say(note, error=True)
     failed = False
     for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
@@ -371,7 +382,7 @@ def quickstart(
 
 
 for command in (
-    *(quickstart, train, evaluate, predict),
+    *(quickstart, init, train, evaluate, predict),
     *(runs, compare, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):

@@ -12,6 +12,8 @@ from emor3.signals import speaks_for_all
 
 NEXT: Mapping[str, str] = {
     "quickstart": "emor3 report {folder} puts it on a page; emor3 recipes lists what else can be trained",
+    "init": "emor3 data check {folder} --recipe {recipe}, then emor3 plan {recipe} --memory {memory}, then "
+    "emor3 train {recipe}",
     "train": "emor3 evaluate --model {run} --data DIR, or emor3 report {run}",
     "evaluate": "emor3 compare OTHER {folder} (another evaluation of the same images), or emor3 report {folder}",
     "predict": "emor3 evaluate --model {model} --data DIR measures it on labelled images",

@@ -348,6 +348,13 @@ the hub; tests go through its architecture with random weights, its own have nev
 """
 SMALL_DOWNLOAD = 518_000_000
 """Bytes to fetch of it: model.safetensors 513 MB, tokenizer.json 3.55 MB, vocab.json 0.80 MB, merges.txt 0.47 MB."""
+
+
+def download_text(name: str) -> str:
+    """What a person should know before the hub's small model is fetched: its licence and size; "" for other models."""
+    return f"Apache-2.0, {SMALL_DOWNLOAD / 1e6:.0f} MB to fetch once" if name == SMALL_MODEL else ""
+
+
 _VISION_SIZES = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": {
