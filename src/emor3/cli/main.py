@@ -226,6 +226,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
+    say_start("emor3 evaluate")
     from emor3.evaluation.summary import results, results_table, summarise
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held

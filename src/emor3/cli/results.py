@@ -10,7 +10,7 @@ import typer
 
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import refuse_idle, usable
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
@@ -31,6 +31,7 @@ def score(
 
     asked = None
     if judge is not None:
+        say_start("emor3 score")
         from emor3.evaluation.evaluate import load_any
         from emor3.judges.local import ScoreJudge
 
@@ -75,6 +76,7 @@ def compare(
     """
     if not power:
         refuse_idle(context, "without --power", ["difference"])
+    say_start("emor3 compare")
     from emor3.evaluation.compare import compare_groups, comparison_tables, power_tables
     from emor3.runs.predictions import read_evaluation
 
@@ -120,6 +122,7 @@ def report(
     """
     if not watch:
         refuse_idle(context, "without --watch", ["every"])
+    say_start("emor3 report")
     from emor3.report import page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
@@ -144,6 +147,7 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
+    say_start("emor3 share")
     from emor3.evaluation.share import left_out, write_shared
     from emor3.runs.predictions import read_evaluation
 
@@ -168,6 +172,7 @@ def export(
 
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
+    say_start("emor3 export")
     from emor3.runs.predictions import read_evaluation
     from emor3.tools import export as exporting
 
