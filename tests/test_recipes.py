@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import EASY, HARD
+from emor3.models.architectures import PUBLISHED, SMALL_DOWNLOAD, SMALL_MODEL
 from emor3.runs.recipe import load_recipe
 from emor3.storage.shipped import RECIPES, shipped_recipes
 from emor3.training.trl_config import grpo_config
@@ -128,9 +129,16 @@ def test_a_recipe_fits_the_machine_that_it_names(command: str) -> None:
 
 
 def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_need() -> None:
-    for path in RECIPES.glob("emoset_*.yaml"):
+    for path in (*RECIPES.glob("emoset_*.yaml"), RECIPES / "photos_laptop.yaml"):
         assert "NOT RUN BY US" in path.read_text(), path
         assert f"emor3 plan {path.stem} " in path.read_text(), path
+
+
+def test_the_recipe_for_a_laptop_has_the_small_model_and_one_tile_of_each_image() -> None:
+    recipe = load_recipe("photos_laptop")
+    assert recipe.model.path == SMALL_MODEL
+    assert recipe.model.max_pixels == PUBLISHED[SMALL_MODEL]["vision_config"]["image_size"] ** 2
+    assert f"{SMALL_DOWNLOAD / 1e6:.0f} MB" in (RECIPES / "photos_laptop.yaml").read_text()
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)

@@ -33,7 +33,8 @@ from emor3.tools.capacity import (
 )
 from emor3.training.trl_config import grpo_config
 
-QWEN_3B, QWEN_7B = PUBLISHED
+QWEN_3B, QWEN_7B, SMALL = PUBLISHED
+AREAS = (None, 262_144)
 
 
 def recipe_of(path: Any = QWEN_3B, grpo: Any = None, **changes: Any) -> Any:
@@ -53,6 +54,17 @@ def needs(recipe: Recipe, machine: Any = None) -> Any:
 def test_the_known_configurations_give_the_published_numbers_of_parameters() -> None:
     assert size_of(recipe_of(QWEN_3B), model_config(QWEN_3B, None)).parameters == 3_754_622_976
     assert size_of(recipe_of(QWEN_7B), model_config(QWEN_7B, None)).parameters == 8_292_166_656
+
+
+def test_the_small_model_has_the_size_of_its_file_and_as_many_tokens_as_its_tiles() -> None:
+    whole, limited = (
+        size_of(recipe_of(SMALL, model={"max_pixels": most}), model_config(SMALL, None)) for most in AREAS
+    )
+    assert whole.parameters == 256_484_928  # in bfloat16 the 513 MB of its model.safetensors
+    # A tile of 512 x 512 is 32 x 32 patches of 16, and four by four of them become one token: 64. Four by four tiles,
+    # and the whole image beside them: 17.
+    assert (whole.image_tokens, whole.patches) == (17 * 64, 17 * 1024)
+    assert (limited.image_tokens, limited.patches) == (64, 1024)
 
 
 def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters() -> None:
@@ -203,7 +215,8 @@ def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits() -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "error"), [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5)]
+    ("architecture", "error"),
+    [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5), ("idefics3", 0.2)],
 )
 def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(
     architecture: str, error: float, tmp_path: Path

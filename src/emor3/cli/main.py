@@ -27,7 +27,6 @@ from emor3.cli.options import (
     Labels,
     Limit,
     MaxNewTokens,
-    Model,
     Output,
     Overrides,
     Seed,
@@ -39,6 +38,7 @@ from emor3.cli.options import (
     usable,
 )
 from emor3.cli.results import compare, demo, export, report, review, runs, score, share, show_agreement
+from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
@@ -226,6 +226,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
+    say_start("emor3 evaluate")
     from emor3.evaluation.summary import results, results_table, summarise
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
@@ -249,7 +250,14 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 def predict(
     context: typer.Context,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: a folder, a hub name, or `embedded`. [default: `embedded`, for its own drawings only]",
+        ),
+    ] = None,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     judge: JudgePath = None,
@@ -278,15 +286,19 @@ def predict(
         refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
+    say_start("emor3 predict")
     from emor3.evaluation import predict as prediction
     from emor3.evaluation.evaluate import load_candidate
 
     pictures = prediction.pictures_of(images)
+    model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge)
     settings = evaluation_settings(
         context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
     label_set = prediction.choose_labels(candidate, labels)
+    if note := prediction.caution(model, pictures):
+        say(note, error=True)
     failed = False
     for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
@@ -372,7 +384,7 @@ def quickstart(
 
 
 for command in (
-    *(quickstart, train, evaluate, predict, demo),
+    *(quickstart, init, train, evaluate, predict, demo),
     *(runs, compare, review, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):

@@ -12,6 +12,8 @@ from emor3.signals import speaks_for_all
 
 NEXT: Mapping[str, str] = {
     "quickstart": "emor3 report {folder} puts it on a page; emor3 recipes lists what else can be trained",
+    "init": "emor3 data check {folder} --recipe {recipe}, then emor3 plan {recipe} --memory {memory}, then "
+    "emor3 train {recipe}",
     "train": "emor3 evaluate --model {run} --data DIR, or emor3 report {run}",
     "evaluate": "emor3 compare OTHER {folder} (another evaluation of the same images), or emor3 report {folder}",
     "predict": "emor3 evaluate --model {model} --data DIR measures it on labelled images",
@@ -25,8 +27,8 @@ NEXT: Mapping[str, str] = {
     "plan": "emor3 train {recipe}",
     "recipes": "emor3 plan NAME, then emor3 train NAME; emor3 recipes NAME copies one to edit it",
     "recipes NAME": "emor3 plan {recipe}, then emor3 train {recipe}",
-    "doctor": "emor3 quickstart",
-    "data check": "emor3 recipes NAME my.yaml, set its data.train to the folder, then emor3 train my.yaml",
+    "doctor": "emor3 quickstart, or emor3 init DATA with your own images",
+    "data check": "emor3 init {folder} writes a recipe for it; emor3 recipes lists the shipped ones",
     "data check --recipe": "emor3 plan {recipe}, then emor3 train {recipe}",
     "data check --for evaluate": "emor3 evaluate --model MODEL --data {folder}",
     "data import": "emor3 data check {folder}",

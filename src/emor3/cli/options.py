@@ -31,7 +31,6 @@ def usable_temperature(value: float) -> float:
     return usable(value) or 0.0
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
 Labels = Annotated[
     str | None,
     typer.Option(

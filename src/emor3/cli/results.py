@@ -36,6 +36,7 @@ def score(
 
     asked = None
     if judge is not None:
+        say_start("emor3 score")
         from emor3.evaluation.evaluate import load_any
         from emor3.judges.local import ScoreJudge
 
@@ -81,6 +82,7 @@ def compare(
     """
     if not power:
         refuse_idle(context, "without --power", ["difference"])
+    say_start("emor3 compare")
     from emor3.evaluation.compare import compare_groups, comparison_tables, power_tables
     from emor3.runs.predictions import read_evaluation
 
@@ -195,6 +197,7 @@ def report(
     """
     if not watch:
         refuse_idle(context, "without --watch", ["every"])
+    say_start("emor3 report")
     from emor3.report import page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])
@@ -219,6 +222,7 @@ def share(
 
     These are TSV files for VLMEvalKit and a block for a model card.
     """
+    say_start("emor3 share")
     from emor3.evaluation.share import left_out, write_shared
     from emor3.runs.predictions import read_evaluation
 
@@ -243,6 +247,7 @@ def export(
 
     A plain checkpoint, adapters merged; it is loaded again and must give the same logits.
     """
+    say_start("emor3 export")
     from emor3.runs.predictions import read_evaluation
     from emor3.tools import export as exporting
 

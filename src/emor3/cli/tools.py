@@ -7,7 +7,7 @@ import typer
 
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, usable
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
@@ -34,6 +34,7 @@ def bench_step(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
     """Measure a training step against TRL's, with and without naive reflection, interleaved on the same batches."""
+    say_start("emor3 bench step")
     from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
@@ -55,6 +56,7 @@ def bench_growth(
 
     Needs a checkout of emor3.
     """
+    say_start("emor3 bench growth")
     from emor3.tools.checkout import script
 
     script("emor3 bench growth", "benchmarks", "growth").write(output)
@@ -71,6 +73,7 @@ def build_tiny(
     The easy one from scratch, the hard one from the easy one. Needs a checkout of emor3 and under 20 minutes on two
     cores. The same seed gives the same weights on the same kind of machine.
     """
+    say_start("emor3 tiny build")
     from emor3.tools.checkout import script
 
     tiny = script("emor3 tiny build", "scripts", "build_tiny")
@@ -93,9 +96,11 @@ def plan(
     """
     from emor3.runs.recipe import load_recipe
     from emor3.stats.format import byte_size, hundredths, tenths
-    from emor3.tools import capacity as planning
 
     settings = load_recipe(recipe, overrides or [])
+    say_start("emor3 plan")
+    from emor3.tools import capacity as planning
+
     machine = planning.Machine(gpus, memory * 1e9, sharding)
     model = planning.model_config(settings.model.path, config)
     needs = planning.estimate_memory(settings, model, machine)
@@ -149,6 +154,7 @@ def doctor(
 
     Checks versions, GPU, vLLM, disk, a checkpoint and the embedded model; status 1 if anything fails.
     """
+    say_start("emor3 doctor")
     from emor3.tools.doctor import checks_table, examine
 
     checks = list(examine(model, hub))

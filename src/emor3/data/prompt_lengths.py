@@ -12,7 +12,14 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.models.architectures import IMAGE_MARKS, is_sized_by_area, largest_area, pixels_per_token
+from emor3.models.architectures import (
+    IMAGE_MARKS,
+    area_of_tokens,
+    is_sized_by_area,
+    is_tiled,
+    largest_area,
+    pixels_per_token,
+)
 from emor3.models.generation import chat
 from emor3.printing import say
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
@@ -68,8 +75,7 @@ def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) ->
 
     None for processors that size images otherwise, and if the text alone is too long.
     """
-    left = (PROMPT_TOKENS - text) // images - IMAGE_MARKS
-    return left * pixels_per_token(processor) if is_sized_by_area(processor) and left > 0 else None
+    return area_of_tokens(processor, (PROMPT_TOKENS - text) // images - IMAGE_MARKS)
 
 
 Turn = tuple[Sample, str, int]
@@ -106,6 +112,9 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
 
 def _most_image_tokens(processor: ProcessorMixin) -> float:
     """At least as many as any image takes in a prompt; infinity if the processor does not say."""
+    if is_tiled(processor):
+        side = math.isqrt(largest_area(processor))
+        return token_counter(processor, "")((side, side))  # no image is cut into more tiles
     if not is_sized_by_area(processor):
         return math.inf
     tokens = largest_area(processor) / pixels_per_token(processor)

@@ -22,9 +22,13 @@ from emor3.method.reflection import read_verdict
 from emor3.method.rewards import judge_failed, predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
+from emor3.models.architectures import SMALL_MODEL, download_text
+from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
 from emor3.storage.images import image_fault, save_picture
+from emor3.tiny.folders import drawn_domain
+from emor3.tiny.world import Domain
 
 
 def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
@@ -71,6 +75,37 @@ def pictures_of(images: Sequence[Picture]) -> list[Picture]:
         else:
             raise UserError(f"{image}: no images in this folder: give image files, or a folder that holds some")
     return found
+
+
+DRAWINGS_ONLY = "has only ever seen drawings: what it says of other images is near chance"
+
+
+def model_for(model: str | None, pictures: Sequence[Picture]) -> str:
+    """The model asked for; if none is, the embedded one of the world that the pictures were drawn in.
+
+    Raises UserError if none is asked for and a picture was not drawn by the package: what can be taken, and its price.
+    """
+    if model is not None:
+        return model
+    domains = _domains(pictures)
+    if None in domains:
+        other = pictures[domains.index(None)]
+        if isinstance(other, str | Path) and (fault := image_fault(str(other))) is not None:
+            raise UserError(fault)
+        raise UserError(
+            f"name a model with --model: for photographs on a laptop {SMALL_MODEL} ({download_text(SMALL_MODEL)}), or "
+            f"your own; {EMBEDDED} needs no download, shows the form of an answer, and {DRAWINGS_ONLY}"
+        )
+    return HARD if any(domain.hard for domain in domains if domain) else EMBEDDED
+
+
+def caution(model: str, pictures: Sequence[Picture]) -> str | None:
+    """What to keep in mind if an embedded model is to answer on pictures that the package did not draw."""
+    return f"note: {model} {DRAWINGS_ONLY}" if model in PACKAGED and None in _domains(pictures) else None
+
+
+def _domains(pictures: Sequence[Picture]) -> list[Domain | None]:
+    return [drawn_domain(Path(picture)) if isinstance(picture, str | Path) else None for picture in pictures]
 
 
 def predict(

@@ -41,10 +41,10 @@ def hide_loading_bars() -> None:
 
 hide_loading_bars()  # once, here, through which all commands load
 
-EMBEDDED = "embedded"
-"""Name of the base checkpoint that ships with the package."""
-PACKAGED = {EMBEDDED: "checkpoint", "embedded-hard": "hard_checkpoint"}
-"""Names of the packaged checkpoints, and their folders in `tiny`; the hard one is the base of the hard domains."""
+EMBEDDED, HARD = "embedded", "embedded-hard"
+"""Names of the base checkpoints that ship with the package: of the easy domains, and of the hard ones."""
+PACKAGED = {EMBEDDED: "checkpoint", HARD: "hard_checkpoint"}
+"""Names of the packaged checkpoints, and their folders in `tiny`."""
 
 
 def resolve_checkpoint(path: str) -> str:

@@ -1,5 +1,6 @@
 """Generation: render the chat, encode texts and images, and sample or decode greedily, in batches."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -9,7 +10,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
-from emor3.models.architectures import VISION_WORDS
+from emor3.models.architectures import TILE_MARKS, VISION_WORDS
 from emor3.models.prefix_cache import continuing, plain
 from emor3.models.processors import chat as chat
 from emor3.models.processors import images_once, open_images
@@ -56,10 +57,12 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:
     """Ids of the tokens that stand for images and videos or mark them: they must never be sampled."""
     tokenizer = processor.tokenizer
-    special = {
-        token: index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.all_special_tokens
-    }
-    return sorted(index for token, index in special.items() if any(word in token for word in VISION_WORDS))
+    special = set(tokenizer.all_special_tokens)
+    return sorted(
+        index
+        for token, index in tokenizer.get_added_vocab().items()
+        if re.fullmatch(TILE_MARKS, token) or (token in special and any(word in token for word in VISION_WORDS))
+    )
 
 
 def generate(

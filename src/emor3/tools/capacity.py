@@ -22,7 +22,7 @@ from trl import GRPOConfig
 from emor3.data.prompt_lengths import text_tokens
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
-from emor3.models.architectures import is_sized_by_area, largest_area, largest_image, published_config, vision_sizes
+from emor3.models.architectures import is_limited, largest_area, largest_image, published_config, vision_sizes
 from emor3.models.checkpoints import PACKAGED, part_parameters, resolve_checkpoint
 from emor3.models.loading import load_config
 from emor3.models.processors import load_processor
@@ -189,7 +189,7 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
 def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
     """Tokens and patches of the largest image."""
     area = recipe.model.max_pixels
-    processor = processor_at_hand(recipe) if is_sized_by_area(config) else None
+    processor = processor_at_hand(recipe) if is_limited(config) else None
     if processor is not None:
         own = largest_area(processor)
         area = min(own, area or own)
@@ -354,7 +354,7 @@ def _changes(
     named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
     yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, sharding
     model = recipe.model
-    if is_sized_by_area(config) and image_size(recipe, config)[0] > 512:
+    if is_limited(config) and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
         yield "model.max_pixels=401408", {"model": model}, sharding
     if judge.model == "ema":  # neither shards nor adapters can be followed
