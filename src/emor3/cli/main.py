@@ -22,6 +22,7 @@ from emor3.cli.data import data_app
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import (
     DEFAULTS,
+    MODEL,
     BatchSize,
     JudgePath,
     Labels,
@@ -156,9 +157,7 @@ def train(
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", help="Data folder or embedded:NAME; repeat for several."),

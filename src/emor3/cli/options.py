@@ -31,6 +31,7 @@ def usable_temperature(value: float) -> float:
     return usable(value) or 0.0
 
 
+MODEL = typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
 Labels = Annotated[
     str | None,
     typer.Option(

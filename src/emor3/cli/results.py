@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from emor3.cli.next_steps import say_next
-from emor3.cli.options import DEFAULTS, JudgePath, MaxNewTokens, Model, Seed, refuse_idle, usable
+from emor3.cli.options import DEFAULTS, MODEL, JudgePath, MaxNewTokens, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, say_start, show
 from emor3.runs.score_format import RESULT, ROW, keys_text
@@ -261,7 +261,7 @@ def export(
 
 def demo(
     context: typer.Context,
-    model: Model = "embedded",
+    model: Annotated[str, MODEL] = "embedded",
     second: Annotated[
         str | None,
         typer.Option("--compare", help="Checkpoint to show beside it, under the same judge."),
