@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
 
 from emor3.data.folders import load_samples
 from emor3.data.prompt_lengths import label_cost, text_tokens, token_counter
@@ -24,10 +24,11 @@ from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Question
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode, generate, vision_token_ids
+from emor3.models.loading import load_config
 from emor3.training.trainer import EmoTrainer
 from places import QWEN
 from steps import trainer_on
-from true_size import write_checkpoint
+from true_size import write_checkpoint, write_files
 
 if not (QWEN / "tokenizer.json").is_file():
     pytest.skip(f"no files of Qwen2.5-VL at {QWEN}: name a folder in EMOR3_QWEN_FILES", allow_module_level=True)
@@ -76,6 +77,14 @@ def log_probabilities(loaded: Loaded, question: Question, tokens: int | None) ->
             read = model(**inputs, logits_to_keep=length + 1).logits[:, :-1].log_softmax(-1)
         found |= dict(zip(places, read.gather(-1, ids[..., None]).sum((1, 2)).tolist(), strict=True))
     return [found[place] for place in range(len(replies))]
+
+
+def test_the_published_settings_make_a_model_of_the_published_size(tmp_path: Path) -> None:
+    write_files(QWEN, tmp_path / "checkpoint", config=QWEN / "config_3b.json")
+    with torch.device("meta"):
+        config = load_config(str(tmp_path / "checkpoint"))
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+    assert sum(weight.numel() for weight in model.parameters()) == 3_754_622_976
 
 
 def test_the_words_of_the_contract_are_several_tokens(loaded: Loaded) -> None:

@@ -94,7 +94,7 @@ def plan(
         typer.Option("--price-per-hour", callback=usable, min=0, help="Price of a GPU for an hour: also say the cost."),
     ] = None,
 ) -> None:
-    """Estimate the GPU memory and the disk that a recipe needs, how long it takes and what that costs.
+    """Estimate what a recipe needs: memory, disk, hours, money.
 
     Loads no weights. If it does not fit, names settings that make it smaller and ends with status 1.
     """
