@@ -61,6 +61,7 @@ SPARE = 1.15
 """Memory that must be free, as a factor on what the plan says."""
 PLANNED = {"generate": "rollout", "reflect": "reflection", "log_probs": "update", "update": "update"}
 """Part of the plan's memory that a phase of training is held against."""
+OUTSIDE = "between phases"
 
 
 # The checkpoint.
@@ -147,13 +148,16 @@ def free_memory() -> int:
 
 
 def watch_phases(peaks: dict[str, int]) -> None:
-    """Keep the peak of each phase of training; an inner phase does not count in the outer one, as with its time."""
+    """Keep the peak of each phase of training, and of what lies between them, as loading and the optimizer's step.
+
+    An inner phase does not count in the outer one, as with its time.
+    """
     whole: Callable[..., Any] = Stopwatch.phase
     inside: list[str] = []
 
     def note() -> None:
-        if inside:
-            peaks[inside[-1]] = max(peaks.get(inside[-1], 0), peak())
+        name = inside[-1] if inside else OUTSIDE
+        peaks[name] = max(peaks.get(name, 0), peak())
         reset_peak()
 
     @contextmanager
@@ -351,9 +355,9 @@ def tables(found: dict[str, Any], ways: list[str]) -> str:
         plan = found[way]["plan"]
         trained = found[way]["trained"]
         for phase, most in trained["peak_bytes_by_phase"].items():
-            said = byte_size(plan["fixed"] + plan[PLANNED[phase]])
-            own = byte_size(most - trained["bytes_before"])
-            rows.append((way, phase, tenths(trained["phases"].get(phase, 0)), own, said))
+            said = byte_size(plan["fixed"] + plan.get(PLANNED.get(phase, ""), 0))
+            seconds = tenths(trained["phases"][phase]) if phase in trained["phases"] else ""
+            rows.append((way, phase, seconds, byte_size(most - trained["bytes_before"]), said))
         for name in ("trained", "resumed", "exported"):
             if name in found[way]:
                 part = found[way][name]

@@ -86,6 +86,7 @@ def test_all_parts_are_run_and_told_beside_the_plan(
     assert sum(ours["trained"]["phases"].values()) <= ours["trained"]["step_seconds"] * 1.05
     # Prompts of more than 100 tokens with completions of 60, two in a step.
     assert ours["tokens_per_second"] * ours["trained"]["step_seconds"] > 2 * 160
+    assert set(ours["trained"]["peak_bytes_by_phase"]) == set(ours["trained"]["phases"]) | {"between phases"}
     assert ours["plan"]["peak"] > ours["plan"]["fixed"] > 0
     text = tables(found, options.ways)
     assert [part in text for part in ("generate", "reflect", "resumed", "exported")] == [True] * 4
