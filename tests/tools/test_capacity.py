@@ -1,6 +1,7 @@
 """Plans count what is there to count, and their rule of thumb for activations is held against a measurement."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from emor3.tools.capacity import (
     Machine,
     estimate_memory,
     longest_prompt,
+    mask_bytes,
     model_config,
+    packed_rows,
     probe,
     size_of,
+    update_bytes,
     ways_to_fit,
 )
 from emor3.training.trl_config import grpo_config
@@ -155,7 +159,7 @@ def test_tokens_cache_and_steps_are_counted() -> None:
     found = needs(recipe_of(grpo={"gradient_accumulation_steps": 2, "num_train_epochs": 3}), Machine(gpus=2))
     assert found.size.image_tokens == 512  # 401,408 / 28 squared
     assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
-    assert found.rollouts == 8
+    assert found.work.rollouts == 8
     assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
 
 
@@ -189,6 +193,41 @@ def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed() -> No
     assert update(gradient_checkpointing=True) == 4 * (prompt + 100) * 36 * 2 * 2048 + head
     layer = 36 * 2 * 2048 + token / 36 + 3 * 2 * 11008
     assert update(gradient_checkpointing=True, max_completion_length=8000) == 4 * (prompt + 8000) * layer
+
+
+def test_packed_rows_and_their_masks_are_counted_beside_separate_rows(random_checkpoint: str) -> None:
+    grpo = {"per_device_train_batch_size": 8, "max_completion_length": 40, "bf16": False, "beta": 0.0}
+    model = {"max_pixels": None, "freeze": ["vision"], "dtype": "float32"}
+    recipe = recipe_of(random_checkpoint, grpo | {"gradient_checkpointing": True}, model=model)
+    found, settings = needs(recipe), grpo_config(recipe, Path("x"), 1)
+    prompt = found.work.prompt
+    # Two groups of 4 completions, each group in one row: the prompt without its last token, and 4 x 40 tokens.
+    assert packed_rows(settings, found.size, found.work) == (2, prompt - 1 + 160)
+    # A byte for each pair, and 4 of what a float32 attention adds in its place.
+    assert mask_bytes(found.size, 2, 300, 4) == 2 * 300**2 * 5
+    # Layers' inputs are kept of more tokens if no two completions share a row, so that way is the dearer one.
+    separate = replace(found.size, mask_kinds=0)
+    assert packed_rows(settings, separate, found.work) == (0, 0)
+    assert update_bytes(recipe, settings, separate, found.work, 4) == found.phases["update"]
+    # Masks of a gigabyte would decide: 100 kinds of layers.
+    assert update_bytes(recipe, settings, replace(found.size, mask_kinds=100), found.work, 4) > found.phases["update"]
+
+
+def test_what_a_run_leaves_on_disk_is_counted_by_folder(random_checkpoint: str) -> None:
+    def disk(grpo: Any, **changes: Any) -> tuple[list[float], Any]:
+        model = {"max_pixels": None} | changes.pop("model", {})
+        found = needs(recipe_of(random_checkpoint, {"max_steps": 100, "save_steps": 10} | grpo, model=model, **changes))
+        return list(found.disk.values()), found.size
+
+    held_out = {"evaluation": {"every": 10, "samples": 8}}
+    # Full weights: 4 bytes and 8 of Adam for each; the checkpoint that is replaced goes when the new one is there.
+    plain, size = disk({"save_total_limit": 2})
+    n = size.parameters
+    assert plain == [0, 3 * 12 * n, 0, 4 * n]
+    assert disk({"save_total_limit": 2}, **held_out)[0] == [0, 3 * 12 * n, 2 * 4 * n, 4 * n]
+    # Adapters alone, in all of ten checkpoints; in the end they are merged into a bfloat16 policy.
+    adapters, size = disk({}, model={"lora": {"r": 16}}, **held_out)
+    assert adapters == [0, 10 * 12 * size.trainable, 2 * 4 * size.trainable, 2 * n]
 
 
 def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_hand(

@@ -89,26 +89,40 @@ def plan(
     sharding: Annotated[Literal["none", "fsdp2", "zero3"], typer.Option(help="As in recipes/accelerate/.")] = "none",
     config: Annotated[Path | None, typer.Option(help="The model's config.json, if the hub cannot be reached.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Train two steps here to measure the time of one.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="Also estimate the time, on this kind of GPU: h100 or l20, which were measured.")
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", callback=usable, min=0, help="Price of a GPU for an hour: also say the cost."),
+    ] = None,
 ) -> None:
-    """Estimate the GPU memory that a recipe needs.
+    """Estimate what a recipe needs: memory, disk, hours, money.
 
     Loads no weights. If it does not fit, names settings that make it smaller and ends with status 1.
     """
+    from emor3.errors import UserError
     from emor3.runs.recipe import load_recipe
-    from emor3.stats.format import byte_size, hundredths, tenths
+    from emor3.stats.format import byte_size
 
+    if price is not None and gpu is None and not probe:
+        raise UserError("--price-per-hour needs a time: add --gpu NAME or --probe")
     settings = load_recipe(recipe, overrides or [])
     say_start("emor3 plan")
     from emor3.tools import capacity as planning
+    from emor3.tools import duration
 
+    kind = None if gpu is None else duration.named_gpu(gpu)
     machine = planning.Machine(gpus, memory * 1e9, sharding)
     model = planning.model_config(settings.model.path, config)
     needs = planning.estimate_memory(settings, model, machine)
+    time = None if kind is None else duration.estimate_time(settings, needs, kind)
     show(planning.memory_table(settings, needs, machine))
+    if time is not None:
+        for line in duration.time_lines(time, gpus, price):
+            say(line)
     if probe:
-        seconds = planning.probe(settings)
-        so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
-        say(f"a step takes {tenths(seconds)} s here{so}")
+        say(duration.probed_line(planning.probe(settings), needs.steps, gpus, price))
     if needs.fits(machine):
         say_next("plan", recipe=recipe)
         return
