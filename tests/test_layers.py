@@ -17,6 +17,7 @@ PACKAGES = (  # from the bottom; "" are the files beside the packages
         "",
         "storage",
         "method",
+        "scoring",
         "stats",
         "models",
         "tiny",
@@ -27,9 +28,9 @@ PACKAGES = (  # from the bottom; "" are the files beside the packages
         "training",
         "evaluation",
     ),
-    *("report", "experiments", "tools", "cli"),
+    *("api", "report", "experiments", "tools", "cli"),
 )
-PURE = ("storage", "method", "stats", "runs")
+PURE = ("storage", "method", "scoring", "stats", "runs")
 MOST_MODULES = 9
 
 

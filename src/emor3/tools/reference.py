@@ -301,7 +301,7 @@ def _settings(block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) 
     for name, setting in block["properties"].items():
         named = _of_names(setting)
         inner = next((part["$ref"] for part in (setting, named, *setting.get("anyOf", ())) if "$ref" in part), None)
-        default = _default(name, setting, block, inner)
+        default = _default(name, setting, block, None if named else inner)
         yield f"`{prefix}{name}`", _takes(setting), default, " ".join(setting["description"].split())
         if inner is not None:
             below = f"{prefix}{name}.NAME." if named else f"{prefix}{name}."
