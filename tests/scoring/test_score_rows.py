@@ -173,7 +173,7 @@ class Says:
     [
         (
             RuntimeError("no\nkey"),
-            r"test_score_rows:Says failed: RuntimeError: no key \(test_score_rows.py, line \d+\)",
+            r":Says failed: RuntimeError: no key \(test_score_rows.py, line \d+\)",
         ),
         ([], r"test_score_rows:Says gave 0 replies to 2 questions"),
         ("Yes", r"reply 1 of 2: it must be an emor3.Reply, found 'Yes'"),
@@ -233,7 +233,7 @@ def test_numbers_of_numpy_and_torch_are_numbers() -> None:
     [
         (
             lambda rollouts: 1 / 0,
-            r"\(mine:brevity\) failed: ZeroDivisionError: division by zero \(test_score_rows.py, line",
+            r"\(mine:brevity\) failed: ZeroDivisionError: .* \(test_score_rows.py, line",
         ),
         (lambda rollouts: 0.5, r"\(mine:brevity\) failed: TypeError"),
         (lambda rollouts: [0.5], r"reward.own.brevity \(mine:brevity\) gave 1 numbers for 2 completions"),
