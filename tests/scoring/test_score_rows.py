@@ -1,7 +1,6 @@
 """`score_rows`: the pure core that other tools build on gives what training gives, and blames no policy for a judge."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +188,11 @@ def test_a_judge_that_breaks_its_contract_ends_in_one_line_and_scores_nothing(re
     assert "\n" not in str(refused.value)
 
 
+def test_a_judge_is_not_called_without_a_question() -> None:
+    (found,) = score_rows([ROW], ["no steps"], Says(RuntimeError("called")), ALONE)
+    assert (found.reward.parts["consistency"], failed_parts(found.reward, ALONE)) == (0.0, [])
+
+
 def test_a_class_or_an_object_without_answer_is_no_judge() -> None:
     for judge in (Says, object(), None):
         with pytest.raises(UserError, match=r"a judge is an object with a method answer"):
@@ -264,4 +268,4 @@ def test_a_failure_of_the_judge_leaves_a_part_of_ones_own_as_it_is() -> None:
     found = score_rows([ROW] * 2, texts, BlindToCats(), settings, own={"half": lambda rollouts: [0.5] * len(rollouts)})
     # 0.6 + 0.1 + 0.05 + 0.2 * 0.5, without consistency
     assert [one.reward.total for one in found] == pytest.approx([0.85, 0.85])
-    assert found[0] == replace(found[0], reward=found[0].reward)
+    assert [one.reward.parts["half"] for one in found] == [0.5, 0.5]

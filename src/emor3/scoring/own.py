@@ -179,7 +179,9 @@ class OwnJudge:
         return f"{type(self.judge).__module__}:{type(self.judge).__qualname__}"
 
     def answer(self, questions: Sequence[Question]) -> list[Reply]:
-        """Its replies to the questions, in order. Raises UserError as the class says."""
+        """Its replies to the questions, in order; without any it is not called. Raises UserError as the class says."""
+        if not questions:
+            return []
         try:
             replies: list[Any] = list(self.judge.answer(list(questions)))
         except UserError:
