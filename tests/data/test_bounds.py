@@ -21,10 +21,10 @@ from emor3.data.settings import DataBlock
 from emor3.data.subsets import read_ids, sample_data
 from emor3.errors import UserError
 from emor3.method.labels import MAX_LABELS, MIKELS8, LabelSet
-from emor3.method.scoring import score_file
 from emor3.method.thinking import build_prompt, load_template
 from emor3.models.processors import LARGE, load_processor, open_images
 from emor3.runs.recipe import build_recipe
+from emor3.scoring.saved import score_file
 from emor3.storage.images import open_image
 from emor3.storage.yaml_text import read_yaml
 from rows import write_rows

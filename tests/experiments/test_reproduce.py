@@ -66,6 +66,22 @@ def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("block", "named"),
+    [
+        ({"reward": {"own": {"brevity": {"function": "mine:brevity", "weight": 0.1}}}}, "reward.own"),
+        ({"judge": {"model": "own"}}, "judge.model own"),
+    ],
+)
+def test_code_of_ones_own_which_no_plan_hands_over_is_refused_before_a_cell_runs(
+    tmp_path: Path, block: dict[str, Any], named: str
+) -> None:
+    plan = load_plan(write_plan(tmp_path), None, quick=False)
+    methods = {**plan.methods, "mine": plan.methods["emo_r3"] | block}
+    with pytest.raises(UserError, match=f"method mine: {named} is code of your own, which only"):
+        cells_of(plan.model_copy(update={"methods": methods}))
+
+
 def test_settings_are_merged_block_by_block_and_null_removes_a_block() -> None:
     base = {"grpo": {"beta": 0.01, "max_steps": 3}, "reward": {"format": 0.1}}
     assert merge(base, {"grpo": {"beta": 0}, "reward": None}) == {"grpo": {"beta": 0, "max_steps": 3}, "reward": None}

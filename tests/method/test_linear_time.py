@@ -133,6 +133,6 @@ def test_a_random_text_never_earns_format_that_a_plain_reading_of_the_rules_refu
 
 def test_the_core_imports_quickly_and_without_heavy_libraries() -> None:
     heavy = ("numpy", "torch", "sklearn", "jinja2", "yaml")
-    code = f"import sys, emor3.method.scoring; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, emor3.scoring.saved; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

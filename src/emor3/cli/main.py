@@ -130,6 +130,13 @@ def train(
         bool,
         typer.Option("--overwrite", help="Replace the run in the output folder, once the new one has a checkpoint."),
     ] = False,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Import this function, which the recipe names in reward.own; no other code is. Repeat for several.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory. [default: the recipe's]")
     ] = None,
@@ -137,6 +144,7 @@ def train(
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.runs.directory import resumed_recipe
     from emor3.runs.recipe import load_recipe
+    from emor3.scoring.own import import_parts
 
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
@@ -147,10 +155,11 @@ def train(
         loaded = resumed_recipe(recipe, settings)
     else:
         loaded = load_recipe(recipe, settings)
+    own = import_parts(loaded.reward.own, allow_code or [])
     say_start("emor3 train")
     from emor3.training.run import train as run_training
 
-    run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
+    run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint, own=own)
     say(f"run directory: {run}")
     say_next("train", run=run)
 

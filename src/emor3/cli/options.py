@@ -74,8 +74,7 @@ DEFAULTS = EvaluationSettings()
 def evaluation_settings(context: typer.Context, candidate: "Candidate", **decided: Any) -> EvaluationSettings:
     """Settings from a command's options of these names; the prompt is that of the model's run if none is given."""
     given = {name: value for name, value in context.params.items() if name in EvaluationSettings.model_fields}
-    given["template"] = given["template"] or candidate.template
-    return EvaluationSettings(**given | {"thinking": candidate.thinking} | decided)
+    return candidate.settings(**given | decided)
 
 
 def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:

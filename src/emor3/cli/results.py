@@ -32,7 +32,7 @@ def score(
 
     Prints one JSON line for every line of the file, in order; ends with status 1 if any could not be scored.
     """
-    from emor3.method.scoring import score_file
+    from emor3.scoring.saved import score_file
 
     asked = None
     if judge is not None:

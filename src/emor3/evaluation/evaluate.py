@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pydantic import ValidationError
 from rich.progress import Progress
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -29,6 +30,8 @@ from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
 from emor3.runs.recipe import Recipe
 from emor3.runs.records import environment_stamp
+from emor3.scoring.own import OwnJudge
+from emor3.settings import describe_fault
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 
@@ -41,6 +44,7 @@ class Candidate:
     model: PreTrainedModel
     processor: ProcessorMixin
     judge_path: str
+    """Its checkpoint, or the class of a judge of one's own, as records name it."""
     judge: Judge
     recipe: Recipe | None
     """Recipe of the run that the checkpoint lies in."""
@@ -55,18 +59,34 @@ class Candidate:
         """The prompt template it was trained with."""
         return "steps" if self.recipe is None else self.recipe.prompt_template
 
+    def settings(self, **given: Any) -> EvaluationSettings:
+        """Settings of an evaluation or a prediction by name, with its prompt and its way of thinking.
 
-def load_candidate(path: str, judge_path: str | None = None) -> Candidate:
-    """Load a checkpoint (adapters with their base), or the final one of a run directory, and its judge.
+        Raises UserError for settings that cannot be used.
+        """
+        prompt = {"template": given.pop("template", None) or self.template, "thinking": self.thinking}
+        try:
+            return EvaluationSettings.model_validate(prompt | given)
+        except ValidationError as error:
+            raise UserError(f"settings of the evaluation: {describe_fault(error, EvaluationSettings)}") from None
 
-    The judge stays the same before and after training: by default the model the run started from, and for a checkpoint
-    outside a run the checkpoint itself. Raises UserError if either cannot be loaded.
+
+def load_candidate(path: str | Path, judge: str | Judge | None = None) -> Candidate:
+    """Load a policy with the judge of its reasoning: a checkpoint (adapters with their base), or a run's final one.
+
+    The judge is a checkpoint, or one of your own (`emor3.scoring.own`), and stays the same before and after training:
+    by default the model the run started from, and for a checkpoint outside a run the checkpoint itself.
+    Raises UserError if either cannot be loaded.
     """
+    path = str(path)
     run = run_of(Path(path))
     recipe = None if run is None else read_recipe(run)
     source = str(run / FINAL) if run is not None and run.samefile(path) else path
     model, processor = load_any(source)
-    judge_path = judge_path or (recipe.model.path if recipe else source)
+    if judge is not None and not isinstance(judge, str):
+        own = OwnJudge(judge)
+        return Candidate(source, model, processor, own.name, own, recipe)
+    judge_path = judge or (recipe.model.path if recipe else source)
     asked = (model, processor) if judge_path == source else load_any(judge_path)
     return Candidate(source, model, processor, judge_path, ScoreJudge(*asked), recipe)
 

@@ -235,7 +235,18 @@ def _build_cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, see
     }
     if not trains:
         settings["grpo"] = {}  # never used; a recipe must train something
-    return Cell(name, domain if trains else None, seed, folder, build_recipe(settings, (), f"method {name}"))
+    recipe = build_recipe(settings, (), f"method {name}")
+    refuse_own_code(recipe, f"method {name}")
+    return Cell(name, domain if trains else None, seed, folder, recipe)
+
+
+def refuse_own_code(recipe: Recipe, what: str) -> None:
+    """Raise UserError for a recipe with code of one's own, which nothing here hands over, before hours are spent."""
+    if recipe.reward.own or recipe.judge.model == "own":
+        setting = "reward.own" if recipe.reward.own else "judge.model own"
+        raise UserError(
+            f"{what}: {setting} is code of your own, which only `emor3 train` and Python take: leave it out"
+        )
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

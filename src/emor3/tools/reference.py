@@ -107,7 +107,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "completions/clipped_ratio": "share of completions cut at the maximal length, 0 to 1",
         "reward": "mean total reward, 0 to 1",
         "reward_std": "standard deviation of rewards",
-        "rewards/*/mean": "mean of a raw, unweighted part of the reward, 0 to 1",
+        "rewards/*/mean": "mean of a raw, unweighted part of the reward, 0 to 1 (of one's own: as it gives)",
         "rewards/*/std": "its standard deviation",
         "frac_reward_zero_std": "share of groups whose rewards are all equal, 0 to 1",
         "canary/yes_own": "share of yes of the live judge on own images, 0 to 1",
@@ -133,7 +133,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "completion": "what the policy wrote",
         "thought": "its parts: trigger, feeling, conclusion (steps 1 to 3), answer, problem",
         "reflection": f"`consistency` and `coherence`, null or {FINDING}",
-        "parts": "raw, unweighted parts of the reward, 0 to 1, or null",
+        "parts": "raw, unweighted parts of the reward, 0 to 1 (of one's own: as it gives), or null",
         "reward": "their weighted sum",
         "placebo": "place in the group, from 0, of the row whose reflection was paid in place of its own "
         "(`reward.placebo`); null if its own was",
@@ -319,7 +319,7 @@ def _settings(block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) 
     for name, setting in block["properties"].items():
         named = _of_names(setting)
         inner = next((part["$ref"] for part in (setting, named, *setting.get("anyOf", ())) if "$ref" in part), None)
-        default = _default(name, setting, block, inner)
+        default = _default(name, setting, block, None if named else inner)
         yield f"`{prefix}{name}`", _takes(setting), default, " ".join(setting["description"].split())
         if inner is not None:
             below = f"{prefix}{name}.NAME." if named else f"{prefix}{name}."
