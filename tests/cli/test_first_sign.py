@@ -8,8 +8,20 @@ import pytest
 
 import emor3.cli
 
-LIGHT = {"cli", "errors", "printing", "revision", "runs", "settings", "signals", "stats", "storage", "method"}
-LIGHT |= {"experiments.plan"}
+LIGHT = {
+    "cli",
+    "errors",
+    "printing",
+    "revision",
+    "runs",
+    "scoring",
+    "settings",
+    "signals",
+    "stats",
+    "storage",
+    "method",
+}
+LIGHT |= {"experiments.plan", "review.access"}
 """Packages that a command imports within a second, and the one such module of another package."""
 
 

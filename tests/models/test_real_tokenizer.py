@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,7 +59,8 @@ def loaded(checkpoint: Path) -> Loaded:
 def photograph(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of 112 x 84 pixels: 4 x 3 tokens of 28 x 28 pixels."""
     path = tmp_path_factory.mktemp("pictures") / "a.png"
-    Image.effect_noise((112, 84), 60).convert("RGB").save(path)
+    noise = np.random.default_rng(0).integers(0, 256, (84, 112, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
     return str(path)
 
 

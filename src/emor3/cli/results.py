@@ -17,7 +17,7 @@ from emor3.runs.score_format import RESULT, ROW, keys_text
 from emor3.signals import Stopped
 
 if TYPE_CHECKING:
-    from emor3.runs.predictions import SavedEvaluation
+    pass
 
 
 def score(
@@ -94,22 +94,11 @@ def compare(
     for table in power_tables(rows, difference / 100) if power else comparison_tables(rows):
         show(table)
     if not power:
+        from emor3.review.agreement import show_agreement
+
         show_agreement([evaluation for group in groups for evaluation in group])
     say_next("compare", folders=[path for group in folders for path in group])
     raise typer.Exit(int(bool(left_out)))
-
-
-def show_agreement(evaluations: Sequence["SavedEvaluation"]) -> None:
-    """Print how far judge and people agree on each evaluation that people marked; nothing if they marked none."""
-    from emor3.review.agreement import agreement_rows, agreement_tables
-    from emor3.review.marks import read_marks
-
-    for evaluation in evaluations:
-        marks = read_marks(evaluation)
-        for line in marks.left_out:
-            say(f"left out: {line}", error=True)
-        for table in agreement_tables([*agreement_rows(str(evaluation.folder), evaluation, marks)]):
-            show(table)
 
 
 def review(
@@ -140,6 +129,8 @@ def review(
     goes on where it was stopped; the same seed shows every reviewer the same completions.
     """
     from emor3.review.access import LOCAL
+
+    say_start("emor3 review")
     from emor3.review.server import review_server
 
     name = _login_name() if reviewer is None else reviewer

@@ -137,7 +137,7 @@ def to_markdown(results: Results, cells: Sequence[Cell], accuracy: Rows, reasoni
     groups = list(results.groups())
     seeds = {name: str(max((cell.seeds for cell in row.values()), default=0)) for name, row in accuracy.items()}
     runs = [item for by_column in results.predictions.values() for item in by_column.items()]
-    items = {test: len({p.sample.id for p in of_seeds[0]}) for (_, test), of_seeds in runs}
+    items = {test: len({p.sample.id for p in next(iter(of_seeds.values()))}) for (_, test), of_seeds in runs}
     others = [name for name in accuracy if name != results.plan.reference]
     parts = [
         decision.to_markdown(results),

@@ -19,8 +19,8 @@ class EndpointBlock(Block):
     base_url: str
     """Up to and without `/chat/completions`, as in http://localhost:8000/v1."""
     model: str
-    """The model's name on the server. It decodes by its checkpoint's own settings there, as with Qwen2.5-VL's
-    repetition penalty, unless the server leaves these out: `vllm serve --generation-config vllm`.
+    """The model's name on the server. It decodes by its checkpoint's own settings there, a repetition penalty
+    among them, unless the server leaves these out: `vllm serve --generation-config vllm`.
     """
     timeout: float = Field(60.0, gt=0, le=86_400)
     """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""

@@ -124,8 +124,8 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
 def _forget_decoding(model: PreTrainedModel) -> None:
     """Keep the tokens that a checkpoint's generation settings name, and none of its ways to decode.
 
-    transformers takes from there whatever a call leaves open, rollouts included: published Qwen2.5-VL brings a
-    repetition penalty of 1.05 and a temperature of 1e-6, others `min_p`, beams or bans. Here recipes and options say
+    transformers takes from there whatever a call leaves open, rollouts included: one published model brings
+    a repetition penalty of 1.05 and a temperature of 1e-6, others `min_p`, beams or bans. Here recipes and options say
     how to decode, and what is saved decodes by default as it was trained and evaluated.
     """
     brought = model.generation_config

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from emor3.method.rewards import label_read, signs_held
 from emor3.method.types import Estimate, Prediction, Verdict
-from emor3.review.marks import Mark, Marks
+from emor3.printing import say, show
+from emor3.review.marks import Mark, Marks, read_marks
 from emor3.runs.predictions import SavedEvaluation
 from emor3.stats.agreement.coefficients import MISSING, Agreement, agreement
 from emor3.stats.classification import clusters
@@ -163,3 +164,13 @@ def agreement_tables(rows: Sequence[AgreementRow]) -> Iterator[Table]:
             for row in shown:
                 table.add_row(row.question, *cells(row.people))
         yield table
+
+
+def show_agreement(evaluations: Sequence[SavedEvaluation]) -> None:
+    """Print how far judge and people agree on each evaluation that people marked; nothing if they marked none."""
+    for evaluation in evaluations:
+        marks = read_marks(evaluation)
+        for line in marks.left_out:
+            say(f"left out: {line}", error=True)
+        for table in agreement_tables([*agreement_rows(str(evaluation.folder), evaluation, marks)]):
+            show(table)
