@@ -151,7 +151,10 @@ def test_marking_goes_on_after_a_reload_and_after_a_kill(browser: Browser, tmp_p
         out, err = process.communicate()
     assert process.returncode == 0
     assert out.splitlines()[-1] == "anna has marked 2 of 3"
-    assert err == f"next: emor3 report {folder} shows how far judge and people agree, once all have marked\n"
+    assert (
+        err == "emor3 review: loading\n"
+        f"next: emor3 report {folder} shows how far judge and people agree, once all have marked\n"
+    )
 
 
 def test_hostile_text_is_shown_and_never_run(browser: Browser, tmp_path: Path) -> None:

@@ -253,7 +253,8 @@ def test_every_setting_of_a_recipe_is_read_in_a_run(
     for recipe in recipes:
         train(recipe)
     blocks = (Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, JudgeBlock, RewardSettings, HeldOutBlock)
-    assert {(block, name) for block in blocks for name in block.model_fields} <= read
+    recorded = {(JudgeBlock, "name"), (JudgeBlock, "sha256")}  # of a judge of one's own; test_own_code.py compares them
+    assert {(block, name) for block in blocks for name in block.model_fields} - recorded <= read
 
 
 @pytest.fixture
