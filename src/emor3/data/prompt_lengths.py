@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from emor3.errors import UserError
 from emor3.method.types import Sample
 from emor3.models.architectures import IMAGE_MARKS, is_sized_by_area, largest_area, pixels_per_token
+from emor3.models.engines.local import LocalEngine
 from emor3.models.generation import chat
 from emor3.printing import say
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
@@ -81,7 +82,13 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
 
     Beyond its context a model runs on and makes no sense. Images that cannot be read are left to whoever opens them.
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    check_lengths(LocalEngine(model, processor).context, processor, turns)
+
+
+def check_lengths(
+    limit: int | None, processor: ProcessorMixin, turns: Iterable[Turn], whose: str = "the model's context"
+) -> None:
+    """As `check_context`, for a limit of whatever it is; None is none."""
     if limit is None:
         return
     most = _most_image_tokens(processor)
@@ -99,7 +106,7 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
         if length + completion > limit:
             raise UserError(
                 f"sample {sample.id!r}: {length} tokens of prompt and {completion} of completion are "
-                f"{length + completion}, more than the model's context of {limit}: use smaller images "
+                f"{length + completion}, more than {whose} of {limit}: use smaller images "
                 "(model.max_pixels) or shorter texts, or allow fewer tokens of completion"
             )
 

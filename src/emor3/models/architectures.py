@@ -100,6 +100,12 @@ def resized(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]
     return width, height
 
 
+def image_tokens(size: tuple[int, int], processor: ProcessorMixin) -> int:
+    """Tokens that an image of this width and height has in a prompt, without opening it."""
+    (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]]).num_image_tokens
+    return int(tokens)
+
+
 def set_area(processor: ProcessorMixin, least: int, most: int) -> None:
     """Scale images to an area within these bounds from now on; the processor must size images by area."""
     size = processor.image_processor.size
