@@ -5,6 +5,7 @@ Prompts, sizes of images, sampling and precision are those of transformers. Run 
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -30,7 +31,9 @@ WAY_OUT = "leave out --engine vllm"
 
 
 def check_installed() -> None:
-    """Raise UserError if vLLM cannot be imported."""
+    """Raise UserError if vLLM cannot be imported. It then logs to standard error, and tells nobody that it is used."""
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is the command's
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if find_spec("vllm") is None:
         raise UserError(f"--engine vllm: vLLM is not installed: pip install 'emor3[vllm]', or {WAY_OUT}")
     with refusal(f"--engine vllm: vLLM is installed but does not load ({WAY_OUT})"):
