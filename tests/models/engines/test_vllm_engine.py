@@ -66,10 +66,14 @@ def test_the_judge_reads_the_probabilities_that_the_scoring_judge_reads(random_c
         coherence_question("A dog.", "Joy.", MIKELS8),
         coherence_question("A dog.", "Joy.", alike),
     ]
-    found = EngineJudge(VllmEngine(random_checkpoint)).answer(questions)
-    for reply, expected in zip(found, ScoreJudge(*load(random_checkpoint)).answer(questions), strict=True):
-        assert reply.text == expected.text
-        assert reply.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    engine = EngineJudge(VllmEngine(random_checkpoint))
+    expected = ScoreJudge(*load(random_checkpoint)).answer(questions)
+    for reply, other in zip(engine.answer(questions), expected, strict=True):
+        assert reply.text == other.text
+        assert reply.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    for place, question in enumerate(questions):  # none that begin alike, or only such ones
+        assert engine.answer([question])[0].text == expected[place].text
+    assert engine.answer([]) == []
 
 
 def test_an_evaluation_with_the_engine_finds_what_transformers_finds(random_checkpoint: str, scenes: str) -> None:

@@ -120,6 +120,8 @@ class VllmEngine:
 
     def _prompts(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """Token ids with one placeholder an image, and the images in the size that our processor makes of them."""
+        if not requests:
+            return []  # chat templates take no empty batch
         opened = open_images((path for paths, _ in requests for path in paths), self.processor)
         pictures: dict[str, Image.Image] = {path: scaled(image, self.processor) for path, image in opened.items()}
         ids = unexpanded(self.processor, [chat(text, len(paths)) for paths, text in requests])
