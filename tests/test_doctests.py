@@ -18,7 +18,8 @@ CENTRAL = {
     "method.reflection": ("reflect",),
     "method.rewards": ("score", "consistency_value"),
     "method.group_rewards": ("vote_values", "without_failed_parts", "relative_values", "trust_weight", "in_form"),
-    "method.scoring": ("score_row",),
+    "scoring.saved": ("score_row",),
+    "scoring.rows": ("score_rows",),
     "stats.uncertainty": (
         *("proportion", "wilson", "mean", "means", "bootstrap", "bootstraps", "resample", "by_cluster"),
         *("compare_hits", "mcnemar", "sign_flip", "holm"),

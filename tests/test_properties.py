@@ -30,6 +30,7 @@ from emor3.settings import MOST
 
 settings.register_profile("same examples every time", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("same examples every time")
+FILES = 40  # examples that are written to files, which takes most of the time of these tests
 
 TAG_PARTS = [f"<{close}{tag}>" for tags in TAGS.values() for tag in tags for close in ("", "/")]
 PARTS = [*TAG_PARTS, "\\boxed{", "\\text{", "{", "}", "joy", " ", "\n", "**", "<b>", "</b>", "\u200b", "$"]
@@ -260,6 +261,7 @@ rows = st.dictionaries(st.sampled_from(COLUMNS), json_values, max_size=4)
 good_rows = st.fixed_dictionaries({"image": names, "label": labels})
 
 
+@settings(max_examples=FILES)
 @given(st.lists(st.builds(dict.__or__, rows, good_rows), min_size=1, max_size=5))
 def test_a_table_of_any_rows_becomes_samples_or_is_refused(pictures: Path, drawn: Any) -> None:
     table = pictures / "rows.jsonl"
@@ -279,6 +281,7 @@ file_names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_si
 )
 
 
+@settings(max_examples=FILES)
 @given(st.dictionaries(file_names, st.lists(file_names, max_size=3), max_size=4), st.floats(0, 1), st.booleans())
 def test_folders_of_any_names_become_samples_or_are_refused(folders: Any, test_share: Any, copy: Any) -> None:
     with tempfile.TemporaryDirectory() as scratch:
@@ -314,6 +317,7 @@ TABLES = {
 }
 
 
+@settings(max_examples=FILES)
 @given(
     st.sampled_from(sorted(TABLES)), st.floats(0, 1), st.integers(0, 40), anything | st.sampled_from(["\t", "1e999"])
 )

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from emor3.cli.main import app
 from emor3.experiments.plan import cells_of, load_plan
 from emor3.experiments.quickstart import EASY, HARD
+from emor3.models.architectures import PUBLISHED, SMALL_DOWNLOAD, SMALL_MODEL
 from emor3.runs.recipe import load_recipe
 from emor3.storage.shipped import RECIPES, shipped_recipes
 from emor3.training.trl_config import grpo_config
 from places import ROOT
 
-PLANS = {"table1_tiny.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
+PLANS = {"table1_tiny.yaml", "table1_hard.yaml", "ablation_tiny.yaml", "attacks_tiny.yaml", "reflection_study.yaml"}
 NEEDS_GPU = {"paper.yaml": ["grpo.bf16=false"]}
 """Recipe -> what to switch off so that its settings can be checked on a machine without GPU."""
 
@@ -128,9 +129,16 @@ def test_a_recipe_fits_the_machine_that_it_names(command: str) -> None:
 
 
 def test_the_recipes_of_real_models_say_that_we_did_not_run_them_and_what_they_need() -> None:
-    for path in RECIPES.glob("emoset_*.yaml"):
+    for path in (*RECIPES.glob("emoset_*.yaml"), RECIPES / "photos_laptop.yaml"):
         assert "NOT RUN BY US" in path.read_text(), path
         assert f"emor3 plan {path.stem} " in path.read_text(), path
+
+
+def test_the_recipe_for_a_laptop_has_the_small_model_and_one_tile_of_each_image() -> None:
+    recipe = load_recipe("photos_laptop")
+    assert recipe.model.path == SMALL_MODEL
+    assert recipe.model.max_pixels == PUBLISHED[SMALL_MODEL]["vision_config"]["image_size"] ** 2
+    assert f"{SMALL_DOWNLOAD / 1e6:.0f} MB" in (RECIPES / "photos_laptop.yaml").read_text()
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
@@ -138,3 +146,8 @@ def test_accelerate_takes_our_configurations(path: Path) -> None:
     assert set(yaml.safe_load(path.read_text())) <= {field.name for field in fields(ClusterConfig)}
     config = ClusterConfig.from_yaml_file(path)
     assert (config.mixed_precision, config.num_processes) == ("bf16", 8)
+
+
+def test_the_comparison_on_hard_scenes_has_the_methods_of_the_one_on_easy_scenes() -> None:
+    easy, hard = (load_plan(RECIPES / f"table1_{world}.yaml", None, False) for world in ("tiny", "hard"))
+    assert hard.methods == easy.methods

@@ -16,7 +16,7 @@ from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import EndpointBlock, JudgeBlock
-from emor3.method.rewards import RewardSettings
+from emor3.method.rewards import OwnPart, RewardSettings
 from emor3.models.settings import LoraBlock, ModelBlock
 from emor3.runs.recipe import ColdStartBlock, Recipe, build_recipe
 from emor3.settings import BOUNDS, MOST, Block
@@ -72,7 +72,7 @@ def test_the_numbers_that_people_use_are_taken(tmp_path: Path) -> None:
 
 BLOCKS = (
     *(Recipe, ModelBlock, LoraBlock, DataBlock, ColdStartBlock, HeldOutBlock),
-    *(RewardSettings, JudgeBlock, EndpointBlock),
+    *(RewardSettings, OwnPart, JudgeBlock, EndpointBlock),
 )
 SETTINGS = [
     (block, name)
@@ -89,6 +89,12 @@ def test_every_block_of_settings_is_gone_through() -> None:
         "QuickBlock",
         "FamilyBlock",
     }
+
+
+def test_an_unknown_setting_below_a_name_of_the_users_own_is_told_with_the_known_ones() -> None:
+    part = {"function": "my:brevity", "weight": 0.1, "sha": "a"}
+    with pytest.raises(UserError, match=r"unknown setting 'reward.own.brevity.sha'; did you mean .*brevity.sha256'"):
+        recipe(reward={"own": {"brevity": part}})
 
 
 @pytest.mark.parametrize(("block", "name"), SETTINGS)

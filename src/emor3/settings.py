@@ -6,7 +6,7 @@ later, in a traceback or in nothing, so those have the bounds below.
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -98,8 +98,12 @@ def short(value: object, quoted: bool = False) -> str:
 
 
 def _known_keys(schema: type[BaseModel], location: Iterable[str]) -> list[str]:
-    for part in location:
-        schema = _block_of(schema.model_fields[part].annotation)
+    parts = iter(location)
+    for part in parts:
+        annotation = schema.model_fields[part].annotation
+        schema = _block_of(annotation)
+        if get_origin(annotation) is dict:
+            next(parts)  # a name that the user chose
     return list(schema.model_fields)
 
 

@@ -18,7 +18,7 @@ from emor3.revision import commit
 
 COMMANDS = {
     *(("score",), ("train",), ("evaluate",), ("compare",), ("report",), ("share",), ("predict",), ("reproduce",)),
-    ("quickstart",),
+    *(("quickstart",), ("demo",), ("review",)),
     *(("data",), ("data", "check"), ("tiny",), ("tiny", "build")),
 }
 
@@ -88,7 +88,7 @@ def test_every_command_explains_itself_and_refuses_an_unknown_option(command: st
         (["data", "chekc"], "Did you mean 'check'"),
         (["train"], "Missing argument 'RECIPE'"),
         (["train", "a.yaml", "b.yaml"], "unexpected extra argument"),
-        (["predict", "a.png"], "Missing option '--model'"),
+        (["score"], "Missing argument 'FILE'"),
         (["quickstart", "--seed", "x"], "Invalid value for '--seed'"),
         (["evaluate", "--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["score", "x", "--formula", "mine"], "Invalid value for '--formula'"),

@@ -41,7 +41,7 @@ def test_every_next_step_is_said_by_some_command() -> None:
 
 @pytest.mark.parametrize("way", NEXT)
 def test_a_next_step_is_one_short_line_whose_commands_exist(way: str, capsys: pytest.CaptureFixture[str]) -> None:
-    places = dict.fromkeys(("folder", "run", "model", "page", "recipe"), "x") | {"folders": ["x"]}
+    places = dict.fromkeys(("folder", "run", "model", "page", "recipe", "memory"), "x") | {"folders": ["x"]}
     say_next(way, **places)
     told = capsys.readouterr()
     assert told.out == ""

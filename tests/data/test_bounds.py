@@ -21,10 +21,10 @@ from emor3.data.settings import DataBlock
 from emor3.data.subsets import read_ids, sample_data
 from emor3.errors import UserError
 from emor3.method.labels import MAX_LABELS, MIKELS8, LabelSet
-from emor3.method.scoring import score_file
 from emor3.method.thinking import build_prompt, load_template
 from emor3.models.processors import LARGE, load_processor, open_images
 from emor3.runs.recipe import build_recipe
+from emor3.scoring.saved import score_file
 from emor3.storage.images import open_image
 from emor3.storage.yaml_text import read_yaml
 from rows import write_rows
@@ -78,6 +78,7 @@ def test_a_large_picture_is_opened_in_the_size_that_the_processor_makes_of_it_wi
     assert opened.info == open_image(path).info  # by which copies are told to be of one file
 
 
+@pytest.mark.slow
 def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many_tokens(
     tmp_path: Path, random_checkpoint: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_large_picture_between_limits_that_leave_no_size_as_it_is_gets_as_many
     assert np.array_equal(whole["image_grid_thw"], ours["image_grid_thw"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "shortest"), [(Gemma3ImageProcessorPil, 1907), (LlavaOnevisionImageProcessorPil, 4608)]
 )

@@ -203,6 +203,7 @@ def long_texts(tmp_path: Path) -> str:
     return write_folder(tmp_path, rows)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_row_does_not_grow_with_what_it_holds(long_texts: str) -> None:
     samples = load_samples(long_texts)
     assert len(pickle.dumps(samples)) < 50 * len(samples)  # 32 bytes, and what is kept of the set

@@ -69,6 +69,7 @@ def test_a_model_trained_on_several_label_sets_asks_which_one_to_predict_with(
         choose_labels(Trained(), None)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_both_sets_and_scores_each_by_its_own_labels(
     two_sets: list[str], tmp_path: Path, random_checkpoint: str
 ) -> None:

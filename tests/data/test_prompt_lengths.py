@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from architectures import write_checkpoint
 from emor3.data import prompt_lengths as lengths
 from emor3.data.prompt_lengths import check_context
 from emor3.errors import UserError
@@ -14,6 +15,7 @@ from emor3.method.labels import MIKELS8
 from emor3.method.types import Sample
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
+from emor3.models.processors import load_processor
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,14 @@ def test_the_bound_of_an_image_holds_for_strips_too(
 ) -> None:
     _, processor = loaded
     assert lengths.token_counter(processor, "")(size) <= lengths._most_image_tokens(processor)
+
+
+def test_no_image_is_cut_into_more_tiles_than_the_bound_says(tmp_path: Path) -> None:
+    write_checkpoint("idefics3", tmp_path)
+    processor = load_processor(str(tmp_path))
+    count, most = lengths.token_counter(processor, ""), lengths._most_image_tokens(processor)
+    assert count((64, 64)) == most
+    assert count((200, 50)) < most
 
 
 def test_an_image_that_cannot_be_read_is_left_to_whoever_opens_it(

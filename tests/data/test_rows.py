@@ -71,6 +71,7 @@ def evaluated(run: Path, mixed: str, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.mark.slow
 def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they_show(run: Path, mixed: str) -> None:
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert [len({row["sample"] for row in rows if row["step"] == step}) for step in (1, 2)] == [4, 4]
@@ -79,6 +80,7 @@ def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they
         assert (tuple(row["images"]), row["text"]) == samples[row["sample"]].content
 
 
+@pytest.mark.slow
 def test_such_a_run_resumes_to_the_same_completions_and_weights(run: Path, recipe: Recipe) -> None:
     before, weights = [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")], load_file(run / FINAL_WEIGHTS)
     (run / "checkpoints/checkpoint-2/complete").unlink()
@@ -185,6 +187,7 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(mixed: 
     check_rows([sample for sample in samples if not sample.images], dynamic)
 
 
+@pytest.mark.slow
 def test_texts_alone_are_trained_on(tmp_path: Path, random_checkpoint: str) -> None:
     rows = [{"id": str(place), "text": f"Fog {place}.", "label": label} for place, label in enumerate(("joy", "fear"))]
     write_rows(tmp_path, rows)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -70,6 +71,31 @@ def test_a_bad_image_fails_alone_and_the_order_is_kept_in_json(images: list[str]
         assert row["trigger"]
         assert row["consistency"]["verdict"] in ("supported", "refuted")
         assert sum(row["coherence"]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_without_a_model_a_photograph_is_told_what_to_take_and_what_it_costs(
+    main_with: Callable[..., int], images: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_with("predict", images[3], images[0]) == 2
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if not line.endswith(": loading"))
+    assert told.startswith("error: name a model with --model: for photographs on a laptop HuggingFaceTB/SmolVLM-256M")
+    assert "(Apache-2.0, 518 MB to fetch once)" in told
+    assert "embedded needs no download, shows the form of an answer, and has only ever seen drawings" in told
+    assert main_with("predict", images[2]) == 2  # which is not there, whatever the model
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_drawing_of_the_package_gets_the_embedded_model_of_its_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: list[str]
+) -> None:
+    monkeypatch.setenv("EMOR3_CACHE", str(tmp_path))
+    easy, hard = (str(tmp_path / f"{name}-v2-seed0/images/a.png") for name in ("scenes8_leaky", "hard6"))
+    assert [predict.model_for(None, [easy]), predict.model_for(None, [hard])] == ["embedded", "embedded-hard"]
+    assert predict.caution("embedded", [easy, hard]) is None
+    assert str(predict.caution("embedded-hard", [easy, images[3]])).startswith("note: embedded-hard has only ever seen")
+    assert (predict.model_for("my/model", [images[3]]), predict.caution("my/model", [images[3]])) == ("my/model", None)
+    with pytest.raises(UserError, match="name a model"):
+        predict.model_for(None, [easy, images[3]])
 
 
 def test_the_text_shows_each_image_with_verdicts_and_a_hostile_name_stays_one_harmless_line(images: list[str]) -> None:

@@ -43,6 +43,7 @@ def family_test(outcome: Any, adjusted: float, *found: SeedComparison) -> Family
     return FamilyTest("paper", outcome, "all", found[0], found[1], (found[0].difference, None), adjusted)
 
 
+@pytest.mark.slow
 def test_a_method_is_as_sure_as_the_less_sure_of_its_two_comparisons(tmp_path: Path) -> None:
     plan = plan_with(tmp_path, main=MAIN)
     results = fill(plan, cells_of(plan))
@@ -98,6 +99,32 @@ def test_a_gain_over_the_reference_that_the_placebo_has_too_is_none() -> None:
     assert verdicts([gain], level=0.01) == {"paper": "not shown"}
     assert verdicts([harm], level=0.01) == {"paper": "loses"}
     assert verdicts([replace(gain, adjusted=0.01)], level=0.01) == {"paper": "not shown"}  # the level is not below it
+
+
+def test_of_ranks_a_run_that_collapsed_hides_nothing_and_a_family_tests_its_own_seeds_alone(tmp_path: Path) -> None:
+    again = MAIN | {"seeds": [2, 3, 4, 5]}
+    plan = plan_with(tmp_path, main=MAIN, again=again, ranks=again | {"test": "ranks"})
+    hits = {  # of the seeds 0 to 5; those of `main` would say the opposite
+        "set": (9, 9, 4, 5, 4, 5),
+        "paper": (1, 1, 9, 10, 9, 10),
+        "placebo": (9, 9, 6, 7, 6, 0),  # the last one collapsed
+    }
+    for cell in cells_of(plan):
+        if cell.method in hits:
+            finish(cell, plan, hits[cell.method][cell.seed])
+    results = Results(plan, cells_of(plan))
+    found = {
+        name: decide(results, plan.families[name], {"accuracy": is_correct, "truth": is_correct})[0]
+        for name in ("again", "ranks")
+    }
+    for test in found.values():
+        assert test.reference.difference.value == pytest.approx(0.5)  # 9.5 of 10 against 4.5
+        assert test.placebo is not None
+        assert test.placebo.difference.value == pytest.approx(0.475)  # against 4.75
+    # None of four lies among the other four: 2 of the 70 ways to choose four of eight.
+    assert found["ranks"].p_value == pytest.approx(2 / 70)
+    assert found["again"].p_value > 0.05
+    assert "exact rank-sum test" in decision.to_markdown(results).split("## Tests that decide: ranks")[1]
 
 
 def test_runs_go_family_by_family_and_each_has_its_own_seeds(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,11 @@ from emor3.stats.classification import is_correct
 from emor3.stats.power import detectable
 from emor3.stats.uncertainty import mcnemar, sign_flip
 from emor3.storage.outputs import write_json
+from forked import Forked
 from made_up import prediction, save_evaluation
 from places import ROOT
 from plans import finish, write_plan
-from waiting import HANGS, wait_until
+from waiting import wait_until
 
 RECIPES = ROOT / "recipes"
 SHIPPED = RECIPES / "table1_tiny.yaml"
@@ -65,6 +64,22 @@ def test_the_shipped_plan_holds_every_method_of_the_paper_and_valid_recipes(tmp_
     assert {"sft", "sft_reasoning", "grpo", "dapo", "dr_grpo", "gspo", "emo_r3", "emo_r3_cold_start"} <= set(
         plan.methods
     )
+
+
+@pytest.mark.parametrize(
+    ("block", "named"),
+    [
+        ({"reward": {"own": {"brevity": {"function": "mine:brevity", "weight": 0.1}}}}, "reward.own"),
+        ({"judge": {"model": "own"}}, "judge.model own"),
+    ],
+)
+def test_code_of_ones_own_which_no_plan_hands_over_is_refused_before_a_cell_runs(
+    tmp_path: Path, block: dict[str, Any], named: str
+) -> None:
+    plan = load_plan(write_plan(tmp_path), None, quick=False)
+    methods = {**plan.methods, "mine": plan.methods["emo_r3"] | block}
+    with pytest.raises(UserError, match=f"method mine: {named} is code of your own, which only"):
+        cells_of(plan.model_copy(update={"methods": methods}))
 
 
 def test_settings_are_merged_block_by_block_and_null_removes_a_block() -> None:
@@ -342,11 +357,11 @@ LEARNING = {
 }
 
 
-def call(plan: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "emor3.cli.main", "reproduce", str(plan)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def call(plan: Path) -> Forked:
+    return Forked("emor3", "reproduce", plan)
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_trained_is_not_trained_again_when_its_evaluation_was_killed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -399,8 +414,11 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
             methods={"grpo": {}},
             quick={"methods": ["grpo"]},
         )
-        cell = cells_of(load_plan(plan, None, quick=False))[0]
-        if name == "killed":
+        loaded = load_plan(plan, None, quick=False)
+        cell = cells_of(loaded)[0]
+        if name == "whole":
+            reproduce.run_cell(loaded, cell.folder)
+        else:
             process = call(plan)
             wait_until(partial(directory.complete_checkpoints, cell.training), process)
             os.kill(process.pid, signal.SIGKILL)  # its cell ends with it
@@ -408,13 +426,12 @@ def test_a_cell_killed_in_its_training_goes_on_from_its_checkpoint_to_the_table_
             assert not (cell.training / directory.FINAL).exists()
             kept = directory.complete_checkpoints(cell.training)[0]
         again = call(plan)
-        _, err = again.communicate(timeout=HANGS)
+        _, err = again.communicate()
         assert again.returncode == 0, err
         assert [row["step"] for row in records.read_jsonl(cell.training / METRICS)] == [1, 2, 3]
         tables[name] = pd.read_csv(tmp_path / name / "out" / "table.csv")
-        log = (cell.folder / reproduce.LOG).read_text()
     assert kept.name == "checkpoint-1"
-    assert "3 of 3 steps" in log
+    assert "3 of 3 steps" in (cell.folder / reproduce.LOG).read_text()
     pd.testing.assert_frame_equal(tables["killed"], tables["whole"])
 
 
@@ -430,7 +447,7 @@ def test_a_killed_reproduction_goes_on_with_what_is_missing_and_a_failed_cell_st
     process.communicate()
     before = first.stat().st_mtime_ns
     again = call(plan)
-    out, err = again.communicate(timeout=HANGS)
+    out, err = again.communicate()
     assert again.returncode == 1
     assert first.stat().st_mtime_ns == before  # not repeated
     assert "failed" in err

@@ -63,12 +63,14 @@ def test_the_moving_average_is_saved_and_taken_up_again(random_checkpoint: str, 
     assert same(dict(average.model.named_parameters()), dict(again.model.named_parameters()))
 
 
+@pytest.mark.slow
 def test_the_start_model_judges_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, judge={"model": "reference"}, grpo={"beta": 0.1, "max_steps": 1})
     assert weights_of(run / "final")
     assert not (run / "checkpoints" / "checkpoint-1" / "judge_ema.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_moving_average_beside_a_checkpoint_is_that_of_the_policy_so_far(
     tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_question_goes_to_the_judge_of_its_aspect_and_both_are_called() -> Non
     assert calls == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_moving_average_is_not_complete(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -592,6 +592,7 @@ def test_few_errors_among_many_questions_do_not_stop_a_run(serve: Callable[..., 
 # --- in training -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     serve: Callable[..., StandIn], tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

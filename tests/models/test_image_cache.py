@@ -15,13 +15,15 @@ from emor3.models.generation import encode
 from emor3.models.image_cache import EncodedImages
 
 TILED = "llava_onevision"
+FRAMES = {"idefics3": 5}
+"""What the vision tower sees of a square image, if not the image alone: four tiles, and the whole of it."""
 
 
 @pytest.fixture(scope="module", params=[name for name in BUILDERS if name != TILED])
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ProcessorMixin]:
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ProcessorMixin, int]:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
-    return str(folder), load(str(folder))[1]
+    return str(folder), load(str(folder))[1], FRAMES.get(request.param, 1)
 
 
 def encoded_by(model: Any) -> list[int]:
@@ -41,9 +43,9 @@ def inputs_of(processor: ProcessorMixin, scenes: str, places: list[int]) -> Any:
 
 
 def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same(
-    loaded: tuple[str, ProcessorMixin], scenes: str
+    loaded: tuple[str, ProcessorMixin, int], scenes: str
 ) -> None:
-    folder, processor = loaded
+    folder, processor, frames = loaded
     plain, sharing, other = (load(folder)[0] for _ in range(3))
     memo = EncodedImages()
     memo.share(sharing)
@@ -53,12 +55,12 @@ def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same
         for model, places in ((sharing, [0, 1]), (sharing, [1, 2, 0]), (other, [2, 1])):
             inputs = inputs_of(processor, scenes, places)
             torch.testing.assert_close(model(**inputs).logits, plain(**inputs).logits, atol=1e-5, rtol=1e-4)
-    assert counts == [2, 1]  # images 0 and 1, then only 2
+    assert counts == [2 * frames, frames]  # images 0 and 1, then only 2
     assert others == []  # all known from the other model
 
 
-def test_a_new_round_knows_no_image(loaded: tuple[str, ProcessorMixin], scenes: str) -> None:
-    folder, processor = loaded
+def test_a_new_round_knows_no_image(loaded: tuple[str, ProcessorMixin, int], scenes: str) -> None:
+    folder, processor, frames = loaded
     model = load(folder)[0]
     memo = EncodedImages()
     memo.share(model)
@@ -67,13 +69,13 @@ def test_a_new_round_knows_no_image(loaded: tuple[str, ProcessorMixin], scenes: 
         for _ in range(2):
             model(**inputs_of(processor, scenes, [0]))
             memo.forget()
-    assert counts == [1, 1]
+    assert counts == [frames, frames]
 
 
 def test_the_language_model_learns_from_remembered_images_what_it_learns_from_fresh_ones(
-    loaded: tuple[str, ProcessorMixin], scenes: str
+    loaded: tuple[str, ProcessorMixin, int], scenes: str
 ) -> None:
-    folder, processor = loaded
+    folder, processor, _ = loaded
     plain, sharing = (load(folder)[0] for _ in range(2))
     memo = EncodedImages()
     memo.share(sharing)

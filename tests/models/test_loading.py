@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig
 
 import emor3
 from emor3.errors import UserError
-from emor3.models.checkpoints import load
+from emor3.models.checkpoints import load, save
 from emor3.models.generation import generate
 from emor3.models.loading import check_weights, load_config, refusal
 from emor3.models.processors import load_processor
@@ -194,6 +195,20 @@ def test_pickled_weights_are_no_weights_for_doctor_either(random_checkpoint: str
     (folder / "model.safetensors").unlink()
     check = check_model(str(folder))
     assert (check.status, "pickled weights only" in check.detail) == ("fail", True)
+
+
+def test_of_the_generation_settings_that_a_checkpoint_brings_only_tokens_count_and_are_saved(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
+    """transformers takes them for whatever a call leaves open: rollouts, evaluation and judges would decode by them."""
+    folder = shutil.copytree(random_checkpoint, tmp_path / "model")
+    own = {"eos_token_id": [2, 0], "pad_token_id": 0, "bos_token_id": 1}
+    ways = {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05, "min_p": 0.5, "no_repeat_ngram_size": 2}
+    edit(folder, "generation_config.json", lambda c: c.update(own | ways))
+    model, processor = load(str(folder))
+    assert model.generation_config.to_diff_dict() == GenerationConfig(**own, use_cache=True).to_diff_dict()
+    save(model, processor, tmp_path / "saved")
+    assert GenerationConfig.from_pretrained(tmp_path / "saved").to_diff_dict() == model.generation_config.to_diff_dict()
 
 
 def test_a_checkpoint_as_training_saves_it_needs_no_generation_config(random_checkpoint: str, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_model_whose_attention_or_layers_take_no_such_masks_is_left_to_trl(fam
 
 
 def test_another_family_is_left_to_trl() -> None:
-    assert not takes_masks(AutoConfig.for_model("idefics3"))
+    assert not takes_masks(AutoConfig.for_model("paligemma"))
 
 
 NARROW = layer_work(load(EMBEDDED)[0].config.get_text_config())

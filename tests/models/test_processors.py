@@ -9,11 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer
 
+from architectures import write_checkpoint
 from emor3.data.folders import load_samples
+from emor3.data.prompt_lengths import suggest_max_pixels, token_counter
 from emor3.errors import UserError
-from emor3.models.architectures import limit_pixels
+from emor3.models.architectures import largest_area, limit_pixels
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.models.processors import load_processor, save_processor, scaled
@@ -55,8 +58,36 @@ def test_a_picture_scaled_to_our_limit_is_seen_alike_by_a_processor_without_it(
     assert scaled(image, SimpleNamespace()) is image
 
 
+@pytest.fixture(scope="module")
+def tiling(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint whose images are cut into at most 2 x 2 tiles of 64 pixels, four tokens each."""
+    folder = tmp_path_factory.mktemp("tiling")
+    write_checkpoint("idefics3", folder)
+    return str(folder)
+
+
+def test_a_limit_on_pixels_leaves_fewer_tiles_and_none_is_refused(tiling: str) -> None:
+    processor = load_processor(tiling)
+    assert token_counter(processor, "")((90, 60)) == 5 * 4 + 5 * 2 + 4  # tiles, two marks each, ends of rows and image
+    for limit, side, frames in ((4 * 64**2, 128, 5), (2 * 64**2, 64, 1)):
+        limit_pixels(processor, limit)
+        assert largest_area(processor) == side**2
+        shown = processor(text=["<image>"], images=[Image.new("RGB", (90, 60))], return_tensors="pt")["pixel_values"]
+        assert shown.shape == (1, frames, 3, 64, 64)
+    with pytest.raises(UserError, match=r"max_pixels 4000: the model sees tiles of 64 x 64 pixels, give 4096 or more"):
+        limit_pixels(processor, 4000)
+
+
+def test_a_prompt_of_the_suggested_size_of_tiles_fits(tiling: str) -> None:
+    processor = load_processor(tiling)
+    # A tile takes 4 tokens and at most 4 marks. 2,048 - 2,006 - 2 = 40 are five of them: four, and the whole image.
+    assert suggest_max_pixels(processor, 2006) == 4 * 64**2
+    assert suggest_max_pixels(processor, 2007) == 64**2
+    assert suggest_max_pixels(processor, 2040) is None
+
+
 def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint: str) -> None:
-    with pytest.raises(UserError, match=r"max_pixels is for Qwen-VL processors, not SimpleNamespace"):
+    with pytest.raises(UserError, match=r"max_pixels is for processors of Qwen-VL and .*, not SimpleNamespace"):
         limit_pixels(SimpleNamespace(), 1024)
 
 

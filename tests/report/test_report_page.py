@@ -20,7 +20,10 @@ from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.runs.records import append_jsonl
 from made_up import prediction, save_evaluation
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (apt-get install chromium)"),
+]
 
 HOSTILE = (
     "<script>window.pwned=1</script>",

@@ -284,6 +284,7 @@ def same_policy(one: Path, other: Path) -> bool:
     return all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_untouched_and_the_one_before_ends_bit_for_bit_the_same(
     command: Callable[..., tuple[int, str]], run: Path, whole: Path
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_run_that_cannot_start_in_a_new_folder_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_reached_by_a_link_is_replaced_and_goes_when_the_new_one_has_its_first_checkpoint(
     command: Callable[..., tuple[int, str]], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def tables(gain: float, seeds: int = 4, images: int = 40) -> tuple[Any, ...]:
     return before, after + taste + gain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [-0.3, 0.0, 0.3])
 def test_it_agrees_with_the_test_in_sign_and_size(gain: float) -> None:
     before, after = tables(gain)

@@ -36,6 +36,7 @@ def alarms(found: list[SeedComparison]) -> int:
     return sum(comparison.p_value < 0.05 for comparison in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_equal_methods_differ_in_5_of_100_studies_whatever_the_spread_of_seeds(seeds: int, spread: Any) -> None:

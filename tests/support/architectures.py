@@ -10,6 +10,9 @@ from transformers import (
     Gemma3Config,
     Gemma3ImageProcessorPil,
     Gemma3Processor,
+    Idefics3Config,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
     LlavaConfig,
     LlavaImageProcessorPil,
     LlavaOnevisionConfig,
@@ -130,6 +133,26 @@ def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     return model, processor
 
 
+def of_idefics3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
+    """With an image of four tiles and the whole of it, or two if it is wide or tall, as SmolVLM's 17 in small."""
+    marks = {f"row_{row}_col_{column}": f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)}
+    marks |= {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
+    tokenizer = with_tokens(tokenizer, image_token="<image>", end_of_utterance_token="<end_of_utterance>", **marks)
+    config = Idefics3Config(
+        text_config={"model_type": "llama"} | TEXT | special_ids(tokenizer),
+        vision_config=VISION,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+    processor = Idefics3Processor(
+        image_processor=Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+    )
+    return AutoModelForImageTextToText.from_config(config), processor
+
+
 def with_tokens(tokenizer: PreTrainedTokenizerFast, **tokens: Any) -> PreTrainedTokenizerFast:
     """The tokenizer with more special tokens, which it also has as attributes, and one it puts before every text."""
     backend = tokenizer.backend_tokenizer
@@ -158,4 +181,4 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "gemma3": of_gemma3}
-BUILDERS |= {"llava": of_llava, "llava_onevision": of_llava_onevision}
+BUILDERS |= {"llava": of_llava, "llava_onevision": of_llava_onevision, "idefics3": of_idefics3}

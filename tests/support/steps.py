@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from peft import LoraConfig
 from torch import Tensor
 from torch.nn import Parameter
-from transformers import GenerationMixin
+from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from emor3.data.folders import load_samples
@@ -77,7 +77,20 @@ def trainer_of(
     **settings: Any,
 ) -> GRPOTrainer:
     """A trainer on drawn scenes with reward functions of a test's own, which a recipe cannot name."""
-    model, processor = load(checkpoint)
+    return trainer_on(cls, folder, scenes, load(checkpoint), rewards, adapters, **settings)
+
+
+def trainer_on(
+    cls: type[GRPOTrainer],
+    folder: Path,
+    scenes: str,
+    loaded: tuple[PreTrainedModel, ProcessorMixin],
+    rewards: Sequence[Any],
+    adapters: LoraConfig | None = None,
+    **settings: Any,
+) -> GRPOTrainer:
+    """The same with a model that is loaded."""
+    model, processor = loaded
     samples = load_samples(scenes, split="train")
     config = GRPOConfig(
         **{"max_steps": 1, "max_completion_length": 6, "learning_rate": 1e-3} | settings,

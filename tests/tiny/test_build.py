@@ -54,6 +54,7 @@ SHORT = BuildSettings(
 SHORT_HARD = replace(SHORT, hard=True, steps=3, schedule=6, peak_rate=HARD.peak_rate)
 
 
+@pytest.mark.slow
 def test_the_same_seed_builds_the_same_weights_and_another_seed_does_not(tmp_path: Path) -> None:
     built = []
     for name, seed in (("first", 0), ("second", 0), ("other", 1)):

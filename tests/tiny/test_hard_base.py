@@ -25,7 +25,7 @@ def candidate() -> Any:
 
 @pytest.fixture(scope="module")
 def figures(candidate: Any) -> Any:
-    return {name: figure.value for name, figure in group_figures(sample_groups(candidate, DATA, images=256)).items()}
+    return {name: figure.value for name, figure in group_figures(sample_groups(candidate, DATA, images=128)).items()}
 
 
 def test_it_is_as_small_as_the_easy_one_and_holds_no_code() -> None:

@@ -43,6 +43,7 @@ def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_comp
     assert costs[STRAIGHT].positions > costs[TRL].positions > costs[OURS].positions > costs[OURS_BARE].positions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_every_way_trains_under_checkpointing_if_it_is_asked_for(tmp_path: Path, checkpointing: bool) -> None:
     settings = BenchSettings(images=1, completions=2, checkpointing=checkpointing, rounds=1)

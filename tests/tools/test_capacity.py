@@ -1,6 +1,7 @@
 """Plans count what is there to count, and their rule of thumb for activations is held against a measurement."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,18 @@ from emor3.tools.capacity import (
     Machine,
     estimate_memory,
     longest_prompt,
+    mask_bytes,
     model_config,
+    packed_rows,
     probe,
     size_of,
+    update_bytes,
     ways_to_fit,
 )
 from emor3.training.trl_config import grpo_config
 
-QWEN_3B, QWEN_7B = PUBLISHED
+QWEN_3B, QWEN_7B, SMALL = PUBLISHED
+AREAS = (None, 262_144)
 
 
 def recipe_of(path: Any = QWEN_3B, grpo: Any = None, **changes: Any) -> Any:
@@ -53,6 +58,17 @@ def needs(recipe: Recipe, machine: Any = None) -> Any:
 def test_the_known_configurations_give_the_published_numbers_of_parameters() -> None:
     assert size_of(recipe_of(QWEN_3B), model_config(QWEN_3B, None)).parameters == 3_754_622_976
     assert size_of(recipe_of(QWEN_7B), model_config(QWEN_7B, None)).parameters == 8_292_166_656
+
+
+def test_the_small_model_has_the_size_of_its_file_and_as_many_tokens_as_its_tiles() -> None:
+    whole, limited = (
+        size_of(recipe_of(SMALL, model={"max_pixels": most}), model_config(SMALL, None)) for most in AREAS
+    )
+    assert whole.parameters == 256_484_928  # in bfloat16 the 513 MB of its model.safetensors
+    # A tile of 512 x 512 is 32 x 32 patches of 16, and four by four of them become one token: 64. Four by four tiles,
+    # and the whole image beside them: 17.
+    assert (whole.image_tokens, whole.patches) == (17 * 64, 17 * 1024)
+    assert (limited.image_tokens, limited.patches) == (64, 1024)
 
 
 def test_weights_gradients_optimizer_and_reference_follow_from_the_parameters() -> None:
@@ -143,7 +159,7 @@ def test_tokens_cache_and_steps_are_counted() -> None:
     found = needs(recipe_of(grpo={"gradient_accumulation_steps": 2, "num_train_epochs": 3}), Machine(gpus=2))
     assert found.size.image_tokens == 512  # 401,408 / 28 squared
     assert found.size.cache_numbers == 2 * 36 * 2 * 128  # keys and values, layers, heads, width
-    assert found.rollouts == 8
+    assert found.work.rollouts == 8
     assert found.steps == math.ceil(3 * 100 / (4 * 2 * 2 / 4))
 
 
@@ -179,6 +195,41 @@ def test_the_completions_of_a_prompt_share_it_unless_they_are_recomputed() -> No
     assert update(gradient_checkpointing=True, max_completion_length=8000) == 4 * (prompt + 8000) * layer
 
 
+def test_packed_rows_and_their_masks_are_counted_beside_separate_rows(random_checkpoint: str) -> None:
+    grpo = {"per_device_train_batch_size": 8, "max_completion_length": 40, "bf16": False, "beta": 0.0}
+    model = {"max_pixels": None, "freeze": ["vision"], "dtype": "float32"}
+    recipe = recipe_of(random_checkpoint, grpo | {"gradient_checkpointing": True}, model=model)
+    found, settings = needs(recipe), grpo_config(recipe, Path("x"), 1)
+    prompt = found.work.prompt
+    # Two groups of 4 completions, each group in one row: the prompt without its last token, and 4 x 40 tokens.
+    assert packed_rows(settings, found.size, found.work) == (2, prompt - 1 + 160)
+    # A byte for each pair, and 4 of what a float32 attention adds in its place.
+    assert mask_bytes(found.size, 2, 300, 4) == 2 * 300**2 * 5
+    # Layers' inputs are kept of more tokens if no two completions share a row, so that way is the dearer one.
+    separate = replace(found.size, mask_kinds=0)
+    assert packed_rows(settings, separate, found.work) == (0, 0)
+    assert update_bytes(recipe, settings, separate, found.work, 4) == found.phases["update"]
+    # Masks of a gigabyte would decide: 100 kinds of layers.
+    assert update_bytes(recipe, settings, replace(found.size, mask_kinds=100), found.work, 4) > found.phases["update"]
+
+
+def test_what_a_run_leaves_on_disk_is_counted_by_folder(random_checkpoint: str) -> None:
+    def disk(grpo: Any, **changes: Any) -> tuple[list[float], Any]:
+        model = {"max_pixels": None} | changes.pop("model", {})
+        found = needs(recipe_of(random_checkpoint, {"max_steps": 100, "save_steps": 10} | grpo, model=model, **changes))
+        return list(found.disk.values()), found.size
+
+    held_out = {"evaluation": {"every": 10, "samples": 8}}
+    # Full weights: 4 bytes and 8 of Adam for each; the checkpoint that is replaced goes when the new one is there.
+    plain, size = disk({"save_total_limit": 2})
+    n = size.parameters
+    assert plain == [0, 3 * 12 * n, 0, 4 * n]
+    assert disk({"save_total_limit": 2}, **held_out)[0] == [0, 3 * 12 * n, 2 * 4 * n, 4 * n]
+    # Adapters alone, in all of ten checkpoints; in the end they are merged into a bfloat16 policy.
+    adapters, size = disk({}, model={"lora": {"r": 16}}, **held_out)
+    assert adapters == [0, 10 * 12 * size.trainable, 2 * 4 * size.trainable, 2 * n]
+
+
 def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_hand(
     mixed: str, random_checkpoint: str
 ) -> None:
@@ -201,8 +252,10 @@ def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits() -> 
     assert "lora" in ways[-1][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "error"), [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5)]
+    ("architecture", "error"),
+    [("qwen2_5_vl", 0.1), ("qwen3_vl", 0.2), ("llava", 0.1), ("gemma3", 0.5), ("idefics3", 0.2)],
 )
 def test_the_activations_of_an_update_are_near_those_that_autograd_keeps(
     architecture: str, error: float, tmp_path: Path

@@ -75,6 +75,9 @@ def test_the_card_of_a_placebo_says_that_it_is_no_model_to_use_and_names_the_for
     assert "Forms of the reward that were on: relative, separate advantages." in placebo
     assert "an experiment" not in plain
     assert "Forms of the reward" not in plain
+    assert "not part of emor3" not in plain
+    own = card(own={"brevity": {"function": "my_rewards:brevity", "weight": 0.2}})
+    assert "A further part, `brevity` (weight 0.2), is code that is not part of emor3: `my_rewards:brevity`." in own
 
 
 def test_the_card_states_the_figures_of_this_policy_and_refuses_those_of_another(run: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from emor3.experiments.plan import Plan
 from emor3.experiments.quickstart import summary
 from emor3.judges.calibration import Calibration
 from emor3.judges.group_signal import GroupSignal
+from emor3.review.marks import Mark
 from emor3.runs.directory import ENVIRONMENT, JUDGE, METRICS, ROLLOUTS
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, RESULTS
 from emor3.runs.recipe import Recipe
@@ -23,6 +24,7 @@ from emor3.tools.reference import (
     ENVIRONMENT_KEYS,
     EVALUATION_FILES,
     IMPORT_KEYS,
+    MARK_KEYS,
     QUICKSTART_KEYS,
     RUN_FILES,
     TABLE_KEYS,
@@ -65,6 +67,7 @@ def test_the_records_of_a_run_hold_what_the_page_tells() -> None:
     assert list(tried) == list(RUN_FILES[JUDGE])
     assert list(summary(0, "judge", 1.0, [])) == list(QUICKSTART_KEYS)
     assert [field.name for field in fields(Imported)] == list(IMPORT_KEYS)
+    assert list(Mark.model_fields) == list(MARK_KEYS)
     assert TABLE_HEAD.split(",") == list(TABLE_KEYS)
 
 

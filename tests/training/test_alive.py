@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import kills
 from emor3 import signals
 from emor3.models.processors import load_processor
 from emor3.runs.directory import CHECKPOINTS, COLD_START, COMPLETE, complete_checkpoints, latest_checkpoint
@@ -26,9 +26,9 @@ from emor3.runs.records import read_jsonl
 from emor3.signals import Stopped
 from emor3.training.run import train as run_training
 from emor3.training.stopping import is_out_of_memory
-from places import ROOT
+from forked import start_ranks
 from steps import LEARNS, at_step, writes
-from waiting import HANGS, wait_until
+from waiting import wait_until
 
 GRPO = {
     "max_steps": 3,
@@ -157,6 +157,7 @@ def test_a_signal_saves_at_the_next_step_that_resumes_exactly(
     assert ended_alike(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_a_signal_inside_a_generation_cycle_saves_at_its_end(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_signal_inside_a_generation_cycle_saves_at_its_end(
     assert steps_saved(tmp_path / "run") == ["checkpoint-2"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_second_signal_stops_at_once(
     assert "goes on from step 1 " in line_of(told, "stopped by SIGTERM; ")
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_cold_start_stops_at_once_and_it_begins_anew(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,20 +240,12 @@ def test_a_signal_to_one_of_two_ranks_stops_both_at_the_same_step(
     grpo = GRPO | {"max_steps": 200, "save_steps": 200, "per_device_train_batch_size": 2}
     content = {"output_dir": str(tmp_path / "run"), "model": {"path": random_checkpoint}, "grpo": grpo}
     path.write_text(yaml.safe_dump(content | {"data": {"train": str(photos)}}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    process = subprocess.Popen(
-        [*launcher, "emor3.cli.main", "train", str(path)],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    ranks = start_ranks("ddp", "emor3", "train", path)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
-    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(ranks) == 2
-    os.kill(int(ranks[1]), signal.SIGTERM)
-    told = process.communicate(timeout=HANGS)[1]
-    assert process.returncode != 0
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, ranks[0])
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    told = "".join(rank.communicate()[1] for rank in ranks)  # both end, and neither is ended by a launcher
+    assert [rank.returncode for rank in ranks] == [143, 143]
     assert "emor3.signals" not in told  # no traceback of ours
     last = latest_checkpoint(tmp_path / "run")
     # Rank 0, which got no signal, says where it goes on; both wrote their part of the checkpoint.
@@ -299,12 +294,8 @@ FAILURES = {  # step in which it happens; what; and the advice. Images are read 
 }
 
 
-FAST = ("vanished image folder", "memory of the GPU")  # an error of ours and one of torch: the others end like these
-
-
-@pytest.mark.parametrize(
-    "failure", [failure if failure in FAST else pytest.param(failure, marks=pytest.mark.slow) for failure in FAILURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_keeps_the_last_step_and_ends_with_one_line(
     train: Callable[..., tuple[int, str]],
     photos: Path,
@@ -326,6 +317,7 @@ def test_a_failure_keeps_the_last_step_and_ends_with_one_line(
     assert ended_alike(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_a_failure_inside_a_generation_cycle_saves_nothing_that_would_not_resume_exactly(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +389,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(
     assert ended_alike(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_written_leave_the_checkpoint_before(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +407,7 @@ def test_weights_that_cannot_be_written_leave_the_checkpoint_before(
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(
     train: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +425,7 @@ def test_an_old_checkpoint_goes_only_when_the_new_one_is_whole(
     assert steps_saved(tmp_path / "run") == ["checkpoint-3"]
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_used(
     train: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
@@ -440,14 +435,8 @@ def test_a_kill_before_the_first_record_was_whole_leaves_a_folder_that_can_be_us
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint() -> None:
-    script = ROOT / "benchmarks" / "kills.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills", "4", "--steps", "4"],
-        capture_output=True,
-        text=True,
-        timeout=HANGS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 kills" in done.stdout
+def test_kills_at_random_moments_lose_nothing_past_the_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kills.main(kills=4, steps=4, seed=0, scratch=tmp_path)
+    assert "4 kills" in capsys.readouterr().out

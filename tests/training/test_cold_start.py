@@ -81,6 +81,7 @@ def test_the_prompt_goes_with_the_target_unless_the_recipe_names_one(samples: li
     assert prompt(targets="reasoning") == prompt(template="steps") != prompt()
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_with_the_seed_and_none_is_drawn_twice(
     random_checkpoint: str, samples: list[Sample], batches: list[tuple[dict[str, torch.Tensor], SFTTrainer]]
 ) -> None:

@@ -1,10 +1,7 @@
 """Two real processes: they judge, train and resume as one, sharded or not, and unlike ranks never hang."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +14,18 @@ from safetensors.torch import load_file
 from emor3.data.folders import load_samples
 from emor3.models.checkpoints import resolve_checkpoint
 from emor3.runs.records import read_jsonl
-from places import ROOT, SUPPORT
+from forked import Forked, end_of, start_ranks
 from rows import write_rows
-from waiting import HANGS
+
+ALONE = {"ACCELERATE_USE_CPU": "true"}
 
 
 def of_both_ranks(script: str, checkpoint: str, scenes: str, folder: Path) -> list[Any]:
     """What each rank of a script on two processes found about a checkpoint and an image."""
     image = load_samples(scenes, split="test")[0].image
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(SUPPORT / script), checkpoint, image, str(folder)]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
-    assert done.returncode == 0, done.stderr
+    ranks = start_ranks("ddp", script, checkpoint, image, folder)
+    told = end_of(ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], told
     found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["world"] for rank in found] == [2, 2]
     return found
@@ -89,19 +85,10 @@ def launch_training(
     }
     path = folder / f"{layout}.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    launcher = []
-    if layout == "ddp":
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    if layout in ("fsdp2", "zero3"):
-        shipped = yaml.safe_load((ROOT / f"recipes/accelerate/{layout}.yaml").read_text())
-        shipped |= {"use_cpu": layout == "fsdp2", "num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
-        (folder / "accelerate.yaml").write_text(yaml.safe_dump(shipped))
-        launcher = ["-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml")]
-    script = [str(SUPPORT / "launched_training.py"), "train", str(path), *flags]
-    env = os.environ | {"ACCELERATE_USE_CPU": str(layout != "zero3"), "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, *script]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = ["launched_training.py", "train", path, *flags]
+    ranks = [Forked(*arguments, env=ALONE)] if layout == "alone" else start_ranks(layout, *arguments)
+    told = end_of(ranks)
+    assert {rank.returncode for rank in ranks} == {0}, told
     return folder / layout
 
 

@@ -42,6 +42,18 @@ def test_a_replaced_row_brings_its_prompt_completion_and_image_along() -> None:
     assert merged["num_items_in_batch"] == 5
 
 
+def test_rows_with_more_tiles_than_the_batch_has_may_take_a_place_in_it() -> None:
+    def tiled(tiles: int, fill: float) -> dict[str, Any]:
+        shown = torch.ones(2, tiles, 1, 1)
+        batch = scored([[1], [2]], [[3], [4]])
+        del batch["image_grid_thw"]
+        return {**batch, "pixel_values": fill * shown[:, :, None], "pixel_attention_mask": shown}
+
+    merged = replace_rows(tiled(1, 0.5), tiled(3, 0.25), [1], [0], pad_id=9)
+    assert merged["pixel_values"].flatten(1).tolist() == [[0.5, 0, 0], [0.25, 0.25, 0.25]]
+    assert merged["pixel_attention_mask"].flatten(1).tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
 def test_one_column_for_all_tokens_of_a_completion_stays_one() -> None:
     # TRL's importance ratios under vLLM: a factor of the loss that broadcasts over the tokens.
     batch = {**scored([[1], [3]], [[5, 5], [6, 6]]), "importance_sampling_ratio": torch.tensor([[0.1], [0.2]])}

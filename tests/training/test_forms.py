@@ -68,7 +68,7 @@ def summed(monkeypatch: pytest.MonkeyPatch) -> Any:
     return kept
 
 
-FAST = ("relative", "separate", "placebo")
+FAST = ("relative",)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,7 @@ def test_separate_advantages_are_the_formula_and_zero_only_where_every_part_is_e
     assert trainer._metrics["train"]["frac_reward_zero_std"] == [pytest.approx(1 / 3)]
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_a_checkpoint_judges_with_its_own_weights_and_processor(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,6 +199,7 @@ def test_two_processes_share_the_held_out_samples_and_find_what_one_finds(
 # --- what it is made of -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trackers_get_the_figures_as_eval_and_the_step_is_still_logged(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

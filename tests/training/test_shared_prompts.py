@@ -64,6 +64,7 @@ def test_completions_are_token_for_token_those_of_separate_prompts(
     assert len(set(map(tuple, shared["completion_ids"].tolist()))) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [12, 6])  # 6: a chunk ends inside a group of copies
 def test_reference_log_probabilities_are_those_of_separate_prompts(
     make_trainer: Callable[..., GRPOTrainer], at_once: int
@@ -82,8 +83,15 @@ def loss_of(trainer: Any) -> Any:
     return trainer.compute_loss(trainer.model, batch)
 
 
-@pytest.mark.parametrize("adapters", [None, RANDOM_ADAPTERS], ids=["full", "lora"])
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointed"])
+@pytest.mark.parametrize(
+    ("checkpointing", "adapters"),
+    [
+        pytest.param(False, None, id="full"),
+        pytest.param(True, RANDOM_ADAPTERS, id="lora, checkpointed"),
+        pytest.param(False, RANDOM_ADAPTERS, marks=pytest.mark.slow, id="lora"),
+        pytest.param(True, None, marks=pytest.mark.slow, id="full, checkpointed"),
+    ],
+)
 def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(
     make_trainer: Callable[..., GRPOTrainer], checkpointing: bool, adapters: LoraConfig | None
 ) -> None:
@@ -115,6 +123,7 @@ def test_each_image_is_encoded_once_for_rollouts_reference_and_update(
     assert encoded == [3, 3, 3]  # rollouts, reference, update: three distinct prompts, twelve completions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_with_frozen_vision_an_image_is_encoded_once_a_round_and_the_language_model_learns_the_same(
     make_trainer: Callable[..., GRPOTrainer], checkpointing: bool

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,8 +46,9 @@ from emor3.training.dataset import chosen_samples, prompt_dataset, training_orde
 from emor3.training.run import load_policy, lora_config, train
 from emor3.training.scorer import BatchScorer, part_rewards
 from emor3.training.trainer import EmoTrainer
+from forked import Forked, end_of, start_ranks
 from steps import at_step, batches_of, trainer_of
-from waiting import HANGS, wait_until
+from waiting import wait_until
 
 GRPO = {
     "max_steps": 2,
@@ -204,6 +203,7 @@ def test_a_longer_run_saved_more_often_ends_as_if_it_had_been_asked_for_at_once(
     assert [directory.checkpoint_step(folder) for folder in directory.complete_checkpoints(prolonged)] == [2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_rounding(
     run: Path, tmp_path: Path, scenes: str
 ) -> None:
@@ -224,6 +224,7 @@ def test_a_run_that_lacks_memory_goes_on_with_other_settings_to_the_same_up_to_r
 # --- settings reach what they set -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_setting_of_a_recipe_is_read_in_a_run(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +270,7 @@ def encoded() -> Iterator[list[int]]:
     hook.remove()
 
 
+@pytest.mark.slow
 def test_a_frozen_vision_tower_encodes_an_image_once_a_round_and_anew_in_the_next(
     tmp_path: Path, scenes: str, random_checkpoint: str, encoded: list[int]
 ) -> None:
@@ -351,6 +353,7 @@ def test_a_recipe_that_trains_nothing_is_refused(tmp_path: Path, scenes: str, ra
 # --- ways to train ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_frozen_vision_tower_stays_as_it_was_and_the_rest_learns(
     tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
@@ -402,6 +405,7 @@ def wanting(tokens: Any, checkpoint: str, folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_placeholders_are_never_sampled_in_training_even_by_a_policy_that_wants_nothing_else(
     tmp_path: Path, scenes: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +463,7 @@ def test_all_reward_functions_of_a_step_get_the_same_list_so_the_judge_is_asked_
     assert list(map(list, asked)) == [[], []]  # once a step; of what a random policy writes nothing can be asked
 
 
+@pytest.mark.slow
 def test_the_time_of_each_phase_is_printed_at_the_end(
     tmp_path: Path, scenes: str, random_checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,11 +472,13 @@ def test_the_time_of_each_phase_is_printed_at_the_end(
     assert all(f" {phase} " in line for phase in ("generate", "reflect", "log_probs", "update"))
 
 
+@pytest.mark.slow
 def test_the_generating_judge_runs_in_training(tmp_path: Path, scenes: str, random_checkpoint: str) -> None:
     run = run_of(tmp_path, scenes, random_checkpoint, judge={"backend": "generate"}, grpo={"max_steps": 1})
     assert len(list(read_jsonl(run / "rollouts.jsonl"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["label", "reasoning"])
 def test_a_supervised_run_needs_no_reinforcement(
     tmp_path: Path, scenes: str, random_checkpoint: str, targets: str
@@ -484,6 +491,7 @@ def test_a_supervised_run_needs_no_reinforcement(
     assert not (run / "rollouts.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_dynamic_sampling_needs_whole_groups_and_records_its_retries(
     tmp_path: Path, scenes: str, random_checkpoint: str
 ) -> None:
@@ -644,15 +652,6 @@ def test_a_resumed_policy_has_the_checkpoints_weights_and_the_start_models_name(
     assert not same(model.state_dict(), load("embedded")[0].state_dict())
 
 
-def start(recipe: Path, *flags: Any) -> Any:
-    return subprocess.Popen(
-        [sys.executable, "-m", "emor3.cli.main", "train", str(recipe), *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, scenes: str) -> None:
     changes = {
@@ -665,13 +664,13 @@ def test_a_command_killed_at_any_step_resumes_bit_for_bit(tmp_path: Path, scenes
         write_recipe(folder, scenes, "embedded", **changes)
     train(load_recipe(whole / "recipe.yaml"))
     step = random.SystemRandom().randint(1, 3)
-    process = start(killed / "recipe.yaml")
+    process = Forked("emor3", "train", killed / "recipe.yaml")
     metrics = killed / "run" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= step, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "run" / "final").exists()
-    out, err = start(killed / "recipe.yaml", "--resume").communicate(timeout=HANGS)
+    out, err = Forked("emor3", "train", killed / "recipe.yaml", "--resume").communicate()
     assert "time per step: " in out, err
     assert "FutureWarning" not in err
     assert same(weights_of(whole / "run" / "final"), weights_of(killed / "run" / "final")), f"killed at step {step}"
@@ -692,11 +691,9 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path: Path, scen
         if name == "one":
             train(load_recipe(recipe))
         else:
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-            command = [sys.executable, *launcher, "emor3.cli.main", "train", str(recipe)]
-            env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANGS, check=False)
-            assert done.returncode == 0, done.stderr
+            ranks = start_ranks("ddp", "emor3", "train", recipe)
+            told = end_of(ranks)
+            assert [rank.returncode for rank in ranks] == [0, 0], told
         rows[name] = list(read_jsonl(folder / "run" / "rollouts.jsonl"))
         metrics = next(read_jsonl(folder / "run" / "metrics.jsonl"))
         rows[name + " metrics"] = {k: v for k, v in metrics.items() if k.startswith("reward")}

@@ -62,7 +62,7 @@ def check_data(
     elif purpose == "evaluate":
         say_next("data check --for evaluate", folder=folder)
     else:
-        say_next("data check")
+        say_next("data check", folder=folder)
 
 
 @data_app.command("import")
@@ -147,12 +147,14 @@ def sample_data(
 
     Writes its rows, its id list and the checksums of both.
     """
-    from emor3.data import subsets as sampling
-
     if (size is None) == (ids is None):
         raise UserError("give --size, as in --size train=2100, or --ids with an id list")
     if ids is not None:
         refuse_idle(context, "with --ids, which draws nothing", ["natural", "seed"])
+    say_start("emor3 data sample")
+    from emor3.data import subsets as sampling
+
+    if ids is not None:
         drawn = sampling.pick_data(folder, output, sampling.read_ids(ids), copy=copy)
     else:
         sizes = dict(_pair(text, "--size", "train=2100") for text in size or [])
@@ -174,6 +176,7 @@ def data_stats(
     """Count labels and splits; show pictures of each label."""
     if html is None:
         refuse_idle(context, "without --html", ["per_label", "seed"])
+    say_start("emor3 data stats")
     from emor3.data import overview as stats
 
     found = stats.stats(folder)

@@ -22,13 +22,13 @@ from emor3.cli.data import data_app
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import (
     DEFAULTS,
+    MODEL,
     BatchSize,
     Engine,
     JudgePath,
     Labels,
     Limit,
     MaxNewTokens,
-    Model,
     Output,
     Overrides,
     Seed,
@@ -39,7 +39,8 @@ from emor3.cli.options import (
     refuse_idle,
     usable,
 )
-from emor3.cli.results import compare, export, report, runs, score, share
+from emor3.cli.results import compare, demo, export, report, review, runs, score, share, show_agreement
+from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.evaluation.settings import EngineName
@@ -131,6 +132,13 @@ def train(
         bool,
         typer.Option("--overwrite", help="Replace the run in the output folder, once the new one has a checkpoint."),
     ] = False,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Import this function, which the recipe names in reward.own; no other code is. Repeat for several.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run directory. [default: the recipe's]")
     ] = None,
@@ -138,6 +146,7 @@ def train(
     """Train a model with EMO-R3 as a recipe says."""
     from emor3.runs.directory import resumed_recipe
     from emor3.runs.recipe import load_recipe
+    from emor3.scoring.own import import_parts
 
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the output folder, --overwrite replaces it: give one of them")
@@ -148,19 +157,18 @@ def train(
         loaded = resumed_recipe(recipe, settings)
     else:
         loaded = load_recipe(recipe, settings)
+    own = import_parts(loaded.reward.own, allow_code or [])
     say_start("emor3 train")
     from emor3.training.run import train as run_training
 
-    run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint)
+    run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint, own=own)
     say(f"run directory: {run}")
     say_next("train", run=run)
 
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", help="Data folder or embedded:NAME; repeat for several."),
@@ -234,6 +242,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
 
 
 def _evaluate_again(path: Path, output: Path | None) -> None:
+    say_start("emor3 evaluate")
     from emor3.evaluation.summary import results, results_table, summarise
     from emor3.runs.predictions import RESULTS, copy_evaluation, read_evaluation
     from emor3.storage.locks import held
@@ -249,6 +258,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
             copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
     show(results_table(evaluation.model, evaluations))
+    show_agreement([evaluation])
     say(f"written to: {folder / RESULTS}")
     say_next("evaluate", folder=folder)
 
@@ -256,7 +266,14 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 def predict(
     context: typer.Context,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: a folder, a hub name, or `embedded`. [default: `embedded`, for its own drawings only]",
+        ),
+    ] = None,
     labels: Labels = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
     judge: JudgePath = None,
@@ -286,15 +303,19 @@ def predict(
         refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
     else:
         refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
+    say_start("emor3 predict")
     from emor3.evaluation import predict as prediction
     from emor3.evaluation.evaluate import load_candidate
 
     pictures = prediction.pictures_of(images)
+    model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge, engine)
     settings = evaluation_settings(
         context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
     label_set = prediction.choose_labels(candidate, labels)
+    if note := prediction.caution(model, pictures):
+        say(note, error=True)
     failed = False
     for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
         failed = failed or isinstance(outcome, UserError)
@@ -383,8 +404,8 @@ def quickstart(
 
 
 for command in (
-    *(quickstart, train, evaluate, predict),
-    *(runs, compare, report, reproduce, export, share, score),
+    *(quickstart, init, train, evaluate, predict, demo),
+    *(runs, compare, review, report, reproduce, export, share, score),
     *(recipes, plan, doctor),
 ):
     app.command()(command)

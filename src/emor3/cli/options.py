@@ -31,7 +31,7 @@ def usable_temperature(value: float) -> float:
     return usable(value) or 0.0
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")]
+MODEL = typer.Option("--model", "-m", help="Checkpoint: a folder, a hub name, or `embedded`.")
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -80,8 +80,7 @@ DEFAULTS = EvaluationSettings()
 def evaluation_settings(context: typer.Context, candidate: "Candidate", **decided: Any) -> EvaluationSettings:
     """Settings from a command's options of these names; the prompt is that of the model's run if none is given."""
     given = {name: value for name, value in context.params.items() if name in EvaluationSettings.model_fields}
-    given["template"] = given["template"] or candidate.template
-    return EvaluationSettings(**given | {"thinking": candidate.thinking} | decided)
+    return candidate.settings(**given | decided)
 
 
 def refuse_idle(context: typer.Context, circumstance: str, idle: Collection[str]) -> None:

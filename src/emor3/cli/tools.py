@@ -7,7 +7,7 @@ import typer
 
 from emor3.cli.next_steps import say_next
 from emor3.cli.options import Overrides, Seed, usable
-from emor3.printing import say, show
+from emor3.printing import say, say_start, show
 
 bench_app = typer.Typer(help="Measure what the method costs on this machine.", no_args_is_help=True)
 tiny_app = typer.Typer(help="The tiny model that comes with the package.", no_args_is_help=True)
@@ -34,6 +34,7 @@ def bench_step(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all costs as JSON.")] = None,
 ) -> None:
     """Measure a training step against TRL's, with and without naive reflection, interleaved on the same batches."""
+    say_start("emor3 bench step")
     from emor3.storage.outputs import write_json
     from emor3.tools import bench
 
@@ -55,6 +56,7 @@ def bench_growth(
 
     Needs a checkout of emor3.
     """
+    say_start("emor3 bench growth")
     from emor3.tools.checkout import script
 
     script("emor3 bench growth", "benchmarks", "growth").write(output)
@@ -71,6 +73,7 @@ def build_tiny(
     The easy one from scratch, the hard one from the easy one. Needs a checkout of emor3 and under 20 minutes on two
     cores. The same seed gives the same weights on the same kind of machine.
     """
+    say_start("emor3 tiny build")
     from emor3.tools.checkout import script
 
     tiny = script("emor3 tiny build", "scripts", "build_tiny")
@@ -86,24 +89,40 @@ def plan(
     sharding: Annotated[Literal["none", "fsdp2", "zero3"], typer.Option(help="As in recipes/accelerate/.")] = "none",
     config: Annotated[Path | None, typer.Option(help="The model's config.json, if the hub cannot be reached.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Train two steps here to measure the time of one.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="Also estimate the time, on this kind of GPU: h100 or l20, which were measured.")
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", callback=usable, min=0, help="Price of a GPU for an hour: also say the cost."),
+    ] = None,
 ) -> None:
-    """Estimate the GPU memory that a recipe needs.
+    """Estimate what a recipe needs: memory, disk, hours, money.
 
     Loads no weights. If it does not fit, names settings that make it smaller and ends with status 1.
     """
+    from emor3.errors import UserError
     from emor3.runs.recipe import load_recipe
-    from emor3.stats.format import byte_size, hundredths, tenths
-    from emor3.tools import capacity as planning
+    from emor3.stats.format import byte_size
 
+    if price is not None and gpu is None and not probe:
+        raise UserError("--price-per-hour needs a time: add --gpu NAME or --probe")
     settings = load_recipe(recipe, overrides or [])
+    say_start("emor3 plan")
+    from emor3.tools import capacity as planning
+    from emor3.tools import duration
+
+    kind = None if gpu is None else duration.named_gpu(gpu)
     machine = planning.Machine(gpus, memory * 1e9, sharding)
     model = planning.model_config(settings.model.path, config)
     needs = planning.estimate_memory(settings, model, machine)
+    time = None if kind is None else duration.estimate_time(settings, needs, kind)
     show(planning.memory_table(settings, needs, machine))
+    if time is not None:
+        for line in duration.time_lines(time, gpus, price):
+            say(line)
     if probe:
-        seconds = planning.probe(settings)
-        so = f", so {needs.steps} steps take {hundredths(needs.steps * seconds / 3600)} h" if needs.steps else ""
-        say(f"a step takes {tenths(seconds)} s here{so}")
+        say(duration.probed_line(planning.probe(settings), needs.steps, gpus, price))
     if needs.fits(machine):
         say_next("plan", recipe=recipe)
         return
@@ -149,6 +168,7 @@ def doctor(
 
     Checks versions, GPU, vLLM, disk, a checkpoint and the embedded model; status 1 if anything fails.
     """
+    say_start("emor3 doctor")
     from emor3.tools.doctor import checks_table, examine
 
     checks = list(examine(model, hub))

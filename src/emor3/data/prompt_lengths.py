@@ -4,17 +4,24 @@ A prompt is never truncated: if it is too long, images are scaled down as a whol
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 
-from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.models.architectures import IMAGE_MARKS, is_sized_by_area, largest_area, pixels_per_token
+from emor3.models.architectures import (
+    IMAGE_MARKS,
+    area_of_tokens,
+    is_sized_by_area,
+    is_tiled,
+    largest_area,
+    pixels_per_token,
+)
 from emor3.models.engines.local import LocalEngine
-from emor3.models.generation import chat
+from emor3.models.generation import text_tokens as text_tokens
+from emor3.models.generation import token_counter as token_counter
 from emor3.printing import say
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
 
@@ -25,25 +32,6 @@ PROMPT_TOKENS = 2048
 
 MANY_LABELS = 100
 """Above that it is said what labels cost."""
-
-
-def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
-    """Tokens of a user turn without its image."""
-    text = processor.apply_chat_template(chat(prompt, 0), tokenize=False, add_generation_prompt=True)
-    return len(processor(text=[text])["input_ids"][0])
-
-
-def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
-    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
-    template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    without_image = text_tokens(processor, prompt)
-
-    @lru_cache(maxsize=4096)
-    def count(size: tuple[int, int]) -> int:
-        inputs = processor(text=[template(chat(prompt, 1))], images=[Image.new("RGB", size)])
-        return len(inputs["input_ids"][0]) - without_image
-
-    return count
 
 
 def label_cost(processor: ProcessorMixin, labels: Sequence[str]) -> str:
@@ -69,8 +57,7 @@ def suggest_max_pixels(processor: ProcessorMixin, text: int, images: int = 1) ->
 
     None for processors that size images otherwise, and if the text alone is too long.
     """
-    left = (PROMPT_TOKENS - text) // images - IMAGE_MARKS
-    return left * pixels_per_token(processor) if is_sized_by_area(processor) and left > 0 else None
+    return area_of_tokens(processor, (PROMPT_TOKENS - text) // images - IMAGE_MARKS)
 
 
 Turn = tuple[Sample, str, int]
@@ -113,6 +100,9 @@ def check_lengths(
 
 def _most_image_tokens(processor: ProcessorMixin) -> float:
     """At least as many as any image takes in a prompt; infinity if the processor does not say."""
+    if is_tiled(processor):
+        side = math.isqrt(largest_area(processor))
+        return token_counter(processor, "")((side, side))  # no image is cut into more tiles
     if not is_sized_by_area(processor):
         return math.inf
     tokens = largest_area(processor) / pixels_per_token(processor)

@@ -15,7 +15,6 @@ from emor3.data.folders import fixed_subset, load_samples
 from emor3.data.prompt_lengths import check_lengths, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.candidate import Candidate as Candidate
-from emor3.evaluation.candidate import checkpoint_sum
 from emor3.evaluation.candidate import load_candidate as load_candidate
 from emor3.evaluation.journal import BatchedJudge, check_same, is_whole, journal_in
 from emor3.evaluation.settings import EvaluationSettings
@@ -125,7 +124,7 @@ def evaluation_head(
         "model": candidate.path,
         "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
-        "checkpoints": {path: checkpoint_sum(path) for path in (candidate.path, candidate.judge_path)},
+        "checkpoints": candidate.sums,
         "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [

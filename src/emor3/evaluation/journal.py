@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,5 +142,12 @@ class BatchedJudge:
 
     def _answer(self, asked: list[Question]) -> list[Reply]:
         content = [[question.aspect, question.text, question.candidates, question.images] for question in asked]
-        rows = self.once(content, lambda: [asdict(reply) for reply in self.judge.answer(asked)])
+        rows = self.once(content, lambda: [_row(reply) for reply in self.judge.answer(asked)])
         return [Reply(**row) for row in rows]
+
+
+def _row(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON has it; a judge of one's own may give shares of any mapping and kind of number."""
+    shares = reply.probabilities
+    told = None if shares is None else {name: float(share) for name, share in shares.items()}
+    return {"text": reply.text, "probabilities": told, "error": reply.error}

@@ -14,7 +14,8 @@ from PIL import Image
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate, check_prompts, predict_samples, sample_completions, weigh_draws
+from emor3.evaluation.candidate import Candidate
+from emor3.evaluation.evaluate import check_prompts, predict_samples, sample_completions, weigh_draws
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.decoding import Decision, decide
 from emor3.method.labels import MIKELS8, LabelSet
@@ -22,9 +23,14 @@ from emor3.method.reflection import read_verdict
 from emor3.method.rewards import judge_failed, predicted_label
 from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
+from emor3.models.architectures import SMALL_MODEL, download_text
+from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
+from emor3.models.engines.batches import OnBatch
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
 from emor3.storage.images import image_fault, save_picture
+from emor3.tiny.folders import drawn_domain
+from emor3.tiny.world import Domain
 
 
 def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
@@ -73,16 +79,49 @@ def pictures_of(images: Sequence[Picture]) -> list[Picture]:
     return found
 
 
+DRAWINGS_ONLY = "has only ever seen drawings: what it says of other images is near chance"
+
+
+def model_for(model: str | None, pictures: Sequence[Picture]) -> str:
+    """The model asked for; if none is, the embedded one of the world that the pictures were drawn in.
+
+    Raises UserError if none is asked for and a picture was not drawn by the package: what can be taken, and its price.
+    """
+    if model is not None:
+        return model
+    domains = _domains(pictures)
+    if None in domains:
+        other = pictures[domains.index(None)]
+        if isinstance(other, str | Path) and (fault := image_fault(str(other))) is not None:
+            raise UserError(fault)
+        raise UserError(
+            f"name a model with --model: for photographs on a laptop {SMALL_MODEL} ({download_text(SMALL_MODEL)}), or "
+            f"your own; {EMBEDDED} needs no download, shows the form of an answer, and {DRAWINGS_ONLY}"
+        )
+    return HARD if any(domain.hard for domain in domains if domain) else EMBEDDED
+
+
+def caution(model: str, pictures: Sequence[Picture]) -> str | None:
+    """What to keep in mind if an embedded model is to answer on pictures that the package did not draw."""
+    return f"note: {model} {DRAWINGS_ONLY}" if model in PACKAGED and None in _domains(pictures) else None
+
+
+def _domains(pictures: Sequence[Picture]) -> list[Domain | None]:
+    return [drawn_domain(Path(picture)) if isinstance(picture, str | Path) else None for picture in pictures]
+
+
 def predict(
     candidate: Candidate,
     images: Sequence[Picture],
     labels: LabelSet,
     settings: EvaluationSettings,
     abstain_below: float = 0.0,
+    on_batch: OnBatch = None,
 ) -> Iterator[tuple[Picture, Outcome | UserError]]:
     """For each picture, in order, its outcome, or the error that says why it has none; a folder is all images in it.
 
     With `settings.reflective`, M completions are sampled and weighed, and the best-supported one is the prediction.
+    `on_batch` gets the number of completions just made.
     """
     with TemporaryDirectory() as scratch:
         pictures = pictures_of(images)
@@ -93,9 +132,9 @@ def predict(
             readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
             check_prompts(candidate, readable, settings)
             if settings.reflective:
-                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below))
+                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below, on_batch))
             else:
-                made = predict_samples(candidate, readable, settings)
+                made = predict_samples(candidate, readable, settings, on_batch)
                 outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
             yield from ((picture, errors[n] if n in errors else next(outcomes)) for n, picture in enumerate(batch))
 
@@ -112,10 +151,14 @@ def _path_of(picture: Picture, free: Path) -> str:
 
 
 def decode_reflectively(
-    candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings, abstain_below: float
+    candidate: Candidate,
+    samples: Sequence[Sample],
+    settings: EvaluationSettings,
+    abstain_below: float,
+    on_batch: OnBatch = None,
 ) -> list[Outcome]:
     """For each of N samples the best-supported of M sampled completions, and the decision of all M."""
-    draws = sample_completions(candidate, samples, settings)
+    draws = sample_completions(candidate, samples, settings, on_batch)
     thoughts = [[parse(text, settings.thinking) for text in texts] for texts in draws]
     weighed = weigh_draws(candidate.judge, samples, thoughts)
     return [
@@ -174,15 +217,16 @@ def prediction_text(prediction: Prediction) -> str:
         ("trigger", thought.trigger),
         ("feeling", thought.feeling),
         ("conclusion", thought.conclusion),
-        ("consistency", _finding_text(reflection.consistency)),
-        ("coherence", _finding_text(reflection.coherence)),
+        ("consistency", finding_text(reflection.consistency)),
+        ("coherence", finding_text(reflection.coherence)),
     ]
     return "\n".join(
         [one_line(prediction.sample.image), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
     )
 
 
-def _finding_text(finding: Finding | None) -> str:
+def finding_text(finding: Finding | None) -> str:
+    """What the judge says with its likeliest replies, "supported (Yes 0.98, No 0.02)", or why it was not asked."""
     if finding is None or finding.reply is None:
         what = "judge failed" if judge_failed(finding) else "not asked"
         return what + (f": {finding.reason}" if finding and finding.reason else "")

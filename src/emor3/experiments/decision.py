@@ -10,13 +10,13 @@ from typing import Literal
 
 from emor3.experiments.plan import Average, Cell, FamilyBlock, Outcome, Plan, cells_of
 from emor3.experiments.reproduce import is_finished
-from emor3.experiments.results import Results
+from emor3.experiments.results import Column, Results
 from emor3.method.types import Estimate
 from emor3.stats.classification import is_correct
 from emor3.stats.format import markdown_table, p_value, percent_value, points_with_interval
 from emor3.stats.measures import Check
 from emor3.stats.power import detectable
-from emor3.stats.seeds import SeedComparison
+from emor3.stats.seeds import SeedComparison, rank_sum
 from emor3.stats.uncertainty import holm
 
 LOSS_LEVEL = 0.05
@@ -61,12 +61,14 @@ class FamilyTest:
 
 def missing_cells(plan: Plan, family: FamilyBlock) -> list[Cell]:
     """What a family still waits for: nothing is tested before all of it is there."""
-    methods = {plan.reference, *family.all_methods}
-    return [cell for cell in cells_of(plan) if cell.method in methods and not is_finished(cell)]
+    seeds: dict[str, Sequence[int]] = dict.fromkeys(family.all_methods, family.seeds or plan.seeds)
+    seeds[plan.reference] = family.seeds_of_reference(plan.seeds)
+    return [cell for cell in cells_of(plan) if cell.seed in seeds.get(cell.method, ()) and not is_finished(cell)]
 
 
 def decide(results: Results, family: FamilyBlock, outcomes: Mapping[Outcome, Check]) -> list[FamilyTest]:
     """All tests of a family of which every seed is there, with Holm's correction."""
+    results = results.of_family(family)
     found = [
         found_one
         for method in family.methods
@@ -82,13 +84,24 @@ def _test(
     results: Results, family: FamilyBlock, method: str, outcome: Outcome, column: Average, check: Check
 ) -> FamilyTest | None:
     columns = results.cells_of_average(column)
-    reference = results.compare(method, results.plan.reference, columns, check)
+    reference = _compare(results, family, method, results.plan.reference, columns, check)
     placebo = family.placebos.get(method)
-    against = results.compare(method, placebo, columns, check) if placebo else None
+    against = _compare(results, family, method, placebo, columns, check) if placebo else None
     if reference is None:
         return None
     others = results.second_opinions(method, results.plan.reference, columns, check)
     return FamilyTest(method, outcome, column, reference, against, others)
+
+
+def _compare(
+    results: Results, family: FamilyBlock, method: str, other: str, columns: Sequence[Column], check: Check
+) -> SeedComparison | None:
+    """Two methods by the family's own test; None if there is nothing to compare."""
+    found = results.compare(method, other, columns, check)
+    if found is None or family.test == "t":
+        return found
+    before, after = (results.seed_values(name, columns, check) for name in (other, method))
+    return replace(found, p_value=rank_sum(before, after))
 
 
 def verdicts(tests: Sequence[FamilyTest], level: float) -> dict[str, Verdict]:
@@ -124,7 +137,7 @@ def _family_text(results: Results, name: str, family: FamilyBlock, outcomes: Map
                 *(points_with_interval(found.difference) for found in test.against),
                 *(["-"] if test.placebo is None else []),
                 *(p_value(test.p_value), p_value(test.adjusted)),
-                percent_value(_smallest_effect(test, family.level / len(tests))),
+                "-" if family.test == "ranks" else percent_value(_smallest_effect(test, family.level / len(tests))),
                 verdict[test.method],
                 *("-" if other is None else points_with_interval(other) for other in test.second_opinions),
             ]
@@ -139,11 +152,13 @@ def _smallest_effect(test: FamilyTest, alpha: float) -> float:
 
 
 def _note(plan: Plan, family: FamilyBlock) -> str:
+    ranks = "P-values are of the exact rank-sum test of the seeds' means: new trainings, these items. "
     return (
         "Points with 95% intervals over seeds and items together (docs/statistics.md), seeds "
-        f"{', '.join(map(str, family.seeds or plan.seeds))}. A method pays if in one outcome at least it beats all "
-        f"that it is compared with (p < {family.level:g} after Holm over this table) and in none it loses to any (p < "
-        f"{LOSS_LEVEL:g} without correction). Sees: the smallest difference, in points, that such a test finds in 80% "
-        "of studies, at the level of Holm's first test. By bootstrap, by mixed model: the difference to "
-        f"{plan.reference} computed in two other ways, which should agree; the test decides."
+        f"{', '.join(map(str, family.seeds or plan.seeds))}. {ranks if family.test == 'ranks' else ''}"
+        f"A method pays if in one outcome at least it beats all that it is compared with (p < {family.level:g} after "
+        f"Holm over this table) and in none it loses to any (p < {LOSS_LEVEL:g} without correction). Sees: the "
+        "smallest difference, in points, that such a test finds in 80% of studies, at the level of Holm's first test. "
+        f"By bootstrap, by mixed model: the difference to {plan.reference} computed in two other ways, which should "
+        "agree; the test decides."
     )

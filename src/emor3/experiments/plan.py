@@ -5,6 +5,7 @@ start model itself, evaluated once.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -49,7 +50,11 @@ class FamilyBlock(Block):
     columns: list[Average] = Field(default=["all"], min_length=1)
     """Averages that are tested."""
     seeds: list[SeedNumber] | None = Field(default=None, min_length=1)
-    """Seeds of its methods; None is the plan's. Nothing is tested before all of them are finished."""
+    """Seeds of its methods, which alone it tests; None is the plan's. The reference has the same, or all of the plan's
+    where these are among them. Nothing is tested before all of them are finished."""
+    test: Literal["t", "ranks"] = "t"
+    """`t` speaks about new trainings and new items, `ranks` about new trainings on these items, by the exact rank-sum
+    test of the seeds' means, for which it is the same how far a run fell that collapsed."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """A gain counts if its p-value after Holm is below this."""
 
@@ -57,6 +62,10 @@ class FamilyBlock(Block):
     def all_methods(self) -> list[str]:
         """Its methods and their placebos."""
         return [*self.methods, *self.placebos.values()]
+
+    def seeds_of_reference(self, plan: Sequence[int]) -> Sequence[int]:
+        """Seeds of the reference, of those of the whole plan."""
+        return self.seeds if self.seeds and not set(self.seeds) <= set(plan) else plan
 
 
 class Plan(Block):
@@ -186,8 +195,16 @@ def _check_placebo(where: str, method: str, placebo: str, plan: Plan) -> None:
 
 def seeds_of(plan: Plan, method: str) -> list[int]:
     """Seeds that a method is trained with: those of all families that need it, or else the plan's."""
-    families = [f for f in plan.families.values() if method in (*f.all_methods, plan.reference)]
-    return sorted({seed for family in families for seed in family.seeds or plan.seeds}) if families else plan.seeds
+    of_families = [
+        seeds
+        for family in plan.families.values()
+        for method_of, seeds in (
+            *((name, family.seeds or plan.seeds) for name in family.all_methods),
+            (plan.reference, family.seeds_of_reference(plan.seeds)),
+        )
+        if method_of == method
+    ]
+    return sorted({seed for seeds in of_families for seed in seeds}) if of_families else plan.seeds
 
 
 def cells_of(plan: Plan) -> list[Cell]:
@@ -220,7 +237,18 @@ def _build_cell(plan: Plan, name: str, changes: dict[str, Any], domain: str, see
     }
     if not trains:
         settings["grpo"] = {}  # never used; a recipe must train something
-    return Cell(name, domain if trains else None, seed, folder, build_recipe(settings, (), f"method {name}"))
+    recipe = build_recipe(settings, (), f"method {name}")
+    refuse_own_code(recipe, f"method {name}")
+    return Cell(name, domain if trains else None, seed, folder, recipe)
+
+
+def refuse_own_code(recipe: Recipe, what: str) -> None:
+    """Raise UserError for a recipe with code of one's own, which nothing here hands over, before hours are spent."""
+    if recipe.reward.own or recipe.judge.model == "own":
+        setting = "reward.own" if recipe.reward.own else "judge.model own"
+        raise UserError(
+            f"{what}: {setting} is code of your own, which only `emor3 train` and Python take: leave it out"
+        )
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

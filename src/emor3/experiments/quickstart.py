@@ -22,6 +22,7 @@ from emor3.evaluation.evaluate import Candidate, evaluate, load_candidate
 from emor3.evaluation.predict import prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation
+from emor3.experiments.plan import refuse_own_code
 from emor3.printing import say, show
 from emor3.runs.directory import METRICS
 from emor3.runs.predictions import RESULTS
@@ -106,6 +107,7 @@ def run_quickstart(world: World, seed: int, output: Path | None, limit: int | No
         start = time.perf_counter()
         run = folder / "training"
         recipe = load_recipe(world.recipe, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
+        refuse_own_code(recipe, "quickstart")
         settings = world.settings.model_copy(update={"seed": seed, "limit": limit or world.settings.limit})
         say(f"1/3  evaluating the base ({recipe.model.path})")
         before = evaluate_all(world, load_candidate(recipe.model.path), settings, folder / "base")

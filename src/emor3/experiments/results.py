@@ -3,6 +3,7 @@
 Methods are tested over seeds and items together (docs/statistics.md); two single runs by sign flips of items.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from emor3.data.folders import drawn_folders
 from emor3.errors import UserError
-from emor3.experiments.plan import AVERAGES, Cell, Plan
+from emor3.experiments.plan import AVERAGES, Cell, FamilyBlock, Plan
 from emor3.experiments.reproduce import is_finished
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
@@ -93,6 +94,18 @@ class Results:
         """Seeds of which all columns are finished."""
         found = self.predictions.get(method, {})
         return sorted(set.intersection(*(set(found.get(column, ())) for column in columns)))
+
+    def of_family(self, family: FamilyBlock) -> "Results":
+        """The same results with the seeds that a family tests, and no others."""
+        narrowed = copy.copy(self)
+        narrowed.predictions = {}
+        for method, found in self.predictions.items():
+            is_reference = method == self.plan.reference
+            seeds = family.seeds_of_reference(self.plan.seeds) if is_reference else family.seeds or self.plan.seeds
+            narrowed.predictions[method] = {
+                column: {seed: run for seed, run in runs.items() if seed in seeds} for column, runs in found.items()
+            }
+        return narrowed
 
     def compare(self, method: str, other: str, columns: Sequence[Column], check: Check) -> SeedComparison | None:
         """`method` against `other` on the same items over the seeds of both; None if there is nothing to compare.

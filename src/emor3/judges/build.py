@@ -19,6 +19,7 @@ from emor3.judges.moving_average import MovingAverage
 from emor3.judges.settings import JudgeBlock
 from emor3.judges.vllm import VllmJudge
 from emor3.method.types import Aspect, Judge, Question, Reply
+from emor3.scoring.own import OwnJudge, source_digest
 
 if TYPE_CHECKING:
     from trl.generation.vllm_generation import VLLMGeneration
@@ -58,15 +59,40 @@ def with_self_answer(
     return JudgeByAspect(judge, build_judge(own, policy, processor, vllm))
 
 
+def recorded_judge(settings: JudgeBlock, own: OwnJudge | None) -> JudgeBlock:
+    """The settings with class and source of a judge that was handed over, as a run records them.
+
+    Raises UserError if there is none and one is asked for, or if it is not the one that the settings name.
+    """
+    if own is None:
+        if settings.model == "own":
+            raise UserError("judge.model own is a judge that is handed over in Python: emor3.train(recipe, judge=...)")
+        return settings
+    if settings.model not in ("policy", "own"):
+        raise UserError(f"a judge is handed over and judge.model is {settings.model}: set it to own, or hand over none")
+    now = {"name": own.name, "sha256": source_digest(own.judge)}
+    for key, value in now.items():
+        if getattr(settings, key) not in (None, value):
+            raise UserError(f"the judge handed over has {key} {value} and the recipe names {getattr(settings, key)}")
+    return settings.model_copy(update={"model": "own", **now})
+
+
 def build_judge(
-    settings: JudgeBlock, model: PreTrainedModel, processor: ProcessorMixin, vllm: "VLLMGeneration | None" = None
+    settings: JudgeBlock,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    vllm: "VLLMGeneration | None" = None,
+    own: Judge | None = None,
 ) -> Judge:
     """The judge that a recipe names, padded to the same number of forward passes on every rank.
 
     `model` is the local model that judges, with its processor: the policy, the start model, the moving average or
     another one, as `settings.model` says; a server needs none. `vllm` is the engine that samples the policy's rollouts,
-    if there is one.
+    if there is one, and `own` the judge that was handed over, which each rank asks by itself, as a server.
     """
+    if settings.model == "own":
+        assert own is not None, "checked by recorded_judge"
+        return own
     if settings.endpoint is not None:
         return EndpointJudge.from_settings(settings.endpoint)  # each rank by itself: no forward passes to pad
     if settings.model == "policy" and vllm is not None and settings.backend == "generate":

@@ -19,7 +19,9 @@ class EndpointBlock(Block):
     base_url: str
     """Up to and without `/chat/completions`, as in http://localhost:8000/v1."""
     model: str
-    """The model's name on the server."""
+    """The model's name on the server. It decodes by its checkpoint's own settings there, as with Qwen2.5-VL's
+    repetition penalty, unless the server leaves these out: `vllm serve --generation-config vllm`.
+    """
     timeout: float = Field(60.0, gt=0, le=86_400)
     """Seconds for one try, from its first to its last byte, and the longest wait that a server may ask for."""
     retries: int = Field(4, ge=0)
@@ -65,9 +67,9 @@ class EndpointBlock(Block):
 class JudgeBlock(Block):
     """Who judges, and how it is asked: by candidate probabilities (score) or by short replies (generate)."""
 
-    model: Literal["policy", "reference", "ema", "checkpoint", "endpoint"] = "policy"
-    """The current policy (the paper), the start model as it was, a moving average of the policy, another model, or a
-    chat server."""
+    model: Literal["policy", "reference", "ema", "checkpoint", "endpoint", "own"] = "policy"
+    """The current policy (the paper), the start model as it was, a moving average of the policy, another model, a
+    chat server, or a judge of one's own that is handed over in Python ([api.md](api.md))."""
     path: str | None = None
     """The other model, for `model: checkpoint`: a folder or a hub name. It stays as it is."""
     coherence: Literal["policy"] | None = None
@@ -84,6 +86,10 @@ class JudgeBlock(Block):
     """Questions that the judge is asked at once, on each process."""
     endpoint: EndpointBlock | None = None
     """The chat server, for `model: endpoint`."""
+    name: str | None = None
+    """For `model: own`: its class as `module:class`. A run records it; if it is given, another one is refused."""
+    sha256: str | None = None
+    """For `model: own`: SHA-256 of the source text of its class, as for `name`."""
 
     @model_validator(mode="after")
     def _has_its_endpoint(self) -> Self:
@@ -95,6 +101,8 @@ class JudgeBlock(Block):
     def _has_what_its_model_needs(self) -> Self:
         if (self.model == "checkpoint") != (self.path is not None):
             raise UserError("judge.model checkpoint and judge.path go together: give both or neither")
+        if self.model != "own" and (self.name or self.sha256):
+            raise UserError(f"judge.name and judge.sha256 are of judge.model own, not {self.model}: leave them out")
         if self.every is not None and self.model != "ema":
             raise UserError(f"judge.every refreshes a copy of the policy: it needs judge.model ema, not {self.model}")
         if self.coherence == "policy" and self.model == "policy":

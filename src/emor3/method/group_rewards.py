@@ -8,9 +8,28 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import TypeAlias
 
-from emor3.method.rewards import RewardSettings, weighted_total, weights
-from emor3.method.types import Aspect, RewardBreakdown
+from emor3.method.rewards import RewardSettings, predicted_label, weighted_total, weights
+from emor3.method.types import Aspect, EmotionalThought, RewardBreakdown, Sample
+
+Scored: TypeAlias = tuple[Sample, EmotionalThought, RewardBreakdown]
+"""A completion's sample, its parsed text and its reward so far."""
+
+
+def settled(group: Sequence[Scored], settings: RewardSettings, step: int = 1, steps: int = 1) -> list[RewardBreakdown]:
+    """The rewards of the completions of one prompt as they train, at a step of so many.
+
+    What depends on the whole group is in, and what the judge failed on for one completion is out for all. The only
+    place that settles a group: training (`emor3.training.scorer`) and `emor3.scoring.rows` call it.
+    """
+    samples, thoughts, rewards = zip(*group, strict=True)
+    sample = samples[0]
+    formed = in_form(without_failed_parts(rewards, settings), settings, step, steps)
+    if settings.votes == 0 or sample.distribution is None:
+        return formed
+    answers = [predicted_label(thought, sample.labels) for thought in thoughts]
+    return with_votes(formed, vote_values(answers, sample.distribution), settings.votes)
 
 
 def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: RewardSettings) -> list[RewardBreakdown]:

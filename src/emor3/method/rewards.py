@@ -5,15 +5,15 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
 for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
 image better than others (contrastive), label words hidden from the judge (masked), and further parts whose weights are
-taken from accuracy's: agreement, conclusion, votes and attributes. What depends on the whole group of completions is
-settled in `group_rewards`.
+taken from accuracy's: agreement, conclusion, votes, attributes, and those of one's own (`emor3.scoring.own`). What
+depends on the whole group of completions is settled in `group_rewards`.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, affirmed, fold_text, match
@@ -27,10 +27,33 @@ Formula = Literal["paper", "released"]
 FURTHER = ("agreement", "conclusion", "votes", "attributes")
 """Parts beyond the paper, by the name of their weight."""
 
+REFLECTIONS = frozenset(aspect.value for aspect in Aspect)
+"""Parts that a judge decides, which are there or were not run."""
+
 FORMS = ("relative", "trust", "anneal")
 """Switches that change how R_RER is paid."""
 
 _WORD = re.compile(r"[^\W_]+")
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class OwnPart(Block):
+    """A part of the reward of one's own: a Python function, which a recipe names and never imports by itself."""
+
+    function: str
+    """The function as `module:function`; `emor3 train --allow-code module:function` imports it."""
+    weight: float = Field(gt=0, le=1)
+    """Weight of the part, taken from accuracy's."""
+    sha256: str | None = None
+    """SHA-256 of the function's source text. A run records it; if it is given, another text is refused."""
+
+    @field_validator("function")
+    @classmethod
+    def _names_a_function(cls, function: str) -> str:
+        if not _FUNCTION.fullmatch(function):
+            raise ValueError(f"a function is named as module:function, as in my_rewards:brevity; found {function!r}")
+        return function
 
 
 class RewardSettings(Block):
@@ -66,6 +89,8 @@ class RewardSettings(Block):
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
     """Weight of: share of the picture's annotated words that step 1 names, if there are any."""
+    own: dict[str, OwnPart] = Field(default_factory=dict)
+    """Parts of one's own by the name that records and metrics call them by ([api.md](api.md))."""
     advantages: Literal["together", "separate"] = "together"
     """Normalise the weighted sum inside its group (GRPO), or each part by itself before they are summed (GDPO)."""
     relative: bool = False
@@ -85,9 +110,21 @@ class RewardSettings(Block):
             raise ValueError(f"must be a number of at most {MOST}")
         return value
 
+    @field_validator("own")
+    @classmethod
+    def _has_names_of_its_own(cls, own: dict[str, OwnPart]) -> dict[str, OwnPart]:
+        taken = {"accuracy", "reflective", "format", *Aspect, *FURTHER}
+        for name in own:
+            if name in taken:
+                raise ValueError(f"{name!r} is a part that emor3 has: give yours another name")
+            if not _PART_NAME.fullmatch(name):
+                raise ValueError(f"a part has a name of small letters, digits and _, at most 40; found {name!r}")
+        return own
+
     @model_validator(mode="after")
     def _weighs_one_at_most(self) -> Self:
         given = {name: getattr(self, name) for name in ("reflective", "format", *FURTHER)}
+        given |= {name: part.weight for name, part in self.own.items()}
         for name, weight in given.items():
             if not 0 <= weight <= 1:
                 raise UserError(f"reward weight {name!r} is {weight}: it must be a number from 0 to 1")
@@ -149,6 +186,7 @@ def weights(settings: RewardSettings) -> dict[str, float]:
     reflective = settings.reflective if paid else 0.0
     share = reflective if settings.formula == "released" else reflective / max(1, len(paid))
     further = {name: getattr(settings, name) for name in FURTHER if getattr(settings, name) > 0}
+    further |= {name: part.weight for name, part in settings.own.items()}
     return {
         "accuracy": 1 - reflective - settings.format - sum(further.values()),
         "format": settings.format,
@@ -182,8 +220,9 @@ def score(
 ) -> RewardBreakdown:
     """Raw parts and their weighted total for one completion on a sample.
 
-    What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it. So is a part
-    on which the judge failed, because that is not the policy's failure.
+    What depends on the whole group (votes) is None here and left out of the total; `with_votes` adds it. So are parts
+    of one's own, which `emor3.scoring.own` adds, and a part on which the judge failed, because that is not the policy's
+    failure.
     Raises UserError if the sample's label is not in its set, or a reflection that carries weight was never run.
 
     Right answer and form; the judge supports step 1 but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
@@ -215,6 +254,7 @@ def score(
         "attributes": lambda: attribute_recall(thought, sample),
     }
     parts |= {name: further[name]() for name in part_weights if name in further}
+    parts |= dict.fromkeys(settings.own)
     ran = (("consistency", reflection.consistency), ("coherence", reflection.coherence))
     failed = {name for name, finding in ran if finding is not None and parts[name] is None}
     scored = {name: weight for name, weight in part_weights.items() if name not in failed}
@@ -313,7 +353,7 @@ def weighted_total(parts: Mapping[str, float | None], part_weights: Mapping[str,
     total = 0.0
     for name, weight in part_weights.items():
         part = parts[name]
-        if weight == 0 or (part is None and name in FURTHER):
+        if weight == 0 or (part is None and name not in REFLECTIONS):
             continue
         if part is None:
             raise UserError(
@@ -321,6 +361,14 @@ def weighted_total(parts: Mapping[str, float | None], part_weights: Mapping[str,
             )
         total += weight * part
     return total
+
+
+def failed_parts(reward: RewardBreakdown, settings: RewardSettings) -> list[str]:
+    """The reflections that something is paid for and that the judge failed to judge: its failure, not the policy's.
+
+    Once a group is settled, a part that failed for one of its completions is such a part of all of them.
+    """
+    return [aspect.value for aspect in Aspect if aspect in settings.aspects and reward.parts[aspect.value] is None]
 
 
 def reflective(parts: Mapping[str, float | None]) -> float | None:

@@ -5,12 +5,14 @@ A family whose processor, model and configuration keep to the common names needs
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
     Gemma3Config,
+    Idefics3Config,
     LlavaConfig,
     LlavaOnevisionConfig,
     PretrainedConfig,
@@ -19,6 +21,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -31,10 +34,16 @@ from emor3.models.settings import Part
 
 # Parts of a model.
 
-_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector)(\..*)?"
+_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector|connector)(\..*)?"
 _VISION = r"(.*\.)?(visual|vision_tower|vision_model)(\..*)?"
 PARTS: dict[Part, str] = {"vision": rf"(?!{_PROJECTOR}$){_VISION}", "projector": _PROJECTOR}
 """Patterns of the names of a part's modules and parameters in transformers; Qwen-VL's vision tower holds its merger."""
+
+
+def language_model(core: torch.nn.Module) -> torch.nn.Module:
+    """The part of a model, without its head, that reads words and images; Idefics 3 has another name for it."""
+    return core.get_submodule("text_model" if hasattr(core, "text_model") else "language_model")
+
 
 # Processors without torchvision, which transformers needs for their video part only.
 
@@ -71,8 +80,12 @@ SIZED_BY_AREA = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor, Qwen2_
 """Qwen-VL scales an image to an area within bounds, and keeps its proportions; others scale, crop or tile to sides."""
 IMAGE_MARKS = 2
 """Tokens before and after those of an image."""
+TILE_MARKS_MOST = 4
+"""At most so many tokens stand around those of a tile: two before it, an end of its row, an end of its image."""
 VISION_WORDS = ("image", "video", "vision")
 """Each special token that stands for an image or a video, or marks one, has one of these in it."""
+TILE_MARKS = r"<row_\d+_col_\d+>|<global-img>"
+"""Tokens that Idefics 3 puts before the tiles of an image and before the whole of it, special or not."""
 
 
 def is_sized_by_area(family: ProcessorMixin | PretrainedConfig) -> bool:
@@ -80,16 +93,41 @@ def is_sized_by_area(family: ProcessorMixin | PretrainedConfig) -> bool:
     return isinstance(family, SIZED_BY_AREA)
 
 
+def is_tiled(family: ProcessorMixin | PretrainedConfig) -> bool:
+    """Whether the family of a processor or a configuration cuts images into a grid of square tiles, as Idefics 3 does.
+
+    It scales every image to a longest side, cuts it, and adds the whole image in the size of a tile if there are
+    several.
+    """
+    return isinstance(family, Idefics3Processor | Idefics3Config)
+
+
+def is_limited(family: ProcessorMixin | PretrainedConfig) -> bool:
+    """Whether `model.max_pixels` limits the images that the family of a processor or a configuration makes."""
+    return is_sized_by_area(family) or is_tiled(family)
+
+
 def largest_area(processor: ProcessorMixin) -> int:
-    """Pixels of the largest image that a processor makes; it must size images by area."""
-    area: int = processor.image_processor.size["longest_edge"]
-    return area
+    """Pixels of the largest image that a processor makes, which `model.max_pixels` must be able to limit."""
+    side: int = processor.image_processor.size["longest_edge"]
+    return side**2 if is_tiled(processor) else side
 
 
 def pixels_per_token(processor: ProcessorMixin) -> int:
     """Pixels of an image that one token stands for; the processor must size images by area."""
     side: int = processor.image_processor.patch_size * processor.image_processor.merge_size
     return side**2
+
+
+def area_of_tokens(processor: ProcessorMixin, tokens: int) -> int | None:
+    """Largest limit of pixels under which no image takes more tokens, marks aside; None if no limit does that."""
+    if is_sized_by_area(processor):
+        return max(tokens, 0) * pixels_per_token(processor) or None
+    if not is_tiled(processor):
+        return None
+    tiles = tokens // (processor.image_seq_len + TILE_MARKS_MOST)
+    across = isqrt(max(tiles - 1, 0)) or min(max(tiles, 0), 1)  # beside several tiles stands the whole image
+    return (across * int(processor.image_processor.max_image_size["longest_edge"])) ** 2 or None
 
 
 def resized(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]:
@@ -100,8 +138,13 @@ def resized(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]
     return width, height
 
 
+def knows_image_tokens(processor: ProcessorMixin) -> bool:
+    """Whether a processor tells all tokens of an image. Gemma 3's forgets line breaks, others tell none."""
+    return isinstance(processor, (*VIDEO_PROCESSORS, Idefics3Processor))
+
+
 def image_tokens(size: tuple[int, int], processor: ProcessorMixin) -> int:
-    """Tokens that an image of this width and height has in a prompt, without opening it."""
+    """Tokens that an image of this width and height takes in place of its placeholder, if the processor knows."""
     (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]]).num_image_tokens
     return int(tokens)
 
@@ -115,11 +158,31 @@ def set_area(processor: ProcessorMixin, least: int, most: int) -> None:
 def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
     """Scale images down to at most this area from now on; saved with the processor, so evaluation does the same.
 
-    Raises UserError for processors that size images otherwise.
+    Square tiles are cut from the largest square of whole tiles that this area holds; of one tile, nothing is cut.
+    Raises UserError for processors that size images otherwise, and for less than a tile.
     """
-    if not is_sized_by_area(processor):
-        raise UserError(f"model.max_pixels is for Qwen-VL processors, not {type(processor).__name__}: leave it out")
-    set_area(processor, min(processor.image_processor.size["shortest_edge"], max_pixels), max_pixels)
+    if not is_limited(processor):
+        kind = type(processor).__name__
+        raise UserError(f"model.max_pixels is for processors of Qwen-VL and Idefics 3, not {kind}: leave it out")
+    size = processor.image_processor.size
+    if is_sized_by_area(processor):
+        set_area(processor, min(size["shortest_edge"], max_pixels), max_pixels)
+    else:
+        tiles = _tiles_across(max_pixels, tile := processor.image_processor.max_image_size["longest_edge"])
+        size["longest_edge"] = min(size["longest_edge"], tiles * tile)
+
+
+def _tiles_across(area: int, tile: int) -> int:
+    """Tiles on a side of the largest square of them in an area. Raises UserError if it holds none.
+
+    >>> _tiles_across(1_500_000, 512)
+    2
+    """
+    if area < tile**2:
+        raise UserError(
+            f"model.max_pixels {area}: the model sees tiles of {tile} x {tile} pixels, give {tile**2} or more"
+        )
+    return isqrt(area) // tile
 
 
 def longest_side(processor: ProcessorMixin) -> int:
@@ -134,9 +197,11 @@ def longest_side(processor: ProcessorMixin) -> int:
 
 # Inputs and outputs of models.
 
-IMAGE_INPUTS = {"pixel_values", "image_grid_thw"}
+TILES_SHOWN = "pixel_attention_mask"
+"""Input (B, tiles, H, W) of Idefics 3, beside pixels (B, tiles, 3, H, W): zero in the tiles that fill up a row."""
+IMAGE_INPUTS = {"pixel_values", "image_grid_thw", TILES_SHOWN}
 SHAREABLE_INPUTS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | IMAGE_INPUTS
-"""Inputs of a model that can be split by row; prompts with others (tiles, crops) share no prefill."""
+"""Inputs of a model that can be split by row; prompts with others (crops, sizes of tiles) share no prefill."""
 IMAGES_OF_TILES = "batch_num_images"
 """Input of LLaVA-OneVision: how many images each row has, whatever the number of tiles."""
 
@@ -150,11 +215,24 @@ def split_images(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     >>> rows = split_images({"pixel_values": torch.zeros(12, 6), "image_grid_thw": grids, "num_images": [1, 0, 1]})
     >>> [len(row["pixel_values"]) if row else None for row in rows]
     [4, None, 8]
+
+    Tiles are given by row already, all rows with as many as the one that has most:
+
+    >>> shown = torch.tensor([[1, 0, 0], [1, 1, 1]])[..., None, None]
+    >>> rows = split_images({"pixel_values": torch.zeros(2, 3, 3, 1, 1), TILES_SHOWN: shown, "num_images": [1, 1]})
+    >>> [row["pixel_values"].shape[1] for row in rows]
+    [1, 3]
     """
     counts = inputs["num_images"]
     if "pixel_values" not in inputs:
         return [{} for _ in counts]
-    if "image_grid_thw" not in inputs:
+    if TILES_SHOWN in inputs:
+        shown = inputs[TILES_SHOWN].flatten(2).any(2)
+        rows = [
+            {name: inputs[name][row : row + 1, shown[row]] for name in ("pixel_values", TILES_SHOWN)}
+            for row in range(len(counts))
+        ]
+    elif "image_grid_thw" not in inputs:
         rows = [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
     else:
         grids = inputs["image_grid_thw"].split(counts)
@@ -166,25 +244,43 @@ def split_images(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 def join_images(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The image inputs of several rows as those of one batch; nothing if no row has an image."""
     shown = [row for row in rows if row]
-    return {name: torch.cat([row[name] for row in shown]) for name in (shown[0] if shown else ())}
+    return {name: _concatenated([row[name] for row in shown]) for name in (shown[0] if shown else ())}
 
 
-def images_of_call(
-    pixel_values: Tensor, image_grid_thw: Tensor | None = None, image_sizes: Any = None, **settings: Any
-) -> tuple[list[dict[str, Tensor]], dict[str, Any]] | None:
+def _concatenated(values: Sequence[Tensor]) -> Tensor:
+    """Inputs of rows one below the other; rows with fewer tiles are filled up with blank ones."""
+    most = max(value.shape[1] for value in values)
+    return torch.cat([_widened(value, most) for value in values])
+
+
+def _widened(value: Tensor, tiles: int) -> Tensor:
+    return torch.nn.functional.pad(value, (0, 0) * (value.ndim - 2) + (0, tiles - value.shape[1]))
+
+
+def as_many_tiles(*batches: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Batches of which rows are exchanged, with as many tiles each; others as they are."""
+    most = max((batch[TILES_SHOWN].shape[1] for batch in batches if TILES_SHOWN in batch), default=0)
+    tiled = {"pixel_values", TILES_SHOWN} if most else set()
+    return [{key: _widened(value, most) if key in tiled else value for key, value in b.items()} for b in batches]
+
+
+def images_of_call(arguments: Mapping[str, Any]) -> tuple[list[dict[str, Tensor]], dict[str, Any]] | None:
     """Inputs of each image in a call of `get_image_features`, and its settings; None if images are not of one size.
 
-    LLaVA gives its images' sizes if its vision tower is Pixtral, which pads them.
+    LLaVA gives its images' sizes if its vision tower is Pixtral, which pads them. All tiles of a row are one image
+    here, and a row without any is left out, of which the model takes nothing either.
     """
-    if image_sizes is not None:
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if "image_sizes" in given:
         return None
-    inputs = {"pixel_values": pixel_values} | ({} if image_grid_thw is None else {"image_grid_thw": image_grid_thw})
-    count = len(pixel_values if image_grid_thw is None else image_grid_thw)
-    return split_images({**inputs, "num_images": [1] * count}), settings
+    inputs = {name: given.pop(name) for name in IMAGE_INPUTS & given.keys()}
+    count = len(inputs.get("image_grid_thw", inputs["pixel_values"]))
+    rows = split_images({**inputs, "num_images": [1] * count})
+    return [row for row in rows if row["pixel_values"].numel()], given
 
 
 def cuts_tiles(config: PretrainedConfig) -> bool:
-    """Whether a model sees an image as a number of tiles or crops, as LLaVA-OneVision does."""
+    """Whether a model takes an image as a number of tiles that is told beside them, as LLaVA-OneVision does."""
     return getattr(config, "image_grid_pinpoints", None) is not None
 
 
@@ -215,7 +311,7 @@ _ATTENTIONS = {"eager", "sdpa"}
 """Attention that takes any mask and was tested with ours; flash attention knows causal ones only."""
 _BY_KIND = (Qwen2_5_VLConfig, Gemma3Config)
 """Families that take a mask for each kind of layer; others take one for all."""
-_WRAPPERS = (LlavaConfig, LlavaOnevisionConfig)
+_WRAPPERS = (LlavaConfig, LlavaOnevisionConfig, Idefics3Config)
 """Families around any language model, of which these pass on masks and positions as they are given."""
 _WRAPPED = {"llama", "mistral", "qwen2"}
 
@@ -254,6 +350,22 @@ def image_blocks(config: PretrainedConfig, types: Mapping[str, Tensor]) -> Tenso
 
 # Sizes of models.
 
+SMALL_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
+"""The model for photographs on a laptop: SmolVLM, an Idefics 3 (Apache-2.0, arXiv 2504.05299).
+
+Chosen by its size and because its processor needs neither torchvision nor num2words, as that of SmolVLM 2 does, whose
+weights are also float32 on the hub (1.03 GB). The sizes below are those of its config.json and of its list of files on
+the hub; tests go through its architecture with random weights, its own have never been run here.
+"""
+SMALL_DOWNLOAD = 518_000_000
+"""Bytes to fetch of it: model.safetensors 513 MB, tokenizer.json 3.55 MB, vocab.json 0.80 MB, merges.txt 0.47 MB."""
+
+
+def download_text(name: str) -> str:
+    """What a person should know before the hub's small model is fetched: its licence and size; "" for other models."""
+    return f"Apache-2.0, {SMALL_DOWNLOAD / 1e6:.0f} MB to fetch once" if name == SMALL_MODEL else ""
+
+
 _VISION_SIZES = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": {
@@ -268,15 +380,27 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "vision_config": _VISION_SIZES | {"out_hidden_size": 3584},
         "tie_word_embeddings": False,
     },
+    SMALL_MODEL: {
+        "text_config": {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+        | {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49280}
+        | {"max_position_embeddings": 8192, "pad_token_id": 2},
+        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+        | {"num_attention_heads": 12, "image_size": 512, "patch_size": 16},
+        "scale_factor": 4,
+        "image_token_id": 49190,
+    },
 }
-"""Configurations of the paper's models by hub name, so that a plan needs no network."""
+"""Configurations of the paper's models and the small one by hub name, so that a plan needs no network."""
 PUBLISHED_AREA = 12_845_056
 """Pixels of the largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
+PUBLISHED_ACROSS = 4
+"""Tiles on the longest side of every image in published checkpoints of Idefics 3 and SmolVLM."""
 
 
 def published_config(name: str) -> PretrainedConfig | None:
-    """Configuration of one of the paper's models; None for another name."""
-    return Qwen2_5_VLConfig(**PUBLISHED[name], dtype="bfloat16") if name in PUBLISHED else None
+    """Configuration of one of the paper's models, or of the small one; None for another name."""
+    kind = Idefics3Config if name == SMALL_MODEL else Qwen2_5_VLConfig
+    return kind(**PUBLISHED[name], dtype="bfloat16") if name in PUBLISHED else None
 
 
 def vision_sizes(config: PretrainedConfig) -> tuple[int, int, int]:
@@ -287,11 +411,16 @@ def vision_sizes(config: PretrainedConfig) -> tuple[int, int, int]:
 
 
 def largest_image(config: PretrainedConfig, area: int | None) -> tuple[int, int]:
-    """Tokens and patches of the largest image: one of `area` pixels if images are sized by area.
+    """Tokens and patches of the largest image: one of `area` pixels if `model.max_pixels` limits its images.
 
     Raises UserError if the configuration does not tell them.
     """
     vision = config.vision_config
+    if is_tiled(config):
+        across = PUBLISHED_ACROSS if area is None else _tiles_across(area, vision.image_size)
+        tiles = across**2 + (across > 1)
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return tiles * patches // config.scale_factor**2, tiles * patches
     if not is_sized_by_area(config):
         tokens = getattr(config, "mm_tokens_per_image", getattr(config, "image_seq_length", None))  # Gemma 3's, LLaVA's
         if tokens is None:

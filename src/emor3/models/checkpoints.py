@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
@@ -41,10 +42,12 @@ def hide_loading_bars() -> None:
 
 hide_loading_bars()  # once, here, through which all commands load
 
-EMBEDDED = "embedded"
-"""Name of the base checkpoint that ships with the package."""
-PACKAGED = {EMBEDDED: "checkpoint", "embedded-hard": "hard_checkpoint"}
-"""Names of the packaged checkpoints, and their folders in `tiny`; the hard one is the base of the hard domains."""
+EMBEDDED, HARD = "embedded", "embedded-hard"
+"""Names of the base checkpoints that ship with the package: of the easy domains, and of the hard ones."""
+NAMED_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What is read of a checkpoint's generation settings."""
+PACKAGED = {EMBEDDED: "checkpoint", HARD: "hard_checkpoint"}
+"""Names of the packaged checkpoints, and their folders in `tiny`."""
 
 
 def resolve_checkpoint(path: str) -> str:
@@ -114,7 +117,19 @@ def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig |
     broken = next((name for name, weight in model.named_parameters() if not is_finite(weight)), None)
     if broken is not None:
         raise UserError(f"cannot load {path}: its weight {broken} holds NaN or infinity")
+    _forget_decoding(model)
     return model
+
+
+def _forget_decoding(model: PreTrainedModel) -> None:
+    """Keep the tokens that a checkpoint's generation settings name, and none of its ways to decode.
+
+    transformers takes from there whatever a call leaves open, rollouts included: published Qwen2.5-VL brings a
+    repetition penalty of 1.05 and a temperature of 1e-6, others `min_p`, beams or bans. Here recipes and options say
+    how to decode, and what is saved decodes by default as it was trained and evaluated.
+    """
+    brought = model.generation_config
+    model.generation_config = GenerationConfig(**{name: getattr(brought, name, None) for name in NAMED_TOKENS})
 
 
 def check_folder(folder: Path) -> None:

@@ -1,21 +1,23 @@
 """Generation: render the chat, encode texts and images, and sample or decode greedily, in batches."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
-from emor3.models.architectures import VISION_WORDS, image_tokens
+from emor3.models.architectures import TILE_MARKS, VISION_WORDS, image_tokens, is_sized_by_area, knows_image_tokens
 from emor3.models.engines.batches import Decoding, OnBatch, in_batches
 from emor3.models.engines.batches import Request as Request
 from emor3.models.prefix_cache import continuing, plain
 from emor3.models.processors import chat as chat
-from emor3.models.processors import images_once, open_images
+from emor3.models.processors import images_once, lessened, open_images
 from emor3.storage.images import image_size
 
 
@@ -57,20 +59,54 @@ def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeatu
 def vision_token_ids(processor: ProcessorMixin) -> list[int]:
     """Ids of the tokens that stand for images and videos or mark them: they must never be sampled."""
     tokenizer = processor.tokenizer
-    special = {
-        token: index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.all_special_tokens
-    }
-    return sorted(index for token, index in special.items() if any(word in token for word in VISION_WORDS))
+    special = set(tokenizer.all_special_tokens)
+    return sorted(
+        index
+        for token, index in tokenizer.get_added_vocab().items()
+        if re.fullmatch(TILE_MARKS, token) or (token in special and any(word in token for word in VISION_WORDS))
+    )
 
 
 def request_lengths(processor: ProcessorMixin, requests: Sequence[Request]) -> list[int]:
     """Tokens of each of N prompts, images included, without opening more of an image than its header.
 
+    A processor that cuts an image into tiles only if it stands alone takes fewer of several, never more.
     Raises UserError for an image that cannot be read.
     """
-    sizes = lru_cache(maxsize=None)(lambda path: image_tokens(image_size(path), processor))
+    count = _image_counter(processor)
+    sizes = lru_cache(maxsize=None)(lambda path: count(image_size(path)))
     words = lru_cache(maxsize=4096)(lambda text, images: len(unexpanded(processor, [chat(text, images)])[0]) - images)
     return [words(text, len(paths)) + sum(map(sizes, paths)) for paths, text in requests]
+
+
+def _image_counter(processor: ProcessorMixin) -> Callable[[tuple[int, int]], int]:
+    """Function from an image's size to the tokens that it takes in place of its placeholder."""
+    if is_sized_by_area(processor):
+        return partial(image_tokens, processor=processor)
+    if knows_image_tokens(processor):
+        return lambda size: image_tokens(lessened(size, processor), processor)
+    without, shown = (len(unexpanded(processor, [chat("", images)])[0]) for images in (0, 1))
+    count = token_counter(processor, "")  # with what the chat template writes around an image
+    return lambda size: count(lessened(size, processor)) - (shown - 1 - without)
+
+
+def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
+    """Tokens of a user turn without its image."""
+    text = processor.apply_chat_template(chat(prompt, 0), tokenize=False, add_generation_prompt=True)
+    return len(processor(text=[text])["input_ids"][0])
+
+
+def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
+    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
+    template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    without_image = text_tokens(processor, prompt)
+
+    @lru_cache(maxsize=4096)
+    def count(size: tuple[int, int]) -> int:
+        inputs = processor(text=[template(chat(prompt, 1))], images=[Image.new("RGB", size)])
+        return len(inputs["input_ids"][0]) - without_image
+
+    return count
 
 
 def generate(

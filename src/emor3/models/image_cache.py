@@ -6,6 +6,7 @@ must reach it.
 """
 
 import functools
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ class EncodedImages:
 
         @functools.wraps(encode)  # generate looks at its signature for what it takes
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
-            call = images_of_call(*args, **kwargs)
+            named = inspect.signature(encode).bind(*args, **kwargs).arguments
+            call = images_of_call({**named, **named.pop("kwargs", {})})
             return encode(*args, **kwargs) if call is None else self._look_up(encode, *call)
 
         core.get_image_features = get_image_features

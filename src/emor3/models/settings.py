@@ -38,7 +38,10 @@ class ModelBlock(Block):
     freeze: list[Part] = Field(default_factory=list)
     """Parts that stay as they are, with LoRA too; the language model always learns."""
     max_pixels: int | None = Field(None, ge=1024)
-    """Larger images are scaled down to this area, if the processor sizes by area; None keeps the checkpoint's limit."""
+    """Larger images are scaled down to this area, if the processor sizes by area; None keeps the checkpoint's limit.
+
+    A processor that cuts square tiles cuts no more than fit in it: 262144 is one tile of 512 x 512 pixels.
+    """
     lora: LoraBlock | None = None
     """Train adapters of this form; None trains all weights."""
     quantize: Literal["4bit"] | None = None

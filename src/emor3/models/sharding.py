@@ -18,7 +18,7 @@ from transformers.integrations import deepspeed
 
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.models.architectures import deepstack_features
+from emor3.models.architectures import deepstack_features, language_model
 
 DUMMY_SIDE = 64
 """Pixels of the dummy image; processors that scale to sides make theirs of it."""
@@ -110,7 +110,7 @@ def always_run_vision(model: PreTrainedModel, processor: ProcessorMixin) -> None
     core.register_forward_pre_hook(notice, with_kwargs=True)
     # Where images would join the texts, so that shards are gathered in the same order, also for the gradients;
     # and before DeepSpeed's own hook there, which notes that the language model has begun.
-    core.language_model.register_forward_pre_hook(add_dummy, prepend=True, with_kwargs=True)
+    language_model(core).register_forward_pre_hook(add_dummy, prepend=True, with_kwargs=True)
 
 
 def _tensors(nested: Tensor | Sequence[Any]) -> Iterator[Tensor]:

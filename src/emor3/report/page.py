@@ -25,6 +25,8 @@ from emor3.method.types import Estimate
 from emor3.report.cards import OUTCOMES, Pictures, gallery, rollouts
 from emor3.report.plots import COLOURS, DASHES, Group, curve_sections, group_runs, reliability_diagram
 from emor3.report.records import RECORDS, Evaluated, Records, Results, by_decoding, by_seeds, read_records
+from emor3.review.agreement import CAPTION, AgreementRow, agreement_rows, coefficient
+from emor3.review.marks import is_marks_file
 from emor3.runs.overview import find_records
 from emor3.stats import format as form
 from emor3.stats.figures import FIGURES, titles
@@ -86,7 +88,8 @@ def watch(
 
 def _state(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     """Time and size of every record."""
-    records = (folder / name for folder, names in find_records(paths).items() for name in names if name in RECORDS)
+    found = ((folder, name) for folder, names in find_records(paths).items() for name in names)
+    records = (folder / name for folder, name in found if name in RECORDS or is_marks_file(name))
     return {path: (stat.st_mtime_ns, stat.st_size) for path in records if (stat := path.stat())}
 
 
@@ -127,6 +130,9 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         runs=records.runs,
         groups=groups,
         tables=tables,
+        agreements=agreements(records.evaluations),
+        coefficient=coefficient,
+        agreement_caption=CAPTION,
         reproduced=records.reproduced,
         sections=curve_sections(groups),
         times=time_split(groups),
@@ -143,6 +149,15 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
 def json_in_html(content: Mapping[str, Any]) -> Markup:
     """JSON for a `<script type="application/json">`: no `<` is left that could end it."""
     return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+
+def agreements(evaluations: Sequence[Evaluated]) -> dict[str, list[AgreementRow]]:
+    """Rows on the agreement of judge and people, by the data sets of evaluations that people marked."""
+    found: dict[str, list[AgreementRow]] = {}
+    for evaluated in evaluations:
+        for row in agreement_rows(evaluated.name, evaluated.saved, evaluated.marks):
+            found.setdefault(row.data, []).append(row)
+    return found
 
 
 def compare_all(evaluations: Sequence[Evaluated], faults: list[str]) -> list[Table]:

@@ -20,6 +20,7 @@ from emor3.errors import UserError
 from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
 from emor3.report.table_cell import TableCell
+from emor3.review.marks import NO_MARKS, Marks, read_marks
 from emor3.runs.directory import BEST, CHECKPOINTS, CONFIG, EVALUATIONS, FINAL, METRICS, ROLLOUTS
 from emor3.runs.evaluations import best_text
 from emor3.runs.overview import CELL, find_records, holds_run
@@ -99,6 +100,8 @@ class Evaluated:
     """Its folder is the short one, which is how tests and messages call it."""
     results: Mapping[str, Results]
     """By data set; absent if they cannot be read."""
+    marks: Marks = NO_MARKS
+    """What people said of its completions."""
     name: str = ""
     """Model and decoding, as rows are named; with the folder if several share these."""
     is_start: bool = False
@@ -259,7 +262,17 @@ def _read_evaluation(folder: Path, name: str, faults: list[str]) -> Iterator[Eva
     except UserError as error:
         faults.append(str(error).replace(str(folder), name))
         return
-    yield Evaluated(name, saved, _read_results(folder, name, faults))
+    yield Evaluated(name, saved, _read_results(folder, name, faults), _read_marks(saved, folder, name, faults))
+
+
+def _read_marks(saved: SavedEvaluation, folder: Path, name: str, faults: list[str]) -> Marks:
+    try:
+        marks = read_marks(saved, folder)
+    except UserError as error:
+        faults.append(str(error).replace(str(folder), name))
+        return NO_MARKS
+    faults += [line.replace(str(folder), name) for line in marks.left_out]
+    return marks
 
 
 def _read_results(folder: Path, name: str, faults: list[str]) -> dict[str, Results]:

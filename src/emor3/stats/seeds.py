@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, permutation_test, rankdata
 from scipy.stats import t as student
 
 from emor3.errors import UserError
@@ -64,6 +64,9 @@ def pseudo_values(statistic: Callable[[Floats], Floats], values: Floats, items: 
     return np.asarray(statistic(whole)[:, None] + (number - 1) * (without.mean(axis=1, keepdims=True) - without))
 
 
+RANK_DRAWS = 200_000
+"""Ways to deal out ranks that are tried: all of them up to ten seeds against ten."""
+
 # --- the test --------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +98,28 @@ class SeedComparison:
     """For the power of a further study (`power.smallest_effect`)."""
     seeds: tuple[int, int]
     """Runs of before and of after; 1 is a model that has no seeds, which is taken as it is."""
+
+
+def rank_sum(before: Sequence[float], after: Sequence[float]) -> float:
+    """Two-sided p-value of the rank-sum test of two methods' figures, one a seed, by all ways to deal out the ranks.
+
+    How far one run lies from the others is the same to it, so a run that collapsed cannot hide what all others show, as
+    it does in `compare_seeds`. It speaks about new seeds on the same items. Wilcoxon 1945; Mann & Whitney 1947.
+
+    Three against three seeds that do not overlap: 2 of the 20 ways to deal out six ranks are as far apart.
+
+    >>> rank_sum([0.1, 0.6, 0.61], [0.7, 0.72, 0.71])
+    0.1
+    """
+    ranks = rankdata([*before, *after])
+    found = permutation_test(
+        (ranks[: len(before)], ranks[len(before) :]), _mean_change, vectorized=True, n_resamples=RANK_DRAWS, rng=0
+    )
+    return float(found.pvalue)
+
+
+def _mean_change(before: Floats, after: Floats, axis: int) -> Floats:
+    return np.asarray(after.mean(axis=axis) - before.mean(axis=axis))
 
 
 def compare_seeds(before: Floats, after: Floats, paired: bool = False) -> SeedComparison:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -88,6 +89,14 @@ def cache_folder() -> Path:
     """Where drawn domains are kept between runs: $EMOR3_CACHE, or emor3 under the user's cache folder."""
     fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emor3"
     return Path(os.environ.get("EMOR3_CACHE", fallback))
+
+
+def drawn_domain(picture: Path) -> Domain | None:
+    """The domain that a picture was drawn for by the package, told by its place in the cache; None for any other."""
+    cache, place = cache_folder().resolve(), picture.expanduser().resolve()
+    if not place.is_relative_to(cache) or place == cache:
+        return None
+    return DOMAINS.get(re.split("[-_]", place.relative_to(cache).parts[0])[0])
 
 
 def ensure_domain(name: str, seed: int = 0) -> Path:

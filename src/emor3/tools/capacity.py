@@ -3,7 +3,7 @@
     peak = weights + reference + judge + gradients + optimizer + vLLM + the largest of (rollout, reflection, update)
 
 Counts follow from the configuration; bytes per activation are rules of thumb, compared with a measurement in
-docs/scaling.md.
+docs/scaling.md. How long the work takes: `emor3.tools.duration`.
 """
 
 import math
@@ -22,9 +22,19 @@ from trl import GRPOConfig
 from emor3.data.prompt_lengths import text_tokens
 from emor3.errors import UserError
 from emor3.method.thinking import sample_prompt
-from emor3.models.architectures import is_sized_by_area, largest_area, largest_image, published_config, vision_sizes
+from emor3.models.architectures import (
+    PARTS,
+    is_limited,
+    largest_area,
+    largest_image,
+    layer_kinds,
+    published_config,
+    takes_masks,
+    vision_sizes,
+)
 from emor3.models.checkpoints import PACKAGED, part_parameters, resolve_checkpoint
 from emor3.models.loading import load_config
+from emor3.models.packing.work import LayerWork, cheapest_rows, layer_work
 from emor3.models.processors import load_processor
 from emor3.runs.directory import METRICS
 from emor3.runs.recipe import Recipe
@@ -100,11 +110,43 @@ class Size:
     image_tokens: int
     patches: int
     weight_bytes: int
+    text_weights: int
+    """Weights that each token passes, without embeddings and head."""
+    vision_weights: int
+    """Weights of the vision tower and the projector, which each patch is counted to pass."""
+    layer_work: LayerWork
+    """Multiplications of a layer of the language model, which decide how many completions a packed row holds."""
+    mask_kinds: int
+    """Masks that a packed row takes, one for each kind of layer; 0 for models whose rows are never packed."""
 
     def read(self, images: int, text: int, width: int) -> int:
         """Bytes alive in a forward pass over so many images and tokens of text; `width` is the bytes of a number."""
         tokens, patches = images * self.image_tokens + text, images * self.patches
         return self.text.forward(tokens, width) + self.vision.forward(patches, width)
+
+
+@dataclass(frozen=True)
+class RoundOfWork:
+    """What a GPU computes on from one generation to the next, at the longest that data and recipe have."""
+
+    images: int
+    text: int
+    """Tokens of a prompt's text."""
+    prompt: int
+    """Tokens of a prompt with its images."""
+    patches: int
+    """Patches of a prompt's images."""
+    completion: int
+    batch: int
+    """Completions in a forward pass of the update."""
+    rollouts: int
+    """Completions that are generated at once."""
+    prompts: int
+    """Different prompts among them."""
+    cached: bool
+    """Whether completions share their prompt by its cache in the update: not under checkpointing or on shards."""
+    prompts_in_update: int
+    """Prompts that a forward pass of the update reads."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +167,10 @@ class MemoryEstimate:
     size: Size
     fixed: dict[str, float]
     phases: dict[str, float]
-    rollouts: int
-    """Completions that a GPU generates at once."""
+    disk: dict[str, float]
+    """Bytes that the run leaves on disk at most, by folder."""
+    work: RoundOfWork
+    judge: JudgeModel
     steps: int | None
 
     @property
@@ -159,6 +203,9 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         parameters = sum(parameter.numel() for parameter in model.parameters())
+        embeddings, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        vision = sum(parameter.numel() for part in PARTS for parameter in part_parameters(model, part))
+        around = embeddings.numel() + (0 if output is embeddings else output.numel())
         frozen = [parameter for part in recipe.model.freeze for parameter in part_parameters(model, part)]
         trainable = parameters - sum(parameter.numel() for parameter in frozen)
         four_bit = 0
@@ -183,13 +230,17 @@ def size_of(recipe: Recipe, config: PretrainedConfig) -> Size:
         image_tokens=tokens,
         patches=patches,
         weight_bytes=dtype.itemsize,
+        text_weights=parameters - vision - around,
+        vision_weights=vision,
+        layer_work=layer_work(text),
+        mask_kinds=len(layer_kinds(text)) if takes_masks(model.config) else 0,
     )
 
 
 def image_size(recipe: Recipe, config: PretrainedConfig) -> tuple[int, int]:
     """Tokens and patches of the largest image."""
     area = recipe.model.max_pixels
-    processor = processor_at_hand(recipe) if is_sized_by_area(config) else None
+    processor = processor_at_hand(recipe) if is_limited(config) else None
     if processor is not None:
         own = largest_area(processor)
         area = min(own, area or own)
@@ -223,36 +274,107 @@ def estimate_memory(recipe: Recipe, config: PretrainedConfig, machine: Machine) 
     if recipe.grpo is None:
         raise UserError("this recipe has no grpo block: a plan is for reinforcement learning")
     size, settings = size_of(recipe, config), grpo_config(recipe, Path(recipe.output_dir), 1)
-    batch, completion = settings.per_device_train_batch_size, settings.max_completion_length
-    images, text = longest_prompt(recipe)
-    prompt, patches = images * size.image_tokens + text, images * size.patches
+    work = round_of_work(recipe, settings, size, machine)
     width = 2 if settings.bf16 or settings.fp16 else size.weight_bytes
-    rollouts = batch * settings.steps_per_generation
-    checkpointing = settings.gradient_checkpointing
     judge = judge_model(recipe, settings, size, width)
+    cache = work.rollouts * size.cache_numbers * (work.prompt + work.completion) * width
+    asked = min(recipe.judge.batch_size, 2 * work.rollouts)
+    phases = {
+        "rollout": 0 if settings.use_vllm else work.prompts * size.read(work.images, work.text, width) + cache,
+        "reflection": asked * judge.size.read(work.images, work.text, judge.width),
+        "update": update_bytes(recipe, settings, size, work, width),
+    }
+    steps = steps_of(recipe, settings, machine)
+    fixed = fixed_bytes(recipe, settings, size, judge, machine)
+    return MemoryEstimate(size, fixed, phases, disk_bytes(recipe, settings, size, steps), work, judge, steps)
+
+
+def round_of_work(recipe: Recipe, settings: GRPOConfig, size: Size, machine: Machine) -> RoundOfWork:
+    """Sizes of the work between two generations."""
+    images, text = longest_prompt(recipe)
+    batch, group = settings.per_device_train_batch_size, settings.num_generations
+    rollouts = batch * settings.steps_per_generation
     # The completions of a prompt share it (emor3.training.trainer). In updates under checkpointing or on shards they do
     # so in packed rows, as far as these pay and a micro-batch holds several: that is not counted on.
-    distinct = math.ceil(rollouts / settings.num_generations)
-    shared = not checkpointing and machine.sharding == "none"
-    read_in_update = math.ceil(batch / settings.num_generations) if shared else batch
-    # Attention keeps the shared keys and values for each completion, as wide as its queries.
-    copied = 2 * size.text.layers * batch * prompt * size.text.hidden * width if shared else 0
-    learning = [(size.text, read_in_update * prompt + batch * completion)]
-    if "vision" not in recipe.model.freeze:
-        learning.append((size.vision, read_in_update * patches))
+    cached = not settings.gradient_checkpointing and machine.sharding == "none"
+    return RoundOfWork(
+        images=images,
+        text=text,
+        prompt=images * size.image_tokens + text,
+        patches=images * size.patches,
+        completion=settings.max_completion_length,
+        batch=batch,
+        rollouts=rollouts,
+        prompts=math.ceil(rollouts / group),
+        cached=cached,
+        prompts_in_update=math.ceil(batch / group) if cached else batch,
+    )
+
+
+def update_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, work: RoundOfWork, width: int) -> float:
+    """Bytes of an update beside weights, gradients and optimizer, in the dearer of the two ways it may go.
+
+    Rows are packed if a micro-batch holds completions of the same prompt, which its order decides.
+    """
+    spoken, checkpointing = work.batch * work.completion, settings.gradient_checkpointing
     # The head comes first in the backward pass; under checkpointing one layer after another follows, recomputed.
-    largest = head_bytes(recipe, size, batch * completion, width)
-    if checkpointing:
-        largest = max(largest, *(stack.recomputed(tokens, width) for stack, tokens in learning))
-    saved = sum(stack.saved(tokens, width, checkpointing) for stack, tokens in learning)
-    cache = rollouts * size.cache_numbers * (prompt + completion) * width
-    phases = {
-        "rollout": 0 if settings.use_vllm else distinct * size.read(images, text, width) + cache,
-        "reflection": min(recipe.judge.batch_size, 2 * rollouts) * judge.size.read(images, text, judge.width),
-        "update": saved + copied + largest,
+    head = head_bytes(recipe, size, spoken, width)
+
+    def of(prompts: int, tokens: int) -> float:
+        learning = [(size.text, tokens)]
+        if "vision" not in recipe.model.freeze:
+            learning.append((size.vision, prompts * work.patches))
+        largest = head
+        if checkpointing:
+            largest = max(largest, *(stack.recomputed(number, width) for stack, number in learning))
+        return largest + sum(stack.saved(number, width, checkpointing) for stack, number in learning)
+
+    apart = of(work.prompts_in_update, work.prompts_in_update * work.prompt + spoken)
+    if work.cached:  # attention keeps the shared keys and values for each completion, as wide as its queries
+        return apart + 2 * size.text.layers * work.batch * work.prompt * size.text.hidden * width
+    rows, length = packed_rows(settings, size, work)
+    return max(apart, of(rows, rows * length) + mask_bytes(size, rows, length, width))
+
+
+def packed_rows(settings: GRPOConfig, size: Size, work: RoundOfWork) -> tuple[int, int]:
+    """Number and length of the packed rows of a micro-batch that holds whole groups, (0, 0) if it is not packed."""
+    if not size.mask_kinds:
+        return 0, 0
+    prompts = [place // settings.num_generations for place in range(work.batch)]
+    rows = cheapest_rows(prompts, [work.prompt] * work.batch, [work.completion] * work.batch, size.layer_work)
+    most = max(map(len, rows), default=0)
+    return len(rows), most and work.prompt - 1 + most * work.completion
+
+
+def mask_bytes(size: Size, rows: int, length: int, width: int) -> int:
+    """Bytes of the masks of packed rows: a byte for each pair, and what attention adds in their place in one layer."""
+    return rows * length**2 * (size.mask_kinds + width)
+
+
+def disk_bytes(recipe: Recipe, settings: GRPOConfig, size: Size, steps: int | None) -> dict[str, float]:
+    """Bytes of a run's folders: what learns as float32, and Adam's moments, in checkpoints; whole policies as loaded.
+
+    While a checkpoint is written, the one that it replaces is still there. Of a run without a known end one is counted.
+    """
+    lora = recipe.model.lora is not None
+    learnt = 4 * (size.trainable if lora else size.parameters)
+    average = 4 * size.parameters if recipe.judge.model == "ema" else 0
+    one = learnt + moment_bytes(settings) * size.trainable + average
+    kept = 1 if steps is None else math.ceil(steps / settings.save_steps)
+    if settings.save_total_limit:
+        kept = min(kept, settings.save_total_limit + 1)
+    whole = size.parameters * (size.weight_bytes if lora else 4)
+    return {
+        "cold_start/": 0 if recipe.cold_start is None else whole,
+        f"checkpoints/ ({count(kept)} of {byte_size(one)})": kept * one,
+        "best/": 0 if recipe.evaluation is None else 2 * learnt,  # a better one is written beside the one before
+        "final/": whole,
     }
-    fixed = fixed_bytes(recipe, settings, size, judge, machine)
-    return MemoryEstimate(size, fixed, phases, rollouts, steps_of(recipe, settings, machine))
+
+
+def moment_bytes(settings: GRPOConfig) -> int:
+    """Bytes of Adam's two moments for each weight that learns."""
+    return 2 * (1 if "8bit" in settings.optim else 4)
 
 
 def judge_model(recipe: Recipe, settings: GRPOConfig, size: Size, width: int) -> JudgeModel:
@@ -292,8 +414,7 @@ def fixed_bytes(
     # float32 copy beside weights of the run's precision.
     weight = 4 if machine.sharding == "fsdp2" else size.weight_bytes
     trained = size.weight_bytes if machine.sharding == "zero3" else 4
-    moments = 2 * (1 if "8bit" in settings.optim else 4)  # Adam's two
-    optimizer = moments + (4 if machine.sharding == "zero3" else 0)
+    optimizer = moment_bytes(settings) + (4 if machine.sharding == "zero3" else 0)
     reference = 4 if recipe.model.dtype == "auto" else weight  # as the policy, if the recipe does not say
     frozen_copy = 0 if lora or settings.beta == 0 else size.parameters * reference
     whole = size.parameters - size.four_bit
@@ -354,7 +475,7 @@ def _changes(
     named = ", ".join(f"grpo.{name}={value}" for name, value in smaller.items())
     yield f"{named}, judge.batch_size=4", {"grpo": grpo, "judge": judge}, sharding
     model = recipe.model
-    if is_sized_by_area(config) and image_size(recipe, config)[0] > 512:
+    if is_limited(config) and image_size(recipe, config)[0] > 512:
         model = model.model_copy(update={"max_pixels": 401_408})
         yield "model.max_pixels=401408", {"model": model}, sharding
     if judge.model == "ema":  # neither shards nor adapters can be followed
@@ -385,7 +506,7 @@ def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Tab
     table.add_row("parameters", count(size.parameters))
     table.add_row("trained", count(size.trainable))
     table.add_row("tokens of the largest image", count(size.image_tokens))
-    table.add_row("completions generated at once", count(needs.rollouts))
+    table.add_row("completions generated at once", count(needs.work.rollouts))
     steps = "unknown: the data are not at hand" if needs.steps is None else count(needs.steps)
     table.add_row("steps", steps, end_section=True)
     for name, amount in needs.fixed.items():
@@ -393,5 +514,9 @@ def memory_table(recipe: Recipe, needs: MemoryEstimate, machine: Machine) -> Tab
     for name, amount in needs.phases.items():
         table.add_row(f"{name} (beside these)", byte_size(amount))
     table.add_section()
-    table.add_row("peak (estimate)", f"{byte_size(needs.peak)} of {byte_size(HEADROOM * machine.memory)} usable")
+    peak = f"{byte_size(needs.peak)} of {byte_size(HEADROOM * machine.memory)} usable"
+    table.add_row("peak (estimate)", peak, end_section=True)
+    for folder, amount in needs.disk.items():
+        if amount:
+            table.add_row(f"disk: {folder}", byte_size(amount))
     return table

@@ -94,7 +94,8 @@ def check_accelerator() -> Check:
     """GPUs with their memory."""
     count = torch.cuda.device_count()
     if count == 0:
-        return Check("accelerator", "warn", "none: the embedded model runs on CPU, real models need a GPU")
+        small = "embedded models, and the small one of the recipe photos_laptop, run on CPU"
+        return Check("accelerator", "warn", f"none: {small}; larger ones need a GPU")
     found = [torch.cuda.get_device_properties(index) for index in range(count)]
     return Check("accelerator", "ok", "; ".join(f"{gpu.name}, {gigabytes(gpu.total_memory)} GB" for gpu in found))
 

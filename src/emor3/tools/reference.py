@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from emor3.data.importers.importing import RECORD
 from emor3.experiments.plan import Plan
 from emor3.judges.group_signal import GROUP
+from emor3.review.marks import MARKS
 from emor3.runs.directory import (
     BEST,
     BEST_OF,
@@ -106,7 +107,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "completions/clipped_ratio": "share of completions cut at the maximal length, 0 to 1",
         "reward": "mean total reward, 0 to 1",
         "reward_std": "standard deviation of rewards",
-        "rewards/*/mean": "mean of a raw, unweighted part of the reward, 0 to 1",
+        "rewards/*/mean": "mean of a raw, unweighted part of the reward, 0 to 1 (of one's own: as it gives)",
         "rewards/*/std": "its standard deviation",
         "frac_reward_zero_std": "share of groups whose rewards are all equal, 0 to 1",
         "canary/yes_own": "share of yes of the live judge on own images, 0 to 1",
@@ -132,7 +133,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "completion": "what the policy wrote",
         "thought": "its parts: trigger, feeling, conclusion (steps 1 to 3), answer, problem",
         "reflection": f"`consistency` and `coherence`, null or {FINDING}",
-        "parts": "raw, unweighted parts of the reward, 0 to 1, or null",
+        "parts": "raw, unweighted parts of the reward, 0 to 1 (of one's own: as it gives), or null",
         "reward": "their weighted sum",
         "placebo": "place in the group, from 0, of the row whose reflection was paid in place of its own "
         "(`reward.placebo`); null if its own was",
@@ -179,6 +180,19 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
 }
 """Files of an evaluation's folder."""
 
+MARK_KEYS = {
+    "data": "the data set",
+    "id": "of the sample",
+    "completion": "SHA-256 of the completion: a mark counts for no other one",
+    "reviewer": "name of the person",
+    "emotion": "the label that steps 1 and 2 convey, or null: none of the set",
+    "describes": "whether step 1 describes the image",
+    "follows": "whether step 3 follows from steps 1 and 2; null: there is no step 3",
+    "seed": "of the draw",
+    "seconds": "how long the completion was shown before",
+    "time": "when it was marked, in UTC",
+}
+
 FOLDERS = {
     CONFIG: "the recipe with every setting as it was used (settings of a recipe, above)",
     f"{CHECKPOINTS}/": "`checkpoint-N` after step N: the policy (LoRA: adapters) and what a resumed run needs; "
@@ -188,6 +202,8 @@ FOLDERS = {
     f"{BEST}/": "the policy that did best on held-out samples as it learnt, in Hugging Face format (LoRA: adapters), "
     f"and `{BEST_OF}` with its `step`, the `metric` that chose it, the `value` of that and its `n`; if evaluated",
 }
+
+LAST_MARK = "A file for each reviewer. Of several lines on one completion the last one counts."
 
 UNANSWERED = (
     "A sample of which no sampled answer can be read is wrong in `leading_accuracy`, counted in `unanswered`, has "
@@ -253,6 +269,8 @@ def page() -> str:
         *_files(RUN_FILES),
         "## Files of an evaluation (`emor3 evaluate`)\n",
         *_files(EVALUATION_FILES),
+        f"### `{MARKS.format('NAME')}` of `emor3 review`, one object a line\n\n{LAST_MARK}\n",
+        _keys(MARK_KEYS),
         f"### Figures\n\nNames in `{RESULTS}`. Shares are from 0 to 1.\n\n{UNANSWERED}\n",
         markdown_table(("figure", "as tables call it", "better", "needs"), _figures()),
         f"## `{TABLE}` of a reproduction (`emor3 reproduce`)\n",
@@ -303,7 +321,7 @@ def _settings(block: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) 
     for name, setting in block["properties"].items():
         named = _of_names(setting)
         inner = next((part["$ref"] for part in (setting, named, *setting.get("anyOf", ())) if "$ref" in part), None)
-        default = _default(name, setting, block, inner)
+        default = _default(name, setting, block, None if named else inner)
         yield f"`{prefix}{name}`", _takes(setting), default, " ".join(setting["description"].split())
         if inner is not None:
             below = f"{prefix}{name}.NAME." if named else f"{prefix}{name}."

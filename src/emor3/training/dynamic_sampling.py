@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
-from emor3.models.architectures import IMAGE_INPUTS
+from emor3.models.architectures import IMAGE_INPUTS, as_many_tiles
 
 Batch = dict[str, Any]
 """TRL's scored generation batch: rows are the completions of this process, groups stand together."""
@@ -50,6 +50,7 @@ def replace_rows(batch: Batch, fresh: Batch, old_rows: Sequence[int], new_rows: 
     >>> {name: rows.tolist() for name, rows in replace_rows(old, new, [0], [1], pad_id=9).items()}
     {'prompt_ids': [[2, 2, 2], [9, 3, 4]], 'completion_ids': [[8, 8], [6, 9]]}
     """
+    batch, fresh = as_many_tiles(batch, fresh)
     prompt = max(batch["prompt_ids"].shape[1], fresh["prompt_ids"].shape[1])
     completion = max(batch["completion_ids"].shape[1], fresh["completion_ids"].shape[1])
     merged = split_pixel_values_by_grid(_padded(batch, prompt, completion, pad_id))

@@ -20,7 +20,7 @@ from emor3.data.prompt_lengths import check_context, warn_of_many_labels
 from emor3.errors import UserError, refused_by
 from emor3.heldout.figures import COMPLETION_TOKENS, Measurement, checks_on
 from emor3.heldout.samples import held_out
-from emor3.judges.build import build_average, build_judge, with_self_answer
+from emor3.judges.build import build_average, build_judge, recorded_judge, with_self_answer
 from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.group_signal import GROUP, group_signal
 from emor3.judges.local import evaluating
@@ -53,6 +53,7 @@ from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, chec
 from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
 from emor3.runs.evaluations import best_text, check_same_samples
 from emor3.runs.recipe import Recipe
+from emor3.scoring.own import OwnCode, OwnJudge, RewardPart, recorded_parts
 from emor3.storage.locks import held
 from emor3.storage.outputs import replacing, write_json
 from emor3.tiny.perception import DrawnTruth
@@ -62,22 +63,36 @@ from emor3.training.dataset import check_rows, chosen_samples, manifest_sums, pr
 from emor3.training.scorer import BatchScorer, Recorder, part_rewards
 from emor3.training.stopping import LastStep, report_failures
 from emor3.training.trainer import EmoTrainer
-from emor3.training.trl_config import check_trackers, grpo_config, steps_per_cycle, without_placeholders
+from emor3.training.trl_config import check_trackers, grpo_config, steps_per_cycle
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, from_checkpoint: int | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    from_checkpoint: int | None = None,
+    judge: Judge | None = None,
+    own: Mapping[str, RewardPart] | None = None,
+) -> Path:
     """Run a recipe; returns the run directory, with the trained policy under `final/`.
 
     A resumed run continues from its newest complete checkpoint, or from that of the step `from_checkpoint`, and ends as
     if it had never stopped. A run that is overwritten stays until the new one has its first checkpoint.
+    A `judge` of one's own takes the place of the policy as judge, and `own` holds the functions of `reward.own` by
+    their names; the run records both (`emor3.scoring.own`), and is resumed with the same ones only.
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
+    code = OwnCode(own or {}, None if judge is None else OwnJudge(judge))
+    recorded = {"reward": recorded_parts(recipe.reward, code.parts), "judge": recorded_judge(recipe.judge, code.judge)}
+    recipe = recipe.model_copy(update=recorded)
     with report_failures(Path(recipe.output_dir)):
-        return _train(recipe, resume=resume or from_checkpoint is not None, overwrite=overwrite, step=from_checkpoint)
+        going_on = resume or from_checkpoint is not None
+        return _train(recipe, code, resume=going_on, overwrite=overwrite, step=from_checkpoint)
 
 
-def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -> Path:
+def _train(recipe: Recipe, code: OwnCode, *, resume: bool, overwrite: bool, step: int | None) -> Path:
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
@@ -103,7 +118,7 @@ def _train(recipe: Recipe, *, resume: bool, overwrite: bool, step: int | None) -
             check_context(model, processor, turns)
             if evaluation is not None:
                 evaluation.measurement.check_fit(model, processor)
-            _reinforce(recipe, run, config, samples, model, processor, checkpoint, begin, evaluation)
+            _reinforce(recipe, code, run, config, samples, model, processor, checkpoint, begin, evaluation)
         else:
             begin()
             if state.is_main_process:
@@ -280,6 +295,7 @@ def _seen(samples: Iterable[Sample], evaluation: HeldOutEvaluation | None) -> It
 
 def _reinforce(
     recipe: Recipe,
+    code: OwnCode,
     run: Path,
     config: GRPOConfig,
     samples: Sequence[Sample],
@@ -310,6 +326,7 @@ def _reinforce(
         Recorder(run, config.num_generations),
         seed=recipe.seed,
         steps=config.max_steps,
+        own=code.parts,
     )
     trainer = _trainer(recipe, config, samples, model, processor, scorer, callbacks)
     run_vision_on_all_ranks(_seen(samples, evaluation), processor, model, trainer.ref_model)
@@ -318,7 +335,9 @@ def _reinforce(
     if checkpoint:
         check_resumable(trainer, checkpoint)
     judge_model, judge_processor = _judge_model(recipe, trainer, average)
-    judge = _judge(recipe, trainer, judge_model, judge_processor)  # what it cannot use is refused before the run begins
+    judge = _judge(
+        recipe, code, trainer, judge_model, judge_processor
+    )  # what it cannot use is refused before the run begins
     if vision_is_frozen(trainer.model) and not sharded(trainer):
         # Not with shards: these need every rank in every forward, also in a needless one.
         trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
@@ -344,7 +363,6 @@ def _trainer(
     """TRL's trainer of the policy, its KL reference beside it. Raises UserError for what TRL or the shards refuse."""
     prompts = config.generation_batch_size // config.num_generations
     order = training_order(len(samples), math.ceil(config.max_steps / steps_per_cycle(config)) * prompts, recipe.seed)
-    config.generation_kwargs = without_placeholders(processor, config.use_vllm)
     functions, config.reward_weights = part_rewards(scorer)
     with refused_by("TRL"):
         trainer = EmoTrainer(
@@ -367,7 +385,7 @@ def _trainer(
 def _judge_model(
     recipe: Recipe, trainer: EmoTrainer, average: MovingAverage | None
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The local model that judges; the policy if a server does. The KL reference serves without another copy.
+    """The local model that judges; the policy if it is none. The KL reference serves without another copy.
 
     With its processor, which is the policy's unless the model is another one.
     """
@@ -379,10 +397,12 @@ def _judge_model(
     return trainer.model if average is None else average.model, trainer.processing_class
 
 
-def _judge(recipe: Recipe, trainer: EmoTrainer, model: PreTrainedModel, processor: ProcessorMixin) -> Judge:
-    """Who answers the two questions, by the local model that judges if no server does."""
+def _judge(
+    recipe: Recipe, code: OwnCode, trainer: EmoTrainer, model: PreTrainedModel, processor: ProcessorMixin
+) -> Judge:
+    """Who answers the two questions, by the local model that judges if no server and no judge of one's own does."""
     vllm = trainer.vllm_generation if trainer.use_vllm else None
-    judge = build_judge(recipe.judge, model, processor, vllm)
+    judge = build_judge(recipe.judge, model, processor, vllm, code.judge)
     return with_self_answer(judge, recipe.judge, trainer.model, trainer.processing_class, vllm)
 
 

@@ -6,7 +6,8 @@ TRL asks only the global batch to be whole groups: 2 processes with 6 rows each 
 two. So whatever depends on a whole group is computed by `by_group`, and nowhere from the rows of one process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +17,15 @@ from accelerate.utils import gather_object
 from transformers import TrainerState
 
 from emor3.method.canaries import canaries
-from emor3.method.group_rewards import in_form, placebo_places, vote_values, with_votes, without_failed_parts
+from emor3.method.group_rewards import placebo_places, settled
 from emor3.method.reflection import other_contents, reflect
-from emor3.method.rewards import RewardSettings, predicted_label, score, weights
+from emor3.method.rewards import REFLECTIONS, RewardSettings, failed_parts, weights
 from emor3.method.thinking import Thinking, parse
-from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflection, RewardBreakdown, Rollout, Sample
+from emor3.method.types import Aspect, Content, Judge, Reflection, Rollout, Sample
 from emor3.runs.directory import ROLLOUTS
 from emor3.runs.records import append_jsonl, rollout_row
+from emor3.scoring.own import RewardPart
+from emor3.scoring.rows import scored_alone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,10 +66,12 @@ class BatchScorer:
         *,
         seed: int = 0,
         steps: int = 1,
+        own: Mapping[str, RewardPart] | None = None,
     ) -> None:
         """`build_judge` is called once and late: a judge may need the model of the trainer that gets these rewards.
 
-        `seed` and `steps` are those of the run: a placebo is drawn from the one, annealing ends with the other.
+        `seed` and `steps` are those of the run: a placebo is drawn from the one, annealing ends with the other. `own`
+        are the functions of `settings.own`, which get the completions of this process.
         """
         self.thinking = thinking
         self.settings = settings
@@ -75,6 +80,7 @@ class BatchScorer:
         self.record = record
         self.seed = seed
         self.steps = steps
+        self.own = own or {}
         self._scored: tuple[object, list[Rollout]] = (None, [])
 
     @cached_property
@@ -109,18 +115,18 @@ class BatchScorer:
             distractors=self._distractors(samples),
         )
         paid, places = zip(*self._paid(samples, reflections, step), strict=True)
-        alone = [
-            score(thought, sample, found, self.settings)
-            for sample, thought, found in zip(samples, thoughts, paid, strict=True)
-        ]
+        alone = scored_alone(samples, texts, thoughts, paid, self.settings, self.own)
         rewards = by_group(
-            list(zip(samples, thoughts, alone, strict=True)),
+            [(one.sample, one.thought, one.reward) for one in alone],
             self.generations,
-            lambda groups: (self._settled(group, step) for group in groups),
+            lambda groups: (settled(group, self.settings, step, self.steps) for group in groups),
         )
-        scored = zip(samples, texts, thoughts, reflections, rewards, places, strict=True)
-        rollouts = [Rollout(*parts) for parts in scored]
-        return rollouts, self._error_share(alone)
+        rollouts = [
+            replace(one, reflection=found, reward=reward, placebo=place)
+            for one, found, reward, place in zip(alone, reflections, rewards, places, strict=True)
+        ]
+        failed = [bool(failed_parts(one.reward, self.settings)) for one in alone]
+        return rollouts, sum(failed) / len(failed)
 
     def _paid(
         self, samples: Sequence[Sample], reflections: Sequence[Reflection], step: int
@@ -135,12 +141,6 @@ class BatchScorer:
                 yield [(group[place][1], place) for place in places]
 
         return by_group(list(zip(samples, reflections, strict=True)), self.generations, permuted)
-
-    def _error_share(self, rewards: Sequence[RewardBreakdown]) -> float:
-        """Share of N completions with a part that the judge failed to judge."""
-        asked = [aspect.value for aspect in self.settings.aspects]
-        failed = [any(reward.parts[part] is None for part in asked) for reward in rewards]
-        return sum(failed) / len(failed)
 
     def _distractors(self, samples: Sequence[Sample]) -> list[list[Content]]:
         """What else each of N descriptions is asked on, from the samples of all ranks.
@@ -158,18 +158,6 @@ class BatchScorer:
                 yield [contents, *[contents[:count]] * (self.generations - 1)]
 
         return by_group(samples, self.generations, others)
-
-    def _settled(
-        self, group: Sequence[tuple[Sample, EmotionalThought, RewardBreakdown]], step: int
-    ) -> list[RewardBreakdown]:
-        """The rewards of a group as they train: what depends on the whole group is in, what failed in it is out."""
-        samples, thoughts, rewards = zip(*group, strict=True)
-        sample = samples[0]
-        settled = in_form(without_failed_parts(rewards, self.settings), self.settings, step, self.steps)
-        if self.settings.votes == 0 or sample.distribution is None:
-            return settled
-        answers = [predicted_label(thought, sample.labels) for thought in thoughts]
-        return with_votes(settled, vote_values(answers, sample.distribution), self.settings.votes)
 
 
 def _text(completion: Any) -> str:
@@ -204,9 +192,7 @@ def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     """Reward functions and their weights; a reflection that is not paid for has no function."""
     paid = {aspect.value for aspect in scorer.settings.paid}
     parts = {
-        name: weight
-        for name, weight in weights(scorer.settings).items()
-        if name in paid or name not in {aspect.value for aspect in Aspect}
+        name: weight for name, weight in weights(scorer.settings).items() if name in paid or name not in REFLECTIONS
     }
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
-from trl import GRPOTrainer
+from transformers import PreTrainedModel, ProcessorMixin
+from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from emor3.errors import UserError
@@ -42,7 +42,7 @@ from emor3.models.sharding import sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
 from emor3.training.scorer import by_group, own_rows
-from emor3.training.trl_config import SEPARATE
+from emor3.training.trl_config import SEPARATE, without_placeholders
 
 EQUAL = 1e-6
 """Rewards of a group closer than this are equal: float32 sums of equal parts differ by about 1e-7."""
@@ -115,13 +115,29 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     encoded: EncodedImages | None = None
     """Cache of vision-tower outputs for one generation batch, if vision is frozen."""
 
-    def __init__(self, *args: Any, dynamic_sampling: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        args: GRPOConfig,
+        processing_class: ProcessorMixin,
+        dynamic_sampling: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """A loaded model with its processor, and TRL's other arguments; `dynamic_sampling` is that of a recipe.
+
+        If `args` has no `generation_kwargs`, it gets those that keep image placeholders out of completions.
+        """
+        if args.generation_kwargs is None:
+            args.generation_kwargs = without_placeholders(processing_class, args.use_vllm)
         self.stopwatch = Stopwatch()
         self.dynamic_sampling = dynamic_sampling
         self._dry: Tensor | None = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")  # that TRL may change it: tests pin it
-            super().__init__(*args, rollout_func=shared_rollouts, **kwargs)
+            super().__init__(
+                model, args=args, processing_class=processing_class, rollout_func=shared_rollouts, **kwargs
+            )
         learn_in_float32(self.model)
 
     def encode_images_once(self, *others: PreTrainedModel) -> None:

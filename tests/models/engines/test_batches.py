@@ -49,12 +49,17 @@ def test_answers_come_in_the_order_of_the_requests_whatever_shares_their_batch(
         assert generate(model, processor, asked, max_new_tokens=5, batch_size=count) == alone
 
 
-@pytest.mark.parametrize("family", [name for name in BUILDERS if name != "gemma3"])
+@pytest.mark.parametrize("family", BUILDERS)
 def test_the_length_of_a_prompt_is_known_without_opening_its_image(
     family: str, pictures: list[Request], tmp_path: Path
 ) -> None:
     write_checkpoint(family, tmp_path / family)
     processor = load_processor(str(tmp_path / family))
-    asked = [pictures[0], pictures[1], ((), "Hello?")]
+    large = str(tmp_path / "large.png")  # above 4 million pixels: opened at 2,041 x 1,960 by those that cut it
+    Image.new("RGB", (2150, 2065)).save(large)
+    asked = [*pictures[:3], ((large,), "What is felt?"), ((), "Hello?")]
     encoded = [int(encode(processor, [request])["attention_mask"].sum()) for request in asked]
     assert request_lengths(processor, asked) == encoded
+    several: Request = ((*pictures[1][0], *pictures[2][0]), "What is felt?")
+    # LLaVA-OneVision cuts an image into tiles only if it stands alone: no prompt is longer than was said.
+    assert request_lengths(processor, [several])[0] >= int(encode(processor, [several])["attention_mask"].sum())

@@ -35,6 +35,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """Field of ours -> columns it is read from; the first that the table has, in any case of letters."""
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+"""Suffixes of the files that are read."""
 VOTES = "votes"
 """Field that several columns hold: one for each label, with its votes."""
 
@@ -45,7 +47,7 @@ TableRow = tuple[str, str | None, Mapping[str, Any]]
 def table(source: Path, options: Options) -> Found:
     """One file; images are named relative to its folder."""
     form = source.suffix.lower()
-    if form not in (".csv", ".tsv", ".jsonl", ".parquet") or not source.is_file():
+    if form not in TABLES or not source.is_file():
         raise WrongLayoutError(f"{source.name}, which is no .csv, .tsv, .jsonl or .parquet file")
     if form == ".parquet":
         rows = _streamed("parquet", data_files=str(source))

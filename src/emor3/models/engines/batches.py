@@ -7,7 +7,7 @@ Each row of a batch is padded to its longest one. Unsorted, 63 rows of 200 token
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from transformers import ProcessorMixin
 
@@ -37,6 +37,10 @@ OnBatch = Callable[[int], None] | None
 
 class Engine(Protocol):
     """What writes completions: transformers or vLLM."""
+
+    @property
+    def name(self) -> Literal["transformers", "vllm"]:
+        """Its name in settings."""
 
     @property
     def processor(self) -> ProcessorMixin:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -15,6 +16,11 @@ class LocalEngine:
 
     model: PreTrainedModel
     processor: ProcessorMixin
+
+    @property
+    def name(self) -> Literal["transformers"]:
+        """Its name in settings."""
+        return "transformers"
 
     @property
     def context(self) -> int | None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from transformers import ProcessorMixin
@@ -63,6 +63,11 @@ class VllmEngine:
                 logprobs_mode="processed_logprobs",  # among the tokens that are allowed
                 gpu_memory_utilization=MEMORY_SHARE / sharing,
             )
+
+    @property
+    def name(self) -> Literal["vllm"]:
+        """Its name in settings."""
+        return "vllm"
 
     @property
     def context(self) -> int | None:

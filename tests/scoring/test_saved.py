@@ -11,10 +11,10 @@ from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge
-from emor3.method.scoring import score_file
 from emor3.method.types import Aspect, Question
 from emor3.runs.score_format import RESULT as RESULT_KEYS
 from emor3.runs.score_format import ROW as ROW_KEYS
+from emor3.scoring.saved import score_file
 
 GOLDEN = Path(__file__).parent / "golden" / "rewards.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]

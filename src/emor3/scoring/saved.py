@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.method.labels import LabelSet, get_label_set, match
 from emor3.method.reflection import ScriptedJudge, ask, reflect
 from emor3.method.rewards import Formula, RewardSettings, reflective, score
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
+from emor3.scoring.rows import row_content, row_sample
 from emor3.storage.files import regular
 
 
@@ -65,7 +65,7 @@ def score_row(
     response = row.get("response")
     if not isinstance(response, str):
         raise UserError(f"'response' must be a string, found {reprlib.repr(response)}")
-    sample = _sample(row)
+    sample = row_sample(row, str(row["id"]))
     settings = _settings(row, formula)
     thought = parse(response)
     saved = _saved_replies(row)
@@ -94,28 +94,11 @@ def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
     """The sample with what a judge looks at. Raises UserError if that is missing or cannot be opened."""
     from emor3.storage.images import open_image  # here, so that scoring alone does not pay for numpy
 
-    images, text = row.get("images"), row.get("text")
-    if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):
-        raise UserError(f"'images' must be a list of image files for the judge, found {reprlib.repr(images)}")
-    if text is not None and not isinstance(text, str):
-        raise UserError(f"'text' must be a string, found {reprlib.repr(text)}")
+    images, text = row_content(row)
     paths = tuple(str(folder / image) for image in images)
     for path in paths:
         open_image(path)
     return replace(sample, images=paths, text=text)
-
-
-def _sample(row: Mapping[str, Any]) -> Sample:
-    labels = get_label_set("mikels8")
-    if row.get("labels") is not None:
-        if not isinstance(row["labels"], list) or not all(isinstance(label, str) for label in row["labels"]):
-            raise UserError(f"'labels' must be a list of strings, found {reprlib.repr(row['labels'])}")
-        labels = LabelSet("labels", tuple(row["labels"]))
-    written = row.get("label")
-    label = match(written, labels) if isinstance(written, str) else None
-    if label is None:
-        raise UserError(f"'label' must be one of {', '.join(labels.labels)}, found {reprlib.repr(written)}")
-    return Sample(id=str(row["id"]), images=("",), label=label, labels=labels)
 
 
 def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:

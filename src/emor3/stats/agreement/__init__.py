@@ -1,0 +1,1 @@
+"""How far raters agree beyond chance: Cohen's kappa and Krippendorff's alpha, with intervals over items."""
