@@ -42,7 +42,7 @@ def test_a_checkpoint_of_a_lora_run_is_a_model_and_its_judge_the_start_model(
 ) -> None:
     folder, weights = adapters
     candidate = load_candidate(str(folder))
-    assert same(candidate.engine.model.state_dict(), weights)
+    assert same(candidate.model.state_dict(), weights)
     assert (candidate.path, candidate.judge_path) == (str(folder), random_checkpoint)
     assert not same(candidate.judge.model.state_dict(), weights)
 

@@ -53,6 +53,15 @@ class Candidate:
         return "steps" if self.recipe is None else self.recipe.prompt_template
 
     @property
+    def model(self) -> PreTrainedModel:
+        """Its weights in this process. Raises UserError if another engine holds them."""
+        if not isinstance(self.engine, LocalEngine):
+            raise UserError(
+                f"{self.path} is loaded in {self.engine.name}, which holds its weights: leave out the engine"
+            )
+        return self.engine.model
+
+    @property
     def processor(self) -> ProcessorMixin:
         """The checkpoint's processor."""
         return self.engine.processor

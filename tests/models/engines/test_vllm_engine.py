@@ -96,6 +96,8 @@ def test_engines_of_policy_and_judge_share_the_memory_and_adapters_are_merged_fi
     assert judge.given["share"] == 0.45
     assert candidate.judge.engine is not candidate.engine
     alone = load_candidate(random_checkpoint, None, "vllm")
+    with pytest.raises(UserError, match="is loaded in vllm, which holds its weights"):
+        _ = alone.model
     assert alone.judge.engine is alone.engine
     assert vllm_stand_in.LLM.latest.given["share"] == 0.9
 
