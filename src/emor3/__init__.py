@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from emor3.api.tables import read_table as read_table
     from emor3.data.folders import load_samples as load_samples
     from emor3.errors import UserError as UserError
-    from emor3.evaluation.evaluate import Candidate as Policy
-    from emor3.evaluation.evaluate import load_candidate as load_policy
+    from emor3.evaluation.candidate import Candidate as Policy
+    from emor3.evaluation.candidate import load_candidate as load_policy
     from emor3.method.labels import LabelSet as LabelSet
     from emor3.method.labels import get_label_set as get_label_set
     from emor3.method.rewards import RewardSettings as RewardSettings
@@ -39,7 +39,7 @@ _PUBLIC = {
     "EmoTrainer": "training.trainer",
     "Judge": "method.types",
     "LabelSet": "method.labels",
-    "Policy": "evaluation.evaluate:Candidate",
+    "Policy": "evaluation.candidate:Candidate",
     "Question": "method.types",
     "Recipe": "runs.recipe",
     "Reply": "method.types",
@@ -50,7 +50,7 @@ _PUBLIC = {
     "evaluate": "api.policies",
     "failed_parts": "method.rewards",
     "get_label_set": "method.labels",
-    "load_policy": "evaluation.evaluate:load_candidate",
+    "load_policy": "evaluation.candidate:load_candidate",
     "load_recipe": "runs.recipe",
     "load_samples": "data.folders",
     "parse": "method.thinking",

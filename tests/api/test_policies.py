@@ -1,8 +1,13 @@
 """Predict and evaluate from Python with the settings of the commands, and with a judge of one's own."""
 
+import hashlib
+import inspect
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,6 +50,35 @@ def test_what_it_fails_on_is_no_failure_of_the_policy_in_an_evaluation(
         emor3.evaluate(policy, scenes, tmp_path / "e", limit=2)
 
 
+class Breaks:
+    """Gives shares as numpy has them, in a mapping that nothing can change, and breaks at a call."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def answer(self, questions: list[Question]) -> list[Reply]:
+        self.calls -= 1
+        if self.calls == 0:
+            raise OSError("out of service")
+        shares = [dict.fromkeys(one.candidates, np.float32(1 / len(one.candidates))) for one in questions]
+        return [Reply(one.candidates[0], MappingProxyType(of)) for one, of in zip(questions, shares, strict=True)]
+
+
+def test_an_evaluation_that_a_judge_of_ones_own_broke_goes_on(
+    policy: emor3.Policy, scenes: str, tmp_path: Path, few_draws: None
+) -> None:
+    broken, whole = (replace(policy, judge=OwnJudge(Breaks(calls))) for calls in (2, 0))
+    with pytest.raises(emor3.UserError, match="Breaks failed: OSError: out of service"):
+        emor3.evaluate(broken, scenes, tmp_path / "e", limit=2, max_new_tokens=64)
+    emor3.evaluate(whole, scenes, tmp_path / "e", limit=2, max_new_tokens=64, resume=True)
+    emor3.evaluate(whole, scenes, tmp_path / "f", limit=2, max_new_tokens=64)
+    written = [(tmp_path / name / "predictions.jsonl").read_text() for name in "ef"]
+    assert written[0] == written[1]
+    assert not (tmp_path / "e/unfinished.jsonl").exists()
+    digest = read_evaluation(tmp_path / "e").head["checkpoints"][policy.judge_path]
+    assert digest == hashlib.sha256(inspect.getsource(Breaks).encode()).hexdigest()
+
+
 def test_one_picture_or_several_may_be_given(policy: emor3.Policy, scenes: str) -> None:
     path = emor3.load_samples(scenes, split="test")[0].image
     alone = list(emor3.predict(policy, path, ["awe", "fear"], max_new_tokens=8))
@@ -59,6 +93,7 @@ def test_one_picture_or_several_may_be_given(policy: emor3.Policy, scenes: str) 
     [
         ({"temprature": 1.0}, r"unknown setting 'temprature'; did you mean 'temperature'\?"),
         ({"samples": -1}, r"settings of the evaluation: samples: .*greater than or equal to 0"),
+        ({"engine": "vllm"}, r"embedded is loaded in transformers: name engine vllm to load it"),
         ({"split": "test"}, r"split is a setting of evaluate: it does nothing in predict"),
         ({"labels": "mikels9"}, r"did you mean 'mikels8'"),
     ],

@@ -13,7 +13,7 @@ from emor3.cli import main as cli
 from emor3.errors import UserError
 from made_up import prediction, save_evaluation
 
-VALUES = {"labels": "a,b", "template": "steps", "judge": "m", "model": "m", "data": "d", "split": "x"}
+VALUES = {"labels": "a,b", "engine": "vllm", "template": "steps", "judge": "m", "model": "m", "data": "d", "split": "x"}
 """Words for the options that take one; the others take a number or nothing."""
 
 

@@ -23,11 +23,12 @@ from emor3.demo.rendering import fault_html, looks_html, looks_rows, ranked
 from emor3.demo.serving import Guarded, listening, uploads
 from emor3.demo.space import export_space, requirements
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import Candidate
+from emor3.evaluation.candidate import Candidate
 from emor3.evaluation.predict import Outcome
 from emor3.method.decoding import Decision
 from emor3.method.labels import BUILT_IN, MIKELS8, label_set_from
 from emor3.models.checkpoints import load
+from emor3.models.engines.local import LocalEngine
 from emor3.runs.recipe import build_recipe
 from made_up import SeesDogs, prediction
 from steps import writes
@@ -113,7 +114,7 @@ def test_each_model_answers_at_once_and_is_weighed_over_samples_afterwards(
     cat = "<step1>cat</step1><step2>a</step2><step3>b</step3>\\boxed{fear}"
     drawn = iter([cat, dog, cat, dog])  # the answer of each model, then two samples of the first
     writes(monkeypatch, processor.tokenizer, lambda count: list(islice(drawn, count)))
-    candidates = [Candidate(name, model, processor, "j", SeesDogs(0.9, awe=1.0), None) for name in "ab"]
+    candidates = [Candidate(name, LocalEngine(model, processor), "j", SeesDogs(0.9, awe=1.0), None) for name in "ab"]
     told: list[tuple[str, int]] = []
     looks = look_at(str(examples[0]), str(examples[1]), candidates, MIKELS8, SETTINGS, 2, lambda *so: told.append(so))
     first, both, weighed = ([*next(looks)] for _ in range(3))
@@ -122,7 +123,7 @@ def test_each_model_answers_at_once_and_is_weighed_over_samples_afterwards(
         ("b", "awe", None),
     ]
     assert first == both[:1]
-    assert told == [("a", 1), ("a", 1)]
+    assert told == [("a", 2)]  # draws of one prompt share a batch
     sampled = weighed[0].sampled
     assert sampled is not None
     assert sampled.decision == Decision({**dict.fromkeys(MIKELS8.labels, 0.0), "awe": 1.0}, "awe", 1, abstains=False)
@@ -137,7 +138,7 @@ def test_a_picture_that_cannot_be_read_is_a_sentence_without_the_server_s_path(
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     model, processor = load(random_checkpoint)
-    candidates = [Candidate("m", model, processor, "j", SeesDogs(0.9), None)]
+    candidates = [Candidate("m", LocalEngine(model, processor), "j", SeesDogs(0.9), None)]
     with pytest.raises(UserError, match="the image cannot be read") as refused:
         next(look_at(str(tmp_path / "bad.png"), "", candidates, MIKELS8, SETTINGS, 1, lambda *_: None))
     assert str(tmp_path) not in str(refused.value)

@@ -24,7 +24,7 @@ from browser import CHROMIUM, Browser
 from emor3.demo.looking import DemoSettings
 from emor3.demo.serving import LARGEST, build_server, listening, uploads
 from emor3.demo.space import export_space
-from emor3.evaluation.evaluate import Candidate
+from emor3.evaluation.candidate import Candidate
 from steps import writes
 
 pytestmark = [

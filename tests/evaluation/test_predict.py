@@ -24,6 +24,7 @@ from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, Prediction, Sample, Verdict
 from emor3.models.checkpoints import load
+from emor3.models.engines.local import LocalEngine
 from emor3.runs.recipe import Recipe
 from made_up import SeesDogs
 from steps import writes
@@ -171,7 +172,7 @@ def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without
         "unsupported": ["no idea", "\\boxed{fear}"],
     }
     model, processor = load(random_checkpoint)
-    candidate = Candidate("m", model, processor, "j", SeesDogs(0.9, awe=1.0), None)
+    candidate = Candidate("m", LocalEngine(model, processor), "j", SeesDogs(0.9, awe=1.0), None)
     settings = EvaluationSettings(samples=2, reflective=True)
     found = {}
     for name, completions in drawn.items():

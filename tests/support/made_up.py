@@ -78,6 +78,7 @@ def save_evaluation(
         "version": version,
         "model": model,
         "judge": judge,
+        "checkpoints": {},
         "settings": {"thinking": thinking, "split": "test", "temperature": temperature},
         "environment": {},
         "data": [data_head(data, [p.sample for p in predictions]) for data, predictions in by_data.items()],

@@ -66,7 +66,7 @@ def test_it_is_small_and_holds_no_code() -> None:
 
 
 def test_it_has_one_to_three_million_parameters(candidate: Candidate) -> None:
-    assert 1_000_000 <= sum(parameter.numel() for parameter in candidate.model.parameters()) <= 3_000_000
+    assert 1_000_000 <= sum(parameter.numel() for parameter in candidate.engine.model.parameters()) <= 3_000_000
 
 
 def test_step_1_names_all_three_factors_of_most_scenes(

@@ -235,7 +235,7 @@ def test_the_figures_are_shares_of_the_answers_to_the_prompts_of_emor3_evaluate(
         return bool(prediction.sample.id == samples[0].id)
 
     measurement = Measurement(samples, {"first": is_first}, "steps", "steps", 64, batch_size=3)
-    assert measurement.figures(candidate.model, candidate.processor) == {"first": 0.25}
+    assert measurement.figures(candidate.engine.model, candidate.processor) == {"first": 0.25}
     assert read == [(sample.id, text) for sample, text in zip(samples, found, strict=True)]
 
 

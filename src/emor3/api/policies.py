@@ -10,10 +10,10 @@ from emor3.data.folders import LabelSpec
 from emor3.errors import UserError
 from emor3.evaluation import evaluate as evaluation
 from emor3.evaluation import predict as prediction
-from emor3.evaluation.evaluate import Candidate
+from emor3.evaluation.candidate import Candidate
+from emor3.evaluation.journal import evaluation_folder
 from emor3.evaluation.predict import Outcome, Picture
 from emor3.evaluation.summary import Evaluation
-from emor3.storage.outputs import fresh_output
 
 
 def predict(
@@ -42,12 +42,15 @@ def predict(
     return prediction.predict(policy, pictures, label_set, chosen, abstain_below)
 
 
-def evaluate(policy: Candidate, data: str | Sequence[str], output: str | Path, **settings: Any) -> list[Evaluation]:
+def evaluate(
+    policy: Candidate, data: str | Sequence[str], output: str | Path, *, resume: bool = False, **settings: Any
+) -> list[Evaluation]:
     """Evaluate a policy on one or several data sets into an empty or new folder, as `emor3 evaluate` does.
 
-    Returns predictions and figures of each data set. Settings are those of `EvaluationSettings`: split, limit, samples,
-    reflective, temperature, seed and so on. Raises UserError for data, settings or a folder that cannot be used.
+    Returns predictions and figures of each data set. With `resume`, a stopped evaluation in the folder goes on after
+    its last whole batch. Settings are those of `EvaluationSettings`: split, limit, samples, reflective, temperature,
+    seed and so on. Raises UserError for data, settings or a folder that cannot be used.
     """
     chosen = policy.settings(**settings)
-    with fresh_output(Path(output), "evaluation") as folder:
-        return evaluation.evaluate(policy, [data] if isinstance(data, str) else data, chosen, folder)
+    with evaluation_folder(Path(output), resume) as folder:
+        return evaluation.evaluate(policy, [data] if isinstance(data, str) else data, chosen, folder, resume=resume)

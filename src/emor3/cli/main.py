@@ -24,6 +24,7 @@ from emor3.cli.options import (
     DEFAULTS,
     MODEL,
     BatchSize,
+    Engine,
     JudgePath,
     Labels,
     Limit,
@@ -42,6 +43,7 @@ from emor3.cli.results import compare, demo, export, report, review, runs, score
 from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
+from emor3.evaluation.settings import EngineName
 from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
@@ -196,13 +198,18 @@ def evaluate(
     limit: Limit = None,
     max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
     batch_size: BatchSize = DEFAULTS.batch_size,
+    engine: Engine = DEFAULTS.engine,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the stopped evaluation in the output folder.")
+    ] = False,
     output: Output = None,
 ) -> None:
     """Evaluate a checkpoint on labelled images.
 
     Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. A sample whose
-    image cannot be read is named and left out; the status then is 1. With --from, figures are written over those of the
-    saved evaluation, or beside a copy of it in --output.
+    image cannot be read is named and left out; the status then is 1. A stopped evaluation goes on with --resume after
+    its last whole batch. With --from, figures are written over those of the saved evaluation, or beside a copy of it in
+    --output.
     """
     if saved is not None:
         refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
@@ -218,15 +225,16 @@ def evaluate(
 def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: str | None, output: Path | None) -> None:
     say_start("emor3 evaluate")
     from emor3.evaluation import evaluate as evaluation
+    from emor3.evaluation.journal import evaluation_folder
     from emor3.evaluation.summary import results_table
     from emor3.runs.predictions import leaves_out
-    from emor3.storage.outputs import fresh_output
 
-    split, reflect = context.params["split"], context.params["reflect"]
-    with fresh_output(output, "evaluation") as folder:
-        candidate = evaluation.load_candidate(model, judge)
-        settings = evaluation_settings(context, candidate, split=None if split == "all" else split, reflective=reflect)
-        evaluations = evaluation.evaluate(candidate, data, settings, folder)
+    asked = context.params
+    with evaluation_folder(output, asked["resume"]) as folder:
+        candidate = evaluation.load_candidate(model, judge, asked["engine"])
+        split = None if asked["split"] == "all" else asked["split"]
+        settings = evaluation_settings(context, candidate, split=split, reflective=asked["reflect"])
+        evaluations = evaluation.evaluate(candidate, data, settings, folder, resume=asked["resume"])
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
     say_next("evaluate", folder=folder)
@@ -276,6 +284,7 @@ def predict(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
     batch_size: BatchSize = 16,
+    engine: Engine = DEFAULTS.engine,
     samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Sample completions and weigh each by its reasoning.")
@@ -302,7 +311,7 @@ def predict(
 
     pictures = prediction.pictures_of(images)
     model = prediction.model_for(model, pictures)
-    candidate = load_candidate(model, judge)
+    candidate = load_candidate(model, judge, engine)
     settings = evaluation_settings(
         context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
     )
@@ -332,6 +341,9 @@ def reproduce(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to. [default: the plan's]")
     ] = None,
+    engine: Annotated[
+        EngineName | None, typer.Option(help="What evaluates the cells. [default: the plan's evaluation.engine]")
+    ] = None,
     cell: Annotated[Path | None, typer.Option(hidden=True, help="Run this one cell.")] = None,
 ) -> None:
     """Train and evaluate all methods of a plan in one table.
@@ -340,7 +352,7 @@ def reproduce(
     """
     from emor3.experiments.plan import cells_of, load_plan
 
-    settings = load_plan(plan, output, quick)
+    settings = load_plan(plan, output, quick, engine)
     say_start("emor3 reproduce")
     from emor3.experiments import reproduce as reproduction
     from emor3.runs.predictions import leaves_out

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emor3.errors import UserError
-from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.settings import EngineName, EvaluationSettings
 from emor3.settings import MOST, low_temperature, odd_number
 
 if TYPE_CHECKING:
-    from emor3.evaluation.evaluate import Candidate
+    from emor3.evaluation.candidate import Candidate
 
 
 def usable(value: float | None) -> float | None:
@@ -57,7 +57,13 @@ Temperature = Annotated[
     float, typer.Option(callback=usable_temperature, min=0.0, max=1e3, help="Sampling temperature; 0 decodes greedily.")
 ]
 MaxNewTokens = Annotated[int, typer.Option(callback=usable, min=1, help="Most tokens of a completion.")]
-BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images in a batch.")]
+BatchSize = Annotated[int, typer.Option(callback=usable, min=1, help="Images in a batch; of large ones fewer.")]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        help="What makes completions and asks the judge; vLLM has to be installed: pip install 'emor3[vllm]'."
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")
 ]

@@ -37,7 +37,7 @@ def score(
     asked = None
     if judge is not None:
         say_start("emor3 score")
-        from emor3.evaluation.evaluate import load_any
+        from emor3.evaluation.candidate import load_any
         from emor3.judges.local import ScoreJudge
 
         asked = ScoreJudge(*load_any(judge))

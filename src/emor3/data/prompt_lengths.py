@@ -4,10 +4,9 @@ A prompt is never truncated: if it is too long, images are scaled down as a whol
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 
-from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.errors import UserError
@@ -20,7 +19,9 @@ from emor3.models.architectures import (
     largest_area,
     pixels_per_token,
 )
-from emor3.models.generation import chat
+from emor3.models.engines.local import LocalEngine
+from emor3.models.generation import text_tokens as text_tokens
+from emor3.models.generation import token_counter as token_counter
 from emor3.printing import say
 from emor3.storage.images import MAX_ASPECT_RATIO, image_size
 
@@ -31,25 +32,6 @@ PROMPT_TOKENS = 2048
 
 MANY_LABELS = 100
 """Above that it is said what labels cost."""
-
-
-def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
-    """Tokens of a user turn without its image."""
-    text = processor.apply_chat_template(chat(prompt, 0), tokenize=False, add_generation_prompt=True)
-    return len(processor(text=[text])["input_ids"][0])
-
-
-def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
-    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
-    template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    without_image = text_tokens(processor, prompt)
-
-    @lru_cache(maxsize=4096)
-    def count(size: tuple[int, int]) -> int:
-        inputs = processor(text=[template(chat(prompt, 1))], images=[Image.new("RGB", size)])
-        return len(inputs["input_ids"][0]) - without_image
-
-    return count
 
 
 def label_cost(processor: ProcessorMixin, labels: Sequence[str]) -> str:
@@ -87,7 +69,13 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
 
     Beyond its context a model runs on and makes no sense. Images that cannot be read are left to whoever opens them.
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    check_lengths(LocalEngine(model, processor).context, processor, turns)
+
+
+def check_lengths(
+    limit: int | None, processor: ProcessorMixin, turns: Iterable[Turn], whose: str = "the model's context"
+) -> None:
+    """As `check_context`, for a limit of whatever it is; None is none."""
     if limit is None:
         return
     most = _most_image_tokens(processor)
@@ -105,7 +93,7 @@ def check_context(model: PreTrainedModel, processor: ProcessorMixin, turns: Iter
         if length + completion > limit:
             raise UserError(
                 f"sample {sample.id!r}: {length} tokens of prompt and {completion} of completion are "
-                f"{length + completion}, more than the model's context of {limit}: use smaller images "
+                f"{length + completion}, more than {whose} of {limit}: use smaller images "
                 "(model.max_pixels) or shorter texts, or allow fewer tokens of completion"
             )
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate, load_candidate
+from emor3.evaluation.candidate import Candidate, load_candidate
 from emor3.evaluation.predict import Outcome, choose_labels, predict
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import BUILT_IN, LabelSet, label_set_from

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ import gradio as gr
 from emor3.demo.looking import MOST_SAMPLES, MOST_TYPED, DemoSettings, another, label_choices, look_at, typed_labels
 from emor3.demo.rendering import fault_html, looks_html, looks_rows
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate
+from emor3.evaluation.candidate import Candidate
 from emor3.method.labels import LabelSet
 from emor3.models.checkpoints import PACKAGED
 
@@ -134,10 +133,12 @@ def looking(
 
         `label_set` is a name of the list, or "typed" for `labels`, as in "calm, uneasy"; `samples` is from 1 to 32.
         """
-        sampled = count(1)
+        sampled = 0
 
         def on_sample(model: str, number: int) -> None:
-            progress((next(sampled), len(candidates) * int(samples)), desc=one_line(model), unit="completions")
+            nonlocal sampled
+            sampled += number
+            progress((sampled, len(candidates) * int(samples)), desc=one_line(model), unit="completions")
 
         try:
             given = typed_labels(labels) if label_set == TYPED else label_sets[label_set]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emor3.demo.examples import draw_examples
 from emor3.demo.looking import DemoSettings
 from emor3.errors import UserError
-from emor3.evaluation.evaluate import Candidate
+from emor3.evaluation.candidate import Candidate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

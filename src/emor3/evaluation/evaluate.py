@@ -1,110 +1,59 @@
 """Evaluate a checkpoint on labelled images with the prompt, parser and reflection of training and a fixed judge."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
 from rich.progress import Progress
-from transformers import PreTrainedModel, ProcessorMixin
 
 from emor3.data.folders import fixed_subset, load_samples
-from emor3.data.prompt_lengths import check_context, warn_of_many_labels
+from emor3.data.prompt_lengths import check_lengths, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
-from emor3.evaluation.adapters import holds_adapters, load_merged
+from emor3.evaluation.candidate import Candidate as Candidate
+from emor3.evaluation.candidate import load_candidate as load_candidate
+from emor3.evaluation.journal import BatchedJudge, check_same, is_whole, journal_in
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import Evaluation, results, summarise
-from emor3.judges.local import ScoreJudge
 from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect
 from emor3.method.rewards import predicted_label
-from emor3.method.thinking import Thinking, parse, sample_prompt
-from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
-from emor3.models.checkpoints import load
-from emor3.models.generation import complete_samples
+from emor3.method.thinking import parse, sample_prompt
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Reflection, Sample
+from emor3.models.engines.batches import Decoding, OnBatch, Once, always, in_batches
 from emor3.printing import say
 from emor3.progress import Bar, told
-from emor3.runs.directory import FINAL, read_recipe, run_of
-from emor3.runs.predictions import EVALUATION, RESULTS, VERSION, data_head, write_predictions
-from emor3.runs.recipe import Recipe
-from emor3.runs.records import environment_stamp
-from emor3.scoring.own import OwnJudge
-from emor3.settings import describe_fault
+from emor3.runs.predictions import (
+    EVALUATION,
+    PREDICTIONS,
+    RESULTS,
+    VERSION,
+    data_head,
+    read_evaluation,
+    write_predictions,
+)
+from emor3.runs.records import content_row, environment_stamp, read_json
+from emor3.storage.files import regular
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A checkpoint under evaluation with the fixed judge of its reasoning, both loaded."""
-
-    path: str
-    model: PreTrainedModel
-    processor: ProcessorMixin
-    judge_path: str
-    """Its checkpoint, or the class of a judge of one's own, as records name it."""
-    judge: Judge
-    recipe: Recipe | None
-    """Recipe of the run that the checkpoint lies in."""
-
-    @property
-    def thinking(self) -> Thinking:
-        """The way of thinking it was trained in."""
-        return "steps" if self.recipe is None else self.recipe.thinking
-
-    @property
-    def template(self) -> str:
-        """The prompt template it was trained with."""
-        return "steps" if self.recipe is None else self.recipe.prompt_template
-
-    def settings(self, **given: Any) -> EvaluationSettings:
-        """Settings of an evaluation or a prediction by name, with its prompt and its way of thinking.
-
-        Raises UserError for settings that cannot be used.
-        """
-        prompt = {"template": given.pop("template", None) or self.template, "thinking": self.thinking}
-        try:
-            return EvaluationSettings.model_validate(prompt | given)
-        except ValidationError as error:
-            raise UserError(f"settings of the evaluation: {describe_fault(error, EvaluationSettings)}") from None
+CONTENT = "content_sha256"
+"""Key of the checksum of a data set's rows and images."""
 
 
-def load_candidate(path: str | Path, judge: str | Judge | None = None) -> Candidate:
-    """Load a policy with the judge of its reasoning: a checkpoint (adapters with their base), or a run's final one.
-
-    The judge is a checkpoint, or one of your own (`emor3.scoring.own`), and stays the same before and after training:
-    by default the model the run started from, and for a checkpoint outside a run the checkpoint itself.
-    Raises UserError if either cannot be loaded.
-    """
-    path = str(path)
-    run = run_of(Path(path))
-    recipe = None if run is None else read_recipe(run)
-    source = str(run / FINAL) if run is not None and run.samefile(path) else path
-    model, processor = load_any(source)
-    if judge is not None and not isinstance(judge, str):
-        own = OwnJudge(judge)
-        return Candidate(source, model, processor, own.name, own, recipe)
-    judge_path = judge or (recipe.model.path if recipe else source)
-    asked = (model, processor) if judge_path == source else load_any(judge_path)
-    return Candidate(source, model, processor, judge_path, ScoreJudge(*asked), recipe)
-
-
-def load_any(path: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model and processor of a checkpoint, its adapters merged if it holds only these."""
-    if not holds_adapters(Path(path)):
-        return load(path)
-    run = run_of(Path(path))
-    return load_merged(Path(path), run, None if run is None else read_recipe(run))
-
-
-def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSettings, output: Path) -> list[Evaluation]:
+def evaluate(
+    candidate: Candidate, data: Sequence[str], settings: EvaluationSettings, output: Path, *, resume: bool = False
+) -> list[Evaluation]:
     """Evaluate a candidate on several data sets into an empty folder, with a progress bar on standard error.
 
     All are read before the first completion is made; the predictions on one are written before the next begins.
     Samples whose images cannot be read are named on standard error and in `evaluation.json`; all figures are without
-    them. Raises UserError for data that cannot be used.
+    them. `resume` goes on after the last whole batch of an evaluation that was stopped in the folder, and ends with its
+    files. Raises UserError for data that cannot be used, OtherEvaluationError if the folder holds another evaluation.
     """
     samples, unreadable = {}, {}
     for path in data:
@@ -113,23 +62,35 @@ def evaluate(candidate: Candidate, data: Sequence[str], settings: EvaluationSett
         warn_of_many_labels(candidate.processor, samples[path][0].labels.labels)
     output.mkdir(parents=True, exist_ok=True)
     head = evaluation_head(candidate, settings, samples, unreadable)
+    if resume and (output / EVALUATION).is_file():
+        recorded = read_json(output / EVALUATION)
+        check_same(output, recorded, head)
+        head = recorded  # with the environment in which it began
+        if is_whole(output):
+            say(f"{output} is finished, nothing is left to do")
+            return [
+                summarise(name, made, settings.thinking) for name, made in read_evaluation(output).predictions.items()
+            ]
+        (output / PREDICTIONS).unlink(missing_ok=True)  # written anew from what was made
     write_json(output / EVALUATION, head)
     evaluations = []
-    with Bar("answers", *Progress.get_default_columns()[1:], error=True, transient=True) as progress:
-        for path, chosen in samples.items():
-            total = len(chosen) * (1 + settings.samples)
-            advance = partial(progress.advance, progress.add_task(printable(path), total=total))
-            predictions = predict_samples(candidate, chosen, settings, advance)
-            write_predictions(output, path, predictions)
-            evaluations.append(summarise(path, predictions, settings.thinking))
-    write_json(output / RESULTS, results(head, evaluations))
+    with journal_in(output) as once:
+        with Bar("answers", *Progress.get_default_columns()[1:], error=True, transient=True) as progress:
+            for path, chosen in samples.items():
+                total = len(chosen) * (1 + settings.samples)
+                advance = partial(progress.advance, progress.add_task(printable(path), total=total))
+                predictions = predict_samples(candidate, chosen, settings, advance, once)
+                write_predictions(output, path, predictions)
+                evaluations.append(summarise(path, predictions, settings.thinking))
+        write_json(output / RESULTS, results(head, evaluations))
     return evaluations
 
 
 def check_prompts(candidate: Candidate, samples: Sequence[Sample], settings: EvaluationSettings) -> None:
-    """Raise UserError if a prompt and its completion do not fit into the candidate's context."""
+    """Raise UserError if a prompt and its completion do not fit into the candidate's context, or the engine's."""
     turns = ((sample, sample_prompt(sample, settings.template), settings.max_new_tokens) for sample in samples)
-    check_context(candidate.model, candidate.processor, turns)
+    whose = "the model's context" if settings.engine == "transformers" else "vLLM's room"
+    check_lengths(candidate.engine.context, candidate.processor, turns, whose)
 
 
 def readable(data: str, samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
@@ -163,10 +124,26 @@ def evaluation_head(
         "model": candidate.path,
         "start": candidate.recipe.model.path if candidate.recipe else None,
         "judge": candidate.judge_path,
+        "checkpoints": candidate.sums,
         "settings": settings.model_dump(),
         "environment": environment_stamp(),
-        "data": [data_head(path, chosen, unreadable[path]) for path, chosen in samples.items()],
+        "data": [
+            data_head(path, chosen, unreadable[path]) | {CONTENT: content_sum(chosen)}
+            for path, chosen in samples.items()
+        ],
     }
+
+
+def content_sum(samples: Sequence[Sample]) -> str:
+    """SHA-256 of what samples show and are labelled: rows and image files."""
+    whole = hashlib.sha256()
+    for sample in samples:
+        row = [sample.id, sample.label, sample.group, sample.distribution, content_row(sample)]
+        whole.update(json.dumps(row).encode())
+        for path in sample.images:
+            with open(path, "rb", opener=regular) as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
@@ -176,42 +153,76 @@ def choose_samples(data: str, settings: EvaluationSettings) -> list[Sample]:
 
 
 Samples: TypeAlias = Sequence[Sample]
-OnBatch: TypeAlias = Callable[[int], None] | None
-"""Gets the number of completions just made."""
 
 
 def predict_samples(
-    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
+    candidate: Candidate,
+    samples: Samples,
+    settings: EvaluationSettings,
+    on_batch: OnBatch = None,
+    once: Once = always,
 ) -> list[Prediction]:
     """One judged completion for each of N samples, in order, with `settings.samples` more answers each."""
-    completions = complete(candidate, samples, settings, on_batch)
+    judge = BatchedJudge(candidate.judge, candidate.processor, once)
+    completions = complete(candidate, samples, settings, on_batch, once)
     thoughts = [parse(completion, settings.thinking) for completion in completions]
-    reflections = reflect(candidate.judge, list(zip(samples, thoughts, strict=True)), frozenset(Aspect))
-    swapped = reflect_on_swapped(candidate.judge, samples, thoughts)
-    sampled = sample_answers(candidate, samples, settings, on_batch)
+    reflections = reflect(judge, list(zip(samples, thoughts, strict=True)), frozenset(Aspect))
+    swapped = reflect_on_swapped(judge, samples, thoughts)
+    draws = sample_completions(candidate, samples, settings, on_batch, once)
+    drawn = sampled_answers(judge, samples, draws, settings)
     return [
-        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), reflection, other, *drawn)
-        for sample, completion, thought, reflection, other, drawn in zip(
-            samples, completions, thoughts, reflections, swapped, sampled, strict=True
+        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), reflection, other, *answers)
+        for sample, completion, thought, reflection, other, answers in zip(
+            samples, completions, thoughts, reflections, swapped, drawn, strict=True
         )
     ]
 
 
 def complete(
-    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
+    candidate: Candidate,
+    samples: Samples,
+    settings: EvaluationSettings,
+    on_batch: OnBatch = None,
+    once: Once = always,
 ) -> list[str]:
     """One completion for each of N samples, in order."""
-    return complete_samples(
-        candidate.model,
-        candidate.processor,
-        samples,
-        settings.template,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        on_batch=on_batch,
-    )
+    decoding = Decoding(settings.max_new_tokens, settings.temperature, settings.seed)
+    return [text for (text,) in _completions(candidate, samples, settings, decoding, on_batch, once)]
+
+
+def sample_completions(
+    candidate: Candidate,
+    samples: Samples,
+    settings: EvaluationSettings,
+    on_batch: OnBatch = None,
+    once: Once = always,
+) -> list[list[str]]:
+    """For each of N samples `settings.samples` completions at temperature 1; none if none are asked for."""
+    if not settings.samples:
+        return [[] for _ in samples]
+    decoding = Decoding(settings.max_new_tokens, 1.0, settings.seed + 1, settings.samples)
+    return _completions(candidate, samples, settings, decoding, on_batch, once)
+
+
+def _completions(
+    candidate: Candidate,
+    samples: Samples,
+    settings: EvaluationSettings,
+    decoding: Decoding,
+    on_batch: OnBatch,
+    once: Once,
+) -> list[list[str]]:
+    """M completions for each of N samples, in order; each batch is made once."""
+    requests = [(sample.images, sample_prompt(sample, settings.template)) for sample in samples]
+
+    def make(number: int, places: Sequence[int]) -> list[list[str]]:
+        asked, own = [requests[place] for place in places], decoding.of_batch(number)
+        texts = once([asked, asdict(own)], lambda: candidate.engine.complete(asked, own))
+        if on_batch is not None:
+            on_batch(len(places) * decoding.draws)
+        return texts
+
+    return in_batches(candidate.engine.batches(requests, decoding, settings.batch_size), make)
 
 
 def reflect_on_swapped(
@@ -233,24 +244,24 @@ Drawn = tuple[tuple[str | None, ...] | None, tuple[float, ...] | None]
 """Labels of M sampled completions, and what reflective decoding weighs each; None if not asked for."""
 
 
-def sample_answers(
-    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch
+def sampled_answers(
+    judge: Judge, samples: Samples, draws: Sequence[Sequence[str]], settings: EvaluationSettings
 ) -> list[Drawn]:
-    """For each of N samples the labels of M completions sampled at temperature 1, and their weights."""
-    draws = sample_completions(candidate, samples, settings, on_batch)
-    drawn = [[parse(completion, settings.thinking) for completion in completions] for completions in draws]
-    answers = [[predicted_label(t, s.labels) for t, s in zip(thoughts, samples, strict=True)] for thoughts in drawn]
-    per_sample = list(zip(*answers, strict=True)) if drawn else [None] * len(samples)
-    if not drawn or not settings.reflective:
-        return [(labels, None) for labels in per_sample]
-    weights = [[weight for weight, _ in weigh(candidate.judge, samples, thoughts)] for thoughts in drawn]
-    return list(zip(per_sample, zip(*weights, strict=True), strict=True))
+    """For each of N samples the labels of its M sampled completions, and their weights."""
+    if not settings.samples:
+        return [(None, None)] * len(samples)
+    thoughts = [[parse(text, settings.thinking) for text in texts] for texts in draws]
+    labels = [tuple(predicted_label(t, s.labels) for t in own) for s, own in zip(samples, thoughts, strict=True)]
+    if not settings.reflective:
+        return [(own, None) for own in labels]
+    weighed = weigh_draws(judge, samples, thoughts)
+    return [(own, tuple(weight for weight, _ in w)) for own, w in zip(labels, weighed, strict=True)]
 
 
-def sample_completions(
-    candidate: Candidate, samples: Samples, settings: EvaluationSettings, on_batch: OnBatch = None
-) -> Iterator[list[str]]:
-    """M times one completion for each of N samples, at temperature 1."""
-    for draw in range(settings.samples):
-        hot = settings.model_copy(update={"temperature": 1.0, "seed": settings.seed + 1 + draw})
-        yield complete(candidate, samples, hot, on_batch)
+def weigh_draws(
+    judge: Judge, samples: Samples, thoughts: Sequence[Sequence[EmotionalThought]]
+) -> list[list[tuple[float, Reflection]]]:
+    """What reflective decoding weighs each of the M thoughts on N samples, and why, from one call of the judge."""
+    repeated = [sample for sample, own in zip(samples, thoughts, strict=True) for _ in own]
+    weighed = iter(weigh(judge, repeated, [thought for own in thoughts for thought in own]))
+    return [list(islice(weighed, len(own))) for own in thoughts]

@@ -14,9 +14,10 @@ from PIL import Image
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
-from emor3.evaluation.evaluate import Candidate, OnBatch, check_prompts, predict_samples, sample_completions
+from emor3.evaluation.candidate import Candidate
+from emor3.evaluation.evaluate import check_prompts, predict_samples, sample_completions, weigh_draws
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.method.decoding import Decision, decide, weigh
+from emor3.method.decoding import Decision, decide
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import read_verdict
 from emor3.method.rewards import judge_failed, predicted_label
@@ -24,6 +25,7 @@ from emor3.method.thinking import parse
 from emor3.method.types import Finding, Prediction, Sample
 from emor3.models.architectures import SMALL_MODEL, download_text
 from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
+from emor3.models.engines.batches import OnBatch
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
 from emor3.storage.images import image_fault, save_picture
@@ -156,16 +158,19 @@ def decode_reflectively(
     on_batch: OnBatch = None,
 ) -> list[Outcome]:
     """For each of N samples the best-supported of M sampled completions, and the decision of all M."""
-    drawn = []
-    for completions in sample_completions(candidate, samples, settings, on_batch):
-        thoughts = [parse(completion, settings.thinking) for completion in completions]
-        weighed = weigh(candidate.judge, samples, thoughts)
-        predicted = [
-            (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
-            for sample, text, thought, (weight, reflection) in zip(samples, completions, thoughts, weighed, strict=True)
-        ]
-        drawn.append(predicted)
-    return [_decided(list(per_sample), abstain_below) for per_sample in zip(*drawn, strict=True)]
+    draws = sample_completions(candidate, samples, settings, on_batch)
+    thoughts = [[parse(text, settings.thinking) for text in texts] for texts in draws]
+    weighed = weigh_draws(candidate.judge, samples, thoughts)
+    return [
+        _decided(
+            [
+                (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
+                for text, thought, (weight, reflection) in zip(*own, strict=True)
+            ],
+            abstain_below,
+        )
+        for sample, *own in zip(samples, draws, thoughts, weighed, strict=True)
+    ]
 
 
 def _decided(drawn: Sequence[tuple[Prediction, float]], abstain_below: float) -> Outcome:

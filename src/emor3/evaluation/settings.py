@@ -1,9 +1,13 @@
 """The one block of settings of an evaluation: for `evaluate`, `predict`, the quickstart and plans of a reproduction."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from emor3.method.thinking import Thinking
 from emor3.settings import MOST, Block, low_temperature
+
+EngineName = Literal["transformers", "vllm"]
 
 
 class EvaluationSettings(Block):
@@ -32,7 +36,9 @@ class EvaluationSettings(Block):
     max_new_tokens: int = Field(default=256, ge=1)
     """Tokens at which a completion is cut."""
     batch_size: int = Field(default=64, ge=1)
-    """Images in a batch."""
+    """Images in a batch, at most: large ones are fewer, and vLLM makes batches of its own."""
+    engine: EngineName = "transformers"
+    """What makes completions and asks the judge: transformers, or vLLM in this process."""
 
     @field_validator("temperature")
     @classmethod

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from emor3.data.folders import EMBEDDED
 from emor3.errors import UserError
-from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.settings import EngineName, EvaluationSettings
 from emor3.runs.changes import changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.settings import MOST, Block, describe_fault
@@ -137,8 +137,8 @@ class Cell:
         return cold_start + int((self.recipe.grpo or {}).get("max_steps", 0))
 
 
-def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
-    """The plan of a YAML file, or of a shipped one by its name, shortened by `quick`.
+def load_plan(path: Path, output: Path | None, quick: bool, engine: EngineName | None = None) -> Plan:
+    """The plan of a YAML file, or of a shipped one by its name, shortened by `quick`, with another output or engine.
 
     Raises UserError for what it cannot use.
     """
@@ -153,6 +153,8 @@ def load_plan(path: Path, output: Path | None, quick: bool) -> Plan:
     for name, family in plan.families.items():
         _check_family(f"{path}: families.{name}", family, plan)
     update: dict[str, Any] = {"output_dir": str(output)} if output else {}
+    if engine is not None:
+        update["evaluation"] = plan.evaluation.model_copy(update={"engine": engine})
     if quick:
         methods = {name: plan.methods[name] for name in plan.methods if name in plan.quick.methods}
         families = {

@@ -20,6 +20,8 @@ from rich.table import Table
 from emor3.errors import UserError, printable
 from emor3.experiments.plan import Cell, Plan, cells_of
 from emor3.models.checkpoints import resolve_checkpoint
+from emor3.models.engines.vllm import check_installed
+from emor3.printing import say
 from emor3.progress import Bar
 from emor3.runs.changes import MAX_STEPS, changes
 from emor3.runs.directory import CHECKPOINTS, CONFIG, FINAL, METRICS
@@ -66,12 +68,14 @@ def is_finished(cell: Cell) -> bool:
 def run_plan(plan: Plan, path: Path, quick: bool) -> list[Cell]:
     """Run every missing cell; returns those that failed. Progress with ETA over all cells on standard error.
 
-    Raises UserError if the plan's judge is missing.
+    Raises UserError if the plan's judge or its engine is missing.
     """
     cells = cells_of(plan)
     waiting = [cell for cell in cells if not is_finished(cell)]
     if plan.judge is not None:
         resolve_checkpoint(plan.judge)  # missing, it would fail every cell after its training
+    if plan.evaluation.engine == "vllm":
+        check_installed()
     running: dict[subprocess.Popen[bytes], Cell] = {}
     failed: list[Cell] = []
     columns = (MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
@@ -104,7 +108,7 @@ def _start(cell: Cell, plan: Plan, path: Path, quick: bool) -> "subprocess.Popen
     cell.folder.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // plan.jobs)
     command = [sys.executable, "-m", "emor3", "reproduce", str(path), "--output", plan.output_dir]
-    command += ["--cell", str(cell.folder), *(["--quick"] if quick else [])]
+    command += ["--engine", plan.evaluation.engine, "--cell", str(cell.folder), *(["--quick"] if quick else [])]
     with (cell.folder / LOG).open("ab") as log:
         return subprocess.Popen(
             command,
@@ -146,6 +150,7 @@ def run_cell(plan: Plan, folder: Path) -> None:
 
 def _run_cell(plan: Plan, cell: Cell) -> None:
     from emor3.evaluation.evaluate import evaluate, load_candidate
+    from emor3.evaluation.journal import OtherEvaluationError
     from emor3.training.run import train
 
     if cell.trains:
@@ -153,12 +158,17 @@ def _run_cell(plan: Plan, cell: Cell) -> None:
             train(cell.recipe, resume=cell.training.exists())
         shutil.rmtree(cell.training / CHECKPOINTS, ignore_errors=True)
     start = cell.recipe.model.path
-    candidate = load_candidate(str(cell.training) if cell.trains else start, plan.judge or start)
+    policy = str(cell.training) if cell.trains else start
+    candidate = load_candidate(policy, plan.judge or start, plan.evaluation.engine)
     prompt = {"thinking": cell.recipe.thinking, "template": cell.recipe.prompt_template}
     settings = plan.evaluation.model_copy(update={"seed": cell.seed, **prompt})
     draft = cell.folder / "evaluation.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    evaluate(candidate, plan.tests, settings, draft)
+    try:
+        evaluate(candidate, plan.tests, settings, draft, resume=True)
+    except OtherEvaluationError as other:  # the plan was changed meanwhile
+        say(f"{other}: begun anew")
+        shutil.rmtree(draft)
+        evaluate(candidate, plan.tests, settings, draft)
     draft.rename(cell.evaluation)
 
 

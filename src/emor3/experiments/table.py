@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from emor3.evaluation.table_cell import TableCell
 from emor3.experiments import decision, training_table
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.results import Column, Results, mean_share
 from emor3.method.types import Estimate
+from emor3.report.table_cell import TableCell
 from emor3.runs.predictions import TABLE
 from emor3.stats.classification import is_correct
 from emor3.stats.figures import FIGURES, checks

@@ -94,10 +94,14 @@ class ScoreJudge:
 
     def _tokens(self, candidate: str) -> list[int]:
         if candidate not in self._known:
-            tokenizer = self.processor.tokenizer
-            ids = tokenizer(candidate, add_special_tokens=False).input_ids
-            self._known[candidate] = [*ids, tokenizer.eos_token_id]
+            self._known[candidate] = candidate_tokens(self.processor, candidate)
         return self._known[candidate]
+
+
+def candidate_tokens(processor: ProcessorMixin, candidate: str) -> list[int]:
+    """Token ids of a reply and its end of turn."""
+    tokenizer = processor.tokenizer
+    return [*tokenizer(candidate, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
 
 
 def best_candidate(question: Question, scores: Tensor) -> Reply:

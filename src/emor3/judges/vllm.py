@@ -1,18 +1,21 @@
-"""The policy as a judge in the vLLM engine that samples the rollouts: no second engine, no second weight sync.
+"""Judges in vLLM: the policy in the engine that samples the rollouts, and the fixed judge of an evaluation.
 
-Run with TRL 1.16 and vLLM 0.31 on a CPU (docs/performance.md), tested on a stand-in that speaks TRL's API. Not yet run
-on a GPU.
+The first needs no second engine and no second weight sync. Run with TRL 1.16 and vLLM 0.31 on a CPU
+(docs/performance.md), tested on stand-ins that speak TRL's and vLLM's API. Not yet run on a GPU.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import ProcessorMixin
 
+from emor3.judges.local import best_candidate, candidate_tokens
 from emor3.judges.lockstep import Work
 from emor3.method.types import Question, Reply
-from emor3.models.generation import chat, encode, unexpanded
+from emor3.models.engines.vllm import VllmEngine
+from emor3.models.generation import Request, chat, encode, unexpanded
 from emor3.models.processors import open_images, scaled
 
 if TYPE_CHECKING:
@@ -65,6 +68,32 @@ class VllmJudge:
         inputs = encode(self.processor, [(question.images, question.text) for question in asked])
         rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         return [ids[real].tolist() for ids, real in rows]
+
+
+class EngineJudge:
+    """Deterministic: the probabilities of the candidates as `ScoreJudge` reads them, from an engine of our own."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.engine = engine
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply]:
+        """One reply per question: its most probable candidate, with the probabilities of all K."""
+        spelt = [[candidate_tokens(self.engine.processor, c) for c in question.candidates] for question in questions]
+        whole = [len({ids[0] for ids in candidates}) < len(candidates) for candidates in spelt]
+        short = [place for place, long in enumerate(whole) if not long]
+        scores: dict[int, list[float]] = {}
+        firsts = [[ids[0] for ids in spelt[place]] for place in short]
+        found = self.engine.first_token_log_probs([_request(questions[place]) for place in short], firsts)
+        scores.update(zip(short, found, strict=True))
+        rows = [(place, ids) for place, long in enumerate(whole) if long for ids in spelt[place]]
+        requests, replies = [_request(questions[place]) for place, _ in rows], [ids for _, ids in rows]
+        for (place, _), score in zip(rows, self.engine.reply_log_probs(requests, replies), strict=True):
+            scores.setdefault(place, []).append(score)
+        return [best_candidate(question, torch.tensor(scores[place])) for place, question in enumerate(questions)]
+
+
+def _request(question: Question) -> Request:
+    return question.images, question.text
 
 
 @contextmanager

@@ -138,6 +138,17 @@ def resized(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]
     return width, height
 
 
+def knows_image_tokens(processor: ProcessorMixin) -> bool:
+    """Whether a processor tells all tokens of an image. Gemma 3's forgets line breaks, others tell none."""
+    return isinstance(processor, (*VIDEO_PROCESSORS, Idefics3Processor))
+
+
+def image_tokens(size: tuple[int, int], processor: ProcessorMixin) -> int:
+    """Tokens that an image of this width and height takes in place of its placeholder, if the processor knows."""
+    (tokens,) = processor._get_num_multimodal_tokens(image_sizes=[size[::-1]]).num_image_tokens
+    return int(tokens)
+
+
 def set_area(processor: ProcessorMixin, least: int, most: int) -> None:
     """Scale images to an area within these bounds from now on; the processor must size images by area."""
     size = processor.image_processor.size

@@ -3,20 +3,22 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
-from emor3.models.architectures import TILE_MARKS, VISION_WORDS
+from emor3.models.architectures import TILE_MARKS, VISION_WORDS, image_tokens, is_sized_by_area, knows_image_tokens
+from emor3.models.engines.batches import Decoding, OnBatch, in_batches
+from emor3.models.engines.batches import Request as Request
 from emor3.models.prefix_cache import continuing, plain
 from emor3.models.processors import chat as chat
-from emor3.models.processors import images_once, open_images
-
-Request = tuple[tuple[str, ...], str]
-"""Paths of the images, and the text of the user turn."""
+from emor3.models.processors import images_once, lessened, open_images
+from emor3.storage.images import image_size
 
 
 def rendered(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> dict[str, Any]:
@@ -65,48 +67,109 @@ def vision_token_ids(processor: ProcessorMixin) -> list[int]:
     )
 
 
+def request_lengths(processor: ProcessorMixin, requests: Sequence[Request]) -> list[int]:
+    """Tokens of each of N prompts, images included, without opening more of an image than its header.
+
+    A processor that cuts an image into tiles only if it stands alone takes fewer of several, never more.
+    Raises UserError for an image that cannot be read.
+    """
+    count = _image_counter(processor)
+    sizes = lru_cache(maxsize=None)(lambda path: count(image_size(path)))
+    words = lru_cache(maxsize=4096)(lambda text, images: len(unexpanded(processor, [chat(text, images)])[0]) - images)
+    return [words(text, len(paths)) + sum(map(sizes, paths)) for paths, text in requests]
+
+
+def _image_counter(processor: ProcessorMixin) -> Callable[[tuple[int, int]], int]:
+    """Function from an image's size to the tokens that it takes in place of its placeholder."""
+    if is_sized_by_area(processor):
+        return partial(image_tokens, processor=processor)
+    if knows_image_tokens(processor):
+        return lambda size: image_tokens(lessened(size, processor), processor)
+    without, shown = (len(unexpanded(processor, [chat("", images)])[0]) for images in (0, 1))
+    count = token_counter(processor, "")  # with what the chat template writes around an image
+    return lambda size: count(lessened(size, processor)) - (shown - 1 - without)
+
+
+def text_tokens(processor: ProcessorMixin, prompt: str) -> int:
+    """Tokens of a user turn without its image."""
+    text = processor.apply_chat_template(chat(prompt, 0), tokenize=False, add_generation_prompt=True)
+    return len(processor(text=[text])["input_ids"][0])
+
+
+def token_counter(processor: ProcessorMixin, prompt: str) -> Callable[[tuple[int, int]], int]:
+    """Function from an image's size to the tokens it takes in the prompt; they depend on nothing else."""
+    template = partial(processor.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    without_image = text_tokens(processor, prompt)
+
+    @lru_cache(maxsize=4096)
+    def count(size: tuple[int, int]) -> int:
+        inputs = processor(text=[template(chat(prompt, 1))], images=[Image.new("RGB", size)])
+        return len(inputs["input_ids"][0]) - without_image
+
+    return count
+
+
 def generate(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     requests: Sequence[Request],
     *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch_size: int = 64,
-    on_batch: Callable[[int], None] | None = None,
     in_step: bool = False,
+    batch_size: int = 64,
+    on_batch: OnBatch = None,
+    **decoding: Any,
 ) -> list[str]:
     """One completion for each of N requests, in order; greedy at temperature 0, else sampled, no nucleus or top-k.
 
-    `on_batch` gets the number of requests just finished. The same seed and batch size give the same completions.
-    `in_step` lets every rank of a distributed run decode until the last one is done, as a sharded model needs.
+    `on_batch` gets the number of requests just finished; further settings are those of `Decoding`. The same seed and
+    batch size give the same completions. `in_step` lets every rank of a distributed run decode until the last one is
+    done, as a sharded model needs; there prompts count as equally long, so that each rank has as many batches.
     """
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    sampling["repetition_penalty"] = 1.0  # as in rollouts; some checkpoints bring another
-    suppressed = vision_token_ids(processor)
-    completions: list[str] = []
+    lengths = [0] * len(requests) if in_step else request_lengths(processor, requests)
+    wanted = Decoding(**decoding)
+
+    def make(number: int, places: Sequence[int]) -> list[str]:
+        texts = complete_batch(model, processor, [requests[p] for p in places], wanted.of_batch(number), in_step)
+        if on_batch is not None:
+            on_batch(len(places))
+        return [text for (text,) in texts]
+
+    return in_batches(wanted.plan(lengths, batch_size), make)
+
+
+def complete_batch(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    in_step: bool = False,
+) -> list[list[str]]:
+    """M completions for each of N requests in one batch, with one prefill of each prompt.
+
+    The global random state is left alone.
+    """
+    inputs = encode(processor, requests).to(model.device)
+    shares = in_step or decoding.draws > 1
+    rows = torch.arange(len(requests), device=model.device).repeat_interleave(decoding.draws)
     with torch.random.fork_rng(), torch.no_grad():  # a sharded model refuses inference mode
-        torch.manual_seed(seed)
-        for start in range(0, len(requests), batch_size):
-            batch = requests[start : start + batch_size]
-            inputs = encode(processor, batch).to(model.device)
-            rows = torch.arange(len(batch), device=model.device)
-            with continuing(plain(model), rows) if in_step else nullcontext():
-                output = model.generate(
-                    **inputs,
-                    max_new_tokens=max_new_tokens,
-                    suppress_tokens=suppressed or None,
-                    synced_gpus=in_step,
-                    **sampling,
-                )
-            replies = output[:, inputs["input_ids"].shape[1] :]
-            completions += processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
-            if on_batch is not None:
-                on_batch(len(batch))
-    return completions
+        torch.manual_seed(decoding.seed)
+        with continuing(plain(model), rows) if shares else nullcontext():
+            output = model.generate(
+                **inputs,
+                max_new_tokens=decoding.max_new_tokens,
+                suppress_tokens=vision_token_ids(processor) or None,
+                synced_gpus=in_step,
+                **_sampling(decoding.temperature),
+            )
+    replies = processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [replies[start : start + decoding.draws] for start in range(0, len(replies), decoding.draws)]
+
+
+def _sampling(temperature: float) -> dict[str, Any]:
+    penalty = {"repetition_penalty": 1.0}  # as in rollouts; some checkpoints bring another
+    if temperature > 0:
+        return penalty | {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    return penalty | {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
 
 def complete_samples(

@@ -148,9 +148,15 @@ def _fitted(image: Image.Image, processor: ProcessorMixin | None) -> Image.Image
         return image
     if is_sized_by_area(processor) and resized(size := resized(image.size, processor), processor) == size:
         return scaled(image, processor)
-    # Others cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
-    scale = max(math.sqrt(LARGE / (image.width * image.height)), 2 * longest_side(processor) / min(image.size))
-    return image if scale >= 1 else image.resize((round(image.width * scale), round(image.height * scale)))
+    size = lessened(image.size, processor)
+    return image if size == image.size else image.resize(size)
+
+
+def lessened(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]:
+    """Width and height at which a large image is opened for a processor that does not size images by area."""
+    # These cut tiles or crops of it: twice the longest side that they name loses nothing that they would see.
+    scale = max(math.sqrt(LARGE / math.prod(size)), 2 * longest_side(processor) / min(size))
+    return size if scale >= 1 else (round(size[0] * scale), round(size[1] * scale))
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emor3.errors import UserError
-from emor3.evaluation.table_cell import TableCell
 from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
+from emor3.report.table_cell import TableCell
 from emor3.review.marks import NO_MARKS, Marks, read_marks
 from emor3.runs.directory import BEST, CHECKPOINTS, CONFIG, EVALUATIONS, FINAL, METRICS, ROLLOUTS
 from emor3.runs.evaluations import best_text

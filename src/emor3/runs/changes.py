@@ -58,6 +58,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     return found
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """What differs between two records in which nothing may change."""
+    return [Change(setting, old, new, harmless=False) for setting, old, new in _differences(before, after)]
+
+
 def _completed(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
     """A recorded recipe with later settings at their defaults, which are what a run did before it could be set."""
     try:

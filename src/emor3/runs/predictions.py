@@ -3,6 +3,7 @@
 evaluation.json    what was asked: model, judge, settings, environment, and of each data set its label set and samples
 predictions.jsonl  one line per sample: completion, judge's replies, sampled answers
 results.json       the figures, recomputed from the two by `emor3 evaluate --from`
+unfinished.jsonl   batches made so far, of an evaluation that has not come to its end
 """
 
 import shutil
@@ -33,6 +34,8 @@ from emor3.method.types import (
 from emor3.runs.records import Record, append_jsonl, content_row, finding_row, read_json, read_jsonl, typed
 
 EVALUATION, PREDICTIONS, RESULTS = "evaluation.json", "predictions.jsonl", "results.json"
+UNFINISHED = "unfinished.jsonl"
+"""What an evaluation goes on from (`emor3.evaluation.journal`)."""
 TABLE = "table.csv"
 """The table of a reproduction (`emor3.experiments.table`), over many evaluations."""
 VERSION = 2
@@ -156,6 +159,11 @@ def data_head(data: str, samples: Sequence[Sample], unreadable: Mapping[str, str
     }
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds an evaluation that was stopped and can go on."""
+    return (folder / UNFINISHED).is_file() and not (folder / RESULTS).is_file()
+
+
 def leaves_out(folder: Path) -> bool:
     """Whether an evaluation left out samples whose images could not be read."""
     return any(part.get("unreadable") for part in read_json(folder / EVALUATION)["data"])
@@ -193,11 +201,13 @@ def write_predictions(folder: Path, data: str, predictions: Iterable[Prediction]
 def read_evaluation(path: Path) -> SavedEvaluation:
     """An evaluation from its folder or from one of its files; completions and replies are read anew.
 
-    Raises UserError if files are missing, broken, of another version, or hold fewer samples than were asked for.
+    Raises UserError if files are missing, broken, of another version or unfinished, or hold too few samples.
     """
     folder = path.parent if path.is_file() else path
     if not (folder / EVALUATION).is_file():
         raise UserError(f"{path}: no {EVALUATION} there: give the folder that `emor3 evaluate` wrote")
+    if is_unfinished(folder):
+        raise UserError(f"{folder}: an unfinished evaluation: `emor3 evaluate` as before with --resume goes on with it")
     content = read_json(folder / EVALUATION)
     if content.get("version") != VERSION:
         raise UserError(

@@ -147,9 +147,11 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
         "model": "checkpoint that was evaluated",
         "start": "start model of the run that it lies in, or null",
         "judge": "checkpoint that judged the reasoning",
+        "checkpoints": "SHA-256 of the files of both, or the commit of a hub's, by path",
         "settings": "split, labels, decoding and the other options",
         "environment": f"as `{ENVIRONMENT}`",
-        "data": "for each data set: `data`, `n` samples, `label_set`, `sample_ids` and their SHA-256",
+        "data": "for each data set: `data`, `n` samples, `label_set`, `sample_ids` and their SHA-256, and "
+        "`content_sha256` of its rows and images",
     },
     PREDICTIONS: {
         "data": "the data set",

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from emor3.evaluation.table_cell import TableCell
 from emor3.method.types import Estimate
+from emor3.report.table_cell import TableCell
 from emor3.storage.cells import table_text
 
 ESTIMATE = Estimate(0.1 + 0.2, 0.25, 1 / 3, 512)
