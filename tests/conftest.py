@@ -1,7 +1,8 @@
 """Shared fixtures: a randomly initialised tiny model, small data sets drawn from the embedded world, the command."""
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,6 +16,14 @@ from skips import pytest_addoption, pytest_sessionfinish, pytest_terminal_summar
 from tiny_model import build_model, build_processor, build_tokenizer
 
 __all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"]  # pytest finds its hooks here
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Also where the tests were put in the background, by a shell that lets its jobs, and theirs, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

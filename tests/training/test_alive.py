@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,6 @@ GRPO = {
     **LEARNS,
 }
 TWO_STEPS_A_CYCLE = {"max_steps": 4, "save_steps": 4, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
-
-
-@pytest.fixture(autouse=True)
-def listening_to_ctrl_c() -> Iterator[None]:
-    """Also where the tests themselves were put in the background, by a shell that lets their jobs ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def recipe_of(output: Any, data: Any, checkpoint: str, changes: Any) -> dict[str, Any]:
