@@ -1,6 +1,7 @@
-"""Limits for Jinja templates of checkpoints and users: time, memory and length are bounded, and a fault is one line.
+"""Jinja templates: those of our own pages, which escape every text, and limits for those of checkpoints and users.
 
-Jinja's sandbox restricts what a template may access, but not endless loops or texts.
+Of the latter time, memory and length are bounded, and a fault is one line: Jinja's sandbox restricts what a template
+may access, but not endless loops or texts.
 """
 
 import contextlib
@@ -11,9 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from jinja2 import TemplateError
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from emor3.errors import UserError, one_line
+
+
+def page_environment(package: str) -> Environment:
+    """The page templates of a package of emor3, with all texts escaped; a name that is not given is an error."""
+    return Environment(
+        loader=PackageLoader("emor3", f"{package}/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
 
 SECONDS = 5.0
 """CPU time of a template; prompts take well under a thousandth of that."""

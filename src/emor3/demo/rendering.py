@@ -13,6 +13,7 @@ from emor3.method.decoding import Decision
 from emor3.report.cards import thumbnail
 from emor3.runs.records import finding_row
 from emor3.stats.format import hundredths
+from emor3.templating import page_environment
 
 LIKELIEST = 8
 """Labels whose share is shown."""
@@ -58,13 +59,7 @@ def ranked(decision: Decision) -> list[tuple[str, float]]:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emor3", "demo/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if hasattr(value, "__html__") else printable(str(value)),
-    )
+    environment = page_environment("demo")
+    environment.finalize = lambda value: value if hasattr(value, "__html__") else printable(str(value))
     environment.filters |= {"finding": finding_text, "hundredths": hundredths, "one_line": one_line}
     return environment

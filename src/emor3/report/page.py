@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from emor3 import __version__
@@ -32,6 +31,7 @@ from emor3.stats import format as form
 from emor3.stats.figures import FIGURES, titles
 from emor3.stats.format import decimal, p_equation, percent, points, with_more_seeds
 from emor3.storage.outputs import write_whole
+from emor3.templating import page_environment
 
 TEMPLATES = files("emor3") / "report" / "templates"
 LARGEST_CONFUSION = 30
@@ -110,13 +110,7 @@ def render(records: Records, refresh: float | None = None) -> tuple[str, Sequenc
         faults.append(f"{pictures.left_out} of {pictures.asked} pictures do not fit on the page")
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emor3", "report/templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("report")
     page = environment.get_template("page.html").render(
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

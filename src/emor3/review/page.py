@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-import jinja2
-
 from emor3.errors import UserError
 from emor3.method.thinking import name_content
 from emor3.method.types import Sample
 from emor3.review.draw import Drawn
 from emor3.review.marks import Mark
 from emor3.storage.images import image_size
+from emor3.templating import page_environment
 
 TEMPLATES = files("emor3") / "review" / "templates"
 KEYS = "123456789acdefghijklmnopqrtuvwxyz"
@@ -20,13 +19,7 @@ NONE_KEY = "0"
 SMALL = 96
 """Pixels of the longer side of a drawing that is shown enlarged as it is, not smoothed."""
 
-ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("emor3", "review/templates"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+ENVIRONMENT = page_environment("review")
 
 
 def completion_page(place: int, drawn: Drawn, mark: Mark | None, token: str, **progress: Any) -> str:

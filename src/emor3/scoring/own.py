@@ -123,12 +123,7 @@ def _with(reward: RewardBreakdown, values: Mapping[str, float], settings: Reward
 
 def _values(name: str, part: OwnPart, function: RewardPart, rollouts: Sequence[Rollout]) -> list[float]:
     what = f"reward.own.{name} ({part.function})"
-    try:
-        values: list[Any] = list(function(list(rollouts)))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a function of the user's raises
-        raise UserError(f"{what} failed: {_fault(error)}") from None
+    values = _given(what, lambda: function(list(rollouts)))
     if len(values) != len(rollouts):
         raise UserError(f"{what} gave {len(values)} numbers for {len(rollouts)} completions: give one for each")
     numbers = [_number(value) for value in values]
@@ -140,6 +135,16 @@ def _values(name: str, part: OwnPart, function: RewardPart, rollouts: Sequence[R
                 f"(sample {one_line(rollouts[place].sample.id)}, {text!r}): give a finite number"
             )
     return [number for number in numbers if number is not None]
+
+
+def _given(what: str, call: Callable[[], Iterable[Any]]) -> list[Any]:
+    """What code of the user's gives. Raises UserError, naming it, for whatever that code raises."""
+    try:
+        return list(call())
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} failed: {_fault(error)}") from None
 
 
 def _number(value: Any) -> float | None:
@@ -182,12 +187,7 @@ class OwnJudge:
         """Its replies to the questions, in order; without any it is not called. Raises UserError as the class says."""
         if not questions:
             return []
-        try:
-            replies: list[Any] = list(self.judge.answer(list(questions)))
-        except UserError:
-            raise
-        except Exception as error:  # whatever a judge of the user's raises
-            raise UserError(f"the judge {self.name} failed: {_fault(error)}") from None
+        replies = _given(f"the judge {self.name}", lambda: self.judge.answer(list(questions)))
         if len(replies) != len(questions):
             raise UserError(f"the judge {self.name} gave {len(replies)} replies to {len(questions)} questions")
         for place, (question, reply) in enumerate(zip(questions, replies, strict=True), start=1):

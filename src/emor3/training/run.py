@@ -335,9 +335,8 @@ def _reinforce(
     if checkpoint:
         check_resumable(trainer, checkpoint)
     judge_model, judge_processor = _judge_model(recipe, trainer, average)
-    judge = _judge(
-        recipe, code, trainer, judge_model, judge_processor
-    )  # what it cannot use is refused before the run begins
+    # What it cannot use is refused before the run begins.
+    judge = _judge(recipe, code, trainer, judge_model, judge_processor)
     if vision_is_frozen(trainer.model) and not sharded(trainer):
         # Not with shards: these need every rank in every forward, also in a needless one.
         trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
