@@ -18,7 +18,8 @@ from matplotlib.ticker import ScalarFormatter
 from emor3.printing import say
 from emor3.stats.format import count, hundredths
 from emor3.storage.outputs import write_json
-from emor3.tools.bench import OURS, STRAIGHT, TRL, BenchSettings, Meter, StepCost, make_trainer
+from emor3.tools.bench.meter import Meter, StepCost
+from emor3.tools.bench.ways import OURS, STRAIGHT, TRL, BenchSettings, make_trainer
 
 BASE = BenchSettings(pixels=64**2, labels=8, rounds=2)
 AXES: dict[str, tuple[int, ...]] = {

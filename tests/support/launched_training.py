@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 
 from emor3.cli.main import main
+from emor3.tools.bench.ranks import shard_on_cpu
 from emor3.training import trainer as training
 from emor3.training.trainer import EmoTrainer
 
@@ -27,13 +28,6 @@ TEXTS = [
 ]
 ZERO3 = "ACCELERATE_USE_DEEPSPEED" in os.environ
 build, sample = AcceleratorState.__init__, training.shared_rollouts
-
-
-def build_with_fsdp(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
-    build(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-    if fsdp_plugin is not None:
-        self.fsdp_plugin = fsdp_plugin
-        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
 def build_with_deepspeed(
@@ -60,7 +54,10 @@ def scripted(prompts: list[Any], trainer: EmoTrainer) -> Any:
 
 if ZERO3:
     import deepspeed
-AcceleratorState.__init__ = build_with_deepspeed if ZERO3 else build_with_fsdp
+
+    AcceleratorState.__init__ = build_with_deepspeed
+else:
+    shard_on_cpu()
 training.shared_rollouts = scripted
 if "WORLD_SIZE" in os.environ:
     assert PartialState(cpu=True).num_processes == 2, "real processes, not one that was silently started alone"

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from emor3.errors import UserError
-from emor3.tools import bench
-from emor3.tools.bench import OURS, OURS_BARE, STRAIGHT, TRL, BenchSettings, Meter, StepCost
+from emor3.tools.bench.meter import Meter, StepCost
+from emor3.tools.bench.rounds import bench_step
+from emor3.tools.bench.tables import ratios
+from emor3.tools.bench.ways import OURS, OURS_BARE, STRAIGHT, TRL, BenchSettings, make_trainer, ways_of
 from growth import Collector, Point, plot, to_markdown
 
 
@@ -16,10 +18,10 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepCost]:
     """The second step of each way, for two images with three completions of at most 40 tokens each."""
     settings = BenchSettings(images=2, completions=3, max_tokens=40, rounds=1)
     found = {}
-    for way in bench.WAYS:
+    for way in ways_of(settings):
         collector = Collector()
         folder = tmp_path_factory.mktemp("bench")
-        bench.make_trainer(way, settings, str(folder), Meter(collector, 0)).train()
+        make_trainer(way, settings, str(folder), Meter(collector, 0)).train()
         found[way] = collector.costs[1]
     return found
 
@@ -48,13 +50,13 @@ def test_reflection_encodes_each_image_once_more_and_straightforwardly_each_comp
 def test_every_way_trains_under_checkpointing_if_it_is_asked_for(tmp_path: Path, checkpointing: bool) -> None:
     settings = BenchSettings(images=1, completions=2, checkpointing=checkpointing, rounds=1)
     for way in (TRL, OURS_BARE):
-        trainer = bench.make_trainer(way, settings, str(tmp_path), Meter(Collector(), 0))
+        trainer = make_trainer(way, settings, str(tmp_path), Meter(Collector(), 0))
         assert trainer.args.gradient_checkpointing is checkpointing
 
 
 def test_ratios_compare_the_ways_within_each_round() -> None:
     seconds = {TRL: [2.0, 4.0], STRAIGHT: [3.0, 8.0], OURS: [1.5, 2.0], OURS_BARE: [1.0, 1.0]}
-    found = bench.ratios({way: [StepCost(seconds=s) for s in times] for way, times in seconds.items()}, "seconds")
+    found = ratios({way: [StepCost(seconds=s) for s in times] for way, times in seconds.items()}, "seconds")
     assert found == {
         "emor3 / trl": [0.75, 0.5],
         "emor3 without reflection / trl": [0.5, 0.25],
@@ -66,7 +68,7 @@ def test_ratios_compare_the_ways_within_each_round() -> None:
 
 def test_more_images_a_step_than_the_data_has_are_refused_before_any_process_starts(scenes: str) -> None:
     with pytest.raises(UserError, match="fewer than 25 training images"):
-        bench.bench_step(BenchSettings(data=scenes, images=25), lambda done: None)
+        bench_step(BenchSettings(data=scenes, images=25), lambda done: None)
 
 
 def test_growth_is_one_row_a_setting_and_one_line_a_way(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def bench_step(
         int | None, typer.Option(callback=usable, min=8, max=32, help="Ask for this many labels.")
     ] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Train under gradient checkpointing.")] = False,
+    processes: Annotated[
+        int, typer.Option(callback=usable, min=1, help="Processes that share the work, sharded by FSDP2.")
+    ] = 1,
     rounds: Annotated[
         int, typer.Option(callback=usable, min=1, help="Rounds to measure, after one warm-up round.")
     ] = 7,
@@ -36,16 +39,18 @@ def bench_step(
     """Measure a training step against TRL's, with and without naive reflection, interleaved on the same batches."""
     say_start("emor3 bench step")
     from emor3.storage.outputs import write_json
-    from emor3.tools import bench
+    from emor3.tools.bench.rounds import bench_step as measure
+    from emor3.tools.bench.tables import report, tables
+    from emor3.tools.bench.ways import BenchSettings
 
-    settings = bench.BenchSettings(
-        model, data, images, completions, max_tokens, pixels, labels, checkpointing, rounds, seed
+    settings = BenchSettings(
+        model, data, images, completions, max_tokens, pixels, labels, checkpointing, rounds, seed, processes
     )
-    costs = bench.bench_step(settings, lambda done: say(f"round {done} of {rounds}", error=True))
-    for table in bench.tables(costs):
+    costs = measure(settings, lambda done: say(f"round {done} of {rounds}", error=True))
+    for table in tables(costs):
         show(table)
     if output is not None:
-        write_json(output, bench.report(settings, costs))
+        write_json(output, report(settings, costs))
 
 
 @bench_app.command("growth")

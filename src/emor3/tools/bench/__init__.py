@@ -1,0 +1,1 @@
+"""`emor3 bench step`: what a training step costs against TRL, with and without straightforward reflection."""

@@ -1,0 +1,119 @@
+"""What one training step took: seconds, positions, forwards, images."""
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, set_seed
+from transformers.image_utils import make_flat_list_of_images
+from trl import GRPOTrainer
+
+from emor3.models.architectures import images_encoded
+
+
+@dataclass
+class StepCost:
+    """What one step took. Positions are those that pass through the language model, padding included."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Seconds of this process on the CPU: what a loaded machine does not stretch."""
+    update_cpu_seconds: float = 0.0
+    """Of these, the update: the loss and its gradients, after rollouts, their log-probabilities and rewards."""
+    positions: int = 0
+    forwards: int = 0
+    encoded: int = 0
+    """Images that passed through a vision tower."""
+    processed: int = 0
+    """Images that passed through the image processor, in this many calls."""
+    calls: int = 0
+    peak_mib: float = 0.0
+
+
+def together(costs: Sequence[StepCost]) -> StepCost:
+    """The cost of a step that several processes took at the same time: all their work, and the most of time and memory.
+
+    >>> together([StepCost(seconds=2.0, positions=10), StepCost(seconds=3.0, positions=5)]).positions
+    15
+    """
+    most = {"seconds", "peak_mib"}
+    values = {field.name: [getattr(cost, field.name) for cost in costs] for field in fields(StepCost)}
+    return StepCost(**{name: max(found) if name in most else sum(found) for name, found in values.items()})
+
+
+class Turns(Protocol):
+    """Where a worker says that it is ready or what a step took, and waits for its turn."""
+
+    def send(self, message: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
+class Meter(TrainerCallback):  # type: ignore[misc]
+    """Callback that runs one step at each turn, and reports its cost."""
+
+    def __init__(self, pipe: Turns, seed: int) -> None:
+        self.pipe = pipe
+        self.seed = seed
+        self.cost = StepCost()
+        self.start = self.cpu_start = self.rollouts = 0.0
+
+    def count(self, model: PreTrainedModel) -> None:
+        """Count the forwards of a model's language model and vision tower."""
+        model.get_decoder().register_forward_pre_hook(self._decoder, with_kwargs=True)
+        model.get_encoder(modality="image").register_forward_pre_hook(self._tower, with_kwargs=True)
+
+    def count_images(self, processor: ProcessorMixin) -> None:
+        """Count the images that a processor prepares."""
+        preprocess = processor.image_processor.preprocess
+
+        def counted(images: Any, *args: Any, **kwargs: Any) -> Any:
+            self.cost.calls += 1
+            self.cost.processed += len(make_flat_list_of_images(images))
+            return preprocess(images, *args, **kwargs)
+
+        processor.image_processor.preprocess = counted
+
+    def count_rollouts(self, trainer: GRPOTrainer) -> None:
+        """Keep the time of rollouts and rewards apart from the update's."""
+        prepare = trainer._prepare_inputs
+
+        def timed(*args: Any) -> Any:
+            start = time.process_time()
+            prepared = prepare(*args)
+            self.rollouts += time.process_time() - start
+            return prepared
+
+        trainer._prepare_inputs = timed
+
+    def _decoder(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.cost.forwards += 1
+        self.cost.positions += kwargs["inputs_embeds"].shape[:2].numel()
+
+    def _tower(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.cost.encoded += images_encoded(args, kwargs)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Wait for this way's turn; every way samples with the same seed."""
+        self.pipe.send("ready")
+        self.pipe.recv()
+        set_seed(self.seed + state.global_step)
+        if torch.accelerator.is_available():
+            torch.accelerator.reset_peak_memory_stats()
+        self.cost, self.rollouts = StepCost(), 0.0
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report."""
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+            self.cost.peak_mib = torch.accelerator.max_memory_allocated() / 2**20
+        else:
+            self.cost.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        self.cost.cpu_seconds = time.process_time() - self.cpu_start
+        self.cost.update_cpu_seconds = self.cost.cpu_seconds - self.rollouts
+        self.cost.seconds = time.perf_counter() - self.start
+        self.pipe.send(self.cost)
