@@ -4,13 +4,11 @@ from typing import Any
 import pytest
 
 from emor3.errors import UserError
-from emor3.method.labels import EKMAN6, MIKELS8
+from emor3.method.labels import MIKELS8
 from emor3.method.rewards import (
     RewardSettings,
-    agreement_value,
     attribute_recall,
     coherence_value,
-    conclusion_value,
     consistency_value,
     predicted_label,
     reflective,
@@ -191,38 +189,12 @@ def test_a_description_that_fits_other_images_too_earns_nothing() -> None:
 
 
 def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1() -> None:
-    settings = RewardSettings(agreement=0.1, conclusion=0.1)
-    assert weights(settings)["accuracy"] == pytest.approx(0.6)
+    settings = RewardSettings(attributes=0.2)
+    assert weights(settings)["accuracy"] == pytest.approx(0.6)  # 1 - 0.1 - 0.1 - 0.2
     assert sum(weights(settings).values()) == pytest.approx(1)
     thought = parse("<step1>A child.</step1><step2>Sorrow.</step2><step3>Negative, low.</step3>\\boxed{sadness}")
     found = Reflection(Finding(Verdict.SUPPORTED), Finding(Verdict.SUPPORTED, reply=Reply("sadness")))
-    assert score(thought, sample("sadness"), found, settings).total == pytest.approx(1)
-
-
-def test_agreement_is_paid_only_together_with_accuracy() -> None:
-    reads = {label: Finding(Verdict.REFUTED, reply=Reply(label)) for label in ("sadness", "fear")}
-    assert agreement_value(GOOD, reads["sadness"], sample("sadness")) == 1
-    assert agreement_value(GOOD, reads["sadness"], sample("fear")) == 0  # agrees with a wrong answer
-    assert agreement_value(GOOD, reads["fear"], sample("sadness")) == 0
-    assert agreement_value(GOOD, None, sample("sadness")) == 0
-
-
-def test_agreement_alone_is_a_reason_to_ask_for_coherence_without_paying_r_rer() -> None:
-    settings = RewardSettings(reflective=0, agreement=0.2)
-    assert settings.aspects == {Aspect.COHERENCE}
-    assert weights(settings)["coherence"] == 0
-
-
-def test_the_conclusion_is_checked_where_the_label_has_signs() -> None:
-    right, half = (parse(f"<step3>{text}</step3>") for text in ("Negative, low arousal.", "Negative, high."))
-    assert conclusion_value(right, sample("sadness")) == 1
-    assert conclusion_value(half, sample("sadness")) == 0.5
-    assert conclusion_value(right, sample("awe")) == 0  # positive; no arousal is defined for awe
-    surprise = Sample("s", ("x.png",), "surprise", EKMAN6)
-    assert conclusion_value(right, surprise) is None
-    settings = RewardSettings(conclusion=0.1)
-    found = score(parse("\\boxed{surprise}"), surprise, reflection(), settings)
-    assert found.parts["conclusion"] is None  # left out of the total
+    assert score(thought, sample("sadness", attributes={"who": "child"}), found, settings).total == pytest.approx(1)
 
 
 def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_all() -> None:
@@ -233,9 +205,20 @@ def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_al
     assert attribute_recall(thought, sample("awe")) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "off", "on"), [("masked", False, True), ("agreement", 0.0, 0.1), ("conclusion", 0, 1)]
+)
+def test_a_setting_that_is_gone_passes_where_it_did_nothing_and_is_refused_by_name(
+    name: str, off: Any, on: Any
+) -> None:
+    assert RewardSettings.model_validate({"reflective": 0.2, name: off}) == RewardSettings(reflective=0.2)
+    with pytest.raises(UserError, match=rf"^reward\.{name} helped in no world and was removed .*: leave it out$"):
+        RewardSettings.model_validate({name: on})
+
+
 def test_settings_beyond_the_paper_are_checked() -> None:
-    with pytest.raises(UserError, match=r"agreement .* exceed 1"):
-        RewardSettings(agreement=0.9)
+    with pytest.raises(UserError, match=r"votes .* exceed 1"):
+        RewardSettings(votes=0.9)
     with pytest.raises(UserError, match="contrastive"):
         RewardSettings(contrastive=-1)
 
@@ -244,11 +227,10 @@ def test_settings_beyond_the_paper_are_checked() -> None:
 
 
 def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_total() -> None:
-    settings = RewardSettings(agreement=0.1)
-    breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), settings)
-    assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None, "agreement": None}
-    # 0.7 * 1 + 0.1 * 1 + 0.05 * 1
-    assert breakdown.total == pytest.approx(0.85)
+    breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), RewardSettings())
+    assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None}
+    # 0.8 * 1 + 0.1 * 1 + 0.05 * 1
+    assert breakdown.total == pytest.approx(0.95)
     assert reflective(breakdown.parts) is None
 
 

@@ -60,7 +60,7 @@ def test_it_gives_what_training_gives_for_the_same_batch(scenes: str) -> None:
     """Groups of two on four samples: votes, forms, other images of the batch, and a judge that fails on one."""
     samples = [sample for sample in load_samples(scenes, split="train")[:4] for _ in range(2)]
     texts = [thought("awe" if row % 3 else "fear", "A cat." if row == 5 else f"A dog {row}.") for row in range(8)]
-    settings = RewardSettings(votes=0.1, relative=True, trust=True, soft=True, conclusion=0.1)
+    settings = RewardSettings(votes=0.1, relative=True, trust=True, soft=True)
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     scorer = BatchScorer("steps", settings, 2, BlindToCats)
     trained = scorer.rollouts(completions, samples, 1, lambda name, value: None)
@@ -144,12 +144,11 @@ def test_nothing_is_asked_and_no_image_needed_without_reflection() -> None:
     assert score_rows([], [], ScriptedJudge(says)) == []
 
 
-def test_labels_may_be_a_set_with_signs_and_a_list_without() -> None:
-    settings = RewardSettings(contrastive=0, conclusion=0.2)
+def test_labels_may_be_a_set_or_a_list() -> None:
     rows = [{**ROW, "labels": get_label_set("mikels8")}, {**ROW, "labels": ["awe", "fear"]}]
-    found = score_rows(rows, [thought()] * 2, ScriptedJudge(says), settings)
-    # awe is positive, of no fixed arousal or of high; a plain list has no signs, so nothing is claimed against it
-    assert [one.reward.parts["conclusion"] for one in found] == [1.0, None]
+    found = score_rows(rows, [thought()] * 2, ScriptedJudge(says), RewardSettings(contrastive=0))
+    assert [one.sample.labels.labels[:1] for one in found] == [("amusement",), ("awe",)]
+    assert [one.reward.parts["accuracy"] for one in found] == [1.0, 1.0]
 
 
 # --- judges of one's own ----------------------------------------------------------------------------------------------

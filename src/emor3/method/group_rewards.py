@@ -95,7 +95,7 @@ def in_form(
     >>> [round(reward.total, 4) for reward in in_form(group, RewardSettings(relative=True), 1, 100)]
     [0.95, 0.1]
     """
-    paid = [aspect.value for aspect in Aspect if aspect in settings.paid]
+    paid = [aspect.value for aspect in Aspect if aspect in settings.aspects]
     columns = {
         name: [value for one in breakdowns if (value := one.parts[name]) is not None] for name in paid
     }  # a part that failed is None in the whole group

@@ -4,9 +4,8 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
 for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
-image better than others (contrastive), label words hidden from the judge (masked), and further parts whose weights are
-taken from accuracy's: agreement, conclusion, votes, attributes, and those of one's own (`emor3.scoring.own`). What
-depends on the whole group of completions is settled in `group_rewards`.
+image better than others (contrastive), and further parts whose weights are taken from accuracy's: votes, attributes,
+and those of one's own (`emor3.scoring.own`). What depends on the whole group is settled in `group_rewards`.
 """
 
 import re
@@ -24,11 +23,14 @@ from emor3.settings import MOST, Block
 
 Formula = Literal["paper", "released"]
 
-FURTHER = ("agreement", "conclusion", "votes", "attributes")
+FURTHER = ("votes", "attributes")
 """Parts beyond the paper, by the name of their weight."""
 
 REFLECTIONS = frozenset(aspect.value for aspect in Aspect)
 """Parts that a judge decides, which are there or were not run."""
+
+FORMER = {"masked": False, "agreement": 0.0, "conclusion": 0.0}
+"""Settings that helped in no world and are gone (docs/log.md), by the value at which they did nothing."""
 
 FORMS = ("relative", "trust", "anneal")
 """Switches that change how R_RER is paid."""
@@ -79,12 +81,6 @@ class RewardSettings(Block):
 
     The paper asks about none (0), which pays descriptions that fit every image (docs/results.md, attacks).
     """
-    masked: bool = False
-    """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""
-    agreement: float = 0.0
-    """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only if that is right."""
-    conclusion: float = 0.0
-    """Weight of: step 3 claims the polarity and arousal of the true label, if these are defined."""
     votes: float = 0.0
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
@@ -101,6 +97,17 @@ class RewardSettings(Block):
     """Pay less R_RER the longer a run trains (see `annealed`)."""
     placebo: bool = False
     """For experiments: verdicts permuted inside each group, so that everything but their meaning stays."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_settings(cls, given: Any) -> Any:
+        """Records of older runs hold settings that are gone: let those pass that did nothing, refuse what did."""
+        if not isinstance(given, Mapping):
+            return given
+        for name, off in FORMER.items():
+            if given.get(name, off) != off:
+                raise UserError(f"reward.{name} helped in no world and was removed (docs/log.md): leave it out")
+        return {name: value for name, value in given.items() if name not in FORMER}
 
     @field_validator("contrastive")
     @classmethod
@@ -138,7 +145,7 @@ class RewardSettings(Block):
     @model_validator(mode="after")
     def _has_a_form_that_fits(self) -> Self:
         forms = [name for name in FORMS if getattr(self, name)]
-        asked = [*(forms if not self.paid else ()), *(["placebo"] if self.placebo and not self.aspects else ())]
+        asked = [*forms, *(["placebo"] if self.placebo else ())] if not self.aspects else []
         if asked:
             raise UserError(
                 f"reward.{asked[0]} changes how reflection is paid, and none is paid: leave one of both out"
@@ -155,14 +162,7 @@ class RewardSettings(Block):
 
     @property
     def aspects(self) -> frozenset[Aspect]:
-        """The reflections that something is paid for; only these are worth asking in training."""
-        if self.agreement > 0:
-            return frozenset({*self.paid, Aspect.COHERENCE})
-        return self.paid
-
-    @property
-    def paid(self) -> frozenset[Aspect]:
-        """The reflections that R_RER pays."""
+        """The reflections that R_RER pays; only these are asked in training."""
         switches = {Aspect.CONSISTENCY: self.consistency, Aspect.COHERENCE: self.coherence}
         return frozenset(aspect for aspect, on in switches.items() if on and self.reflective > 0)
 
@@ -182,7 +182,7 @@ def weights(settings: RewardSettings) -> dict[str, float]:
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
-    paid = settings.paid
+    paid = settings.aspects
     reflective = settings.reflective if paid else 0.0
     share = reflective if settings.formula == "released" else reflective / max(1, len(paid))
     further = {name: getattr(settings, name) for name in FURTHER if getattr(settings, name) > 0}
@@ -248,8 +248,6 @@ def score(
         "coherence": coherence_value(reflection.coherence, label, settings),
     }
     further: dict[str, Callable[[], float | None]] = {
-        "agreement": lambda: agreement_value(thought, reflection.coherence, sample),
-        "conclusion": lambda: conclusion_value(thought, sample),
         "votes": lambda: None,
         "attributes": lambda: attribute_recall(thought, sample),
     }
@@ -301,26 +299,9 @@ def coherence_value(finding: Finding | None, label: str, settings: RewardSetting
     return verdict_value(finding.verdict, settings.formula)
 
 
-def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
-    """1 if the judge reads from the reasoning the label that is answered and that label is right.
-
-    None if the judge failed.
-    """
-    if judge_failed(coherence):
-        return None
-    answered = predicted_label(thought, sample.labels)
-    return float(answered == sample.label and label_read(coherence, sample.labels) == answered)
-
-
 def label_read(coherence: Finding | None, labels: LabelSet) -> str | None:
     """The label that the judge reads from steps 1 and 2; None if it was not asked or names none."""
     return affirmed(coherence.reply.text, labels) if coherence and coherence.reply else None
-
-
-def conclusion_value(thought: EmotionalThought, sample: Sample) -> float | None:
-    """Share of polarity and arousal that step 3 claims as the true label has them; None if it has neither."""
-    checks = [held for held in signs_held(thought, sample) if held is not None]
-    return sum(checks) / len(checks) if checks else None
 
 
 def signs_held(thought: EmotionalThought, sample: Sample) -> tuple[bool | None, bool | None]:

@@ -66,7 +66,6 @@ def score_rows(
         ScriptedJudge(lambda question: "") if judge is None else OwnJudge(judge),
         list(zip(samples, thoughts, strict=True)),
         settings.aspects,
-        masked=settings.masked,
         distractors=_others(samples, distractors, groups, settings),
     )
     rollouts = scored_alone(samples, texts, thoughts, reflections, settings, own or {})

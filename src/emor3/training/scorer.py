@@ -111,7 +111,6 @@ class BatchScorer:
             self.judge,
             list(zip(samples, thoughts, strict=True)),
             self.settings.aspects,
-            masked=self.settings.masked,
             distractors=self._distractors(samples),
         )
         paid, places = zip(*self._paid(samples, reflections, step), strict=True)
@@ -190,7 +189,7 @@ class PartReward:
 
 def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     """Reward functions and their weights; a reflection that is not paid for has no function."""
-    paid = {aspect.value for aspect in scorer.settings.paid}
+    paid = {aspect.value for aspect in scorer.settings.aspects}
     parts = {
         name: weight for name, weight in weights(scorer.settings).items() if name in paid or name not in REFLECTIONS
     }
