@@ -26,6 +26,9 @@ Formula = Literal["paper", "released"]
 FURTHER = ("votes", "attributes")
 """Parts beyond the paper, by the name of their weight."""
 
+PAPER = {"reflective": 0.1, "soft": False, "contrastive": 0}
+"""The paper's settings where the defaults are others, for what docs/reflection_study.md and docs/results.md found."""
+
 REFLECTIONS = frozenset(aspect.value for aspect in Aspect)
 """Parts that a judge decides, which are there or were not run."""
 
@@ -59,13 +62,13 @@ class OwnPart(Block):
 
 
 class RewardSettings(Block):
-    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. The paper: contrastive 0.
+    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. The paper: see `PAPER`.
 
     Raises UserError for weights that are negative, not a number or above 1 in sum.
     """
 
-    reflective: float = 0.1
-    """l1, the weight of the Reflective Emotional Reward."""
+    reflective: float = 0.3
+    """l1, the weight of the Reflective Emotional Reward (the paper: 0.1)."""
     format: float = 0.1
     """l2, the weight of the grammar of Structured Emotional Thinking."""
     consistency: bool = True
@@ -74,8 +77,8 @@ class RewardSettings(Block):
     """Whether R_RER holds emotional coherence."""
     formula: Formula = "paper"
     """How parts become one reward: as in the paper, or as the authors' released code pays it."""
-    soft: bool = False
-    """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
+    soft: bool = True
+    """Pay the judge's probability of a favourable verdict, where it gives one, instead of 0 or 1 (the paper: false)."""
     contrastive: int = 2
     """Other images of the batch that a description must not fit; what it earns is counted against the best of them.
 
@@ -225,7 +228,7 @@ def score(
     failure.
     Raises UserError if the sample's label is not in its set, or a reflection that carries weight was never run.
 
-    Right answer and form; the judge supports step 1 but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
+    Right answer and form; the judge supports step 1 but reads another label: 0.6 + 0.1 + 0.3 * (1 + 0) / 2.
 
     >>> from emor3.method.thinking import parse
     >>> moods = LabelSet("moods", ("fear", "joy"))
@@ -235,7 +238,7 @@ def score(
     >>> reward.parts
     {'accuracy': 1.0, 'format': 1.0, 'consistency': 1.0, 'coherence': 0.0}
     >>> round(reward.total, 4)
-    0.95
+    0.85
     """
     label, labels = sample.label, sample.labels
     if label not in labels.labels:
@@ -268,7 +271,7 @@ def consistency_value(finding: Finding | None, settings: RewardSettings) -> floa
 
     >>> own, other = (Reply("Yes", {"Yes": share, "No": 1 - share}) for share in (0.9, 0.3))
     >>> found = Finding(Verdict.SUPPORTED, reply=own, distractors=(other,))
-    >>> round(consistency_value(found, RewardSettings(soft=True)), 4)
+    >>> round(consistency_value(found, RewardSettings()), 4)
     0.6
     """
     if finding is None or judge_failed(finding):
