@@ -4,6 +4,7 @@ Links hold on the disk as well as on the site: here they are turned from one to 
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,20 @@ PAGES = {
 TURNED = {**PAGES, "CITATION.cff": "cite.md"}
 LINK = re.compile(r"(!?\[[^\]]*\]\()(?:\.\./)*(docs/)?([\w./-]+)")
 """A link, and its target without what stands before the page on the disk."""
+NAMED = re.compile(r"\[(?:docs/)?([\w/]+\.md)\](?=\()")
+"""A link that is called by its file, as [docs/start.md]."""
+
+
+def titles(nav: Any) -> dict[str, str]:
+    """Title of each page in a navigation.
+
+    >>> titles([{"Home": "index.md"}, {"Use": [{"Data sets": "datasets.md"}]}])
+    {'index.md': 'Home', 'datasets.md': 'Data sets'}
+    """
+    found = dict[str, str]()
+    for title, place in (pair for part in nav for pair in part.items()):
+        found |= {place: title} if isinstance(place, str) else titles(place)
+    return found
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
@@ -26,22 +41,22 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=for_site(text, from_root=True)))
+        files.append(File.generated(config, page, content=for_site(text, titles(config.nav), from_root=True)))
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Turn the links of the pages in docs/ itself that lead out of it."""
-    return markdown if "/" in page.file.src_uri else for_site(markdown, from_root=False)
+    return markdown if "/" in page.file.src_uri else for_site(markdown, titles(config.nav), from_root=False)
 
 
-def for_site(text: str, from_root: bool) -> str:
-    """A page's text with the links of the disk turned into those of the site.
+def for_site(text: str, titles: Mapping[str, str], from_root: bool) -> str:
+    """A page's text with the links of the disk turned into those of the site, and called by the titles of their pages.
 
-    >>> for_site("[a](docs/start.md#b), [c](CHANGELOG.md), [d](https://e.org/docs/)", from_root=True)
-    '[a](start.md#b), [c](changelog.md), [d](https://e.org/docs/)'
-    >>> for_site("[a](start.md), [b](../CONTRIBUTING.md)", from_root=False)
-    '[a](start.md), [b](contributing.md)'
+    >>> for_site("[a](docs/b.md#c), [d](CHANGELOG.md), [e](https://e.org/docs/)", {}, from_root=True)
+    '[a](b.md#c), [d](changelog.md), [e](https://e.org/docs/)'
+    >>> for_site("[start.md](start.md#b), [c](../CONTRIBUTING.md)", {"start.md": "Start"}, from_root=False)
+    '[Start](start.md#b), [c](contributing.md)'
     """
 
     def turned(link: re.Match[str]) -> str:
@@ -50,4 +65,5 @@ def for_site(text: str, from_root: bool) -> str:
             return f"{before}{TURNED[target]}"
         return f"{before}{target}" if docs and from_root else link[0]
 
-    return LINK.sub(turned, text)
+    called = NAMED.sub(lambda name: f"[{titles.get(name[1], name[1])}]", text)
+    return LINK.sub(turned, called)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import emor3
-from docs_pages import PAGES, for_site
+from docs_pages import PAGES, for_site, titles
 from places import ROOT
 
 DOCS = ROOT / "docs"
@@ -48,13 +48,13 @@ def test_links_lead_to_files_of_the_checkout(path: Path) -> None:
     assert [target for target in links(path) if not (path.parent / target).exists()] == []
 
 
-def test_links_of_the_files_beside_docs_are_turned_to_pages_of_the_site() -> None:
-    assert for_site("![a](docs/b.svg) [c](SECURITY.md#d) [e](docs/f/g.md)", from_root=True) == (
-        "![a](b.svg) [c](security.md#d) [e](f/g.md)"
-    )
-    assert (
-        for_site("[a](../README.md) [b](README.md) [c](d.md)", from_root=False)
-        == "[a](index.md) [b](README.md) [c](d.md)"
+def test_links_of_the_files_beside_docs_become_those_of_the_site_by_the_titles_of_their_pages() -> None:
+    names = titles(SETTINGS["nav"])
+    assert for_site(
+        "![a](docs/b.svg) [docs/faq.md](docs/faq.md#c) [SECURITY.md](SECURITY.md)", names, from_root=True
+    ) == ("![a](b.svg) [Questions](faq.md#c) [SECURITY.md](security.md)")
+    assert for_site("[home](../README.md) [README.md](README.md) [d](e.md)", names, from_root=False) == (
+        "[home](index.md) [README.md](README.md) [d](e.md)"
     )
 
 
