@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream
+.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream docs
 
 setup: $(STAMP)
 
@@ -51,3 +51,20 @@ upstream: setup
 	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade trl transformers # beside emor3, whose bounds pip then only tells
 	$(ONE_THREAD) $(UPSTREAM)/bin/python -m pytest --numprocesses 2 -rfE $(CONTRACTS); status=$$?; \
 	$(UPSTREAM)/bin/python -c '$(VERSIONS)'; exit $$status
+
+# The documentation as a site, in site/: a link, anchor or name that leads nowhere ends it, and so does a page that would
+# load anything from elsewhere. It needs none of .venv: docstrings are read, not imported.
+DOCS := .venv-docs
+EXTRA := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+LOADED := <(script|link|img|iframe|source)\b[^>]*(src|href)="?(https?:)?//
+
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	! grep --recursive --extended-regexp --include='*.html' --only-matching '$(LOADED)[^ >]*' site
+	@echo "open site/index.html in a browser"
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c '$(EXTRA)' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(DOCS)/requirements.txt
+	touch $@
