@@ -8,10 +8,8 @@ through all of it and ends with 1.
 """
 
 import json
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +42,7 @@ from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.evaluation.settings import EngineName
-from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
+from emor3.printing import console, escape_what_no_encoding_has, hide_idle_warnings, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
@@ -63,11 +61,7 @@ app.add_typer(tiny_app, name="tiny")
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
-    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, bitsandbytes misses a kernel
-    # that only inference on CPUs would use, and DeepSpeed finds no GPU.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
-    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    hide_idle_warnings()
     escape_what_no_encoding_has()
     try:
         with signal_handler(stop_at_once):

@@ -47,7 +47,7 @@ from emor3.models.sharding import (
     sharded,
     whole_weights,
 )
-from emor3.printing import say
+from emor3.printing import hide_idle_warnings, say
 from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
@@ -84,6 +84,7 @@ def train(
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
+    hide_idle_warnings()  # here too, for those who call it from Python
     code = OwnCode(own or {}, None if judge is None else OwnJudge(judge))
     recorded = {"reward": recorded_parts(recipe.reward, code.parts), "judge": recorded_judge(recipe.judge, code.judge)}
     recipe = recipe.model_copy(update=recorded)
