@@ -126,4 +126,4 @@ predictions.groupby(["label", "predicted"]).size().unstack(fill_value=0)
 
 # %%
 figures = emor3.read_table(work / "evaluation", "figures").set_index("figure")
-figures.loc[["accuracy", "majority", "consistency", "coherence"], ["value", "low", "high", "n"]].round(2)
+figures.loc[["accuracy", "balanced_accuracy", "consistency", "coherence"], ["value", "low", "high", "n"]].round(2)

@@ -127,7 +127,8 @@ def test_what_does_not_fit_is_told(arguments: str, why: str) -> None:
 
 SHELL = {"mkdir", "tar"}
 """Run as they stand."""
-SET_UP = {(".", ".venv/bin/activate"): "the tests run in this environment"}
+SET_UP = {(".", ".venv/bin/activate"), ("make", "setup")}
+"""What made the environment that the tests run in."""
 
 
 def test_no_command_is_neither_run_nor_marked() -> None:
@@ -199,6 +200,7 @@ def pictures(folder: Path) -> None:
 
 
 def oasis(folder: Path) -> None:
+    folder.mkdir()
     layouts.oasis(folder)
     for place, path in enumerate(sorted(folder.glob("images/*.jpg"))):
         picture(path, place)

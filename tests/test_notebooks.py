@@ -58,7 +58,6 @@ def test_a_notebook_runs_and_prints_little(script: Path, tmp_path: Path) -> None
     path.write_text(notebook_text(script), encoding="utf-8")
     call = ["pytest", "--nbmake", "--nbmake-timeout=900", "--overwrite", "-p", "no:cacheprovider", "-p", "no:xdist"]
     around = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    around["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # cells call emor3 by name
     done = subprocess.run(
         [sys.executable, "-m", *call, f"--rootdir={tmp_path}", str(path)],
         cwd=tmp_path,

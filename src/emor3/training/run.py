@@ -97,7 +97,7 @@ def _train(recipe: Recipe, code: OwnCode, *, resume: bool, overwrite: bool, step
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
-    config = _checked_settings(recipe, run, samples)
+    config = checked_settings(recipe, samples)
     evaluation = _held_out_evaluation(recipe, run, config, samples)
     sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
@@ -129,8 +129,11 @@ def _train(recipe: Recipe, code: OwnCode, *, resume: bool, overwrite: bool, step
     return run
 
 
-def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> GRPOConfig | None:
-    """TRL's settings, if the recipe has any. Finds whatever a person may have mistyped before anything is written."""
+def checked_settings(recipe: Recipe, samples: Sequence[Sample]) -> GRPOConfig | None:
+    """TRL's settings, if the recipe has any, for training on its `chosen_samples`.
+
+    Finds whatever a person may have mistyped, before anything is written: raises UserError for what cannot be used.
+    """
     resolve_checkpoint(recipe.model.path)
     if recipe.judge.path is not None:
         resolve_checkpoint(recipe.judge.path)
@@ -140,7 +143,7 @@ def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> G
     check_rows(samples, recipe)
     if recipe.grpo is None:
         return None
-    config = grpo_config(recipe, run, len(samples))
+    config = grpo_config(recipe, Path(recipe.output_dir), len(samples))
     check_trackers(config)
     return config
 
