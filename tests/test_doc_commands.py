@@ -207,6 +207,10 @@ def oasis(folder: Path) -> None:
 
 
 def evaluation(folder: Path) -> None:
+    """On the samples of one beside it, if a command wrote that."""
+    for other in folder.parent.glob("evaluation-*"):
+        shutil.copytree(other, folder)
+        return
     save_evaluation(folder, {"d": pictured(folder.parent / "pictures", 3)})
 
 

@@ -119,6 +119,7 @@ def test_a_bad_setting_ends_training_with_one_line(
     assert not any("Traceback" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_quickstart_refuses_a_bad_setting_before_it_evaluates_or_writes_anything(
     emor3: Callable[..., tuple[int, list[str]]],
 ) -> None:
