@@ -1,5 +1,6 @@
 """Every command in the docs' shell blocks is run, small, or marked as not run here; all of `emor3` fit its options."""
 
+import doctest
 import io
 import json
 import os
@@ -23,6 +24,7 @@ import yaml
 from PIL import Image
 
 import layouts
+import shell_blocks
 from emor3.cli.main import app
 from emor3.runs.recipe import load_recipe
 from emor3.storage.shipped import RECIPES, shipped_recipes
@@ -38,6 +40,38 @@ PAGES = {
 COMMANDS = [command for page, text in PAGES.items() for command in commands_of(page, text)]
 TO_RUN = [command for command in COMMANDS if command.reason is None]
 PAST = {"CHANGELOG.md", "docs/log.md"}  # which tell of what there was, by the names of its day
+
+PAGE = """
+<!-- not run here (git clone; emor3 demo): a network -->
+```bash
+git clone x && emor3 runs > a.txt   # two
+X=1 accelerate launch -m \\
+  emor3 train r.yaml
+```
+<!-- not run here: minutes -->
+```console
+$ make quickstart
+installs into .venv
+```
+```python
+emor3.load_policy("embedded")
+```
+"""
+
+
+def test_commands_are_found_as_a_shell_reads_them() -> None:
+    found = list(commands_of("p.md", PAGE))
+    assert [str(command) for command in found] == [
+        "p.md:4: git clone x",
+        "p.md:4: emor3 runs",
+        "p.md:5: accelerate launch -m emor3 train r.yaml",
+        "p.md:10: make quickstart",
+    ]
+    assert [command.reason for command in found] == ["a network", None, None, "minutes"]
+    assert [command.emor3 for command in found] == [None, ("runs",), ("train", "r.yaml"), None]
+    assert found[1].into == "a.txt"
+    assert doctest.testmod(shell_blocks).failed == 0
+
 
 # --- all commands of emor3 fit what the command line takes
 
