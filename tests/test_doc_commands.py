@@ -245,7 +245,7 @@ def evaluation(folder: Path) -> None:
     for other in folder.parent.glob("evaluation-*"):
         shutil.copytree(other, folder)
         return
-    save_evaluation(folder, {"d": pictured(folder.parent / "pictures", 3)})
+    save_evaluation(folder, {"d": pictured(Path("pictures").resolve(), 3)}, model=folder.as_posix())
 
 
 def recipe(path: Path) -> None:
