@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream docs
+.PHONY: setup quickstart notebooks test test-fast test-slow test-plain-cpu lint upstream docs
 
 setup: $(STAMP)
 
@@ -16,6 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: setup
 	$(BIN)/emor3 quickstart
+
+# What Colab and Jupyter open, from the scripts; and all of them run, on the embedded model. A part of the slow tests.
+notebooks: setup
+	$(BIN)/python scripts/write_notebooks.py
+	$(ONE_THREAD) $(BIN)/pytest tests/test_notebooks.py --numprocesses 2
 
 lint: setup
 	$(BIN)/ruff check .

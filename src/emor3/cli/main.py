@@ -8,12 +8,10 @@ through all of it and ends with 1.
 """
 
 import json
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +42,7 @@ from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.evaluation.settings import EngineName
-from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
+from emor3.printing import console, escape_what_no_encoding_has, hide_idle_warnings, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
@@ -60,24 +58,30 @@ app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
 
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""What wrong arguments raise: typer's own class, or click's in releases of typer before it had one."""
+
+
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
-    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, bitsandbytes misses a kernel
-    # that only inference on CPUs would use, and DeepSpeed finds no GPU.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
-    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    hide_idle_warnings()
     escape_what_no_encoding_has()
     try:
         with signal_handler(stop_at_once):
             try:
-                app()
+                status = app(prog_name="emor3", standalone_mode=False)
             finally:
                 if sys.stdout is not None:  # as it is if the shell closed it
                     sys.stdout.flush()
     except UserError as error:
         print_error(error)
+        sys.exit(2)
+    except USAGE_ERROR as error:
+        _print_usage_error(error)
+        sys.exit(2)
+    except typer.Abort:  # the input ended where a question was asked
+        print_error(UserError("no answer: give it as an argument, see --help"))
         sys.exit(2)
     except OSError as error:
         drop_output()
@@ -86,6 +90,18 @@ def main() -> None:
     except Stopped as stopped:
         write_line(str(stopped))
         sys.exit(128 + stopped.number)
+    if status:  # of typer.Exit
+        sys.exit(status)
+
+
+def _print_usage_error(error: Any) -> None:
+    """Wrong arguments in one line; a group of commands that was called without any shows its help."""
+    message = error.format_message()
+    if "\n" in message:
+        say(message, error=True)
+    else:
+        at = error.ctx.command_path if error.ctx is not None else "emor3"
+        print_error(UserError(f"{at}: {message.removesuffix('.')}; {at} -h tells what it takes"))
 
 
 def _print_version(wanted: bool) -> None:
