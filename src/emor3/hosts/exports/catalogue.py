@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emor3.data.folders import load_samples, resolve_folder
 from emor3.errors import UserError, did_you_mean
+from emor3.hosts.exports import easyr1, swift, trl, verifiers, verl
 from emor3.hosts.exports.writing import README, ExportOptions, Written, readme
 from emor3.method.types import Sample
 from emor3.storage.outputs import new_output, write_whole
@@ -27,7 +28,13 @@ class Host:
     """Whether it trains by our reward, so that rows name distractors."""
 
 
-HOSTS: Mapping[str, Host] = {}
+HOSTS: Mapping[str, Host] = {
+    "trl": Host("TRL", trl.write),
+    "easyr1": Host("EasyR1", easyr1.write),
+    "verl": Host("verl", verl.write),
+    "swift": Host("ms-swift", swift.write),
+    "verifiers": Host("verifiers", verifiers.write),
+}
 
 
 def known_host(name: str) -> Host:
