@@ -1,4 +1,4 @@
-"""For TRL: Parquet files with prompts in messages, the images themselves, and the packed row with their paths."""
+"""For TRL: Parquet files with prompts in messages, images by their paths, and the packed row."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,14 +14,13 @@ NOTES = (
     writing.JUDGE,
     "The policy itself can judge in a script of your own: `emor3.hosts.trl.PolicyRewards` (docs/trainers.md).",
     "All parts are scored once for a batch. One that the judge failed on is left out for all completions of a prompt.",
-    "The pictures stand in the files, as TRL reads them, and in `images`, as the judge does.",
     writing.MOVED,
 )
 
 
 def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Written:
     """Rows `prompt`, `images`, `emor3`, one Parquet file a split. Raises UserError for too few distractors."""
-    from datasets import Dataset, Features, Image, List, Value
+    from datasets import Features, Image, List, Value
 
     writing.write_common(samples, folder, options)
     text = Value("string")
@@ -30,8 +29,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     files = {}
     for split, part in writing.by_split(samples).items():
         files[split] = f"{split}.parquet"
-        data = Dataset.from_list(list(_rows(part, options)), features)
-        data.to_parquet(folder / files[split])
+        writing.write_parquet(folder / files[split], _rows(part, options), features)
     names, weights = writing.paid_parts(options)
     command = writing.shell(
         ["trl", "grpo", "--model_name_or_path", "MODEL", "--output_dir", "OUTPUT"],
@@ -44,6 +42,6 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
 
 
 def _rows(samples: Sequence[Sample], options: ExportOptions) -> Iterator[dict[str, Any]]:
-    for sample, _, prompt, row in writing.packed(samples, options):
-        message = {"role": "user", "content": prompt}
-        yield {"prompt": [message], "images": list(sample.images), COLUMN: row, **writing.plain_columns(sample)}
+    for sample, images, prompt, row in writing.packed(samples, options):
+        message, pictures = {"role": "user", "content": prompt}, [{"bytes": None, "path": path} for path in images]
+        yield {"prompt": [message], "images": pictures, COLUMN: row, **writing.plain_columns(sample)}

@@ -26,7 +26,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
 
     Raises UserError for too few distractors.
     """
-    from datasets import Dataset, Features, List, Value
+    from datasets import Features, List, Value
 
     writing.write_common(samples, folder, options)
     text = Value("string")
@@ -43,7 +43,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     files = {}
     for split, part in writing.by_split(samples).items():
         files[split] = f"{split}.parquet"
-        Dataset.from_list(list(_rows(part, options)), features).to_parquet(folder / files[split])
+        writing.write_parquet(folder / files[split], _rows(part, options), features)
     train, held_out = writing.train_and_held_out(files)
     command = writing.shell(
         ["python3", "-m", "verl.trainer.main_ppo", "algorithm.adv_estimator=grpo"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emor3.data.manifest import copy_file, link, write_lines
 from emor3.errors import UserError
@@ -17,6 +17,9 @@ from emor3.method.rewards import RewardSettings
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.storage.outputs import write_whole
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 IMAGES = "images"
 """Where an exported folder keeps its images: a link to the data folder, or copies."""
@@ -129,6 +132,14 @@ def plain_columns(sample: Sample) -> dict[str, Any]:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows as JSON lines."""
     write_lines(path, (f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="replace") for row in rows))
+
+
+def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], features: "Features") -> None:
+    """Rows as a Parquet file that the `datasets` library reads with these features; no image is opened."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    write_table(pa.Table.from_pylist(list(rows), schema=features.arrow_schema), path)
 
 
 def write_common(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> None:
