@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream
+.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream integrations
 
 setup: $(STAMP)
 
@@ -51,3 +51,26 @@ upstream: setup
 	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade trl transformers # beside emor3, whose bounds pip then only tells
 	$(ONE_THREAD) $(UPSTREAM)/bin/python -m pytest --numprocesses 2 -rfE $(CONTRACTS); status=$$?; \
 	$(UPSTREAM)/bin/python -c '$(VERSIONS)'; exit $$status
+
+# Our reward in other trainers (docs/trainers.md): for each host an environment of its own, in which the host's loader
+# loads our plugin. A layer over .venv with the host and what its loader imports, not its GPU engines. TRL's own command
+# line trains three steps. EasyR1 is no package: its loader is followed step by step.
+HOSTS := verl swift verifiers
+HOST_verl := 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers dill orjson \
+	torchdata cloudpickle jsonschema msgpack requests
+HOST_swift := 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests simplejson sortedcontainers attrs \
+	cryptography cffi pycparser
+HOST_verifiers := 'verifiers==0.4.*' 'openai>=2.54,<3' distro jiter anthropic 'mcp==2.0.0' aiohttp httpx prime-pydantic-config loguru \
+	tenacity tomli-w math-verify msgpack pyzmq prime-sandboxes prime-tunnel prime-runs renderers gepa h11 connectrpc \
+	pyqwest protobuf-py
+CONTRACT := -o addopts= -o pythonpath=tests/support -q -rfE
+
+integrations: setup $(HOSTS:%=integration-%)
+	$(ONE_THREAD) $(BIN)/pytest $(CONTRACT) integrations/test_easyr1_contract.py integrations/test_trl_command.py
+
+integration-%: setup
+	$(BIN)/python -m venv --clear .venv-$*
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" \
+		> $$(.venv-$*/bin/python -c '$(PLACE)')/tested.pth
+	.venv-$*/bin/python -m pip install --quiet --no-deps $(HOST_$*)
+	$(ONE_THREAD) .venv-$*/bin/python -m pytest $(CONTRACT) integrations/test_$*_contract.py
