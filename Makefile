@@ -56,13 +56,11 @@ upstream: setup
 # loads our plugin. A layer over .venv with the host and what its loader imports, not its GPU engines. TRL's own command
 # line trains three steps. EasyR1 is no package: its loader is followed step by step.
 HOSTS := verl swift verifiers
-HOST_verl := 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers dill orjson \
-	torchdata cloudpickle jsonschema msgpack requests
-HOST_swift := 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests simplejson sortedcontainers attrs \
-	cryptography cffi pycparser
-HOST_verifiers := 'verifiers==0.4.*' 'openai>=2.54,<3' distro jiter anthropic 'mcp==2.0.0' aiohttp httpx prime-pydantic-config loguru \
-	tenacity tomli-w math-verify msgpack pyzmq prime-sandboxes prime-tunnel prime-runs renderers gepa h11 connectrpc \
-	pyqwest protobuf-py
+HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
+	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
+HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
+	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser
+HOST_verifiers := 'verifiers==0.4.*'
 CONTRACT := -o addopts= -o pythonpath=tests/support -q -rfE
 
 integrations: setup $(HOSTS:%=integration-%)
@@ -72,5 +70,5 @@ integration-%: setup
 	$(BIN)/python -m venv --clear .venv-$*
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" \
 		> $$(.venv-$*/bin/python -c '$(PLACE)')/tested.pth
-	.venv-$*/bin/python -m pip install --quiet --no-deps $(HOST_$*)
+	.venv-$*/bin/python -m pip install --quiet $(HOST_$*)
 	$(ONE_THREAD) .venv-$*/bin/python -m pytest $(CONTRACT) integrations/test_$*_contract.py
