@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart notebooks test test-fast test-slow test-plain-cpu lint upstream docs
+.PHONY: setup quickstart notebooks test test-fast test-slow test-plain-cpu lint upstream docs integrations
 
 setup: $(STAMP)
 
@@ -73,3 +73,24 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c '$(EXTRA)' > $(DOCS)/requirements.txt
 	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(DOCS)/requirements.txt
 	touch $@
+
+# Our reward in other trainers (docs/trainers.md): for each host an environment of its own, in which the host's loader
+# loads our plugin. A layer over .venv with the host and what its loader imports, not its GPU engines. TRL's own command
+# line trains three steps. EasyR1 is no package: its loader is followed step by step.
+HOSTS := verl swift verifiers
+HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
+	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
+HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
+	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser
+HOST_verifiers := 'verifiers==0.4.*'
+CONTRACT := -o addopts= -o pythonpath=tests/support -q -rfE
+
+integrations: setup $(HOSTS:%=integration-%)
+	$(ONE_THREAD) $(BIN)/pytest $(CONTRACT) integrations/test_easyr1_contract.py integrations/test_trl_command.py
+
+integration-%: setup
+	$(BIN)/python -m venv --clear .venv-$*
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" \
+		> $$(.venv-$*/bin/python -c '$(PLACE)')/tested.pth
+	.venv-$*/bin/python -m pip install --quiet $(HOST_$*)
+	$(ONE_THREAD) .venv-$*/bin/python -m pytest $(CONTRACT) integrations/test_$*_contract.py

@@ -1,4 +1,4 @@
-"""`emor3 data …`: import, check, sample and count labelled images. Heavy imports stand inside the commands."""
+"""`emor3 data …`: import, export, check, sample and count labelled images. Heavy imports stand inside the commands."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, say_start, show
 
-data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, export, check, sample and count labelled images.", no_args_is_help=True)
 
 
 @data_app.command("check")
@@ -124,6 +124,39 @@ def import_data(
     for line in importing.import_lines(imported, output):
         say(line)
     say_next("data import", folder=output)
+
+
+@data_app.command("export")
+def export_data(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for rows, prompt and README.")],
+    host: Annotated[
+        str, typer.Option("--for", metavar="HOST", help="Who reads it: trl, easyr1, verl, swift, verifiers.")
+    ],
+    split: Annotated[str | None, typer.Option(help="Only rows of this split. [default: all]")] = None,
+    template: Annotated[str, typer.Option(help="Prompt template: a shipped one or a file.")] = "steps",
+    distractors: Annotated[
+        int,
+        typer.Option(
+            callback=usable, min=0, max=16, help="Other images of each row, which its description must not fit."
+        ),
+    ] = 2,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write a data folder as another trainer or harness reads it, with the command that does."""
+    say_start("emor3 data export")
+    from emor3.hosts.exports import catalogue
+
+    if not catalogue.known_host(host).rewards:
+        refuse_idle(context, f"for {host}, which is paid no reward", ["distractors"])
+    written = catalogue.export_data(
+        host, folder, output, split=split, template=template, distractors=distractors, seed=seed, copy=copy
+    )
+    for line in catalogue.export_lines(written, output):
+        say(line)
+    say_next("data export", folder=output)
 
 
 @data_app.command("sample")

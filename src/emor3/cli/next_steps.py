@@ -32,6 +32,7 @@ NEXT: Mapping[str, str] = {
     "data check --recipe": "emor3 plan {recipe}, then emor3 train {recipe}",
     "data check --for evaluate": "emor3 evaluate --model MODEL --data {folder}",
     "data import": "emor3 data check {folder}",
+    "data export": "read {folder}/README.md, which holds the command for it",
     "data sample": "emor3 data check {folder}",
     "data stats": "emor3 data check {folder}",
     "tiny build": "emor3 evaluate --model {folder} --data embedded:scenes8",

@@ -91,6 +91,16 @@ def scored_alone(
     return with_own_parts(alone, settings, own) if settings.own else alone
 
 
+def completion_text(completion: Any) -> str:
+    """Text of a completion as a trainer hands it over: plain, or one assistant message, itself plain or in parts."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
 def _texts(rows: Sequence[Row], completions: Sequence[str] | None) -> list[str]:
     given = [row.get("response") if isinstance(row, Mapping) else None for row in rows]
     texts = given if completions is None else list(completions)

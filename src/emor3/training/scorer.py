@@ -25,7 +25,7 @@ from emor3.method.types import Aspect, Content, Judge, Reflection, Rollout, Samp
 from emor3.runs.directory import ROLLOUTS
 from emor3.runs.records import append_jsonl, rollout_row
 from emor3.scoring.own import RewardPart
-from emor3.scoring.rows import scored_alone
+from emor3.scoring.rows import completion_text, scored_alone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,7 +97,7 @@ class BatchScorer:
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            rollouts, errors = self._score([_text(c) for c in completions], samples, step)
+            rollouts, errors = self._score([completion_text(c) for c in completions], samples, step)
             self._scored = (completions, rollouts)
             self.record(step, rollouts)
             for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
@@ -157,14 +157,6 @@ class BatchScorer:
                 yield [contents, *[contents[:count]] * (self.generations - 1)]
 
         return by_group(samples, self.generations, others)
-
-
-def _text(completion: Any) -> str:
-    """Text of a conversational completion: one assistant message, plain or in parts."""
-    content = completion[0]["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 class PartReward:
