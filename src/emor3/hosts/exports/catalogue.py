@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emor3.data.folders import load_samples, resolve_folder
 from emor3.errors import UserError, did_you_mean
+from emor3.hosts.exports import lmms, vlmeval
 from emor3.hosts.exports.writing import README, ExportOptions, Written, readme
 from emor3.method.types import Sample
 from emor3.storage.outputs import new_output, write_whole
@@ -27,7 +28,10 @@ class Host:
     """Whether it trains by our reward, so that rows name distractors."""
 
 
-HOSTS: Mapping[str, Host] = {}
+HOSTS: Mapping[str, Host] = {
+    "lmms": Host("lmms-eval", lmms.write, rewards=False),
+    "vlmeval": Host("VLMEvalKit", vlmeval.write, rewards=False),
+}
 
 
 def known_host(name: str) -> Host:
