@@ -8,6 +8,7 @@ lmms-eval's clustered standard error asks for.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
@@ -17,7 +18,7 @@ from emor3.hosts.harnesses.answers import mark, predict, thinking_of
 from emor3.hosts.harnesses.versions import LMMS, check_version
 from emor3.method.labels import LabelSet, resolve
 from emor3.method.thinking import sample_prompt
-from emor3.method.types import EmotionalThought, Prediction, Sample
+from emor3.method.types import EmotionalThought, Estimate, Prediction, Sample
 from emor3.runs.records import content_row
 from emor3.stats.classification import classify, is_correct
 from emor3.stats.distributions import calibration, distances
@@ -161,13 +162,17 @@ def mean(records: Sequence[Item]) -> float:
 
 def _of_table(name: str) -> Callable[[Sequence[Item]], float]:
     def aggregate(records: Sequence[Item]) -> float:
-        predictions = [_prediction(record) for record in records]
-        if name in COUNTED:
-            return classify(predictions).figures[name].value
-        return (calibration(predictions) | distances(predictions))[name].value
+        return _figures(json.dumps(records))[name].value
 
     aggregate.__name__ = name
     return aggregate
+
+
+@lru_cache(maxsize=4)
+def _figures(records: str) -> Mapping[str, Estimate]:
+    """All figures of a table: lmms-eval asks for one at a time, and their intervals take seconds."""
+    predictions = [_prediction(record) for record in json.loads(records)]
+    return classify(predictions).figures | calibration(predictions) | distances(predictions)
 
 
 AGGREGATIONS = {f"aggregate_{name}": _of_table(name) for name in (*COUNTED, *SAMPLED, *VOTED)}
