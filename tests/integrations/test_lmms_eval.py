@@ -100,7 +100,5 @@ def test_the_tasks_are_written_as_lmms_eval_lists_them(tmp_path: Path) -> None:
     folder = write_answered_folder(tmp_path / "photos")
     export_data("lmms", folder, tmp_path / "out")
     known = TaskManager("ERROR", include_path=str(tmp_path / "out"), include_defaults=False).all_tasks
-    assert set(known) == {
-        f"emor3_photos_{split}{draws}" for split in ("test", "train") for draws in ("", "_sampled")
-    }
+    assert set(known) == {f"emor3_photos_{split}{draws}" for split in ("test", "train") for draws in ("", "_sampled")}
     assert json.loads((tmp_path / "out/train.jsonl").read_text())["id"] == "train"

@@ -86,6 +86,7 @@ def _sampled(name: str, data: str, voted: bool) -> dict[str, Any]:
     names = (*lmms.SAMPLED, *lmms.VOTED) if voted else lmms.SAMPLED
     return _task(name, data, "process_sampled", [_metric(name) for name in names]) | {
         "repeats": M,
+        "filter_list": [{"name": "none", "filter": [{"function": "take_first_k", "k": M}]}],  # the default takes one
         "generation_kwargs": {"max_new_tokens": MOST_TOKENS, "do_sample": True, "temperature": 1.0, "until": []},
     }
 
