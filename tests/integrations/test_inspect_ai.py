@@ -11,7 +11,7 @@ from inspect_ai import eval as run_eval
 from inspect_ai import score as score_again
 from inspect_ai._util.registry import registry_lookup
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 from emor3.data.folders import load_samples
 from emor3.evaluation.summary import summarise
@@ -30,7 +30,9 @@ def answering(reply: Callable[[Any], str]) -> Any:
     """A model that replies to the last turn of what it is asked."""
 
     def output(messages: Any, *_: Any) -> ModelOutput:
-        return ModelOutput.from_content("mockllm/model", reply(messages[-1]))
+        made = ModelOutput.from_content("mockllm/model", reply(messages[-1]))
+        made.usage = ModelUsage()  # or it would load a tokenizer from the network to count
+        return made
 
     return get_model("mockllm/model", custom_outputs=output)
 
