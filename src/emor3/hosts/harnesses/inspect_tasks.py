@@ -40,6 +40,7 @@ from emor3.method.thinking import sample_prompt
 from emor3.method.types import Aspect, Finding, Prediction, Question, Reply, Sample
 from emor3.runs.records import finding_row
 from emor3.stats.classification import classify
+from emor3.storage.images import data_uri, open_image
 
 check_version(INSPECT)
 SAMPLE, GRADER, CLUSTER = "emor3_sample", "grader", "group"
@@ -166,7 +167,8 @@ class _Grader:
         return [anyio.from_thread.run(self._reply, question) for question in questions]
 
     async def _reply(self, question: Question) -> Reply:
-        content: list[Content] = [ContentImage(image=path) for path in question.images]
+        shown = [data_uri(open_image(path), "PNG") for path in question.images]  # outside a task it opens no paths
+        content: list[Content] = [ContentImage(image=image) for image in shown]
         turn = ChatMessageUser(content=[*content, ContentText(text=question.text)])
         try:
             output = await self.model.generate([turn], config=GenerateConfig(temperature=0.0, max_tokens=256))
