@@ -95,6 +95,7 @@ def test_the_tasks_figures_in_lmms_eval_are_ours_to_the_last_digit(tmp_path: Pat
     assert [row["emor3_accuracy"]["cluster"] for row in made[:3]] == ["group g", "group g", "id NA"]
 
 
+@pytest.mark.slow
 def test_sampled_answers_give_distances_to_votes_in_lmms_eval_and_after_it(tmp_path: Path) -> None:
     folder = write_answered_folder(tmp_path / "photos")
     export_data("lmms", folder, tmp_path / "out")
@@ -119,6 +120,23 @@ def test_answers_in_a_table_of_vlmevalkit_give_the_figures_of_the_answers_themse
         rows = list(csv.DictReader(file, delimiter="\t"))
     path.with_suffix(".json").write_text(json.dumps(rows), encoding="utf-8")
     assert imported(path.with_suffix(".json"), folder, tmp_path / "other") == direct(folder)
+
+
+def test_the_command_makes_an_evaluation_of_what_a_harness_recorded(
+    tmp_path: Path, main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_answered_folder(tmp_path / "photos")
+    assert main_with("data", "export", folder, tmp_path / "out", "--for", "vlmeval", "--split", "test") == 0
+    path = answer_table(tmp_path / "M_emor3_photos_test.tsv", tmp_path / "out/emor3_photos_test.tsv")
+    out = tmp_path / "evaluation"
+    assert main_with("evaluate", "--from", path, "--data", folder, "--output", out) == 0
+    (results,) = json.loads((out / "results.json").read_text(encoding="utf-8"))["data"]
+    assert {name: found["value"] for name, found in results["figures"].items()} == {
+        name: found.value for name, found in direct(folder).items()
+    }
+    capsys.readouterr()
+    assert main_with("evaluate", "--from", path, "--data", folder, "--samples", "4") == 2
+    assert "--samples does nothing with --from" in capsys.readouterr().err
 
 
 def test_samples_without_an_answer_are_named_and_left_out(tmp_path: Path) -> None:

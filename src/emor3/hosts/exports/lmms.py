@@ -11,6 +11,7 @@ import yaml
 from emor3.hosts.exports.writing import ExportOptions, Written, by_split, image_path, place_images
 from emor3.hosts.harnesses import lmms
 from emor3.method.types import Sample
+from emor3.stats.figures import FIGURES
 from emor3.storage.outputs import write_whole
 
 M, MOST_TOKENS = 8, 512
@@ -93,7 +94,7 @@ def _sampled(name: str, data: str, voted: bool) -> dict[str, Any]:
 
 def _metric(name: str, aggregation: str = "") -> dict[str, Any]:
     function = _Function(aggregation or f"aggregate_{name}")
-    higher = lmms.FIGURES[name].better == "up"
+    higher = FIGURES[name].better == "up"
     return {"metric": f"{lmms.PREFIX}{name}", "aggregation": function, "higher_is_better": higher}
 
 

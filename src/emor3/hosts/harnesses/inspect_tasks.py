@@ -106,7 +106,7 @@ def macro_f1() -> Metric:
 _EACH: dict[str, list[Metric]] = {name: [mean(), stderr(cluster=CLUSTER)] for name in SHARES}
 
 
-@scorer(metrics=[_EACH, macro_f1()])  # type: ignore[arg-type]
+@scorer(metrics=[_EACH, macro_f1()])
 def set_scorer() -> Scorer:
     """Strict and lenient accuracy, unparsed answers and format of a completion, and macro-F1 of all."""
 

@@ -157,7 +157,7 @@ def _prediction(record: Item) -> Prediction:
 
 def mean(records: Sequence[Item]) -> float:
     """Share of the rows that pass."""
-    return sum(record["score"] for record in records) / len(records)
+    return float(sum(record["score"] for record in records) / len(records))
 
 
 def _of_table(name: str) -> Callable[[Sequence[Item]], float]:
