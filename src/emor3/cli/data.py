@@ -131,9 +131,7 @@ def export_data(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for rows, prompt and README.")],
-    host: Annotated[
-        str, typer.Option("--for", metavar="HOST", help="Who reads it: trl, easyr1, verl, swift, verifiers.")
-    ],
+    host: Annotated[str, typer.Option("--for", metavar="HOST", help="Who reads it: lmms, vlmeval.")],
     split: Annotated[str | None, typer.Option(help="Only rows of this split. [default: all]")] = None,
     template: Annotated[str, typer.Option(help="Prompt template: a shipped one or a file.")] = "steps",
     distractors: Annotated[

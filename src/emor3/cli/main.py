@@ -191,7 +191,12 @@ def evaluate(
     ] = None,
     saved: Annotated[
         Path | None,
-        typer.Option("--from", metavar="PATH", help="Recompute the figures of a saved evaluation, without a model."),
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="Recompute the figures of a saved evaluation, without a model; with --data those of another harness's "
+            "predictions.",
+        ),
     ] = None,
     labels: Labels = None,
     label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = DEFAULTS.label_field,
@@ -225,8 +230,13 @@ def evaluate(
     Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. A sample whose
     image cannot be read is named and left out; the status then is 1. A stopped evaluation goes on with --resume after
     its last whole batch. With --from, figures are written over those of the saved evaluation, or beside a copy of it in
-    --output.
+    --output. With --from and --data, PATH is what lmms-eval, VLMEvalKit or inspect_ai wrote about a task of ours
+    (docs/harnesses.md), and becomes an evaluation of that folder.
     """
+    if saved is not None and data:
+        taken = {"saved", "data", "output", "split", "labels", "label_field", "template"}
+        refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - taken)
+        _import_answers(context, saved, data, output)
     if saved is not None:
         refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
         _evaluate_again(saved, output)
@@ -254,6 +264,25 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
     show(results_table(model, evaluations))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
     say_next("evaluate", folder=folder)
+    raise typer.Exit(int(leaves_out(folder)))
+
+
+def _import_answers(context: typer.Context, path: Path, data: list[str], output: Path | None) -> None:
+    """Make an evaluation of what another harness recorded; ends with status 1 if it left samples out."""
+    say_start("emor3 evaluate")
+    from emor3.hosts.harnesses.answers import import_settings, write_evaluation
+    from emor3.hosts.harnesses.readers import read_run
+    from emor3.runs.predictions import leaves_out
+    from emor3.storage.outputs import fresh_folder
+
+    if len(data) > 1:
+        raise UserError(f"--from {path} holds the answers to one data folder: give --data once")
+    asked = context.params
+    settings = import_settings(asked["split"], asked["labels"], asked["label_field"], asked["template"])
+    run = read_run(path)
+    folder = fresh_folder(output, "evaluation")
+    write_evaluation(run, data[0], settings, folder)
+    _evaluate_again(folder, None)
     raise typer.Exit(int(leaves_out(folder)))
 
 

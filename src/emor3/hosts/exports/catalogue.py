@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emor3.data.folders import load_samples, resolve_folder
 from emor3.errors import UserError, did_you_mean
-from emor3.hosts.exports import easyr1, swift, trl, verifiers, verl
+from emor3.hosts.exports import easyr1, lmms, swift, trl, verifiers, verl, vlmeval
 from emor3.hosts.exports.writing import README, ExportOptions, Written, readme
 from emor3.method.types import Sample
 from emor3.storage.outputs import new_output, write_whole
@@ -34,6 +34,8 @@ HOSTS: Mapping[str, Host] = {
     "verl": Host("verl", verl.write),
     "swift": Host("ms-swift", swift.write),
     "verifiers": Host("verifiers", verifiers.write),
+    "lmms": Host("lmms-eval", lmms.write, rewards=False),
+    "vlmeval": Host("VLMEvalKit", vlmeval.write, rewards=False),
 }
 
 
