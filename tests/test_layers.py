@@ -89,7 +89,16 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [*PACKAGES, "data.importers", "models.packing", "models.engines", "stats.agreement"]
+    "package",
+    [
+        *PACKAGES,
+        "data.copies",
+        "data.importers",
+        "data.importers.benchmarks",
+        "models.packing",
+        "models.engines",
+        "stats.agreement",
+    ],
 )
 def test_a_folder_holds_few_modules(package: Any) -> None:
     folder = ROOT / package.replace(".", "/")

@@ -31,6 +31,8 @@ NEXT: Mapping[str, str] = {
     "data check": "emor3 init {folder} writes a recipe for it; emor3 recipes lists the shipped ones",
     "data check --recipe": "emor3 plan {recipe}, then emor3 train {recipe}",
     "data check --for evaluate": "emor3 evaluate --model MODEL --data {folder}",
+    "data check --across": "emor3 data check --across {folders} --output DIR writes a report with the pictures",
+    "data check --across --output": "open {page} in a browser",
     "data import": "emor3 data check {folder}",
     "data sample": "emor3 data check {folder}",
     "data stats": "emor3 data check {folder}",
