@@ -16,6 +16,9 @@ from emor3.stats.classification import classify
 from emor3.stats.figures import FIGURES, REFLECTIVE, checks
 from emor3.stats.format import decimal, percent
 from emor3.stats.measures import rate
+from emor3.stats.people.confidence import stated_calibration, stated_confidence
+from emor3.stats.people.ratings import against_ratings
+from emor3.stats.people.votes import against_votes
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def reasoning_figures(predictions: Sequence[Prediction], thinking: Thinking) -> 
 
 
 def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
-    figures = distributions.calibration(predictions) | distributions.distances(predictions)
+    figures = against_votes(predictions) | against_ratings(predictions) | stated_calibration(predictions)
+    figures |= distributions.calibration(predictions) | distributions.distances(predictions)
     weighed = [prediction for prediction in predictions if prediction.weights is not None]
     shares = distributions.weighed_shares
     reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
@@ -73,6 +77,10 @@ def _figures_row(evaluation: Evaluation) -> dict[str, Any]:
         confidence, right = distributions.confidences(sampled)
         row["reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
         row["risk_coverage"] = distributions.risk_curve(confidence, right).tolist()
+    stated, confidence, right = stated_confidence(evaluation.predictions)
+    if stated:
+        row["stated_reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
+        row["stated_risk_coverage"] = distributions.risk_curve(confidence, right).tolist()
     return row
 
 
