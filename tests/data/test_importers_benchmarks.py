@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import layouts
 from emor3.data.folders import load_samples
+from emor3.data.importers.benchmarks.published import PUBLISHED, origin
+from emor3.data.importers.catalogue import SETS
 from emor3.data.importers.importing import import_data
 from emor3.errors import UserError
-from emor3.method.thinking import sample_prompt
-from emor3.method.types import Sample
+from emor3.evaluation.summary import results_table, summarise
+from emor3.method.thinking import parse, sample_prompt
+from emor3.method.types import Prediction, Sample
+from emor3.stats.figures import FIGURES
 
 
 @pytest.fixture
@@ -110,6 +115,34 @@ def test_emotic_ties_may_take_the_first_category_and_unrated_people_have_no_vale
     samples = bring("emotic", policy="first-of-ties")
     tied = next(sample for name, sample in samples.items() if name.endswith("2.jpg"))
     assert (tied.label, tied.valence) == ("esteem", None)
+
+
+def test_what_was_published_names_sets_policies_and_figures_that_there_are() -> None:
+    for name, policies in PUBLISHED.items():
+        assert policies.keys() <= SETS[name].policies.keys()
+        for entry in (entry for entries in policies.values() for entry in entries):
+            assert entry.figures.keys() <= FIGURES.keys()
+            assert all(0 <= value <= 1 for value in entry.figures.values())
+            assert "arXiv" in entry.source
+
+
+def test_an_imported_folder_tells_which_published_numbers_stand_beside_ours(
+    bring: Callable[..., dict[str, Sample]], tmp_path: Path
+) -> None:
+    samples = bring("vecbench", policy="emoset-8").values()
+    known = origin(tmp_path / "out")
+    assert (known["set"], known["policy"]) == ("vecbench", "emoset-8")
+    made = [Prediction(sample, "", parse(""), sample.label) for sample in samples]
+    evaluation = summarise("out", made, "steps")
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(results_table("m", [evaluation], {"data": [{"data": "out", "imported": known}]}))
+        console.print(results_table("m", [evaluation]))
+    with_others, alone = capture.get().split("out, n = 8")[1:]
+    assert "68.1 EmoCaliber (7B)" in with_others
+    assert "67.7 EmoCaliber (7B)" in with_others  # weighted F1
+    assert "EmoCaliber" not in alone
+    assert origin(tmp_path / "source") is None
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 
 from rich.progress import Progress
 
-from emor3.data.folders import fixed_subset, load_samples
+from emor3.data.folders import fixed_subset, load_samples, resolve_folder
+from emor3.data.importers.benchmarks.published import origin
 from emor3.data.prompt_lengths import check_lengths, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.candidate import Candidate as Candidate
 from emor3.evaluation.candidate import load_candidate as load_candidate
 from emor3.evaluation.journal import BatchedJudge, check_same, is_whole, journal_in
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.evaluation.summary import Evaluation, results, summarise
+from emor3.evaluation.summary import IMPORTED, Evaluation, results, summarise
 from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect
 from emor3.method.rewards import predicted_label
@@ -128,10 +129,16 @@ def evaluation_head(
         "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [
-            data_head(path, chosen, unreadable[path]) | {CONTENT: content_sum(chosen)}
+            data_head(path, chosen, unreadable[path]) | {CONTENT: content_sum(chosen)} | _imported(path)
             for path, chosen in samples.items()
         ],
     }
+
+
+def _imported(path: str) -> dict[str, Any]:
+    """Set, label policy and checksum of a data folder that `emor3 data import` made: others may have published on it."""
+    known = origin(resolve_folder(path))
+    return {} if known is None else {IMPORTED: known}
 
 
 def content_sum(samples: Sequence[Sample]) -> str:
