@@ -23,6 +23,7 @@ NEXT: Mapping[str, str] = {
     "compare": "emor3 report {folders}",
     "review": "emor3 report {folders} shows how far judge and people agree, once all have marked",
     "report": "open {page} in a browser",
+    "report --paper": "read {page}, and run what its first list says is missing",
     "export": "emor3 evaluate --model {folder} --data DIR; from_pretrained loads it elsewhere",
     "plan": "emor3 train {recipe}",
     "recipes": "emor3 plan NAME, then emor3 train NAME; emor3 recipes NAME copies one to edit it",

@@ -136,7 +136,7 @@ def evaluation_head(
 
 
 def _imported(path: str) -> dict[str, Any]:
-    """Set, label policy and checksum of a data folder that `emor3 data import` made: others may have published on it."""
+    """Set, label policy and checksum of a folder that `emor3 data import` made: others may have published on it."""
     known = origin(resolve_folder(path))
     return {} if known is None else {IMPORTED: known}
 
