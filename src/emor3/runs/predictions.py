@@ -187,7 +187,8 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
         "swapped": finding_row(prediction.swapped),
         "sampled": prediction.sampled,
         "weights": prediction.weights,
-        **{name: rating for name in ("valence", "arousal") if (rating := getattr(sample, name)) is not None},
+        "valence": sample.valence,
+        "arousal": sample.arousal,
     }
 
 
