@@ -150,7 +150,13 @@ def test_an_imported_folder_tells_which_published_numbers_stand_beside_ours(
     [
         ("vecbench", "rows.jsonl", "{}", r"no test_8k.jsonl; the folder holds rows.jsonl"),
         ("mvei", "MVEI_metadata.json", "[]", r"no images"),
-        ("eemo-bench", "pair.json", '[{"image1_url": "1.jpg"}]', r"pair.json without annotations as `Ranking:"),
+        (
+            "eemo-bench",
+            "EEmo-Bench(pair).json",
+            '[{"image1_url": "1.jpg"}]',
+            r"EEmo-Bench\(pair\).json without annotations as `Ranking:",
+        ),
+        ("eemo-bench", "annotation/awe_1.json", "{}", r"no file of questions, as EEmo-Bench\(pair\).json"),
         ("emotic", "Annotations.mat", "no Matlab", r"which is no Matlab file that scipy reads"),
     ],
 )

@@ -1,8 +1,7 @@
 """Every setting and every key of a written file is told on the reference page, and the page is up to date."""
 
 import json
-from dataclasses import replace
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 

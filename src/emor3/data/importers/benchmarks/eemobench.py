@@ -23,17 +23,19 @@ _ANNOTATION = re.compile(
 _IMAGE, _LABEL = re.compile(r"image([12]?)_url"), re.compile(r"image([12]?)_?label")
 FOLDERS = ("", "images", "EEmo-Bench_single/images", "EEmo-Bench_pair/images")
 """Where images may lie below the source."""
+QUESTIONS = "EEmo-Bench*.json"
+"""Files of questions, in the source or one folder below."""
 SCALE = 8
 """Ratings go from 1 to 9."""
 
 
 def eemobench(source: Path, options: Options) -> Found:
-    """One row for each image that a question of any `*.json` file names with its annotation; all are test rows.
+    """One row for each image that a question of any file names with its annotation; all are test rows.
 
     Votes of the third and further ranks are not published, so the distribution is that of the first three. Ratings from
     1 to 9 become 0 to 1; dominance is an attribute.
     """
-    files = sorted(source.rglob("*.json"))
+    files = sorted({*source.glob(QUESTIONS), *source.glob(f"*/{QUESTIONS}")})
     if not files:
         raise WrongLayoutError(f"no file of questions, as EEmo-Bench(pair).json; {listing(source)}")
     seen: dict[str, str] = {}
