@@ -16,6 +16,8 @@ from emor3.errors import UserError
 from emor3.report.paper.document import write_paper
 from emor3.report.paper.evaluated import fenced, line
 from emor3.runs.directory import FINAL, JUDGE
+from emor3.runs.predictions import EVALUATION
+from emor3.runs.records import read_json
 from emor3.storage.outputs import write_json
 from made_up import prediction, save_evaluation
 
@@ -56,7 +58,7 @@ def test_the_report_has_every_section_and_says_what_is_missing(records: Path) ->
         "at least 100 completions",
     ):
         assert f"- [ ] {missing}" in present
-    assert "a blank image in place of each (emor3 does not measure it)" in present
+    assert "- [ ] control: a blank image in place of each" in present
     assert "Not looked for" in section(text, "Copies of images")
     assert "nobody marked completions" in section(text, "Judge")
 
@@ -82,7 +84,7 @@ def test_the_judge_is_named_with_its_auc_and_controls_stand_beside_what_they_con
     assert "`base`" in section(text, "Judge")
     assert "| run0 | 0.88 | 0.90 | 0.20 |  | 64 |" in section(text, "Judge")
     assert "steps 1, 2 name a label % |" in section(text, "Controls")
-    assert "| base, greedy | d | 100.0 " in section(text, "Controls")
+    assert "| base, greedy | d | 25.0 " in section(text, "Controls")
     assert section(text, "Controls").count(" | 100.0 |") == 2  # all completions say "Joy." in step 2
 
 
@@ -108,6 +110,17 @@ def test_a_report_on_copies_is_taken_over_and_anything_else_refused(records: Pat
     assert "no two images have the same file" in section(text, "Copies of images")
     with pytest.raises(UserError, match=r"no copies.json and report.md there"):
         write_paper([records], [tmp_path / "images"], tmp_path / "out.md")
+
+
+def test_an_evaluation_without_images_is_a_control_in_a_table_of_its_own(records: Path) -> None:
+    settings = {"thinking": "steps", "split": "test", "temperature": 0.0, "blank": True}
+    folder = save_evaluation(records / "blind", {"d": [prediction("joy", "fear")]}, model="trained", judge="base")
+    head = read_json(folder / EVALUATION)
+    write_json(folder / EVALUATION, head | {"settings": settings})
+    text = written(records)
+    assert "- [x] control: a blank image in place of each" in text
+    assert "### d, greedy, blank images" in text
+    assert "| trained, greedy, blank images | d | 0.0 " in section(text, "Controls")
 
 
 def test_texts_of_records_stay_texts() -> None:

@@ -191,6 +191,9 @@ def evaluate(
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
     ] = False,
+    blank: Annotated[
+        bool, typer.Option("--blank", help="Show a grey picture in place of every image: a control.")
+    ] = DEFAULTS.blank,
     judge: JudgePath = None,
     template: Template = None,
     temperature: Temperature = DEFAULTS.temperature,

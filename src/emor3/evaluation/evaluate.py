@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,6 +43,8 @@ from emor3.storage.files import regular
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 
+BLANK = str(files("emor3") / "evaluation" / "blank.png")
+"""The picture of the control without images: 224 x 224 pixels of one grey."""
 CONTENT = "content_sha256"
 """Key of the checksum of a data set's rows and images."""
 
@@ -220,7 +223,8 @@ def _completions(
     once: Once,
 ) -> list[list[str]]:
     """M completions for each of N samples, in order; each batch is made once."""
-    requests = [(sample.images, sample_prompt(sample, settings.template)) for sample in samples]
+    shown = [(BLANK,) * len(sample.images) if settings.blank else sample.images for sample in samples]
+    requests = [(s, sample_prompt(sample, settings.template)) for s, sample in zip(shown, samples, strict=True)]
 
     def make(number: int, places: Sequence[int]) -> list[list[str]]:
         asked, own = [requests[place] for place in places], decoding.of_batch(number)

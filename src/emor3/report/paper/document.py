@@ -100,8 +100,8 @@ def checklist(records: Records, copies: Sequence[str]) -> Iterator[str]:
         f"at least {FEWEST_MARKS} completions marked by people": max(marks, default=0) >= FEWEST_MARKS,
         "control: descriptions of another image": "swapped_consistency" in figures,
         "control: label words in the reasoning": any(p.thought.trigger for p in predictions),
-        "control: a blank image in place of each": None,
+        "control: a blank image in place of each": any(e.saved.head["settings"].get("blank") for e in evaluations),
         "hours of training": any("step_time" in row or "time/update" in row for run in runs for row in run.metrics),
     }
     for point, there in points.items():
-        yield f"- [{'x' if there else ' '}] {point}{' (emor3 does not measure it)' if there is None else ''}"
+        yield f"- [{'x' if there else ' '}] {point}"

@@ -18,7 +18,7 @@ from emor3.runs.predictions import EVALUATION, PREDICTIONS
 from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table, p_value, percent, percent_value, points_with_interval
 
-CONTROLS = ("consistency", "swapped_consistency", "coherence")
+CONTROLS = ("accuracy", "consistency", "swapped_consistency", "coherence")
 """Figures that stand in the table of controls, beside label words."""
 
 
@@ -121,7 +121,7 @@ def judge_section(evaluations: Sequence[Evaluated]) -> Iterator[str]:
 
 
 def control_section(evaluations: Sequence[Evaluated]) -> Iterator[str]:
-    """Own description against another image's, and how often steps 1 and 2 name a label."""
+    """Own description against another image's, how often steps 1 and 2 name a label, and what is right unseen."""
     rows = []
     for evaluated in evaluations:
         for data, part in evaluated.results.items():
@@ -131,7 +131,7 @@ def control_section(evaluations: Sequence[Evaluated]) -> Iterator[str]:
     yield table(("evaluation", "data", *titles, "steps 1, 2 name a label %"), rows)
     yield (
         "A judge that looks says yes to a description of another image as rarely as to a wrong one; coherence of texts "
-        "that name the label is no reasoning."
+        "that name the label is no reasoning. What is right on blank images was not seen."
     )
 
 
