@@ -212,6 +212,9 @@ def evaluate(
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
     ] = False,
+    blank: Annotated[
+        bool, typer.Option("--blank", help="Show a grey picture in place of every image: a control.")
+    ] = DEFAULTS.blank,
     judge: JudgePath = None,
     template: Template = None,
     temperature: Temperature = DEFAULTS.temperature,
@@ -253,7 +256,8 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.journal import evaluation_folder
     from emor3.evaluation.summary import results_table
-    from emor3.runs.predictions import leaves_out
+    from emor3.runs.predictions import EVALUATION, leaves_out
+    from emor3.runs.records import read_json
 
     asked = context.params
     with evaluation_folder(output, asked["resume"]) as folder:
@@ -261,7 +265,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
         split = None if asked["split"] == "all" else asked["split"]
         settings = evaluation_settings(context, candidate, split=split, reflective=asked["reflect"])
         evaluations = evaluation.evaluate(candidate, data, settings, folder, resume=asked["resume"])
-    show(results_table(model, evaluations))
+    show(results_table(model, evaluations, read_json(folder / EVALUATION)))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
     say_next("evaluate", folder=folder)
     raise typer.Exit(int(leaves_out(folder)))
@@ -302,7 +306,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
         if output is not None:
             copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
-    show(results_table(evaluation.model, evaluations))
+    show(results_table(evaluation.model, evaluations, evaluation.head))
     from emor3.review.agreement import show_agreement
 
     show_agreement([evaluation])
