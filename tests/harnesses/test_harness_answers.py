@@ -122,6 +122,7 @@ def test_answers_in_a_table_of_vlmevalkit_give_the_figures_of_the_answers_themse
     assert imported(path.with_suffix(".json"), folder, tmp_path / "other") == direct(folder)
 
 
+@pytest.mark.slow
 def test_the_command_makes_an_evaluation_of_what_a_harness_recorded(
     tmp_path: Path, main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
