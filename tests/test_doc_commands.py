@@ -26,6 +26,7 @@ from PIL import Image
 import layouts
 import shell_blocks
 from emor3.cli.main import app
+from emor3.data.folders import load_samples
 from emor3.runs.recipe import load_recipe
 from emor3.storage.shipped import RECIPES, shipped_recipes
 from made_up import save_evaluation
@@ -273,8 +274,18 @@ def shipped_file(path: Path) -> None:
     shutil.copy(ROOT / path.relative_to(Path.cwd()), path)
 
 
+def drawn_photos(folder: Path) -> None:
+    """What the Python lines of docs/tutorial.md make, with fewer pictures."""
+    for split, count in (("train", 24), ("test", 8)):
+        for sample in load_samples("embedded:hard8", split=split)[:count]:
+            picked = folder / split / sample.label
+            picked.mkdir(parents=True, exist_ok=True)
+            shutil.copy(sample.images[0], picked)
+
+
 GIVEN: Mapping[str, Callable[[Path], None]] = {
-    r"my_photos|my_images": class_folders,
+    r"my_photos": drawn_photos,
+    r"my_images": class_folders,
     r"photos": pictures,
     r"photo\.jpg": picture,
     r"shiny-server": oasis,

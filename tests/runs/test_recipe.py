@@ -47,7 +47,7 @@ def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe() -> None:
         (["model.lora.rank=4"], r"unknown setting 'model.lora.rank'; known here: r, alpha, dropout, target_modules"),
         (["model.path=[]"], r"model.path: Input should be a valid string \(found \[\]\)"),
         (["data.limit=0"], r"data.limit: .*greater than or equal to 1 \(found 0\)"),
-        (["thinking=slow"], r"thinking: .*'steps', 'free' or 'direct' \(found 'slow'\)"),
+        (["thinking=slow"], r"thinking: .*'steps', 'free', 'direct' or 'confidence' \(found 'slow'\)"),
         (["reward.format=0.95"], r"reward weights reflective 0.3 \+ format 0.95 exceed 1"),
         (["reward.format=-1"], r"-1"),
         (

@@ -180,7 +180,10 @@ def export_data(
     context: typer.Context,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for rows, prompt and README.")],
-    host: Annotated[str, typer.Option("--for", metavar="HOST", help="Who reads it: lmms, vlmeval.")],
+    host: Annotated[
+        str,
+        typer.Option("--for", metavar="HOST", help="Who reads it: trl, easyr1, verl, swift, verifiers, lmms, vlmeval."),
+    ],
     split: Annotated[str | None, typer.Option(help="Only rows of this split. [default: all]")] = None,
     template: Annotated[str, typer.Option(help="Prompt template: a shipped one or a file.")] = "steps",
     distractors: Annotated[
@@ -192,7 +195,10 @@ def export_data(
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Write a data folder as another trainer or harness reads it, with the command that does."""
+    """Write a data folder as another trainer or harness reads it.
+
+    A README beside the rows has the command that reads them.
+    """
     say_start("emor3 data export")
     from emor3.hosts.exports import catalogue
 

@@ -195,14 +195,13 @@ def report(
     watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever a record changes, until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two checks with --watch.")] = 10,
 ) -> None:
-    """Put runs and evaluations on one self-contained page, or into a reproduction report.
+    """Put runs and evaluations on one page, or report for a paper.
 
     Ends with status 1 if anything had to be left out.
     """
     if not watch:
         refuse_idle(context, "without --watch", ["every"])
     refuse_idle(context, *(("with --paper", ["watch"]) if paper else ("without --paper", ["copies"])))
-    say_start("emor3 report")
     if paper:
         _report_paper(paths, copies or [], output or Path("reproduction.md"))
     else:
@@ -210,6 +209,7 @@ def report(
 
 
 def _report_paper(paths: Sequence[Path], copies: Sequence[Path], output: Path) -> None:
+    say_start("emor3 report")
     from emor3.report.paper.document import write_paper
 
     left_out = write_paper(paths, copies, output)
@@ -221,6 +221,7 @@ def _report_paper(paths: Sequence[Path], copies: Sequence[Path], output: Path) -
 
 
 def _report_page(paths: Sequence[Path], output: Path, watch: bool, every: float) -> None:
+    say_start("emor3 report")
     from emor3.report import page
 
     written = page.watch(paths, output, every) if watch else iter([page.write_report(paths, output)])

@@ -67,7 +67,7 @@ class Remembering:
 
 def part_names(settings: RewardSettings) -> dict[str, float]:
     """The parts that are paid and their weights: one reward function each, for hosts that sum them."""
-    paid = {aspect.value for aspect in settings.paid}
+    paid = {aspect.value for aspect in settings.aspects}
     return {name: weight for name, weight in weights(settings).items() if name in paid or name not in REFLECTIONS}
 
 

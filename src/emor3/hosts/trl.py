@@ -9,7 +9,7 @@ Rows have the column `emor3` (`emor3 data export --for trl`). Settings of the do
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import emor3.models.processors  # noqa: F401  # without torchvision, `trl grpo` then loads Qwen-VL processors all the same
+import emor3.models.processors  # noqa: F401  # without torchvision, `trl grpo` then loads processors with video parts all the same
 from emor3.errors import UserError
 from emor3.hosts.rows import COLUMN
 from emor3.hosts.scoring import Scorer, SharedParts, part_names, scorer

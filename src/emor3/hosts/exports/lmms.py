@@ -64,7 +64,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     write_whole(folder / UTILS, _utils())
     chosen = next((name for name, split in zip(tasks, splits, strict=True) if split == "test"), tasks[0])
     command = (
-        "python -m lmms_eval --model qwen2_5_vl --model_args pretrained=MODEL --batch_size 1 \\\n"
+        "python -m lmms_eval --model MODEL_TYPE --model_args pretrained=MODEL --batch_size 1 \\\n"
         f"  --include_path {options.out} --tasks {chosen} --log_samples --output_path OUTPUT"
     )
     return Written(files, command, (f"Tasks: {', '.join(tasks)}, each also with `_sampled`.", *NOTES))
