@@ -77,12 +77,16 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 # Our reward in other trainers (docs/trainers.md): for each host an environment of its own, in which the host's loader
 # loads our plugin. A layer over .venv with the host and what its loader imports, not its GPU engines. TRL's own command
 # line trains three steps. EasyR1 is no package: its loader is followed step by step.
-HOSTS := verl swift verifiers
+HOSTS := verl swift verifiers lmms inspect
 HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
 	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
 HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
 	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser
 HOST_verifiers := 'verifiers==0.4.*'
+HOST_lmms := --no-deps 'lmms-eval==0.7.*' evaluate requests openai tenacity numexpr sacrebleu pytablewriter jsonlines zss \
+	tiktoken loguru qwen-vl-utils nltk httpx portalocker tabulate colorama lxml \
+	urllib3 idna certifi charset_normalizer aiohttp aiohappyeyeballs aiosignal frozenlist multidict yarl propcache attrs
+HOST_inspect := 'inspect-ai>=0.3.285,<0.4'
 CONTRACT := -o addopts= -o pythonpath=tests/support -q -rfE
 
 integrations: setup $(HOSTS:%=integration-%)
