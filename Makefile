@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Two threads on two busy cores slow torch down tenfold and more, so tests get one that does not spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: setup quickstart test test-fast test-slow test-plain-cpu lint upstream
+.PHONY: setup quickstart notebooks test test-fast test-slow test-plain-cpu lint upstream docs integrations
 
 setup: $(STAMP)
 
@@ -16,6 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: setup
 	$(BIN)/emor3 quickstart
+
+# What Colab and Jupyter open, from the scripts; and all of them run, on the embedded model. A part of the slow tests.
+notebooks: setup
+	$(BIN)/python scripts/write_notebooks.py
+	$(ONE_THREAD) $(BIN)/pytest tests/test_notebooks.py --numprocesses 2
 
 lint: setup
 	$(BIN)/ruff check .
@@ -51,3 +56,45 @@ upstream: setup
 	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade trl transformers # beside emor3, whose bounds pip then only tells
 	$(ONE_THREAD) $(UPSTREAM)/bin/python -m pytest --numprocesses 2 -rfE $(CONTRACTS); status=$$?; \
 	$(UPSTREAM)/bin/python -c '$(VERSIONS)'; exit $$status
+
+# The documentation as a site, in site/: a link, anchor or name that leads nowhere ends it, and so does a page that would
+# load anything from elsewhere. It needs none of .venv: docstrings are read, not imported.
+DOCS := .venv-docs
+EXTRA := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+LOADED := <(script|link|img|iframe|source)\b[^>]*(src|href)="?(https?:)?//
+
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	! grep --recursive --extended-regexp --include='*.html' --only-matching '$(LOADED)[^ >]*' site
+	@echo "open site/index.html in a browser"
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c '$(EXTRA)' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement $(DOCS)/requirements.txt
+	touch $@
+
+# Our reward in other trainers (docs/trainers.md): for each host an environment of its own, in which the host's loader
+# loads our plugin. A layer over .venv with the host and what its loader imports, not its GPU engines. TRL's own command
+# line trains three steps. EasyR1 is no package: its loader is followed step by step.
+HOSTS := verl swift verifiers lmms inspect
+HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
+	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
+HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
+	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser
+HOST_verifiers := 'verifiers==0.4.*'
+HOST_lmms := --no-deps 'lmms-eval==0.7.*' evaluate requests openai tenacity numexpr sacrebleu pytablewriter jsonlines zss \
+	tiktoken loguru qwen-vl-utils nltk httpx portalocker tabulate colorama lxml \
+	urllib3 idna certifi charset_normalizer aiohttp aiohappyeyeballs aiosignal frozenlist multidict yarl propcache attrs
+HOST_inspect := 'inspect-ai>=0.3.285,<0.4'
+CONTRACT := -o addopts= -o pythonpath=tests/support -q -rfE
+
+integrations: setup $(HOSTS:%=integration-%)
+	$(ONE_THREAD) $(BIN)/pytest $(CONTRACT) integrations/test_easyr1_contract.py integrations/test_trl_command.py
+
+integration-%: setup
+	$(BIN)/python -m venv --clear .venv-$*
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" \
+		> $$(.venv-$*/bin/python -c '$(PLACE)')/tested.pth
+	.venv-$*/bin/python -m pip install --quiet $(HOST_$*)
+	$(ONE_THREAD) .venv-$*/bin/python -m pytest $(CONTRACT) integrations/test_$*_contract.py

@@ -106,8 +106,8 @@ def test_the_paper_s_recipe_has_the_paper_s_settings() -> None:
     recipe = load_recipe(RECIPES / "paper.yaml")
     grpo = recipe.grpo
     assert (recipe.reward.reflective, recipe.reward.format, recipe.reward.formula) == (0.1, 0.1, "paper")
-    judged = (recipe.reward.soft, recipe.reward.contrastive, recipe.reward.masked, recipe.judge.model)
-    assert judged == (False, 0, False, "policy")
+    judged = (recipe.reward.soft, recipe.reward.contrastive, recipe.judge.model)
+    assert judged == (False, 0, "policy")
     assert (recipe.data.limit, grpo["num_generations"], grpo["learning_rate"], grpo["beta"]) == (2100, 4, 2e-6, 0.01)
     assert (grpo["temperature"], grpo["top_p"], grpo["epsilon"], grpo["epsilon_high"]) == (1.0, 1.0, 0.2, 0.3)
     # Eight GPUs: 2 completions x 64 accumulated x 8 = 1,024 = 256 prompts x 4 an update; 128 / 64 = 2 updates a round.

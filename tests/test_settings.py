@@ -88,6 +88,7 @@ def test_every_block_of_settings_is_gone_through() -> None:
         "Plan",
         "QuickBlock",
         "FamilyBlock",
+        "HostSettings",
     }
 
 

@@ -3,7 +3,9 @@
 Characters that a terminal would obey are shown escaped, and those that the output's encoding lacks, too.
 """
 
+import logging
 import sys
+import warnings
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,21 @@ def escape_what_no_encoding_has() -> None:
     for stream in (sys.stdout, sys.stderr):  # None if it is closed
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def hide_idle_warnings() -> None:
+    """Have libraries keep silent on what a person can do nothing about.
+
+    TRL 1.16 sets what transformers 5 has renamed, bitsandbytes misses a kernel that only inference on CPUs would use,
+    and DeepSpeed finds no GPU.
+    """
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return "Setting accelerator to CPU" not in record.getMessage()
 
 
 def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:

@@ -16,6 +16,7 @@ from emor3.method.reflection import ScriptedJudge
 from emor3.method.types import Question, Reply
 from emor3.runs.predictions import read_evaluation
 from emor3.scoring.own import OwnJudge
+from rewards import paper_reward
 
 
 class FailsOnImages:
@@ -107,7 +108,7 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_computed(
 
 def test_reward_functions_check_judge_and_parts() -> None:
     judge = ScriptedJudge(lambda question: "Yes")
-    functions, weights = emor3.reward_functions(judge, 2, emor3.RewardSettings(coherence=False))
+    functions, weights = emor3.reward_functions(judge, 2, paper_reward(coherence=False))
     assert [(one.__name__, weight) for one, weight in zip(functions, weights, strict=True)] == [
         *(("accuracy", 0.8), ("format", 0.1), ("consistency", 0.1)),
     ]

@@ -33,7 +33,7 @@ def test_rollouts_are_a_row_each_with_what_stands_inside_by_dots(run: Path) -> N
     rollouts = emor3.read_table(run, "rollouts")
     assert list(rollouts["thought.answer"]) == ["joy", "fear"]
     assert list(rollouts["parts.accuracy"]) == [1.0, 0.0]
-    assert list(rollouts["reward"]) == pytest.approx([1.0, 0.2])  # 0.1 + 0.1 * (1 + 1) / 2 without the answer
+    assert list(rollouts["reward"]) == pytest.approx([1.0, 0.4])  # 0.1 + 0.3 * (1 + 1) / 2 without the answer
     assert list(rollouts["reflection.consistency.verdict"]) == ["supported", "supported"]
     assert rollouts.groupby("step")["reward"].mean().index.tolist() == [1, 2]
 

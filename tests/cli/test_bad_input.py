@@ -119,6 +119,18 @@ def test_a_bad_setting_ends_training_with_one_line(
     assert not any("Traceback" in line for line in lines)
 
 
+@pytest.mark.slow
+def test_the_quickstart_refuses_a_bad_setting_before_it_evaluates_or_writes_anything(
+    emor3: Callable[..., tuple[int, list[str]]],
+) -> None:
+    status, lines = emor3("quickstart", "--easy", "--set", "grpo.beat=1")
+    assert status == 2
+    assert lines[-1].startswith("error: ")
+    assert "did you mean 'beta'?" in lines[-1]
+    assert not any("evaluating" in line for line in lines)
+    assert not Path("runs").exists()
+
+
 def test_a_rate_in_scientific_notation_is_a_number_though_yaml_reads_a_text(recipe: Path, tmp_path: Path) -> None:
     from emor3.runs.recipe import load_recipe
     from emor3.training.trl_config import grpo_config
@@ -154,7 +166,7 @@ def test_a_file_that_is_no_recipe_ends_with_one_line(
         (("data", "check", "nowhere"), "no such folder"),
         (("data", "check", "photos", "--set", "model.path=nowhere"), "no checkpoint at nowhere"),
         (("score", "nowhere.jsonl"), "cannot read nowhere.jsonl"),
-        (("quickstart", "--set", "grpo.beat=1", "--output", "photos"), "exists and is not empty"),
+        (("quickstart", "--output", "photos"), "exists and is not empty"),
     ],
 )
 def test_the_other_commands_refuse_bad_input_with_one_line(

@@ -100,6 +100,34 @@ def test_wrong_use_ends_with_status_2_and_a_hint(arguments: list[Any], message: 
     assert message in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--sett", "a=1"], "emor3 train: No such option: --sett"),
+        (["data", "chekc"], "emor3 data: No such command 'chekc'"),
+        (["score"], "emor3 score: Missing argument 'FILE'"),
+        (["--no-such"], "emor3: No such option: --no-such"),
+        (["bench", "step", "--rounds", "0"], "emor3 bench step: Invalid value for '--rounds'"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(
+    arguments: list[str], told: str, main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_with(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: {told}")
+    assert printed.err.endswith(f"; {told.split(':')[0]} -h tells what it takes\n")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_group_called_without_a_command_shows_its_help(
+    main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_with("data") == 2
+    assert "Usage: emor3 data" in capsys.readouterr().err
+
+
 def test_no_command_reports_home(main_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
     assert main_with("--version") == 0

@@ -31,9 +31,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_evaluation(tmp_path_factory.mktemp("saved") / "a", {"d": made})
 
 
-@pytest.mark.parametrize(
-    "option", [o for o in options_of("evaluate") if o.name not in ("saved", "output", "help")], ids=lambda o: o.name
-)
+TAKEN = ("saved", "data", "output", "help")
+"""What `evaluate --from` takes."""
+
+
+@pytest.mark.parametrize("option", [o for o in options_of("evaluate") if o.name not in TAKEN], ids=lambda o: o.name)
 def test_recomputing_figures_refuses_every_option_of_an_evaluation(option: Any, saved: Path, tmp_path: Path) -> None:
     value = [] if option.is_flag else [VALUES.get(option.name, 1)]
     refused = run("evaluate", "--from", saved, "-o", tmp_path / "b", option.opts[0], *value)

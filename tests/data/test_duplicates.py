@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emor3.data.duplicates import BAND_BITS, BANDS, DISTANCE, near_pairs, perceptual_hash
+from emor3.data.copies.hashes import BAND_BITS, BANDS, DISTANCE, near_pairs, perceptual_hash
 
 
 def photograph(seed: int) -> Image.Image:

@@ -83,7 +83,9 @@ def visit(browser: Browser, address: str, **settings: Any) -> None:
 
 
 def press_button(browser: Browser, text: str) -> None:
-    browser.run(f"[...document.querySelectorAll('button')].find((b) => b.innerText.includes({text!r})).click()")
+    button = f"[...document.querySelectorAll('button')].find((b) => b.innerText.includes({text!r}))"
+    browser.wait(f"!!{button}")
+    browser.run(f"{button}.click()")
 
 
 def ask(browser: Browser, samples: int = 2) -> None:

@@ -169,7 +169,7 @@ def test_a_family_that_says_nothing_is_refused(tmp_path: Path, family: dict[str,
         ({}, {}, "reward.placebo is not true in placebo alone"),
         (PLACEBO, PLACEBO, "reward.placebo is not true in placebo alone"),
         (PLACEBO, {}, "reward.placebo is not true in placebo alone"),
-        ({"reward": {"soft": True}}, PLACEBO, "they differ by reward.soft True -> False"),
+        ({"reward": {"soft": False}}, PLACEBO, "they differ by reward.soft False -> True"),
         ({}, PLACEBO | {"grpo": {"beta": 0.5}}, "they differ by grpo.beta unset -> 0.5"),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_placebo_may_spell_out_what_its_method_leaves_at_its_default(tmp_path:
     methods = {
         "set": {"reward": {"reflective": 0.0}},
         "paper": {},
-        "placebo": {"reward": {"placebo": True, "soft": False}},
+        "placebo": {"reward": {"placebo": True, "soft": True}},
     }
     path = write_plan(tmp_path, reference="set", quick={"methods": ["set"]}, methods=methods, families={"main": MAIN})
     assert load_plan(path, None, quick=False).families["main"].placebos == {"paper": "placebo"}

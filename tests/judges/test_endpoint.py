@@ -617,9 +617,9 @@ def test_a_failure_in_training_is_left_out_for_its_whole_group_and_counted(
     assert [row["parts"]["consistency"] for row in rows] == [None, None, 0, 1]  # what trained
     accuracy = [row["parts"]["accuracy"] for row in rows]
     assert sum(accuracy) == 0
-    # nothing for format, and 0.05 for each reflection that supports
+    # nothing for format, and 0.3 / 2 for each reflection that supports
     supported = [row["reflection"]["coherence"]["verdict"] == "supported" for row in rows]
-    rewards = [0.05 * read for read in supported[:3]] + [0.05 * supported[3] + 0.05]
+    rewards = [0.15 * read for read in supported[:3]] + [0.15 * supported[3] + 0.15]
     assert [row["reward"] for row in rows] == pytest.approx(rewards)
     metrics = next(iter(read_jsonl(run / "metrics.jsonl")))
     assert metrics["judge/errors"] == 0.25  # 1 of 4 completions

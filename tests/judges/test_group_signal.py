@@ -14,8 +14,9 @@ from emor3.method.thinking import parse
 from emor3.method.types import EmotionalThought, Question, Reply, Sample
 from emor3.tiny.language import alter, trigger_text
 from emor3.tiny.perception import DrawnTruth
+from rewards import paper_reward
 
-HARD, SOFT = RewardSettings(coherence=False), RewardSettings(coherence=False, soft=True)
+HARD, SOFT = paper_reward(coherence=False), paper_reward(coherence=False, soft=True)
 
 
 def described(text: str) -> EmotionalThought:
@@ -117,7 +118,7 @@ def test_a_warning_takes_enough_groups_and_a_bad_finding(finding: GroupSignal, w
 
 def test_a_judge_of_the_reasoning_alone_is_tried_by_its_spread(drawn: Drawn) -> None:
     reads = ScriptedJudge(lambda question: next(s.label for s in drawn.samples if s.label in question.candidates))
-    found = drawn.signal(reads, RewardSettings(consistency=False))
+    found = drawn.signal(reads, paper_reward(consistency=False))
     assert found == GroupSignal(10, 10, None, 0)
 
 

@@ -13,8 +13,9 @@ from emor3.method.group_rewards import (
     trust_weight,
     vote_values,
 )
-from emor3.method.rewards import RewardSettings, reflective, weights
+from emor3.method.rewards import reflective, weights
 from emor3.method.types import RewardBreakdown
+from rewards import paper_reward
 
 
 def test_answers_as_people_vote_earn_the_same_and_no_single_label_is_best() -> None:
@@ -35,7 +36,7 @@ ROWS = [(1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 0, 1)]
 
 def group_of(rows: Any = ROWS, **settings: Any) -> tuple[Any, ...]:
     """A group's rewards as they are before their form."""
-    chosen = RewardSettings(**settings)
+    chosen = paper_reward(**settings)
     parts = [{"accuracy": a, "format": 1.0, "consistency": c, "coherence": h} for a, c, h in rows]
     shares = weights(chosen)
     return chosen, [
@@ -100,7 +101,7 @@ def test_forms_come_together_and_trust_looks_at_what_the_judge_gave() -> None:
 
 @pytest.mark.parametrize("form", ["relative", "trust", "anneal"])
 def test_in_every_form_the_total_is_the_weighted_sum_of_the_parts_and_a_failed_part_stays_out(form: str) -> None:
-    chosen = RewardSettings(**{form: True})
+    chosen = paper_reward(**{form: True})
     for rows in (ROWS, [(a, None, h) for a, _, h in ROWS]):
         for one in formed(rows, **{form: True}):
             known = {name: part for name, part in one.parts.items() if part is not None}

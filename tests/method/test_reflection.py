@@ -215,13 +215,6 @@ def test_a_judge_that_loses_a_question_is_an_error_and_not_the_policys_fault() -
         reflect(Silent(), [(sample(), GOOD)], BOTH)
 
 
-def test_a_masked_question_hides_label_words_their_inflections_and_aliases() -> None:
-    thought = parse("<step1>A fearful dog.</step1><step2>Terrified, they run.</step2><step3>x</step3>\\boxed{fear}")
-    asked = ask(sample("a", "fear", MIKELS8), thought, frozenset(Aspect), masked=True)
-    assert "A [...] dog. [...], they run." in asked[Aspect.COHERENCE].text
-    assert "A fearful dog." in asked[Aspect.CONSISTENCY].text  # the image question is about what is seen
-
-
 def batch(*labels: str) -> list[tuple[Sample, EmotionalThought]]:
     thought = parse("<step1>A dog.</step1><step2>Joy.</step2><step3>x</step3>")
     return [(Sample(str(place), (f"{place}.png",), label, MIKELS8), thought) for place, label in enumerate(labels)]

@@ -11,6 +11,7 @@ from emor3.method.reflection import ScriptedJudge, reflect
 from emor3.method.rewards import RewardSettings, score, weights
 from emor3.method.thinking import build_prompt, parse
 from emor3.method.types import Aspect, EmotionalThought, Reflection, Sample, Verdict
+from rewards import paper_reward
 
 BOTH = frozenset(Aspect)
 
@@ -28,7 +29,7 @@ def script(consistency: str, coherence: str) -> ScriptedJudge:
 
 
 def earn(judge: ScriptedJudge, items: list[tuple[Sample, Any]], settings: RewardSettings | None = None) -> list[float]:
-    settings = settings or RewardSettings()
+    settings = settings or paper_reward()
     reflections = reflect(judge, items, settings.aspects)
     return [
         score(thought, item, reflection, settings).total
@@ -37,12 +38,12 @@ def earn(judge: ScriptedJudge, items: list[tuple[Sample, Any]], settings: Reward
 
 
 def test_weights_sum_to_1_and_not_to_1_1() -> None:
-    assert sum(weights(RewardSettings()).values()) == pytest.approx(1.0)
+    assert sum(weights(paper_reward()).values()) == pytest.approx(1.0)
     assert earn(script("Yes", "sadness"), [(sample(), completion("sadness"))]) == pytest.approx([1.0])
 
 
 def test_switching_reflection_off_is_read_asks_nothing_and_pays_nothing() -> None:
-    for off in (RewardSettings(reflective=0), RewardSettings(consistency=False, coherence=False)):
+    for off in (paper_reward(reflective=0), paper_reward(consistency=False, coherence=False)):
         judge = script("No", "fear")
         assert earn(judge, [(sample(), completion("sadness"))], off) == pytest.approx([1.0])
         assert judge.asked == []
@@ -91,16 +92,16 @@ def test_a_group_whose_answers_all_agree_is_still_told_apart_by_its_reflection()
     # both answers are right, so accuracy alone gives the group no signal; consistency alone carries l1: 1.0 against 0.9
     judge = ScriptedJudge(lambda question: "No" if "A dragon." in question.text else "Yes")
     items = [(sample(), completion("sadness")), (sample(), completion("sadness", "A dragon."))]
-    settings = RewardSettings(coherence=False)
+    settings = paper_reward(coherence=False)
     assert earn(judge, items, settings) == pytest.approx([1.0, 0.9])
 
 
 def test_a_reflection_that_never_ran_is_not_counted_as_1() -> None:
-    settings = RewardSettings(reflective=0)
+    settings = paper_reward(reflective=0)
     parts = score(completion("sadness"), sample(), Reflection(), settings).parts
     assert (parts["consistency"], parts["coherence"]) == (None, None)
     with pytest.raises(UserError, match="never run"):
-        score(completion("sadness"), sample(), Reflection(), RewardSettings())
+        score(completion("sadness"), sample(), Reflection(), paper_reward())
 
 
 def test_an_unreadable_verdict_pays_nothing() -> None:

@@ -4,13 +4,11 @@ from typing import Any
 import pytest
 
 from emor3.errors import UserError
-from emor3.method.labels import EKMAN6, MIKELS8
+from emor3.method.labels import MIKELS8
 from emor3.method.rewards import (
     RewardSettings,
-    agreement_value,
     attribute_recall,
     coherence_value,
-    conclusion_value,
     consistency_value,
     predicted_label,
     reflective,
@@ -20,6 +18,7 @@ from emor3.method.rewards import (
 )
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, Sample, Verdict
+from rewards import paper_reward
 
 GOOD = parse("<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>\\boxed{sadness}")
 
@@ -38,7 +37,7 @@ def total(
     found: Reflection | None = None,
     label: str = "sadness",
 ) -> float:
-    return score(thought, sample(label), found or reflection(), settings or RewardSettings()).total
+    return score(thought, sample(label), found or reflection(), settings or paper_reward()).total
 
 
 def test_everything_right_earns_exactly_the_maximum_of_1() -> None:
@@ -58,7 +57,7 @@ def test_a_wrong_answer_keeps_format_and_reflection() -> None:
 
 
 def test_the_parts_are_raw_and_their_weighted_sum_is_the_total() -> None:
-    settings = RewardSettings(reflective=0.3, format=0.2)
+    settings = paper_reward(reflective=0.3, format=0.2)
     breakdown = score(GOOD, sample("fear"), reflection(coherence=Verdict.REFUTED), settings)
     assert breakdown.parts == {"accuracy": 0, "format": 1, "consistency": 1, "coherence": 0}
     # 0.5 * 0 + 0.2 * 1 + 0.15 * 1 + 0.15 * 0
@@ -71,16 +70,16 @@ def test_the_parts_are_raw_and_their_weighted_sum_is_the_total() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (RewardSettings(), {"accuracy": 0.8, "format": 0.1, "consistency": 0.05, "coherence": 0.05}),
-        (RewardSettings(coherence=False), {"accuracy": 0.8, "format": 0.1, "consistency": 0.1, "coherence": 0}),
-        (RewardSettings(consistency=False), {"accuracy": 0.8, "format": 0.1, "consistency": 0, "coherence": 0.1}),
+        (paper_reward(), {"accuracy": 0.8, "format": 0.1, "consistency": 0.05, "coherence": 0.05}),
+        (paper_reward(coherence=False), {"accuracy": 0.8, "format": 0.1, "consistency": 0.1, "coherence": 0}),
+        (paper_reward(consistency=False), {"accuracy": 0.8, "format": 0.1, "consistency": 0, "coherence": 0.1}),
         (
-            RewardSettings(consistency=False, coherence=False),
+            paper_reward(consistency=False, coherence=False),
             {"accuracy": 0.9, "format": 0.1, "consistency": 0, "coherence": 0},
         ),
-        (RewardSettings(reflective=0), {"accuracy": 0.9, "format": 0.1, "consistency": 0, "coherence": 0}),
-        (RewardSettings(reflective=0, format=0), {"accuracy": 1, "format": 0, "consistency": 0, "coherence": 0}),
-        (RewardSettings(formula="released"), {"accuracy": 0.8, "format": 0.1, "consistency": 0.1, "coherence": 0.1}),
+        (paper_reward(reflective=0), {"accuracy": 0.9, "format": 0.1, "consistency": 0, "coherence": 0}),
+        (paper_reward(reflective=0, format=0), {"accuracy": 1, "format": 0, "consistency": 0, "coherence": 0}),
+        (paper_reward(formula="released"), {"accuracy": 0.8, "format": 0.1, "consistency": 0.1, "coherence": 0.1}),
     ],
     ids=["set+rer", "consistency only", "coherence only", "both off", "set only", "grpo only", "released"],
 )
@@ -93,12 +92,12 @@ def test_each_ablation_is_a_setting(settings: RewardSettings, expected: dict[str
 @pytest.mark.parametrize("switches", [(True, True), (True, False), (False, True), (False, False)])
 def test_the_papers_maximum_is_1_for_all_weights_and_switches(l1: float, l2: float, switches: tuple[Any, ...]) -> None:
     assert total(
-        RewardSettings(reflective=l1, format=l2, consistency=switches[0], coherence=switches[1])
+        paper_reward(reflective=l1, format=l2, consistency=switches[0], coherence=switches[1])
     ) == pytest.approx(1.0)
 
 
 def test_the_released_formula_pays_up_to_1_1_and_half_a_point_for_noise() -> None:
-    released = RewardSettings(formula="released")
+    released = paper_reward(formula="released")
     assert total(released) == pytest.approx(1.1)
     # 0.8 + 0.1 * (0.5 + 0.5) + 0.1
     assert total(released, found=reflection(Verdict.UNREADABLE, Verdict.UNREADABLE)) == pytest.approx(1.0)
@@ -111,18 +110,18 @@ def test_a_verdict_earns_1_only_where_it_supports() -> None:
 
 
 def test_a_reflection_that_never_ran_is_none_and_an_error_where_it_carries_weight() -> None:
-    breakdown = score(GOOD, sample("sadness"), Reflection(), RewardSettings(reflective=0))
+    breakdown = score(GOOD, sample("sadness"), Reflection(), paper_reward(reflective=0))
     assert breakdown.parts["consistency"] is None
     assert breakdown.total == pytest.approx(1.0)
     with pytest.raises(UserError, match="consistency reflection was never run"):
         total(found=reflection(consistency=None))
-    assert total(RewardSettings(consistency=False), found=reflection(consistency=None)) == pytest.approx(1.0)
+    assert total(paper_reward(consistency=False), found=reflection(consistency=None)) == pytest.approx(1.0)
 
 
 def test_only_paid_reflections_are_worth_asking() -> None:
-    assert RewardSettings().aspects == frozenset(Aspect)
-    assert RewardSettings(coherence=False).aspects == {Aspect.CONSISTENCY}
-    assert RewardSettings(reflective=0).aspects == frozenset()
+    assert paper_reward().aspects == frozenset(Aspect)
+    assert paper_reward(coherence=False).aspects == {Aspect.CONSISTENCY}
+    assert paper_reward(reflective=0).aspects == frozenset()
 
 
 def test_r_rer_is_the_mean_of_both_reflections_or_none() -> None:
@@ -154,7 +153,7 @@ def test_a_ground_truth_outside_the_label_set_is_refused() -> None:
 )
 def test_weights_are_checked(values: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        RewardSettings(**values)
+        paper_reward(**values)
 
 
 # --- beyond the paper -------------------------------------------------------------------------------------------------
@@ -171,58 +170,30 @@ def seen(own: Any, *elsewhere: Any) -> Finding:
 
 
 def test_a_soft_verdict_pays_the_judges_probability() -> None:
-    assert consistency_value(seen(0.7), RewardSettings(soft=True)) == 0.7
-    assert consistency_value(seen(0.7), RewardSettings()) == 1
+    assert consistency_value(seen(0.7), paper_reward(soft=True)) == 0.7
+    assert consistency_value(seen(0.7), paper_reward()) == 1
     felt = Finding(Verdict.REFUTED, reply=Reply("awe", {"awe": 0.6, "fear": 0.4}))
-    assert coherence_value(felt, "fear", RewardSettings(soft=True)) == 0.4
-    assert coherence_value(Finding(Verdict.SUPPORTED, reply=Reply("fear")), "fear", RewardSettings(soft=True)) == 1
+    assert coherence_value(felt, "fear", paper_reward(soft=True)) == 0.4
+    assert coherence_value(Finding(Verdict.SUPPORTED, reply=Reply("fear")), "fear", paper_reward(soft=True)) == 1
 
 
 def test_a_description_that_fits_other_images_too_earns_nothing() -> None:
-    hard, soft = RewardSettings(contrastive=2), RewardSettings(contrastive=2, soft=True)
+    hard, soft = paper_reward(contrastive=2), paper_reward(contrastive=2, soft=True)
     assert consistency_value(seen(0.9, 0.1, 0.2), hard) == 1
     assert consistency_value(seen(0.9, 0.1, 0.8), hard) == 0
     assert consistency_value(seen(0.9, 0.1, 0.2), soft) == pytest.approx(0.7)  # against the best of the others
     assert consistency_value(seen(0.1, 0.9), hard) == 0
     assert consistency_value(seen(0.9), hard) == 1  # a batch of one image has no others
-    assert (
-        consistency_value(seen(0.9, 0.8), RewardSettings(contrastive=0)) == 1
-    )  # the canary's question is not paid for
+    assert consistency_value(seen(0.9, 0.8), paper_reward(contrastive=0)) == 1  # the canary's question is not paid for
 
 
 def test_further_weights_are_taken_from_accuracy_and_the_maximum_stays_1() -> None:
-    settings = RewardSettings(agreement=0.1, conclusion=0.1)
-    assert weights(settings)["accuracy"] == pytest.approx(0.6)
+    settings = paper_reward(attributes=0.2)
+    assert weights(settings)["accuracy"] == pytest.approx(0.6)  # 1 - 0.1 - 0.1 - 0.2
     assert sum(weights(settings).values()) == pytest.approx(1)
     thought = parse("<step1>A child.</step1><step2>Sorrow.</step2><step3>Negative, low.</step3>\\boxed{sadness}")
     found = Reflection(Finding(Verdict.SUPPORTED), Finding(Verdict.SUPPORTED, reply=Reply("sadness")))
-    assert score(thought, sample("sadness"), found, settings).total == pytest.approx(1)
-
-
-def test_agreement_is_paid_only_together_with_accuracy() -> None:
-    reads = {label: Finding(Verdict.REFUTED, reply=Reply(label)) for label in ("sadness", "fear")}
-    assert agreement_value(GOOD, reads["sadness"], sample("sadness")) == 1
-    assert agreement_value(GOOD, reads["sadness"], sample("fear")) == 0  # agrees with a wrong answer
-    assert agreement_value(GOOD, reads["fear"], sample("sadness")) == 0
-    assert agreement_value(GOOD, None, sample("sadness")) == 0
-
-
-def test_agreement_alone_is_a_reason_to_ask_for_coherence_without_paying_r_rer() -> None:
-    settings = RewardSettings(reflective=0, agreement=0.2)
-    assert settings.aspects == {Aspect.COHERENCE}
-    assert weights(settings)["coherence"] == 0
-
-
-def test_the_conclusion_is_checked_where_the_label_has_signs() -> None:
-    right, half = (parse(f"<step3>{text}</step3>") for text in ("Negative, low arousal.", "Negative, high."))
-    assert conclusion_value(right, sample("sadness")) == 1
-    assert conclusion_value(half, sample("sadness")) == 0.5
-    assert conclusion_value(right, sample("awe")) == 0  # positive; no arousal is defined for awe
-    surprise = Sample("s", ("x.png",), "surprise", EKMAN6)
-    assert conclusion_value(right, surprise) is None
-    settings = RewardSettings(conclusion=0.1)
-    found = score(parse("\\boxed{surprise}"), surprise, reflection(), settings)
-    assert found.parts["conclusion"] is None  # left out of the total
+    assert score(thought, sample("sadness", attributes={"who": "child"}), found, settings).total == pytest.approx(1)
 
 
 def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_all() -> None:
@@ -233,29 +204,44 @@ def test_recall_counts_annotated_words_as_whole_words_and_unknown_ones_not_at_al
     assert attribute_recall(thought, sample("awe")) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "off", "on"), [("masked", False, True), ("agreement", 0.0, 0.1), ("conclusion", 0, 1)]
+)
+def test_a_setting_that_is_gone_passes_where_it_did_nothing_and_is_refused_by_name(
+    name: str, off: Any, on: Any
+) -> None:
+    assert RewardSettings.model_validate({"reflective": 0.2, name: off}) == RewardSettings(reflective=0.2)
+    with pytest.raises(UserError, match=rf"^reward\.{name} helped in no world and was removed .*: leave it out$"):
+        RewardSettings.model_validate({name: on})
+
+
 def test_settings_beyond_the_paper_are_checked() -> None:
-    with pytest.raises(UserError, match=r"agreement .* exceed 1"):
-        RewardSettings(agreement=0.9)
+    with pytest.raises(UserError, match=r"votes .* exceed 1"):
+        paper_reward(votes=0.9)
     with pytest.raises(UserError, match="contrastive"):
-        RewardSettings(contrastive=-1)
+        paper_reward(contrastive=-1)
+
+
+def test_the_default_is_the_form_that_pays_and_the_questions_that_stop_empty_descriptions() -> None:
+    chosen = RewardSettings()  # docs/reflection_study.md, docs/results.md
+    assert (chosen.reflective, chosen.format, chosen.soft, chosen.contrastive) == (0.3, 0.1, True, 2)
 
 
 # --- a judge that fails ----------------------------------------------------------------------------------------------
 
 
 def test_a_part_on_which_the_judge_failed_has_no_value_and_is_left_out_of_the_total() -> None:
-    settings = RewardSettings(agreement=0.1)
-    breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), settings)
-    assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None, "agreement": None}
-    # 0.7 * 1 + 0.1 * 1 + 0.05 * 1
-    assert breakdown.total == pytest.approx(0.85)
+    breakdown = score(GOOD, sample("sadness"), reflection(coherence=Verdict.ERROR), paper_reward())
+    assert breakdown.parts == {"accuracy": 1, "format": 1, "consistency": 1, "coherence": None}
+    # 0.8 * 1 + 0.1 * 1 + 0.05 * 1
+    assert breakdown.total == pytest.approx(0.95)
     assert reflective(breakdown.parts) is None
 
 
 def test_a_failure_on_another_image_counts_where_that_image_is_paid_for() -> None:
     found = Reflection(replace(seen(0.9, 0.2), distractors=(yes(0.2), Reply("", error="HTTP 500"))), None)
     for contrastive, value in ((0, 1.0), (1, 1.0), (2, None)):
-        settings = RewardSettings(contrastive=contrastive, coherence=False)
+        settings = paper_reward(contrastive=contrastive, coherence=False)
         breakdown = score(GOOD, sample("sadness"), found, settings)
         assert breakdown.parts["consistency"] == value
         # 0.8 + 0.1 * value + 0.1

@@ -17,6 +17,7 @@ from emor3.runs import directory, records
 from emor3.runs.recipe import Recipe
 from emor3.storage.outputs import write_json
 from made_up import prepare_run
+from rewards import paper_reward
 
 SAMPLE = Sample("s1", ("a.png",), "awe", MIKELS8)
 WHOLE = "<step1>A dog.</step1><step2>Awe.</step2><step3>Positive, high.</step3>\\boxed{awe}"
@@ -47,7 +48,7 @@ def row_of(text: str, settings: RewardSettings) -> dict[str, Any]:
 
 
 def test_a_rollout_row_holds_everything_its_reward_came_from() -> None:
-    row = json.loads(json.dumps(row_of(WHOLE, RewardSettings())))
+    row = json.loads(json.dumps(row_of(WHOLE, paper_reward())))
     place = {
         "step": 3,
         "group": 1,
@@ -76,7 +77,7 @@ def test_a_rollout_row_holds_everything_its_reward_came_from() -> None:
 
 
 def test_a_question_that_cannot_be_asked_has_its_reason_and_one_never_run_is_null() -> None:
-    row = row_of("\\boxed{awe}", RewardSettings(coherence=False))
+    row = row_of("\\boxed{awe}", paper_reward(coherence=False))
     assert row["reflection"]["coherence"] is None
     assert row["reflection"]["consistency"]["verdict"] == "not_asked"
     assert "step1" in row["reflection"]["consistency"]["reason"]

@@ -96,7 +96,8 @@ def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_name
         written = path.read_text()
         rows = read(written)
         for field in rows[0].keys() - NOT_READ:
-            for changed in ({k: v for k, v in rows[0].items() if k != field}, rows[0] | {field: {"odd": [1]}}):
+            missing = {k: v for k, v in rows[0].items() if k != field}
+            for changed in (*(() if field in LATER else (missing,)), rows[0] | {field: {"odd": [1]}}):
                 path.write_text("".join(json.dumps(row) + "\n" for row in [changed, *rows[1:]]))
                 assert field in one_line(lambda: read_evaluation(evaluation), path)
         path.write_text(written)
@@ -104,6 +105,7 @@ def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_name
 
 
 THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem")
+LATER = {"valence", "arousal"}  # older records are without
 NOT_READ = {"version", "environment", "checkpoints", "predicted", "images", "text", *THOUGHT}
 
 

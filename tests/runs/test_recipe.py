@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from emor3.errors import UserError, one_line
+from emor3.method.rewards import RewardSettings
 from emor3.runs.recipe import OWNED, Recipe, build_recipe, load_recipe
 
 
@@ -17,10 +18,9 @@ def recipe(content: Any, *overrides: Any) -> Recipe:
     return build_recipe(content, overrides, "r.yaml")
 
 
-def test_what_is_left_out_is_the_paper_s_reward_against_two_other_images_judged_by_scores() -> None:
+def test_what_is_left_out_is_the_default_reward_judged_by_scores() -> None:
     built = recipe(minimal())
-    assert (built.reward.reflective, built.reward.format, built.reward.formula) == (0.1, 0.1, "paper")
-    assert built.reward.contrastive == 2
+    assert built.reward == RewardSettings()
     assert (built.judge.backend, built.thinking, built.prompt_template) == ("score", "steps", "steps")
 
 
@@ -47,8 +47,8 @@ def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe() -> None:
         (["model.lora.rank=4"], r"unknown setting 'model.lora.rank'; known here: r, alpha, dropout, target_modules"),
         (["model.path=[]"], r"model.path: Input should be a valid string \(found \[\]\)"),
         (["data.limit=0"], r"data.limit: .*greater than or equal to 1 \(found 0\)"),
-        (["thinking=slow"], r"thinking: .*'steps', 'free' or 'direct' \(found 'slow'\)"),
-        (["reward.format=0.95"], r"reward weights reflective 0.1 \+ format 0.95 exceed 1"),
+        (["thinking=slow"], r"thinking: .*'steps', 'free', 'direct' or 'confidence' \(found 'slow'\)"),
+        (["reward.format=0.95"], r"reward weights reflective 0.3 \+ format 0.95 exceed 1"),
         (["reward.format=-1"], r"-1"),
         (
             ["reward.relative=true", "reward.reflective=0"],

@@ -10,18 +10,19 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.method.labels import get_label_set
 from emor3.method.reflection import ScriptedJudge
-from emor3.method.rewards import RewardSettings, failed_parts
+from emor3.method.rewards import failed_parts
 from emor3.method.types import Aspect, Question, Reply, Rollout
 from emor3.scoring.own import OwnJudge
 from emor3.scoring.rows import score_rows
 from emor3.training.scorer import BatchScorer
+from rewards import paper_reward
 
 CASES = [
     json.loads(line)
     for line in (Path(__file__).parent / "golden" / "rewards.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 ROW = {"label": "awe", "images": ["dog.png"]}
-ALONE = RewardSettings(contrastive=0)
+ALONE = paper_reward(contrastive=0)
 
 
 def thought(label: str = "awe", seen: str = "A dog.") -> str:
@@ -42,7 +43,7 @@ class BlindToCats:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_a_golden_case_comes_out_exactly(case: dict[str, Any]) -> None:
     judge = case.get("judge") and ScriptedJudge(lambda question: case["judge"][question.aspect])
-    settings = RewardSettings(contrastive=0, **case.get("weights") or {})
+    settings = paper_reward(contrastive=0, **case.get("weights") or {})
     row = {"images": ["a.png"], **case}
     if "error" in case["expected"]:
         with pytest.raises(UserError, match="row 0: 'label' must be one of"):
@@ -60,7 +61,7 @@ def test_it_gives_what_training_gives_for_the_same_batch(scenes: str) -> None:
     """Groups of two on four samples: votes, forms, other images of the batch, and a judge that fails on one."""
     samples = [sample for sample in load_samples(scenes, split="train")[:4] for _ in range(2)]
     texts = [thought("awe" if row % 3 else "fear", "A cat." if row == 5 else f"A dog {row}.") for row in range(8)]
-    settings = RewardSettings(votes=0.1, relative=True, trust=True, soft=True, conclusion=0.1)
+    settings = paper_reward(contrastive=2, votes=0.1, relative=True, trust=True, soft=True)
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     scorer = BatchScorer("steps", settings, 2, BlindToCats)
     trained = scorer.rollouts(completions, samples, 1, lambda name, value: None)
@@ -96,7 +97,7 @@ def test_what_the_judge_fails_on_is_left_out_for_all_completions_of_its_prompt_a
 def test_a_description_is_asked_on_the_distractors_of_its_row_else_on_other_rows() -> None:
     def asked(rows: list[dict[str, Any]], count: int) -> set[tuple[str, ...]]:
         judge = ScriptedJudge(says)
-        score_rows(rows, [thought()] * len(rows), judge, RewardSettings(contrastive=count))
+        score_rows(rows, [thought()] * len(rows), judge, paper_reward(contrastive=count))
         return {question.images for question in judge.asked if question.images}
 
     named = {**ROW, "distractors": ["dog.png", "sea.png", ["left.png", "right.png"], "sky.png"]}
@@ -125,7 +126,9 @@ def test_what_cannot_be_scored_is_refused_in_one_line_that_names_the_row(
 ) -> None:
     good = {**ROW, "distractors": ["sea.png", "sky.png"]}
     with pytest.raises(UserError, match=complaint) as refused:
-        score_rows([good, ROW | changes], [thought()] * 2, ScriptedJudge(says), RewardSettings(**settings))
+        score_rows(
+            [good, ROW | changes], [thought()] * 2, ScriptedJudge(says), paper_reward(**{"contrastive": 2} | settings)
+        )
     assert "\n" not in str(refused.value)
 
 
@@ -139,17 +142,16 @@ def test_a_missing_judge_or_completion_is_refused() -> None:
 
 
 def test_nothing_is_asked_and_no_image_needed_without_reflection() -> None:
-    (found,) = score_rows([{"label": "awe", "response": thought()}], settings=RewardSettings(reflective=0))
+    (found,) = score_rows([{"label": "awe", "response": thought()}], settings=paper_reward(reflective=0))
     assert found.reward.total == 1.0
     assert score_rows([], [], ScriptedJudge(says)) == []
 
 
-def test_labels_may_be_a_set_with_signs_and_a_list_without() -> None:
-    settings = RewardSettings(contrastive=0, conclusion=0.2)
+def test_labels_may_be_a_set_or_a_list() -> None:
     rows = [{**ROW, "labels": get_label_set("mikels8")}, {**ROW, "labels": ["awe", "fear"]}]
-    found = score_rows(rows, [thought()] * 2, ScriptedJudge(says), settings)
-    # awe is positive, of no fixed arousal or of high; a plain list has no signs, so nothing is claimed against it
-    assert [one.reward.parts["conclusion"] for one in found] == [1.0, None]
+    found = score_rows(rows, [thought()] * 2, ScriptedJudge(says), paper_reward(contrastive=0))
+    assert [one.sample.labels.labels[:1] for one in found] == [("amusement",), ("awe",)]
+    assert [one.reward.parts["accuracy"] for one in found] == [1.0, 1.0]
 
 
 # --- judges of one's own ----------------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ def test_a_class_or_an_object_without_answer_is_no_judge() -> None:
 
 def paid(function: Any, weight: float = 0.2) -> list[Rollout]:
     own = {"brevity": {"function": "mine:brevity", "weight": weight}}
-    settings = RewardSettings(contrastive=0, own=own)
+    settings = paper_reward(contrastive=0, own=own)
     texts = [thought(), thought("fear", "A very long dog.")]
     return score_rows([ROW, ROW], texts, ScriptedJudge(says), settings, own={"brevity": function})
 
@@ -257,13 +259,13 @@ def test_a_part_that_is_no_finite_number_for_each_completion_is_refused_in_one_l
 def test_functions_and_weights_of_parts_go_together() -> None:
     with pytest.raises(UserError, match=r"no weight for the part 'brevity': give it in reward.own.brevity"):
         score_rows([ROW], [thought()], ScriptedJudge(says), ALONE, own={"brevity": len})
-    settings = RewardSettings(own={"brevity": {"function": "mine:brevity", "weight": 0.1}})
+    settings = paper_reward(own={"brevity": {"function": "mine:brevity", "weight": 0.1}})
     with pytest.raises(UserError, match=r"code of your own, mine:brevity, which a recipe alone never runs"):
         score_rows([ROW], [thought()], ScriptedJudge(says), settings)
 
 
 def test_a_failure_of_the_judge_leaves_a_part_of_ones_own_as_it_is() -> None:
-    settings = RewardSettings(contrastive=0, own={"half": {"function": "mine:half", "weight": 0.2}})
+    settings = paper_reward(contrastive=0, own={"half": {"function": "mine:half", "weight": 0.2}})
     texts = [thought(), thought(seen="A cat.")]
     found = score_rows([ROW] * 2, texts, BlindToCats(), settings, own={"half": lambda rollouts: [0.5] * len(rollouts)})
     # 0.6 + 0.1 + 0.05 + 0.2 * 0.5, without consistency

@@ -10,8 +10,14 @@ from places import ROOT
 
 
 def test_every_figure_of_an_evaluation_stands_in_the_table_and_the_other_way_round() -> None:
-    voted = [prediction("joy", "joy", id=name, votes={"joy": 1.0}, sampled=("joy",)) for name in "ab"]
+    voted = [
+        prediction("joy", name, id=name, votes={"joy": 1.0}, sampled=("joy",)) for name in ("joy", "fear", "anger")
+    ]
     weighed = [replace(p, weights=(1.0,)) for p in voted]
+    for place, made in enumerate(weighed):
+        stated = "".join(f"<{tag}>0.{place}</{tag}>" for tag in ("confidence", "valence", "arousal"))
+        sample = replace(made.sample, valence=place / 2, arousal=place / 2)
+        weighed[place] = replace(made, completion=made.completion + stated, sample=sample)
     assert summarise("d", weighed, "steps").figures.keys() == FIGURES.keys()
 
 
@@ -20,6 +26,7 @@ def test_ways_of_thinking_are_checked_for_what_their_completions_have() -> None:
     assert list(checks("direct")) == ["format"]
     assert checks("free").keys() == {"format", *judged}
     assert checks("steps").keys() == {"format", *judged, "step3_polarity", "step3_arousal"}
+    assert checks("confidence") == checks("steps")
 
 
 def test_figures_of_reflective_decoding_are_those_of_sampled_answers() -> None:

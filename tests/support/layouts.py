@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 MIKELS = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 EKMAN = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
@@ -174,6 +176,109 @@ def oasis(root: Path) -> None:
         image(root / f"images/{line.split(',')[1]}.jpg")
 
 
+def vecbench(root: Path) -> None:
+    """Rows of two tasks; paths are those of the authors' machine, of which the end is ours."""
+    rows = []
+    for task, truth, name in (
+        *(("EmoSet-8", emotion, f"EmoSet/{emotion}.jpg") for emotion in MIKELS),
+        ("WebEmo-2", "Positive", "WebEmo/1.jpg"),
+        ("EmoSet-8", "boredom", "EmoSet/awe.jpg"),
+        ("EmoSet-8", "awe", "EmoSet/gone.jpg"),
+    ):
+        if "gone" not in name:
+            image(root / "images" / name)
+        content = [{"type": "image", "image": f"/home/authors/data/images/{name}"}, {"type": "text", "text": "Which?"}]
+        rows.append(
+            {
+                "task": task,
+                "ground_truth": truth,
+                "candidates": list(MIKELS),
+                "conversations": [{"role": "user", "content": content}],
+            }
+        )
+    text(root / "test_8k.jsonl", *map(json.dumps, rows))
+
+
+def mvei(root: Path) -> None:
+    entries = []
+    for name in ("amusement_1.jpg", "fear_2.jpg"):
+        image(root / "images" / name)
+        statements = [
+            {"statement": "The picture cheers people up.", "label": "Correct", "class": "sentiment polarity"},
+            {
+                "statement": "Somebody who is afraid of heights would enjoy it.",
+                "label": "Incorrect",
+                "class": "perception subjectivity",
+            },
+        ]
+        entries.append({"image_id": name, "statement_list": statements})
+    entries[1]["statement_list"].append({"statement": " ", "label": "Correct", "class": "scene context"})
+    text(root / "MVEI_metadata.json", json.dumps(entries))
+
+
+def eemo_bench(root: Path) -> None:
+    """Two questions on pairs and one on a single image, with annotations as in the authors' own file."""
+
+    def label(ranking: str, valence: float, place: str = "1") -> str:
+        category = "category:Abstract/Cartoon image     "
+        return f"[Image{place}] Ranking:{ranking}     {category}Valence:{valence}  Arousal:6.44  Dominance:5.44"
+
+    angry, tied = "{'Anger': 33, 'Surprise': 28, 'Joy': 22}", "{'Joy': 30, 'Neutral': 30, 'Fear': 1}"
+    pairs = [
+        {
+            "id": place,
+            "image1_url": "579.jpg",
+            "image1_label": label(angry, 5.33),
+            "image2_url": "100.jpg",
+            "image2_label": label(tied, 3.89, "2"),
+            "question": "Is anger one of them?",
+        }
+        for place in range(2)
+    ]
+    single = [
+        {
+            "id": 0,
+            "image_url": "7.jpg",
+            "image_label": label("{'Sadness': 50, 'Fear': 20, 'Neutral': 2}", 1.0, ""),
+            "question": "Why?",
+        }
+    ]
+    text(root / "EEmo-Bench(pair).json", json.dumps(pairs))
+    text(root / "EEmo-Bench(single).json", json.dumps(single))
+    for name in ("579", "100", "7"):
+        image(root / f"images/{name}.jpg")
+
+
+def emotic(root: Path) -> None:
+    """A structure as Matlab writes it: one annotator in train, two in val and test, two people in one image."""
+
+    def person(*annotators: tuple[list[str], float]) -> dict[str, Any]:
+        cells = [np.array(chosen, dtype=object) for chosen, _ in annotators]
+        return {
+            "body_bbox": [0, 0, 4, 8],
+            "annotations_categories": [{"categories": cell} for cell in cells],
+            "annotations_continuous": [
+                {"valence": rating, "arousal": 5.5, "dominance": 5.0} for _, rating in annotators
+            ],
+        }
+
+    def entry(name: str, *people: dict[str, Any]) -> dict[str, Any]:
+        image(root / "emotic/mscoco/images" / name)
+        return {"filename": name, "folder": "mscoco/images", "person": list(people)}
+
+    sure = person((["Happiness", "Pleasure"], 10.0), (["Happiness", "Doubt/Confusion"], 1.0))
+    parts = {
+        "train": [
+            entry("1.jpg", person((["Engagement"], 7.0))),
+            entry("2.jpg", person((["Peace", "Esteem"], float("nan")))),
+        ],
+        "val": [entry("3.jpg", sure)],
+        "test": [entry("4.jpg", sure), entry("5.jpg", sure, sure)],
+    }
+    (root / "Annotations").mkdir()
+    savemat(root / "Annotations/Annotations.mat", parts)
+
+
 def folders(root: Path) -> None:
     for split in ("train", "test"):
         for label in ("at peace", "uneasy"):
@@ -196,5 +301,9 @@ BUILDERS = {
     "ferplus": ferplus,
     "raf-db": raf_db,
     "oasis": oasis,
+    "emotic": emotic,
+    "vecbench": vecbench,
+    "mvei": mvei,
+    "eemo-bench": eemo_bench,
     "folders": folders,
 }

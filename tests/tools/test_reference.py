@@ -1,7 +1,7 @@
 """Every setting and every key of a written file is told on the reference page, and the page is up to date."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 
 def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path: Path) -> None:
-    made = [prediction("joy", "joy", votes={"joy": 1.0}, sampled=("joy",))]
+    one = prediction("joy", "joy", votes={"joy": 1.0}, sampled=("joy",))
+    made = [replace(one, completion=f"{one.completion}<confidence>0.5</confidence>")]
     folder = save_evaluation(tmp_path / "e", {"d": made}, start=None)
     rows = {name: json.loads((folder / name).read_text()) for name in (EVALUATION, PREDICTIONS, RESULTS)}
     told = {name: list(keys) for name, keys in EVALUATION_FILES.items()}

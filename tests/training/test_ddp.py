@@ -94,12 +94,13 @@ def launch_training(
 
 def assert_trained_alike(one: Any, two: Any, rows: int = 8) -> None:
     """The same rollouts, figures and weights, up to the rounding of sums in another order."""
-    rollouts = [
-        [[row[key] for key in ("step", "group", "sample", "completion", "parts", "reward")] for row in read_jsonl(path)]
-        for path in (one / "rollouts.jsonl", two / "rollouts.jsonl")
-    ]
+    rollouts = [list(read_jsonl(path)) for path in (one / "rollouts.jsonl", two / "rollouts.jsonl")]
     assert len(rollouts[0]) == 3 * rows
-    assert rollouts[0] == rollouts[1]
+    for alone, together in zip(*rollouts, strict=True):
+        for key in ("step", "group", "sample", "completion"):
+            assert alone[key] == together[key]
+        earned = [row["parts"] | {"reward": row["reward"]} for row in (alone, together)]
+        assert earned[0] == pytest.approx(earned[1], abs=1e-5)
     for alone, together in zip(read_jsonl(one / "metrics.jsonl"), read_jsonl(two / "metrics.jsonl"), strict=True):
         names = [name for name in alone if name in ("loss", "grad_norm", "kl") or name.startswith("reward")]
         assert {name: together[name] for name in names} == pytest.approx(

@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 from emor3.data.folders import load_samples
 from emor3.judges.local import ScoreJudge
 from emor3.method.reflection import consistency_question
+from emor3.method.rewards import PAPER
 from emor3.method.thinking import parse
 from emor3.models.checkpoints import load
 from emor3.models.processors import load_processor
@@ -79,7 +80,7 @@ def test_what_is_recorded_is_what_the_trainer_sums(
 ) -> None:
     writes(monkeypatch, load_processor(random_checkpoint).tokenizer, told)
     changes = {name: dict(block) for name, block in FORMS[form].items()}
-    reward = {"soft": True, "contrastive": 0} | changes.pop("reward", {})
+    reward = PAPER | {"soft": True} | changes.pop("reward", {})
     judge = {"calibration": 0} | changes.pop("judge", {})
     grpo = {"num_generations": G, "per_device_train_batch_size": 2 * G, "save_steps": 2}
     data = {"train": of_awe, "labels": "mikels8"}

@@ -11,9 +11,10 @@ import pytest
 from emor3.data.folders import load_samples
 from emor3.method.group_rewards import without_failed_parts
 from emor3.method.reflection import ScriptedJudge
-from emor3.method.rewards import RewardSettings, weights
+from emor3.method.rewards import weights
 from emor3.method.types import Aspect, Question, Reply, RewardBreakdown, Rollout, Sample
 from emor3.training.scorer import BatchScorer, by_group, part_rewards
+from rewards import paper_reward
 
 TEXT = "<step1>A dog.</step1><step2>Joy.</step2><step3>Positive, high.</step3>\\boxed{awe}"
 
@@ -43,14 +44,14 @@ def call(function: Any, completions: list[list[dict[str, str]]], samples: list[S
 
 
 def test_each_part_is_a_reward_of_its_name_with_the_weight_of_the_formula() -> None:
-    settings = RewardSettings()
+    settings = paper_reward()
     functions, part_weights = part_rewards(scorer_for(settings))
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency", "coherence"]
     assert dict(zip([f.__name__ for f in functions], part_weights, strict=True)) == weights(settings)
 
 
 def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(samples: list[Sample]) -> None:
-    scorer = scorer_for(RewardSettings(coherence=False))
+    scorer = scorer_for(paper_reward(coherence=False))
     functions, _ = part_rewards(scorer)
     assert [function.__name__ for function in functions] == ["accuracy", "format", "consistency"]
     call(functions[0], [[{"role": "assistant", "content": TEXT}]], [samples[0]])
@@ -59,7 +60,7 @@ def test_a_reflection_without_weight_has_no_reward_function_and_is_not_asked(sam
 
 def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(samples: list[Sample]) -> None:
     seen = [None]
-    scorer = scorer_for(RewardSettings(), seen)
+    scorer = scorer_for(paper_reward(), seen)
     functions, part_weights = part_rewards(scorer)
     sample = next(sample for sample in samples if sample.label == "awe")
     completions = [[{"role": "assistant", "content": TEXT}], [{"role": "assistant", "content": "nothing"}]]
@@ -72,7 +73,7 @@ def test_all_parts_of_a_step_come_from_one_scoring_and_one_call_of_the_judge(sam
 
 
 def test_the_next_step_is_scored_anew(samples: list[Sample]) -> None:
-    scorer = scorer_for(RewardSettings())
+    scorer = scorer_for(paper_reward())
     functions, _ = part_rewards(scorer)
     for _ in range(2):
         call(functions[0], [[{"role": "assistant", "content": TEXT}]], [samples[0]])
@@ -80,7 +81,7 @@ def test_the_next_step_is_scored_anew(samples: list[Sample]) -> None:
 
 
 def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_group(samples: list[Sample]) -> None:
-    scorer = scorer_for(RewardSettings())
+    scorer = scorer_for(paper_reward())
     functions, _ = part_rewards(scorer)
     shown = [sample for sample in samples[:2] for _ in range(2)]
     completions, logged = [[{"role": "assistant", "content": TEXT}]] * 4, {}
@@ -94,7 +95,7 @@ def test_canaries_are_logged_once_a_step_with_one_swapped_question_for_each_grou
 
 def test_votes_are_paid_for_the_group_and_its_total_holds_them(samples: list[Sample]) -> None:
     sample = next(sample for sample in samples if sample.label == "awe")
-    scorer = scorer_for(RewardSettings(votes=0.2))
+    scorer = scorer_for(paper_reward(votes=0.2))
     functions, part_weights = part_rewards(scorer)
     by_name = {f.__name__: f for f in functions}
     completions = [[{"role": "assistant", "content": TEXT}]] * 2
@@ -111,7 +112,7 @@ def test_a_part_that_failed_for_one_completion_is_left_out_for_its_whole_group(s
         {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0},
         {"accuracy": 0.0, "format": 1.0, "consistency": None, "coherence": 1.0},
     ]
-    settled = without_failed_parts([RewardBreakdown(0.0, one) for one in parts], RewardSettings())
+    settled = without_failed_parts([RewardBreakdown(0.0, one) for one in parts], paper_reward())
     assert [one.parts for one in settled] == [{**one, "consistency": None} for one in parts]
     # 0.8 + 0.1 + 0.05 and 0.1 + 0.05: the first gains nothing over the second by the part that the judge failed on
     assert [one.total for one in settled] == pytest.approx([0.95, 0.15])
@@ -126,7 +127,7 @@ class HalfBlindJudge:
 
 def test_where_the_judge_failed_trl_gets_none_for_the_group_and_the_record_what_trained(samples: list[Sample]) -> None:
     seen = [None]
-    scorer = scorer_for(RewardSettings(), seen, HalfBlindJudge())
+    scorer = scorer_for(paper_reward(), seen, HalfBlindJudge())
     functions, _ = part_rewards(scorer)
     completions = [[{"role": "assistant", "content": text}] for text in (TEXT, "nothing")]
     sample, logged = next(sample for sample in samples if sample.label == "awe"), {}
@@ -215,7 +216,7 @@ def test_votes_and_other_images_are_those_of_one_process_for_groups_that_straddl
     labels = ["awe", "fear", "awe", "anger", "awe", "awe", "fear", "sadness", "excitement", "awe", "awe", "awe"]
     judge = ScriptedJudge(lambda question: "Yes" if question.aspect is Aspect.CONSISTENCY else "awe")
     alone, together = (
-        rollouts_of(count, RewardSettings(votes=0.2), list(map(completion, labels)), judge) for count in (1, 2)
+        rollouts_of(count, paper_reward(votes=0.2), list(map(completion, labels)), judge) for count in (1, 2)
     )
     assert together == alone
     votes = together[4].sample.distribution
@@ -228,7 +229,7 @@ def test_a_part_that_fails_on_one_process_is_left_out_for_the_whole_group(
     rollouts_of: Callable[..., list[Rollout]], count: int
 ) -> None:
     completions = [completion("awe", seen="cat" if row == 4 else "dog") for row in range(N)]
-    found = rollouts_of(count, RewardSettings(contrastive=0), completions, BlindToCats())
+    found = rollouts_of(count, paper_reward(contrastive=0), completions, BlindToCats())
     assert [rollout.reward.parts["consistency"] for rollout in found] == [1.0] * 4 + [None] * 4 + [1.0] * 4
 
 
@@ -247,7 +248,7 @@ def test_a_placebo_pays_the_verdicts_of_another_completion_of_the_group_and_reco
     rollouts_of: Callable[..., list[Rollout]], count: int
 ) -> None:
     completions = [completion("awe", seen="cat" if row % 4 else "dog") for row in range(N)]
-    settings = RewardSettings(contrastive=0, placebo=True)
+    settings = paper_reward(contrastive=0, placebo=True)
     found = rollouts_of(count, settings, completions, SeesDogs())
     for first in range(0, N, G):
         group = found[first : first + G]
@@ -271,6 +272,6 @@ def test_relative_pay_is_that_of_one_process_for_groups_that_straddle_two(
     rollouts_of: Callable[..., list[Rollout]],
 ) -> None:
     completions = [completion("awe" if row % 3 else "fear", seen="cat" if row % 2 else "dog") for row in range(N)]
-    settings = RewardSettings(contrastive=0, relative=True, trust=True)
+    settings = paper_reward(contrastive=0, relative=True, trust=True)
     alone, together = (rollouts_of(count, settings, completions, SeesDogs()) for count in (1, 2))
     assert together == alone

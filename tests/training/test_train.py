@@ -29,7 +29,7 @@ from emor3.judges.settings import JudgeBlock
 from emor3.method.labels import MIKELS8
 from emor3.method.rewards import RewardSettings, score
 from emor3.method.thinking import parse
-from emor3.method.types import Finding, Reflection, Verdict
+from emor3.method.types import Finding, Reflection, Reply, Verdict
 from emor3.models.checkpoints import load, resolve_checkpoint, save
 from emor3.models.generation import encode, vision_token_ids
 from emor3.models.processors import load_processor
@@ -114,11 +114,20 @@ def test_every_part_is_in_the_metrics_with_kl_and_the_time_of_each_phase(run: Pa
     assert all(needed | phases <= row.keys() for row in rows)
     for row in rows:
         mean = {part: row[f"rewards/{part}/mean"] for part in parts}
-        # R_overall = 0.8 R_acc + 0.1 (R_cons + R_coh) / 2 + 0.1 R_format
-        total = 0.8 * mean["accuracy"] + 0.05 * (mean["consistency"] + mean["coherence"]) + 0.1 * mean["format"]
+        # R_overall = 0.6 R_acc + 0.3 (R_cons + R_coh) / 2 + 0.1 R_format
+        total = 0.6 * mean["accuracy"] + 0.15 * (mean["consistency"] + mean["coherence"]) + 0.1 * mean["format"]
         assert row["reward"] == pytest.approx(total, abs=1e-6)
     # The reference is the start model, up to the last digits of log-probabilities that are computed in two ways.
     assert rows[0]["kl"] < 1e-6 < rows[1]["kl"]
+
+
+def finding_of(part: Any) -> Finding:
+    """A finding as it stands in a record."""
+    reply, *others = (
+        None if one["reply"] is None else Reply(one["reply"], one["probabilities"])
+        for one in (part, *part["distractors"])
+    )
+    return Finding(Verdict(part["verdict"]), reply=reply, distractors=tuple(others))
 
 
 def test_a_rollout_can_be_scored_again_from_its_record(run: Path, scenes: str) -> None:
@@ -128,7 +137,7 @@ def test_a_rollout_can_be_scored_again_from_its_record(run: Path, scenes: str) -
     assert len({row["reward"] for row in rows}) > 1
     for row in rows:
         sample = samples[row["sample"]]
-        findings = {name: Finding(Verdict(part["verdict"])) for name, part in row["reflection"].items()}
+        findings = {name: finding_of(part) for name, part in row["reflection"].items()}
         again = score(parse(row["completion"]), sample, Reflection(**findings), RewardSettings())
         assert (again.total, again.parts) == (row["reward"], row["parts"])
         assert row["reflection"]["consistency"]["reason"] or row["reflection"]["consistency"]["probabilities"]
@@ -168,7 +177,7 @@ def test_no_model_card_of_another_library_lies_in_a_run(run: Path) -> None:
 def test_settings_and_environment_are_stamped(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert config["grpo"]["beta"] == 0.1
-    assert (config["reward"]["reflective"], config["reward"]["formula"]) == (0.1, "paper")
+    assert (config["reward"]["reflective"], config["reward"]["formula"]) == (0.3, "paper")
     assert json.loads((run / "environment.json").read_text())["packages"]["trl"]
 
 
@@ -698,9 +707,15 @@ def test_two_processes_give_the_rollouts_and_rewards_of_one(tmp_path: Path, scen
         rows[name] = list(read_jsonl(folder / "run" / "rollouts.jsonl"))
         metrics = next(read_jsonl(folder / "run" / "metrics.jsonl"))
         rows[name + " metrics"] = {k: v for k, v in metrics.items() if k.startswith("reward")}
-    keys = ("sample", "group", "completion", "reward", "parts")
     assert len(rows["two"]) == 8  # both ranks wrote their half
-    assert [[row[k] for k in keys] for row in rows["one"]] == [[row[k] for k in keys] for row in rows["two"]]
+    for one, two in zip(rows["one"], rows["two"], strict=True):
+        assert [one[key] for key in ("sample", "group", "completion")] == [
+            two[key] for key in ("sample", "group", "completion")
+        ]
+        # The judge's probabilities, up to the rounding of batches of other sizes.
+        assert one["parts"] | {"reward": one["reward"]} == pytest.approx(
+            two["parts"] | {"reward": two["reward"]}, abs=1e-5
+        )
     assert rows["one metrics"] == pytest.approx(rows["two metrics"], abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""`emor3 data …`: import, check, sample and count labelled images. Heavy imports stand inside the commands."""
+"""`emor3 data …`: import, export, check, sample and count labelled images. Heavy imports stand inside the commands."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,15 @@ from emor3.cli.options import Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, say_start, show
 
-data_app = typer.Typer(help="Import, check, sample and count labelled images.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, export, check, sample and count labelled images.", no_args_is_help=True)
 
 
 @data_app.command("check")
 def check_data(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    context: typer.Context,
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR", help="Data folder or embedded:NAME; with --across one or several.")
+    ],
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe to check against. [default: the quickstart's]")
     ] = None,
@@ -28,13 +31,35 @@ def check_data(
         Literal["train", "evaluate"] | None,
         typer.Option("--for", help="What the folder is for. [default: `train` with --recipe, else either]"),
     ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="Look for copies of images in and between these folders instead.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="With --across: new folder for counts, groups and a report to cite."),
+    ] = None,
+    distance: Annotated[
+        int, typer.Option(callback=usable, min=0, max=16, help="With --across: most bits between near copies.")
+    ] = 16,
+    workers: Annotated[
+        int, typer.Option(callback=usable, min=0, max=512, help="With --across: processes; 0 takes one a core.")
+    ] = 0,
     overrides: Overrides = None,
 ) -> None:
     """Check a data folder before training or evaluating on it.
 
     Checks rows, labels, images, repetitions across splits and the tokens of an image; ends with status 1 if anything
-    would break training. A folder without training rows does so only with --recipe or --for train.
+    would break training. A folder without training rows does so only with --recipe or --for train. With --across it
+    counts the images that have a copy in another split or folder; folders of images without a manifest will do.
     """
+    if across:
+        refuse_idle(context, "with --across", ["recipe", "rows_only", "faults", "purpose", "overrides"])
+        _check_across(folders, output, distance, workers)
+        return
+    refuse_idle(context, "without --across", ["output", "distance", "workers"])
+    if len(folders) > 1:
+        raise UserError(f"{len(folders)} folders: check one at a time, or look for copies between them with --across")
+    (folder,) = folders
     from emor3.runs.recipe import load_recipe
     from emor3.storage.shipped import RECIPES
 
@@ -65,6 +90,29 @@ def check_data(
         say_next("data check", folder=folder)
 
 
+def _check_across(folders: list[str], output: Path | None, distance: int, workers: int) -> None:
+    say_start("emor3 data check")
+    from emor3.data.copies.overlaps import find_copies
+    from emor3.data.copies.report import PAGE, copies_table, summary, summary_lines, write_copies
+    from emor3.data.copies.scan import cores, scan
+    from emor3.storage.outputs import check_free
+
+    if output is not None:
+        check_free(output)
+    copies = find_copies(scan(folders, workers or cores()), distance)
+    found = summary(copies, distance)
+    if found["groups"]["all"]:
+        show(copies_table(copies))
+    for line in summary_lines(found):
+        say(line)
+    if output is None:
+        say_next("data check --across", folders=folders)
+    else:
+        write_copies(copies, found, output)
+        say(f"written to: {output}")
+        say_next("data check --across --output", page=output / PAGE)
+
+
 @data_app.command("import")
 def import_data(
     context: typer.Context,
@@ -72,8 +120,9 @@ def import_data(
         str,
         typer.Argument(
             metavar="NAME",
-            help="abstract, artphoto, caer-s, emoset, emotion6, emotionroi, fer2013, ferplus, fi, flickr-ldl, "
-            "oasis, raf-db, twitter-ldl, unbiasedemo, webemo; or your own: folders, table, hub.",
+            help="abstract, artphoto, caer-s, eemo-bench, emoset, emotic, emotion6, emotionroi, fer2013, ferplus, fi, "
+            "flickr-ldl, mvei, oasis, raf-db, twitter-ldl, unbiasedemo, vecbench, webemo; or your own: folders, table, "
+            "hub.",
         ),
     ],
     source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
@@ -124,6 +173,43 @@ def import_data(
     for line in importing.import_lines(imported, output):
         say(line)
     say_next("data import", folder=output)
+
+
+@data_app.command("export")
+def export_data(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Data folder or embedded:NAME.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for rows, prompt and README.")],
+    host: Annotated[
+        str,
+        typer.Option("--for", metavar="HOST", help="Who reads it: trl, easyr1, verl, swift, verifiers, lmms, vlmeval."),
+    ],
+    split: Annotated[str | None, typer.Option(help="Only rows of this split. [default: all]")] = None,
+    template: Annotated[str, typer.Option(help="Prompt template: a shipped one or a file.")] = "steps",
+    distractors: Annotated[
+        int,
+        typer.Option(
+            callback=usable, min=0, max=16, help="Other images of each row, which its description must not fit."
+        ),
+    ] = 2,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write a data folder as another trainer or harness reads it.
+
+    A README beside the rows has the command that reads them.
+    """
+    say_start("emor3 data export")
+    from emor3.hosts.exports import catalogue
+
+    if not catalogue.known_host(host).rewards:
+        refuse_idle(context, f"for {host}, which is paid no reward", ["distractors"])
+    written = catalogue.export_data(
+        host, folder, output, split=split, template=template, distractors=distractors, seed=seed, copy=copy
+    )
+    for line in catalogue.export_lines(written, output):
+        say(line)
+    say_next("data export", folder=output)
 
 
 @data_app.command("sample")

@@ -8,12 +8,10 @@ through all of it and ends with 1.
 """
 
 import json
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +42,7 @@ from emor3.cli.start import init
 from emor3.cli.tools import bench_app, doctor, plan, recipes, tiny_app
 from emor3.errors import UserError
 from emor3.evaluation.settings import EngineName
-from emor3.printing import console, escape_what_no_encoding_has, print_error, say, say_start, show
+from emor3.printing import console, escape_what_no_encoding_has, hide_idle_warnings, print_error, say, say_start, show
 from emor3.signals import Stopped, signal_handler, stop_at_once, write_line
 
 app = typer.Typer(
@@ -60,24 +58,30 @@ app.add_typer(data_app, name="data")
 app.add_typer(tiny_app, name="tiny")
 
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""What wrong arguments raise: typer's own class, or click's in releases of typer before it had one."""
+
+
 def main() -> None:
     """Entry point of the `emor3` command."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports every trainer it makes
-    # About these a person can do nothing: TRL 1.16 sets what transformers 5 has renamed, bitsandbytes misses a kernel
-    # that only inference on CPUs would use, and DeepSpeed finds no GPU.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated", category=FutureWarning)
-    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    hide_idle_warnings()
     escape_what_no_encoding_has()
     try:
         with signal_handler(stop_at_once):
             try:
-                app()
+                status = app(prog_name="emor3", standalone_mode=False)
             finally:
                 if sys.stdout is not None:  # as it is if the shell closed it
                     sys.stdout.flush()
     except UserError as error:
         print_error(error)
+        sys.exit(2)
+    except USAGE_ERROR as error:
+        _print_usage_error(error)
+        sys.exit(2)
+    except typer.Abort:  # the input ended where a question was asked
+        print_error(UserError("no answer: give it as an argument, see --help"))
         sys.exit(2)
     except OSError as error:
         drop_output()
@@ -86,6 +90,18 @@ def main() -> None:
     except Stopped as stopped:
         write_line(str(stopped))
         sys.exit(128 + stopped.number)
+    if status:  # of typer.Exit
+        sys.exit(status)
+
+
+def _print_usage_error(error: Any) -> None:
+    """Wrong arguments in one line; a group of commands that was called without any shows its help."""
+    message = error.format_message()
+    if "\n" in message:
+        say(message, error=True)
+    else:
+        at = error.ctx.command_path if error.ctx is not None else "emor3"
+        print_error(UserError(f"{at}: {message.removesuffix('.')}; {at} -h tells what it takes"))
 
 
 def _print_version(wanted: bool) -> None:
@@ -175,7 +191,12 @@ def evaluate(
     ] = None,
     saved: Annotated[
         Path | None,
-        typer.Option("--from", metavar="PATH", help="Recompute the figures of a saved evaluation, without a model."),
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="Recompute the figures of a saved evaluation, without a model; with --data those of another harness's "
+            "predictions.",
+        ),
     ] = None,
     labels: Labels = None,
     label_field: Annotated[str, typer.Option(help="Field of a row that holds the label.")] = DEFAULTS.label_field,
@@ -191,6 +212,9 @@ def evaluate(
     reflect: Annotated[
         bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
     ] = False,
+    blank: Annotated[
+        bool, typer.Option("--blank", help="Show a grey picture in place of every image: a control.")
+    ] = DEFAULTS.blank,
     judge: JudgePath = None,
     template: Template = None,
     temperature: Temperature = DEFAULTS.temperature,
@@ -209,8 +233,13 @@ def evaluate(
     Prints a table and writes evaluation.json, predictions.jsonl and results.json to the output folder. A sample whose
     image cannot be read is named and left out; the status then is 1. A stopped evaluation goes on with --resume after
     its last whole batch. With --from, figures are written over those of the saved evaluation, or beside a copy of it in
-    --output.
+    --output. With --from and --data, PATH is what lmms-eval, VLMEvalKit or inspect_ai wrote about a task of ours
+    (docs/harnesses.md), and becomes an evaluation of that folder.
     """
+    if saved is not None and data:
+        taken = {"saved", "data", "output", "split", "labels", "label_field", "template"}
+        refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - taken)
+        _import_answers(context, saved, data, output)
     if saved is not None:
         refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
         _evaluate_again(saved, output)
@@ -227,7 +256,8 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
     from emor3.evaluation import evaluate as evaluation
     from emor3.evaluation.journal import evaluation_folder
     from emor3.evaluation.summary import results_table
-    from emor3.runs.predictions import leaves_out
+    from emor3.runs.predictions import EVALUATION, leaves_out
+    from emor3.runs.records import read_json
 
     asked = context.params
     with evaluation_folder(output, asked["resume"]) as folder:
@@ -235,9 +265,28 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
         split = None if asked["split"] == "all" else asked["split"]
         settings = evaluation_settings(context, candidate, split=split, reflective=asked["reflect"])
         evaluations = evaluation.evaluate(candidate, data, settings, folder, resume=asked["resume"])
-    show(results_table(model, evaluations))
+    show(results_table(model, evaluations, read_json(folder / EVALUATION)))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
     say_next("evaluate", folder=folder)
+    raise typer.Exit(int(leaves_out(folder)))
+
+
+def _import_answers(context: typer.Context, path: Path, data: list[str], output: Path | None) -> None:
+    """Make an evaluation of what another harness recorded; ends with status 1 if it left samples out."""
+    say_start("emor3 evaluate")
+    from emor3.hosts.harnesses.answers import import_settings, write_evaluation
+    from emor3.hosts.harnesses.readers import read_run
+    from emor3.runs.predictions import leaves_out
+    from emor3.storage.outputs import fresh_folder
+
+    if len(data) > 1:
+        raise UserError(f"--from {path} holds the answers to one data folder: give --data once")
+    asked = context.params
+    settings = import_settings(asked["split"], asked["labels"], asked["label_field"], asked["template"])
+    run = read_run(path)
+    folder = fresh_folder(output, "evaluation")
+    write_evaluation(run, data[0], settings, folder)
+    _evaluate_again(folder, None)
     raise typer.Exit(int(leaves_out(folder)))
 
 
@@ -257,7 +306,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
         if output is not None:
             copy_evaluation(evaluation.folder, folder)
         write_json(folder / RESULTS, results(evaluation.head, evaluations))
-    show(results_table(evaluation.model, evaluations))
+    show(results_table(evaluation.model, evaluations, evaluation.head))
     from emor3.review.agreement import show_agreement
 
     show_agreement([evaluation])

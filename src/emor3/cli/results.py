@@ -178,16 +178,49 @@ def report(
     paths: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run and evaluation folders, or folders that hold some.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Page to write.")] = Path("report.html"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write. [default: report.html, with --paper reproduction.md]"),
+    ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option("--paper", help="Write what a paper's reproduction states, as Markdown, instead of the page."),
+    ] = False,
+    copies: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="With --paper: what `emor3 data check --across -o DIR` wrote; again for more."
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever a record changes, until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option(callback=usable, min=1, help="Seconds between two checks with --watch.")] = 10,
 ) -> None:
-    """Put runs and evaluations on one self-contained page.
+    """Put runs and evaluations on one page, or report for a paper.
 
     Ends with status 1 if anything had to be left out.
     """
     if not watch:
         refuse_idle(context, "without --watch", ["every"])
+    refuse_idle(context, *(("with --paper", ["watch"]) if paper else ("without --paper", ["copies"])))
+    if paper:
+        _report_paper(paths, copies or [], output or Path("reproduction.md"))
+    else:
+        _report_page(paths, output or Path("report.html"), watch, every)
+
+
+def _report_paper(paths: Sequence[Path], copies: Sequence[Path], output: Path) -> None:
+    say_start("emor3 report")
+    from emor3.report.paper.document import write_paper
+
+    left_out = write_paper(paths, copies, output)
+    for line in left_out:
+        say(f"left out: {' '.join(line.split())}", error=True)
+    say(f"written to: {output}")
+    say_next("report --paper", page=output)
+    raise typer.Exit(int(bool(left_out)))
+
+
+def _report_page(paths: Sequence[Path], output: Path, watch: bool, every: float) -> None:
     say_start("emor3 report")
     from emor3.report import page
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Column, Table
 from transformers import ProcessorMixin
 
-from emor3.data.duplicates import near_pairs, perceptual_hash
+from emor3.data.copies.hashes import near_pairs, perceptual_hash
 from emor3.data.folders import Repetitions, in_split, label_set_for, label_spec, resolve_folder
 from emor3.data.importers.sources import split_of
 from emor3.data.prompt_lengths import PROMPT_TOKENS, label_cost, suggest_max_pixels, text_tokens, token_counter

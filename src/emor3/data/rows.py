@@ -125,7 +125,7 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
     if label is None:
         raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({labels.listed()})")
     group = row.get("group")
-    images, text = _content(row, folder, where)
+    images, text = row_content(row, folder, where)
     return Sample(
         id=row_id(row),
         images=images,
@@ -154,8 +154,8 @@ def row_id(row: Mapping[str, Any]) -> str:
     return str(row["id"] if "id" in row else file_names(row)[0])
 
 
-def _content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple[str, ...], str | None]:
-    """Paths of a row's images, and its text."""
+def row_content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple[str, ...], str | None]:
+    """Paths of a row's images, and its text. Raises UserError for a missing image or a bad field."""
     text = _text(row, "text", where)
     if text is not None and not text.strip():
         raise UserError(f"{where}: 'text' is blank: leave it out, or say what a reader would see")

@@ -5,20 +5,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.progress import Progress
 
-from emor3.data.folders import fixed_subset, load_samples
+from emor3.data.folders import fixed_subset, load_samples, resolve_folder
+from emor3.data.importers.benchmarks.published import origin
 from emor3.data.prompt_lengths import check_lengths, warn_of_many_labels
 from emor3.errors import UserError, one_line, printable
 from emor3.evaluation.candidate import Candidate as Candidate
 from emor3.evaluation.candidate import load_candidate as load_candidate
 from emor3.evaluation.journal import BatchedJudge, check_same, is_whole, journal_in
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.evaluation.summary import Evaluation, results, summarise
+from emor3.evaluation.summary import IMPORTED, Evaluation, results, summarise
 from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect
 from emor3.method.rewards import predicted_label
@@ -41,6 +43,8 @@ from emor3.storage.files import regular
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 
+BLANK = str(files("emor3") / "evaluation" / "blank.png")
+"""The picture of the control without images: 224 x 224 pixels of one grey."""
 CONTENT = "content_sha256"
 """Key of the checksum of a data set's rows and images."""
 
@@ -128,10 +132,16 @@ def evaluation_head(
         "settings": settings.model_dump(),
         "environment": environment_stamp(),
         "data": [
-            data_head(path, chosen, unreadable[path]) | {CONTENT: content_sum(chosen)}
+            data_head(path, chosen, unreadable[path]) | {CONTENT: content_sum(chosen)} | _imported(path)
             for path, chosen in samples.items()
         ],
     }
+
+
+def _imported(path: str) -> dict[str, Any]:
+    """Set, label policy and checksum of a folder that `emor3 data import` made: others may have published on it."""
+    known = origin(resolve_folder(path))
+    return {} if known is None else {IMPORTED: known}
 
 
 def content_sum(samples: Sequence[Sample]) -> str:
@@ -213,7 +223,8 @@ def _completions(
     once: Once,
 ) -> list[list[str]]:
     """M completions for each of N samples, in order; each batch is made once."""
-    requests = [(sample.images, sample_prompt(sample, settings.template)) for sample in samples]
+    shown = [(BLANK,) * len(sample.images) if settings.blank else sample.images for sample in samples]
+    requests = [(s, sample_prompt(sample, settings.template)) for s, sample in zip(shown, samples, strict=True)]
 
     def make(number: int, places: Sequence[int]) -> list[list[str]]:
         asked, own = [requests[place] for place in places], decoding.of_batch(number)

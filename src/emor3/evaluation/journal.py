@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from transformers import ProcessorMixin
 
 from emor3.errors import UserError
+from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.types import Judge, Question, Reply
 from emor3.models.engines.batches import Once, in_batches, plan
 from emor3.models.generation import request_lengths
@@ -29,6 +30,8 @@ from emor3.storage.outputs import draft_of, fresh_output, written_to
 
 QUESTIONS = 256
 """Most questions that a judge is asked at once."""
+FOLLOWS = ("sample_ids", "imported")
+"""Of a data set in an evaluation's head, what its checksums tell already."""
 MOST_SHOWN = 6
 """Changes that a refusal names."""
 
@@ -86,10 +89,14 @@ def check_same(folder: Path, recorded: Mapping[str, Any], now: Mapping[str, Any]
 
 
 def _compared(head: Mapping[str, Any]) -> dict[str, Any]:
-    """A head as JSON has it, by data set, without the environment, which may be another one."""
+    """A head as JSON has it, by data set, without the environment, which may be another one, and what follows from it.
+
+    Settings that came later are at their defaults, which are what was done before they could be set.
+    """
     content = {name: value for name, value in json.loads(json.dumps(head)).items() if name != "environment"}
-    parts = {part["data"]: {k: v for k, v in part.items() if k != "sample_ids"} for part in content["data"]}
-    return content | {"data": parts}
+    parts = {part["data"]: {k: v for k, v in part.items() if k not in FOLLOWS} for part in content["data"]}
+    defaults = EvaluationSettings().model_dump(mode="json")
+    return content | {"data": parts, "settings": defaults | content["settings"]}
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class EvaluationSettings(Block):
     """Answers to sample of each image at temperature 1 beside the judged one, for distributions and calibration."""
     reflective: bool = False
     """Have the judge weigh each of these too (reflective decoding)."""
+    blank: bool = False
+    """Show a grey picture in place of every image, as a control: what is right then was not seen."""
     seed: int = Field(default=0, ge=0, le=MOST)
     """Seed of all sampling; a plan takes the cell's."""
     thinking: Thinking = "steps"

@@ -8,14 +8,21 @@ from typing import Any
 from rich import box
 from rich.table import Column, Table
 
+from emor3.data.importers.benchmarks.published import Published, published_on, sources
 from emor3.method.thinking import Thinking
 from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import majority_class
 from emor3.stats import distributions
 from emor3.stats.classification import classify
 from emor3.stats.figures import FIGURES, REFLECTIVE, checks
-from emor3.stats.format import decimal, percent
+from emor3.stats.format import decimal, percent, percent_value, thousandths
 from emor3.stats.measures import rate
+from emor3.stats.people.confidence import stated_calibration, stated_confidence
+from emor3.stats.people.ratings import against_ratings
+from emor3.stats.people.votes import against_votes
+
+IMPORTED = "imported"
+"""Key of the set and label policy of a data folder that was imported, in the head of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def reasoning_figures(predictions: Sequence[Prediction], thinking: Thinking) -> 
 
 
 def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
-    figures = distributions.calibration(predictions) | distributions.distances(predictions)
+    figures = against_votes(predictions) | against_ratings(predictions) | stated_calibration(predictions)
+    figures |= distributions.calibration(predictions) | distributions.distances(predictions)
     weighed = [prediction for prediction in predictions if prediction.weights is not None]
     shares = distributions.weighed_shares
     reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
@@ -73,19 +81,39 @@ def _figures_row(evaluation: Evaluation) -> dict[str, Any]:
         confidence, right = distributions.confidences(sampled)
         row["reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
         row["risk_coverage"] = distributions.risk_curve(confidence, right).tolist()
+    stated, confidence, right = stated_confidence(evaluation.predictions)
+    if stated:
+        row["stated_reliability"] = distributions.reliability_cells(confidence, right).sum(0).tolist()
+        row["stated_risk_coverage"] = distributions.risk_curve(confidence, right).tolist()
     return row
 
 
-def results_table(model: str, evaluations: Iterable[Evaluation]) -> Table:
-    """Shares in percent and distances as they are, with 95% intervals, beside those of the majority class."""
-    table = Table(Column("", overflow="fold"), model, "majority class", box=box.SIMPLE)
+def results_table(model: str, evaluations: Iterable[Evaluation], head: Mapping[str, Any] | None = None) -> Table:
+    """Shares in percent and distances as they are, with 95% intervals, beside those of the majority class.
+
+    With the evaluation's head also what others published on a set, and where.
+    """
+    parts = {part["data"]: part for part in (head or {}).get("data", ())}
+    evaluations = list(evaluations)
+    published = {e.data: published_on(parts.get(e.data, {}).get(IMPORTED)) for e in evaluations}
+    beside = [Column("published by others", overflow="fold")] if any(published.values()) else []
+    table = Table(Column("", overflow="fold"), model, "majority class", *beside, box=box.SIMPLE)
     for evaluation in evaluations:
         table.add_row(f"{evaluation.data}, n = {len(evaluation.predictions)}")
+        others = published[evaluation.data]
         for name, row in ((name, row) for name, row in FIGURES.items() if name in evaluation.figures):
-            majority = percent(evaluation.majority.get(name))
-            if row.unit == "share":
-                table.add_row(f"  {row.title} %", percent(evaluation.figures[name]), majority)
-            else:
-                table.add_row(f"  {row.title}", decimal(evaluation.figures[name]), "")
+            is_share = row.unit == "share"
+            ours = (percent if is_share else decimal)(evaluation.figures[name])
+            majority = percent(evaluation.majority.get(name)) if is_share else ""
+            cells = [published_cell(name, others)] if beside else []
+            table.add_row(f"  {row.title}{' %' * is_share}", ours, majority, *cells)
+        for source in sources(others):
+            table.add_row(f"  published: {source}; none of it was measured with these prompts on these files")
         table.add_section()
     return table
+
+
+def published_cell(name: str, others: Sequence[Published]) -> str:
+    """What others published of a figure: "68.1 EmoCaliber (7B)", one a line."""
+    shown = percent_value if FIGURES[name].unit == "share" else thousandths
+    return "\n".join(f"{shown(entry.figures[name])} {entry.model}" for entry in others if name in entry.figures)

@@ -3,7 +3,6 @@
 base -> evaluate -> train its world's recipe -> evaluate under the same judge (the base) -> table, plot, results
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +35,8 @@ from emor3.stats.uncertainty import Comparison
 from emor3.storage.outputs import fresh_output, write_json
 from emor3.storage.shipped import RECIPES
 from emor3.tiny.perception import EXACT, DrawnTruth
-from emor3.training.run import train
+from emor3.training.dataset import chosen_samples
+from emor3.training.run import checked_settings, train
 
 RECIPE = RECIPES / "quickstart.yaml"
 SHOWN = ("accuracy", "macro_f1", "format", "consistency", "coherence", "unparsed", "perception")
@@ -103,11 +103,13 @@ def run_quickstart(world: World, seed: int, output: Path | None, limit: int | No
 
     `limit` is the number of test images of each data set; None leaves the world's.
     """
+    recipe = load_recipe(world.recipe, [*overrides, f"seed={seed}"])
+    refuse_own_code(recipe, "quickstart")
+    checked_settings(recipe, chosen_samples(recipe))  # now, not after minutes of evaluating the base
     with fresh_output(output, "quickstart") as folder:
         start = time.perf_counter()
         run = folder / "training"
-        recipe = load_recipe(world.recipe, [*overrides, f"seed={seed}", f"output_dir={json.dumps(str(run))}"])
-        refuse_own_code(recipe, "quickstart")
+        recipe = recipe.model_copy(update={"output_dir": str(run)})
         settings = world.settings.model_copy(update={"seed": seed, "limit": limit or world.settings.limit})
         say(f"1/3  evaluating the base ({recipe.model.path})")
         before = evaluate_all(world, load_candidate(recipe.model.path), settings, folder / "base")

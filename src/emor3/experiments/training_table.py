@@ -129,8 +129,8 @@ def _course_tables(cells: Sequence[Cell]) -> str:
                 for key in runs
             ),
         ),
-        "Accuracy, consistency and coherence are as they were paid (contrastive consistency and masked coherence are "
-        "stricter than plain ones), by the judge of the training.\n",
+        "Accuracy, consistency and coherence are as they were paid (contrastive consistency is stricter than the "
+        "plain one), by the judge of the training.\n",
         "## Seconds per optimizer step\n",
         form.markdown_table(
             ["method", "trained on", *PHASES, "all"],

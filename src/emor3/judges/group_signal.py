@@ -83,7 +83,7 @@ def group_signal(
     None if no group has two completions that were judged.
     """
     items = [(sample, thought) for sample, group in zip(samples, groups, strict=True) for thought in group]
-    found = iter(reflect(judge, items, settings.aspects, masked=settings.masked))
+    found = iter(reflect(judge, items, settings.aspects))
     tried = [_Tried(sample, group, [next(found) for _ in group]) for sample, group in zip(samples, groups, strict=True)]
     spreads = [spread for group in tried if (spread := group.spread(settings)) is not None]
     if not spreads:

@@ -37,12 +37,12 @@ def without_failed_parts(breakdowns: Sequence[RewardBreakdown], settings: Reward
 
     Completions are compared inside their group, so a part that only some have would count against the others.
 
-    Two completions, on the second of which the judge failed: neither is paid for coherence, 0.05 of the first's 1.0.
+    Two completions, on the second of which the judge failed: neither is paid for coherence, 0.15 of the first's 1.0.
 
     >>> parts = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0}
-    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.95, {**parts, "coherence": None})]
+    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.85, {**parts, "coherence": None})]
     >>> [round(reward.total, 4) for reward in without_failed_parts(group, RewardSettings())]
-    [0.95, 0.95]
+    [0.85, 0.85]
     """
     paid = {name: weight for name, weight in weights(settings).items() if weight > 0}
     failed = {name for name in paid if any(breakdown.parts[name] is None for breakdown in breakdowns)}
@@ -88,14 +88,14 @@ def in_form(
 
     Trust looks at R_RER as the judge gave it, before it is made relative.
 
-    The only right answer earns half of R_RER with `relative`, 0.8 + 0.1 + 0.1 / 2, and the wrong one none, 0.1.
+    The only right answer earns half of R_RER with `relative`, 0.6 + 0.1 + 0.3 / 2, and the wrong one none, 0.1.
 
     >>> parts = {"accuracy": 1.0, "format": 1.0, "consistency": 1.0, "coherence": 1.0}
-    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.2, {**parts, "accuracy": 0.0})]
+    >>> group = [RewardBreakdown(1.0, parts), RewardBreakdown(0.4, {**parts, "accuracy": 0.0})]
     >>> [round(reward.total, 4) for reward in in_form(group, RewardSettings(relative=True), 1, 100)]
-    [0.95, 0.1]
+    [0.85, 0.1]
     """
-    paid = [aspect.value for aspect in Aspect if aspect in settings.paid]
+    paid = [aspect.value for aspect in Aspect if aspect in settings.aspects]
     columns = {
         name: [value for one in breakdowns if (value := one.parts[name]) is not None] for name in paid
     }  # a part that failed is None in the whole group

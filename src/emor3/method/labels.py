@@ -241,7 +241,7 @@ MASK = "[...]"
 def mask(text: str, labels: LabelSet) -> str:
     """The text with every label, alias and English inflection of one replaced by `MASK`; other words stay as written.
 
-    A judge who reads the masked reasoning cannot copy the label: what is left must carry it. Invisible characters and
+    So it is found whether a text names a label at all (`emor3.method.canaries`). Invisible characters and
     look-alike forms (NFKC), which `affirmed` reads through, go first, so that they hide no label. Linear time.
 
     >>> mask("A fearful child, amid joy.", LabelSet("moods", ("fear", "joy")))

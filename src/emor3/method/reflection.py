@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from emor3.method.labels import LabelSet, affirmed, mask, normalise
+from emor3.method.labels import LabelSet, affirmed, normalise
 from emor3.method.thinking import escape, load_template, name_content, render
 from emor3.method.types import (
     Aspect,
@@ -40,13 +40,8 @@ def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question
     return Question(Aspect.COHERENCE, text, labels.labels)
 
 
-def ask(
-    sample: Sample, thought: EmotionalThought, aspects: frozenset[Aspect], masked: bool = False
-) -> dict[Aspect, Question | str]:
-    """For each wanted aspect its question, or the reason why the completion does not allow it.
-
-    `masked` hides every word that names a label from the coherence question, so that naming it is not reasoning.
-    """
+def ask(sample: Sample, thought: EmotionalThought, aspects: frozenset[Aspect]) -> dict[Aspect, Question | str]:
+    """For each wanted aspect its question, or the reason why the completion does not allow it."""
     asked: dict[Aspect, Question | str] = {}
     for aspect in Aspect:
         if aspect not in aspects:
@@ -58,9 +53,7 @@ def ask(
         elif thought.feeling is None:
             asked[aspect] = "step2 is missing, repeated, not closed or blank"
         else:
-            texts = (thought.trigger, thought.feeling)
-            trigger, feeling = (mask(text, sample.labels) for text in texts) if masked else texts
-            asked[aspect] = coherence_question(trigger, feeling, sample.labels)
+            asked[aspect] = coherence_question(thought.trigger, thought.feeling, sample.labels)
     return asked
 
 
@@ -93,7 +86,6 @@ def reflect(
     items: Sequence[tuple[Sample, EmotionalThought]],
     aspects: frozenset[Aspect],
     *,
-    masked: bool = False,
     distractors: Sequence[Sequence[Content]] | None = None,
 ) -> list[Reflection]:
     """Both findings for each of N completions, from one call of the judge in which identical questions stand once.
@@ -115,7 +107,7 @@ def reflect(
     >>> len(judge.asked)  # two questions, not four: the completions are equal
     2
     """
-    asked = [ask(sample, thought, aspects, masked) for sample, thought in items]
+    asked = [ask(sample, thought, aspects) for sample, thought in items]
     others = [
         [
             consistency_question(images, thought.trigger, text)

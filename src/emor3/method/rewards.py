@@ -4,9 +4,8 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
 for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
-image better than others (contrastive), label words hidden from the judge (masked), and further parts whose weights are
-taken from accuracy's: agreement, conclusion, votes, attributes, and those of one's own (`emor3.scoring.own`). What
-depends on the whole group of completions is settled in `group_rewards`.
+image better than others (contrastive), and further parts whose weights are taken from accuracy's: votes, attributes,
+and those of one's own (`emor3.scoring.own`). What depends on the whole group is settled in `group_rewards`.
 """
 
 import re
@@ -24,11 +23,17 @@ from emor3.settings import MOST, Block
 
 Formula = Literal["paper", "released"]
 
-FURTHER = ("agreement", "conclusion", "votes", "attributes")
+FURTHER = ("votes", "attributes")
 """Parts beyond the paper, by the name of their weight."""
+
+PAPER = {"reflective": 0.1, "soft": False, "contrastive": 0}
+"""The paper's settings where the defaults are others, for what docs/reflection_study.md and docs/results.md found."""
 
 REFLECTIONS = frozenset(aspect.value for aspect in Aspect)
 """Parts that a judge decides, which are there or were not run."""
+
+FORMER = {"masked": False, "agreement": 0.0, "conclusion": 0.0}
+"""Settings that helped in no world and are gone (docs/log.md), by the value at which they did nothing."""
 
 FORMS = ("relative", "trust", "anneal")
 """Switches that change how R_RER is paid."""
@@ -57,13 +62,13 @@ class OwnPart(Block):
 
 
 class RewardSettings(Block):
-    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. The paper: contrastive 0.
+    """Weights and switches. GRPO only: reflective 0 and format 0. SET only: reflective 0. The paper: see `PAPER`.
 
     Raises UserError for weights that are negative, not a number or above 1 in sum.
     """
 
-    reflective: float = 0.1
-    """l1, the weight of the Reflective Emotional Reward."""
+    reflective: float = 0.3
+    """l1, the weight of the Reflective Emotional Reward (the paper: 0.1)."""
     format: float = 0.1
     """l2, the weight of the grammar of Structured Emotional Thinking."""
     consistency: bool = True
@@ -72,19 +77,13 @@ class RewardSettings(Block):
     """Whether R_RER holds emotional coherence."""
     formula: Formula = "paper"
     """How parts become one reward: as in the paper, or as the authors' released code pays it."""
-    soft: bool = False
-    """Pay the judge's probability of a favourable verdict instead of 0 or 1."""
+    soft: bool = True
+    """Pay the judge's probability of a favourable verdict, where it gives one, instead of 0 or 1 (the paper: false)."""
     contrastive: int = 2
     """Other images of the batch that a description must not fit; what it earns is counted against the best of them.
 
     The paper asks about none (0), which pays descriptions that fit every image (docs/results.md, attacks).
     """
-    masked: bool = False
-    """Hide label words, their inflections and aliases in steps 1 and 2 from the coherence question."""
-    agreement: float = 0.0
-    """Weight of: the judge reads from steps 1 and 2 the label that is answered, paid only if that is right."""
-    conclusion: float = 0.0
-    """Weight of: step 3 claims the polarity and arousal of the true label, if these are defined."""
     votes: float = 0.0
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
@@ -101,6 +100,17 @@ class RewardSettings(Block):
     """Pay less R_RER the longer a run trains (see `annealed`)."""
     placebo: bool = False
     """For experiments: verdicts permuted inside each group, so that everything but their meaning stays."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_settings(cls, given: Any) -> Any:
+        """Records of older runs hold settings that are gone: let those pass that did nothing, refuse what did."""
+        if not isinstance(given, Mapping):
+            return given
+        for name, off in FORMER.items():
+            if given.get(name, off) != off:
+                raise UserError(f"reward.{name} helped in no world and was removed (docs/log.md): leave it out")
+        return {name: value for name, value in given.items() if name not in FORMER}
 
     @field_validator("contrastive")
     @classmethod
@@ -138,7 +148,7 @@ class RewardSettings(Block):
     @model_validator(mode="after")
     def _has_a_form_that_fits(self) -> Self:
         forms = [name for name in FORMS if getattr(self, name)]
-        asked = [*(forms if not self.paid else ()), *(["placebo"] if self.placebo and not self.aspects else ())]
+        asked = [*forms, *(["placebo"] if self.placebo else ())] if not self.aspects else []
         if asked:
             raise UserError(
                 f"reward.{asked[0]} changes how reflection is paid, and none is paid: leave one of both out"
@@ -155,14 +165,7 @@ class RewardSettings(Block):
 
     @property
     def aspects(self) -> frozenset[Aspect]:
-        """The reflections that something is paid for; only these are worth asking in training."""
-        if self.agreement > 0:
-            return frozenset({*self.paid, Aspect.COHERENCE})
-        return self.paid
-
-    @property
-    def paid(self) -> frozenset[Aspect]:
-        """The reflections that R_RER pays."""
+        """The reflections that R_RER pays; only these are asked in training."""
         switches = {Aspect.CONSISTENCY: self.consistency, Aspect.COHERENCE: self.coherence}
         return frozenset(aspect for aspect, on in switches.items() if on and self.reflective > 0)
 
@@ -182,7 +185,7 @@ def weights(settings: RewardSettings) -> dict[str, float]:
 
     With both reflections switched off their weight goes to accuracy, so that the maximum stays 1.
     """
-    paid = settings.paid
+    paid = settings.aspects
     reflective = settings.reflective if paid else 0.0
     share = reflective if settings.formula == "released" else reflective / max(1, len(paid))
     further = {name: getattr(settings, name) for name in FURTHER if getattr(settings, name) > 0}
@@ -225,7 +228,7 @@ def score(
     failure.
     Raises UserError if the sample's label is not in its set, or a reflection that carries weight was never run.
 
-    Right answer and form; the judge supports step 1 but reads another label: 0.8 + 0.1 + 0.1 * (1 + 0) / 2.
+    Right answer and form; the judge supports step 1 but reads another label: 0.6 + 0.1 + 0.3 * (1 + 0) / 2.
 
     >>> from emor3.method.thinking import parse
     >>> moods = LabelSet("moods", ("fear", "joy"))
@@ -235,7 +238,7 @@ def score(
     >>> reward.parts
     {'accuracy': 1.0, 'format': 1.0, 'consistency': 1.0, 'coherence': 0.0}
     >>> round(reward.total, 4)
-    0.95
+    0.85
     """
     label, labels = sample.label, sample.labels
     if label not in labels.labels:
@@ -248,8 +251,6 @@ def score(
         "coherence": coherence_value(reflection.coherence, label, settings),
     }
     further: dict[str, Callable[[], float | None]] = {
-        "agreement": lambda: agreement_value(thought, reflection.coherence, sample),
-        "conclusion": lambda: conclusion_value(thought, sample),
         "votes": lambda: None,
         "attributes": lambda: attribute_recall(thought, sample),
     }
@@ -270,7 +271,7 @@ def consistency_value(finding: Finding | None, settings: RewardSettings) -> floa
 
     >>> own, other = (Reply("Yes", {"Yes": share, "No": 1 - share}) for share in (0.9, 0.3))
     >>> found = Finding(Verdict.SUPPORTED, reply=own, distractors=(other,))
-    >>> round(consistency_value(found, RewardSettings(soft=True)), 4)
+    >>> round(consistency_value(found, RewardSettings()), 4)
     0.6
     """
     if finding is None or judge_failed(finding):
@@ -301,26 +302,9 @@ def coherence_value(finding: Finding | None, label: str, settings: RewardSetting
     return verdict_value(finding.verdict, settings.formula)
 
 
-def agreement_value(thought: EmotionalThought, coherence: Finding | None, sample: Sample) -> float | None:
-    """1 if the judge reads from the reasoning the label that is answered and that label is right.
-
-    None if the judge failed.
-    """
-    if judge_failed(coherence):
-        return None
-    answered = predicted_label(thought, sample.labels)
-    return float(answered == sample.label and label_read(coherence, sample.labels) == answered)
-
-
 def label_read(coherence: Finding | None, labels: LabelSet) -> str | None:
     """The label that the judge reads from steps 1 and 2; None if it was not asked or names none."""
     return affirmed(coherence.reply.text, labels) if coherence and coherence.reply else None
-
-
-def conclusion_value(thought: EmotionalThought, sample: Sample) -> float | None:
-    """Share of polarity and arousal that step 3 claims as the true label has them; None if it has neither."""
-    checks = [held for held in signs_held(thought, sample) if held is not None]
-    return sum(checks) / len(checks) if checks else None
 
 
 def signs_held(thought: EmotionalThought, sample: Sample) -> tuple[bool | None, bool | None]:

@@ -2,7 +2,8 @@
 
 A completion is <step1>…</step1><step2>…</step2><step3>…</step3>\\boxed{label}. Tags and box are the contract; the
 words around them are a template's. Baselines think freely (<think>…</think>\\boxed{label}) or not at all
-(\\boxed{label}); each way has a shipped template of its name and is read by the same parser.
+(\\boxed{label}); each way has a shipped template of its name and is read by the same parser. Thinking with confidence
+is the three steps, and a number from 0 to 1 behind them: <confidence>0.7</confidence>.
 """
 
 import re
@@ -18,15 +19,18 @@ from emor3.storage.files import read_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-Thinking = Literal["steps", "free", "direct"]
+Thinking = Literal["steps", "free", "direct", "confidence"]
 """How a completion thinks before its answer; also the name of the shipped template that asks for it."""
 
 _PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
 
+_NUMBER = re.compile(r"[01](?:\.[0-9]{0,12})?|\.[0-9]{1,12}", re.ASCII)
+
 LONGEST_TEMPLATE = 100_000
 """Characters."""
 
-TAGS: dict[Thinking, tuple[str, ...]] = {"steps": ("step1", "step2", "step3"), "free": ("think",), "direct": ()}
+_STEPS = ("step1", "step2", "step3")
+TAGS: dict[Thinking, tuple[str, ...]] = {"steps": _STEPS, "free": ("think",), "direct": (), "confidence": _STEPS}
 """The tag pairs that each way of thinking needs, in order."""
 
 
@@ -130,13 +134,35 @@ def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
         bodies.append(None if bodies[0] is None else "")
     trigger, feeling, conclusion = [*bodies, None, None, None][:3]
     box = _last_box(text)
+    problem = _problem(text, TAGS[thinking], box[0] if box else None)
+    if thinking == "confidence" and problem is None and not _ends_with_confidence(text):
+        problem = Problem.CONFIDENCE_MISSING
     return EmotionalThought(
         trigger=trigger,
         feeling=feeling,
         conclusion=conclusion,
         answer=box[1] if box else None,
-        problem=_problem(text, TAGS[thinking], box[0] if box else None),
+        problem=problem,
     )
+
+
+def stated_number(text: str, tag: str) -> float | None:
+    """The number from 0 to 1 between a pair of tags that stands exactly once; None if there is none.
+
+    >>> stated_number("<confidence> 0.70 </confidence>", "confidence"), stated_number("<valence>7</valence>", "valence")
+    (0.7, None)
+    """
+    body = _body(text, tag)
+    if body is None or not _NUMBER.fullmatch(body):
+        return None
+    value = float(body)
+    return value if value <= 1 else None
+
+
+def _ends_with_confidence(text: str) -> bool:
+    """Whether a number stands behind the last step, before or behind the box."""
+    span = _span(text, "confidence")
+    return span is not None and stated_number(text, "confidence") is not None and text.index("</step3>") < span[0]
 
 
 def _tags(step: str) -> tuple[str, str]:

@@ -64,6 +64,8 @@ class Problem(StrEnum):
     TEXT_OUTSIDE_STEPS = "text_outside_steps"
     ANSWER_MISSING = "answer_missing"
     ANSWER_BEFORE_STEPS = "answer_before_steps"
+    CONFIDENCE_MISSING = "confidence_missing"
+    """No number from 0 to 1 behind the steps, where one is asked for."""
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,10 @@ class Evaluated:
     @property
     def decoding(self) -> str:
         """How the judged completion of each sample was made."""
-        temperature = self.saved.head["settings"].get("temperature", 0.0)
-        return "greedy" if temperature == 0 else f"sampled at temperature {temperature:g}"
+        settings = self.saved.head["settings"]
+        temperature = settings.get("temperature", 0.0)
+        blank = ", blank images" if settings.get("blank") else ""
+        return f"{'greedy' if temperature == 0 else f'sampled at temperature {temperature:g}'}{blank}"
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ class PredictionRow(Record):
     swapped: FindingRow | None
     sampled: list[Text | None] | None
     weights: list[float] | None
+    valence: float | None = None
+    """Mean rating of people from 0 to 1, if the data have it, as is arousal."""
+    arousal: float | None = None
 
 
 HEAD, PREDICTION = TypeAdapter(EvaluationHead), TypeAdapter(PredictionRow)
@@ -184,6 +187,8 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
         "swapped": finding_row(prediction.swapped),
         "sampled": prediction.sampled,
         "weights": prediction.weights,
+        "valence": sample.valence,
+        "arousal": sample.arousal,
     }
 
 
@@ -254,7 +259,17 @@ def _read_prediction(row: PredictionRow, labels: LabelSet, thinking: Thinking, w
     if stray:
         raise UserError(f"{where}: {stray[0]!r} is none of the labels {', '.join(labels.labels)}")
     images = row.images if row.images is not None else [] if row.image is None else [row.image]
-    sample = Sample(row.id, tuple(images), row.label, labels, distribution=row.votes, group=row.group, text=row.text)
+    sample = Sample(
+        row.id,
+        tuple(images),
+        row.label,
+        labels,
+        distribution=row.votes,
+        valence=row.valence,
+        arousal=row.arousal,
+        group=row.group,
+        text=row.text,
+    )
     thought = parse(row.completion, thinking)
     return Prediction(
         sample,

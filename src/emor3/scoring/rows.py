@@ -42,8 +42,8 @@ def score_rows(
     Raises UserError, which names the row, for one that cannot be scored, for too few distractors (`contrastive`), and
     for settings that need a training run; and as OwnJudge and with_own_parts.
 
-    Two answers to one picture, of which the judge supports the first description: 0.8 + 0.1 + 0.1 * (1 + 1) / 2 and
-    0.1 + 0.1 * (0 + 1) / 2.
+    Two answers to one picture, of which the judge supports the first description: 0.6 + 0.1 + 0.3 * (1 + 1) / 2 and
+    0.1 + 0.3 * (0 + 1) / 2.
 
     >>> row = {"label": "fear", "labels": ["fear", "joy"], "images": ["fog.jpg"]}
     >>> texts = [
@@ -54,7 +54,7 @@ def score_rows(
     ...     return "fear" if not question.images else "Yes" if "fog" in question.text else "No"
     >>> scored = score_rows([row, row], texts, ScriptedJudge(reply), RewardSettings(contrastive=0))
     >>> [round(rollout.reward.total, 4) for rollout in scored]
-    [1.0, 0.15]
+    [1.0, 0.25]
     """
     settings = settings or RewardSettings()
     texts = _texts(rows, completions)
@@ -66,7 +66,6 @@ def score_rows(
         ScriptedJudge(lambda question: "") if judge is None else OwnJudge(judge),
         list(zip(samples, thoughts, strict=True)),
         settings.aspects,
-        masked=settings.masked,
         distractors=_others(samples, distractors, groups, settings),
     )
     rollouts = scored_alone(samples, texts, thoughts, reflections, settings, own or {})
@@ -90,6 +89,16 @@ def scored_alone(
     judged = zip(samples, texts, thoughts, reflections, strict=True)
     alone = [Rollout(*parts, score(parts[2], parts[0], parts[3], settings)) for parts in judged]
     return with_own_parts(alone, settings, own) if settings.own else alone
+
+
+def completion_text(completion: Any) -> str:
+    """Text of a completion as a trainer hands it over: plain, or one assistant message, itself plain or in parts."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _texts(rows: Sequence[Row], completions: Sequence[str] | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge, ask, reflect
-from emor3.method.rewards import Formula, RewardSettings, reflective, score
+from emor3.method.rewards import PAPER, Formula, RewardSettings, reflective, score
 from emor3.method.thinking import parse
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
 from emor3.scoring.rows import row_content, row_sample
@@ -108,7 +108,7 @@ def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
             raise UserError(f"weight {name!r} must be a number from 0 to 1, found {reprlib.repr(weight)}")
-    return RewardSettings(**given, formula=formula)
+    return RewardSettings(**PAPER | given, formula=formula)
 
 
 def _saved_replies(row: Mapping[str, Any]) -> dict[Aspect, str | None] | None:

@@ -24,6 +24,8 @@ class Classification:
     lenient_accuracy: Estimate
     """Accuracy with `taxonomy.resolve`, which takes synonyms and inflections; reported beside the strict one."""
     macro_f1: Estimate
+    weighted_f1: Estimate
+    """Mean F1 of the classes, each as often as it occurs, as VECBench reports it."""
     balanced_accuracy: Estimate
     """Mean recall of the classes that occur (unweighted average recall)."""
     polarity_accuracy: Estimate | None
@@ -44,11 +46,12 @@ def classify(predictions: Sequence[Prediction], seed: int = 0) -> Classification
     items = clusters(predictions)
     tables = _confusions(predictions, labels)
     signed = [p for p in predictions if p.sample.label in labels.polarity]
-    f1, recall = _of_tables([macro_f1, balanced_accuracy], tables, items, seed)
+    f1, weighted, recall = _of_tables([macro_f1, weighted_f1, balanced_accuracy], tables, items, seed)
     return Classification(
         accuracy=proportion([*map(is_correct, predictions)], items, seed),
         lenient_accuracy=proportion([_lenient(p) == p.sample.label for p in predictions], items, seed),
         macro_f1=f1,
+        weighted_f1=weighted,
         balanced_accuracy=recall,
         polarity_accuracy=proportion([_same_polarity(p) for p in signed], clusters(signed), seed) if signed else None,
         unparsed=proportion([p.predicted is None for p in predictions], items, seed),
@@ -112,9 +115,20 @@ def _same_polarity(prediction: Prediction) -> bool:
 
 def macro_f1(tables: Floats) -> Floats:
     """Mean F1 of the classes that occur in the ground truth; an unparsed completion is a miss of its class."""
+    scores, support = _f1(tables)
+    return _mean_where(support > 0, scores)
+
+
+def weighted_f1(tables: Floats) -> Floats:
+    """Mean F1 of the classes, weighted by how often they occur in the ground truth."""
+    scores, support = _f1(tables)
+    return np.asarray((scores * support).sum(axis=-1) / support.sum(axis=-1), dtype=np.float64)
+
+
+def _f1(tables: Floats) -> tuple[Floats, Floats]:
+    """F1 of each class and how often it occurs, [..., K]."""
     hits, support = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(axis=-1)
-    claimed = tables[..., :-1].sum(axis=-2)
-    return _mean_where(support > 0, 2 * hits / np.maximum(support + claimed, 1))
+    return 2 * hits / np.maximum(support + tables[..., :-1].sum(axis=-2), 1), support
 
 
 def balanced_accuracy(tables: Floats) -> Floats:

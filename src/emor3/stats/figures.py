@@ -8,8 +8,14 @@ from emor3.method.thinking import Thinking
 from emor3.stats import measures
 from emor3.stats.measures import Check, Distance
 
-Needs = Literal["label", "completion", "reasoning", "step 3", "samples", "votes"]
-"""What must be at hand: true labels, completions, their reasoning, three steps, M sampled answers, these and votes."""
+Needs = Literal[
+    "label", "completion", "reasoning", "step 3", "samples", "votes", "people", "ranking", "ratings", "confidence"
+]
+"""What must be at hand: true labels, completions, their reasoning, three steps, M sampled answers, these and votes.
+
+`people`: answers and votes; `ranking`: sampled answers and votes, of which the order counts; `ratings`: valence and
+arousal of the data, and completions that state them; `confidence`: completions that state one.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ FIGURES: Mapping[str, Figure] = {
     "accuracy": Figure("accuracy", on_card=True),
     "lenient_accuracy": Figure("lenient accuracy"),
     "macro_f1": Figure("macro-F1", on_card=True),
+    "weighted_f1": Figure("weighted F1"),
     "balanced_accuracy": Figure("balanced accuracy"),
     "polarity_accuracy": Figure("polarity accuracy"),
     "unparsed": Figure("unparsed", better="down", on_card=True),
@@ -69,6 +76,23 @@ FIGURES: Mapping[str, Figure] = {
     "agreement": _judged("think-answer agreement", measures.agrees),
     "step3_polarity": Figure("step 3 polarity", "step 3", check=measures.polarity_holds),
     "step3_arousal": Figure("step 3 arousal", "step 3", check=measures.arousal_holds),
+    "dominant_accuracy": Figure("dominant label of the votes", "people"),
+    "voters_agreeing": Figure("voters who agree", "people"),
+    "voters_agreeing_ceiling": Figure("  with who knows the votes", "people"),
+    "dominant_in_top2": Figure("dominant label in top 2", "ranking"),
+    "dominant_in_top3": Figure("dominant label in top 3", "ranking"),
+    "rank_correlation": Figure("rank correlation with votes", "ranking", unit="number"),
+    "mean_average_precision": Figure("mAP of labels with votes", "ranking"),
+    "rates": Figure("states ratings", "ratings"),
+    "valence_srcc": Figure("valence SRCC", "ratings", unit="number"),
+    "valence_plcc": Figure("valence PLCC", "ratings", unit="number"),
+    "arousal_srcc": Figure("arousal SRCC", "ratings", unit="number"),
+    "arousal_plcc": Figure("arousal PLCC", "ratings", unit="number"),
+    "states_confidence": Figure("states a confidence", "confidence"),
+    "stated_calibration_error": Figure("ECE, stated", "confidence", "down", "number"),
+    "stated_brier": Figure("Brier, stated (right or wrong)", "confidence", "down", "number"),
+    "stated_auroc": Figure("AUROC, stated", "confidence", unit="number"),
+    "stated_risk_coverage_area": Figure("AURC, stated", "confidence", "down", "number"),
     "leading_accuracy": Figure("accuracy, majority of M", "samples"),
     "unanswered": Figure("no answer in M", "samples", "down"),
     f"{REFLECTIVE}leading_accuracy": Figure("accuracy, reflective", "samples"),
@@ -82,6 +106,7 @@ _GIVEN: Mapping[Thinking, tuple[Needs, ...]] = {
     "direct": ("completion",),
     "free": ("completion", "reasoning"),
     "steps": ("completion", "reasoning", "step 3"),
+    "confidence": ("completion", "reasoning", "step 3"),
 }
 """What completions of a way of thinking have that can be checked."""
 

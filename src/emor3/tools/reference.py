@@ -151,7 +151,7 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
         "settings": "split, labels, decoding and the other options",
         "environment": f"as `{ENVIRONMENT}`",
         "data": "for each data set: `data`, `n` samples, `label_set`, `sample_ids` and their SHA-256, and "
-        "`content_sha256` of its rows and images",
+        "`content_sha256` of its rows and images; of an imported folder `imported`: set, policy and its manifest's sum",
     },
     PREDICTIONS: {
         "data": "the data set",
@@ -168,6 +168,8 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
         "swapped": "the control: consistency with another sample's step 1",
         "sampled": "labels of the sampled answers (null: unparsed), or null",
         "weights": "what reflective decoding weighs each of them, 0 to 1, or null",
+        "valence": "mean rating of people, 0 to 1 in sets whose scale is known, or null",
+        "arousal": "the same",
     },
     RESULTS: {
         "data": f"as in `{EVALUATION}`, and for each data set further:",
@@ -176,6 +178,8 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
         "data[].confusion": "counts, true label by answer in the order of the label set; the last column is unparsed",
         "data[].reliability": "with sampled answers: sums of confidence and hits and the count of each bin",
         "data[].risk_coverage": "with sampled answers: error rate among the 1, 2, … surest samples",
+        "data[].stated_reliability": "with stated confidence: the same sums and counts of its bins",
+        "data[].stated_risk_coverage": "with stated confidence: the same error rates",
     },
 }
 """Files of an evaluation's folder."""

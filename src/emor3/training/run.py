@@ -47,7 +47,7 @@ from emor3.models.sharding import (
     sharded,
     whole_weights,
 )
-from emor3.printing import say
+from emor3.printing import hide_idle_warnings, say
 from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
@@ -84,6 +84,7 @@ def train(
     Raises UserError for settings or data it cannot use and for what ends it too soon (a loss that is not finite, no
     memory, a full disk, a judge that fails), and Stopped on SIGINT and SIGTERM; each says how to go on.
     """
+    hide_idle_warnings()  # here too, for those who call it from Python
     code = OwnCode(own or {}, None if judge is None else OwnJudge(judge))
     recorded = {"reward": recorded_parts(recipe.reward, code.parts), "judge": recorded_judge(recipe.judge, code.judge)}
     recipe = recipe.model_copy(update=recorded)
@@ -96,7 +97,7 @@ def _train(recipe: Recipe, code: OwnCode, *, resume: bool, overwrite: bool, step
     samples = chosen_samples(recipe)
     state = PartialState(cpu=not torch.accelerator.is_available())
     run = Path(recipe.output_dir)
-    config = _checked_settings(recipe, run, samples)
+    config = checked_settings(recipe, samples)
     evaluation = _held_out_evaluation(recipe, run, config, samples)
     sums = manifest_sums(recipe) if state.is_main_process else []
     with _alone(run):
@@ -128,8 +129,11 @@ def _train(recipe: Recipe, code: OwnCode, *, resume: bool, overwrite: bool, step
     return run
 
 
-def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> GRPOConfig | None:
-    """TRL's settings, if the recipe has any. Finds whatever a person may have mistyped before anything is written."""
+def checked_settings(recipe: Recipe, samples: Sequence[Sample]) -> GRPOConfig | None:
+    """TRL's settings, if the recipe has any, for training on its `chosen_samples`.
+
+    Finds whatever a person may have mistyped, before anything is written: raises UserError for what cannot be used.
+    """
     resolve_checkpoint(recipe.model.path)
     if recipe.judge.path is not None:
         resolve_checkpoint(recipe.judge.path)
@@ -139,7 +143,7 @@ def _checked_settings(recipe: Recipe, run: Path, samples: Sequence[Sample]) -> G
     check_rows(samples, recipe)
     if recipe.grpo is None:
         return None
-    config = grpo_config(recipe, run, len(samples))
+    config = grpo_config(recipe, Path(recipe.output_dir), len(samples))
     check_trackers(config)
     return config
 

@@ -25,7 +25,7 @@ from emor3.method.types import Aspect, Content, Judge, Reflection, Rollout, Samp
 from emor3.runs.directory import ROLLOUTS
 from emor3.runs.records import append_jsonl, rollout_row
 from emor3.scoring.own import RewardPart
-from emor3.scoring.rows import scored_alone
+from emor3.scoring.rows import completion_text, scored_alone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,7 +97,7 @@ class BatchScorer:
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            rollouts, errors = self._score([_text(c) for c in completions], samples, step)
+            rollouts, errors = self._score([completion_text(c) for c in completions], samples, step)
             self._scored = (completions, rollouts)
             self.record(step, rollouts)
             for name, value in {**canaries(rollouts), "judge/errors": errors}.items():
@@ -111,7 +111,6 @@ class BatchScorer:
             self.judge,
             list(zip(samples, thoughts, strict=True)),
             self.settings.aspects,
-            masked=self.settings.masked,
             distractors=self._distractors(samples),
         )
         paid, places = zip(*self._paid(samples, reflections, step), strict=True)
@@ -160,14 +159,6 @@ class BatchScorer:
         return by_group(samples, self.generations, others)
 
 
-def _text(completion: Any) -> str:
-    """Text of a conversational completion: one assistant message, plain or in parts."""
-    content = completion[0]["content"]
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
 class PartReward:
     """One part of the reward as a TRL reward function; its name is what every tracker shows."""
 
@@ -190,7 +181,7 @@ class PartReward:
 
 def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     """Reward functions and their weights; a reflection that is not paid for has no function."""
-    paid = {aspect.value for aspect in scorer.settings.paid}
+    paid = {aspect.value for aspect in scorer.settings.aspects}
     parts = {
         name: weight for name, weight in weights(scorer.settings).items() if name in paid or name not in REFLECTIONS
     }

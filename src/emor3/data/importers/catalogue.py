@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emor3.data.importers import class_folders, faces, lists, tables
-from emor3.data.importers.class_folders import ClassFolders
+from emor3.data.importers.benchmarks import eemobench, emotic, mvei, vecbench
+from emor3.data.importers.class_folders import UNBIASED6, ClassFolders
 from emor3.data.importers.items import DROP_TIES, FIRST_OF_TIES, Reader
 from emor3.data.importers.lists import MikelsVotes
 from emor3.data.importers.sources import SPLITS
 from emor3.errors import UserError, did_you_mean
 from emor3.method.labels import EKMAN6, EKMAN7, MIKELS8, LabelSet
 
-UNBIASED6 = LabelSet(
-    "unbiasedemo6",
-    ("anger", "fear", "joy", "love", "sadness", "surprise"),
-    polarity={"joy": 1, "love": 1, "anger": -1, "fear": -1, "sadness": -1},
-)
 FERPLUS8 = LabelSet("ferplus8", faces.FERPLUS_LABELS, polarity={**EKMAN7.polarity, "contempt": -1})
 
 AS_GIVEN = "as-given"
@@ -147,6 +143,35 @@ SETS: Mapping[str, DataSet] = {
         900,
         "free use in research, cite doi:10.3758/s13428-016-0715-3; single pictures belong to whom its column Source "
         "names; some show nudity, violence or people who can be recognised",
+    ),
+    "emotic": DataSet(
+        "EMOTIC",
+        emotic.emotic,
+        {DROP_TIES: emotic.EMOTIC26, FIRST_OF_TIES: emotic.EMOTIC26},
+        "Annotations/Annotations.mat and emotic/{ade20k,emodb_small,framesdb,mscoco}/images/",
+        "its authors, on request: github.com/rkosti/emotic (Kosti et al., TPAMI 2019)",
+        terms="non-commercial research and education only",
+    ),
+    "vecbench": DataSet(
+        "VECBench",
+        vecbench.vecbench,
+        vecbench.TASKS,
+        "test_8k.jsonl (task, ground_truth, conversations) and the images that it names",
+        "huggingface.co/datasets/wudq/VECBench (EmoCaliber, Wu et al., arXiv 2512.15528)",
+    ),
+    "mvei": DataSet(
+        "MVEI",
+        mvei.mvei,
+        mvei.POLICIES,
+        "MVEI_metadata.json and images/",
+        "huggingface.co/datasets/wudq/MVEI (Wu et al., ICLR 2026, arXiv 2509.21950)",
+    ),
+    "eemo-bench": DataSet(
+        "EEmo-Bench",
+        eemobench.eemobench,
+        {DROP_TIES: EKMAN7, FIRST_OF_TIES: EKMAN7},
+        "files of questions (EEmo-Bench(pair).json, …) with image_url and image_label, and images/",
+        "huggingface.co/datasets/Workerred/EEmo-Bench_pair (Gao et al., ACM MM 2025, arXiv 2504.16405)",
     ),
     "folders": DataSet(
         "class folders",

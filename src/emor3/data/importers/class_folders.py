@@ -11,6 +11,12 @@ from emor3.data.importers.sources import is_read, listing, pictures_below, requi
 from emor3.method import labels as taxonomy
 from emor3.method.labels import WEBEMO2, WEBEMO7, WEBEMO25, LabelSet
 
+UNBIASED6 = LabelSet(
+    "unbiasedemo6",
+    ("anger", "fear", "joy", "love", "sadness", "surprise"),
+    polarity={"joy": 1, "love": 1, "anger": -1, "fear": -1, "sadness": -1},
+)
+
 
 @dataclass(frozen=True)
 class ClassFolders:

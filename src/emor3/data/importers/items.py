@@ -27,6 +27,8 @@ class Item:
     group: str | None = None
     attributes: Mapping[str, Attribute | list[str]] | None = None
     id: str | None = None
+    text: str | None = None
+    """What stands in the prompt beside the image."""
 
 
 @dataclass(frozen=True)

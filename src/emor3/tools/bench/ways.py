@@ -105,14 +105,14 @@ def ways_of(settings: BenchSettings) -> tuple[str, ...]:
 
 
 def overrides(settings: BenchSettings, way: str, folder: str) -> list[str]:
-    reflective = 0.1 if way == OURS else 0
+    bare = [] if way == OURS else ["reward.reflective=0"]
     labels = [] if settings.labels is None else [f"data.labels={json.dumps(_labels(settings.labels))}"]
     return [
         f"output_dir={folder}",
         f"seed={settings.seed}",
         f"model.path={settings.model}",
         f"data.train={settings.data}",
-        f"reward.reflective={reflective}",
+        *bare,
         f"grpo.num_generations={settings.completions}",
         f"grpo.per_device_train_batch_size={settings.images * settings.completions // settings.processes}",
         f"grpo.max_completion_length={settings.max_tokens}",

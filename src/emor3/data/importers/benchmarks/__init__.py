@@ -1,0 +1,1 @@
+"""Benchmarks of emotion in images: a reader for each, and what was published on it."""

@@ -1,0 +1,51 @@
+"""The row that travels through a host: one JSON text in one column, which `emor3 data export` writes.
+
+A host hands a reward what its data set holds and little more: EasyR1 one text, verl no other row of the batch. So all
+that `score_rows` needs stands in that text: label, label set, paths of the images, and of those that a description must
+not fit. Equal texts are completions of one prompt.
+"""
+
+import json
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+from emor3.errors import UserError
+from emor3.method.types import Sample
+
+COLUMN = "emor3"
+"""Column that holds the row, if the host lets a data set name its columns."""
+
+
+def pack(sample: Sample, images: Sequence[str], distractors: Sequence[Sequence[str]]) -> str:
+    """A sample as the text of its row, with the paths of its images, and for each distractor of its images.
+
+    >>> from emor3.method.labels import LabelSet
+    >>> moods = LabelSet("moods", ("fear", "joy"))
+    >>> text = pack(Sample("1", ("fog.jpg",), "fear", moods), ["/data/fog.jpg"], [["/data/sun.jpg"]])
+    >>> unpack(text, "row 0")["distractors"]
+    [['/data/sun.jpg']]
+    """
+    row = {
+        "id": sample.id,
+        "label": sample.label,
+        "labels": list(sample.labels.labels),
+        "images": list(images),
+        **({} if sample.text is None else {"text": sample.text}),
+        **({"distractors": [list(paths) for paths in distractors]} if distractors else {}),
+    }
+    return json.dumps(row, ensure_ascii=False)
+
+
+def unpack(text: Any, where: str) -> dict[str, Any]:
+    """The row of a text. Raises UserError, which says where rows come from, for anything else."""
+    try:
+        row = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        row = None
+    if isinstance(row, dict) and "label" in row:
+        return row
+    raise UserError(
+        f"{where}: expected the JSON text of a row with label, labels, images and distractors, found "
+        f"{reprlib.repr(text)}: write the data by `emor3 data export DIR OUT --for HOST`"
+    )
