@@ -1,13 +1,14 @@
 """The benchmark counts what really passes through the models, and compares rounds with rounds."""
 
+import multiprocessing
 import re
 from pathlib import Path
 
 import pytest
 
 from emor3.errors import UserError
-from emor3.tools.bench.meter import Meter, StepCost
-from emor3.tools.bench.rounds import bench_step
+from emor3.tools.bench.meter import Meter, StepCost, together
+from emor3.tools.bench.rounds import Way, bench_step
 from emor3.tools.bench.tables import ratios
 from emor3.tools.bench.ways import OURS, OURS_BARE, STRAIGHT, TRL, BenchSettings, make_trainer, ways_of
 from growth import Collector, Point, plot, to_markdown
@@ -64,6 +65,41 @@ def test_ratios_compare_the_ways_within_each_round() -> None:
         "reflection adds to a trl step": [0.25, 0.25],  # (1.5 - 1) / 2 and (2 - 1) / 4
         "straightforward reflection adds to a trl step": [0.5, 1.0],  # (3 - 2) / 2 and (8 - 4) / 4
     }
+
+
+def test_ways_that_were_not_run_have_no_ratio() -> None:
+    found = ratios({way: [StepCost(cpu_seconds=2.0)] for way in (TRL, OURS, OURS_BARE)}, "cpu_seconds")
+    assert set(found) == {"emor3 / trl", "emor3 without reflection / trl", "reflection adds to a trl step"}
+
+
+def test_the_work_of_several_processes_is_summed_and_their_time_is_the_slowest_ones() -> None:
+    found = together([StepCost(2.0, 1.5, positions=10, peak_mib=300), StepCost(3.0, 1.0, positions=5, peak_mib=200)])
+    assert found == StepCost(3.0, 2.5, positions=15, peak_mib=300)
+
+
+def test_straightforward_reflection_is_left_out_on_several_processes() -> None:
+    assert STRAIGHT in ways_of(BenchSettings())
+    assert STRAIGHT not in ways_of(BenchSettings(processes=2))
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_two_sharded_processes_take_a_step_together() -> None:
+    settings = BenchSettings(images=2, completions=2, max_tokens=8, rounds=1, processes=2)
+    way = Way(TRL, settings, multiprocessing.get_context("spawn"))
+    try:
+        way.ready()
+        cost = way.step()
+    finally:
+        way.end()
+    assert cost.encoded == 3 * 2 * 2  # rollouts, reference and update, 2 images with 2 completions each
+    assert 0 < cost.update_cpu_seconds < cost.cpu_seconds
+
+
+def test_images_that_cannot_be_shared_out_are_refused() -> None:
+    with pytest.raises(UserError, match="--images 3 cannot be shared out evenly over --processes 2"):
+        bench_step(BenchSettings(images=3, processes=2), lambda done: None)
 
 
 def test_more_images_a_step_than_the_data_has_are_refused_before_any_process_starts(scenes: str) -> None:
