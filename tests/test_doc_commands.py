@@ -294,7 +294,7 @@ def drawn_photos(folder: Path) -> None:
 GIVEN: Mapping[str, Callable[[Path], None]] = {
     r"my_photos": drawn_photos,
     r"my_images": class_folders,
-    r"data/my_images": data_folder,
+    r"data/(my_images|emoset|fi|webemo)": data_folder,
     r"photos": pictures,
     r"photo\.jpg": picture,
     r"shiny-server": oasis,
