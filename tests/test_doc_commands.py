@@ -195,6 +195,7 @@ STEP = (
 SMALL = {
     "emor3": Small(),
     "emor3 init": Small("--model embedded"),
+    "emor3 init my_photos --model": Small(),
     "emor3 train": Small(STEP),
     "emor3 train oasis_photos": Small(f"{STEP} --set cold_start.steps=1 --set cold_start.batch_size=2"),
     "emor3 quickstart": Small(f"{STEP} --limit 4"),
@@ -274,6 +275,13 @@ def shipped_file(path: Path) -> None:
     shutil.copy(ROOT / path.relative_to(Path.cwd()), path)
 
 
+def data_folder(folder: Path) -> None:
+    rows = [{"file_name": f"{place}.jpg", "label": ("calm", "tense")[place % 2]} for place in range(8)]
+    for place, row in enumerate(rows):
+        picture(folder / str(row["file_name"]), place)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def drawn_photos(folder: Path) -> None:
     """What the Python lines of docs/tutorial.md make, with fewer pictures."""
     for split, count in (("train", 24), ("test", 8)):
@@ -286,6 +294,7 @@ def drawn_photos(folder: Path) -> None:
 GIVEN: Mapping[str, Callable[[Path], None]] = {
     r"my_photos": drawn_photos,
     r"my_images": class_folders,
+    r"data/(my_images|emoset|fi|webemo)": data_folder,
     r"photos": pictures,
     r"photo\.jpg": picture,
     r"shiny-server": oasis,
