@@ -24,7 +24,7 @@ from emor3.method.thinking import build_prompt, sample_prompt
 from emor3.method.types import Sample
 from emor3.progress import told
 from emor3.stats.format import percent_value, tenths, whole_percent
-from emor3.storage.files import regular
+from emor3.storage.files import file_digest
 from emor3.storage.images import open_image
 
 EXAMPLES = 3
@@ -160,8 +160,7 @@ class _Look:
 
     def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
         """Tokens of an image; None if it cannot be used."""
-        with open(path, "rb", opener=regular) as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
+        digest = file_digest(path)
         self._compare_splits(digest, sample, where)
         try:
             image = open_image(path)

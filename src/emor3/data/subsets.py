@@ -16,7 +16,7 @@ from emor3.data.manifest import copy_file, link, write_lines
 from emor3.data.rows import MANIFEST, file_names, manifest_lines, parse_row, row_id
 from emor3.errors import UserError
 from emor3.method.types import Sample
-from emor3.storage.files import read_text
+from emor3.storage.files import file_digest, read_text
 from emor3.storage.outputs import new_output, write_json
 
 IDS = "ids.txt"
@@ -161,8 +161,7 @@ def _write(path: str, out: Path, chosen: Sequence[Sample], settings: Mapping[str
             copy_file(source / LABELS, folder / LABELS)
         manifest = write_lines(folder / MANIFEST, lines)
         id_list = write_lines(folder / IDS, (f"{name}\n".encode() for name in sorted(ids)))
-        with (source / MANIFEST).open("rb") as file:
-            origin = hashlib.file_digest(file, "sha256").hexdigest()
+        origin = file_digest(source / MANIFEST).hex()
         sums = {"source_manifest_sha256": origin, "manifest_sha256": manifest, "ids_sha256": id_list}
         write_json(folder / RECORD, {**settings, **sums})
     counts = Counter((sample.split, sample.label) for sample in chosen)

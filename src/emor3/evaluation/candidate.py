@@ -25,6 +25,7 @@ from emor3.runs.directory import FINAL, read_recipe, run_of
 from emor3.runs.recipe import Recipe
 from emor3.scoring.own import OwnJudge, source_digest
 from emor3.settings import describe_fault
+from emor3.storage.files import file_digest
 
 TOLD = (".json", ".jinja", ".safetensors")
 """Suffixes of the files that make a checkpoint what it is."""
@@ -149,6 +150,5 @@ def checkpoint_sum(path: str) -> str:
         return f"commit {Path(cached).parent.name}" if isinstance(cached, str) else "unknown"
     whole = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.suffix in TOLD):
-        with file.open("rb") as opened:
-            whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        whole.update(f"{file.name} {file_digest(file).hex()}\n".encode())
     return whole.hexdigest()

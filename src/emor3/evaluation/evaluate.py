@@ -39,7 +39,7 @@ from emor3.runs.predictions import (
     write_predictions,
 )
 from emor3.runs.records import content_row, environment_stamp, read_json
-from emor3.storage.files import regular
+from emor3.storage.files import file_digest
 from emor3.storage.images import image_fault
 from emor3.storage.outputs import write_json
 
@@ -151,8 +151,7 @@ def content_sum(samples: Sequence[Sample]) -> str:
         row = [sample.id, sample.label, sample.group, sample.distribution, content_row(sample)]
         whole.update(json.dumps(row).encode())
         for path in sample.images:
-            with open(path, "rb", opener=regular) as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            whole.update(file_digest(path))
     return whole.hexdigest()
 
 

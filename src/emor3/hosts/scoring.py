@@ -4,13 +4,14 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from emor3.errors import UserError
 from emor3.hosts.rows import unpack
 from emor3.hosts.settings import VARIABLE, HostSettings, read_settings
 from emor3.judges.settings import JudgeBlock
-from emor3.method.rewards import REFLECTIONS, RewardSettings, failed_parts, weights
+from emor3.method.rewards import RewardSettings, failed_parts
 from emor3.method.types import Judge, Question, Reply, Rollout
 from emor3.scoring.rows import completion_text, score_rows
 
@@ -63,12 +64,6 @@ class Remembering:
             self._replies.popitem(last=False)
         found |= fresh
         return [found[question] for question in questions]
-
-
-def part_names(settings: RewardSettings) -> dict[str, float]:
-    """The parts that are paid and their weights: one reward function each, for hosts that sum them."""
-    paid = {aspect.value for aspect in settings.aspects}
-    return {name: weight for name, weight in weights(settings).items() if name in paid or name not in REFLECTIONS}
 
 
 class Scorer:
@@ -147,6 +142,12 @@ def everywhere(found: set[tuple[str, str]]) -> set[tuple[str, str]]:
     if PartialState().num_processes == 1:
         return found
     return {tuple(one) for one in gather_object(sorted(found))}
+
+
+@cache
+def batching(path: str | None) -> "Batching":
+    """The batches of a settings file, one for all that this process scores. Raises UserError as `read_settings`."""
+    return Batching(scorer(path, whole_groups=False))
 
 
 class JudgeFailedError(UserError):

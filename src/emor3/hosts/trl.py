@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import emor3.models.processors  # noqa: F401  # without torchvision, `trl grpo` then loads processors with video parts all the same
 from emor3.errors import UserError
 from emor3.hosts.rows import COLUMN
-from emor3.hosts.scoring import Scorer, SharedParts, part_names, scorer
+from emor3.hosts.scoring import Scorer, SharedParts, scorer
 from emor3.hosts.settings import HostSettings, check
-from emor3.method.rewards import RewardSettings
+from emor3.method.rewards import RewardSettings, paid_weights
 from emor3.method.thinking import Thinking
 from emor3.method.types import Judge
 
@@ -59,7 +59,7 @@ class PolicyRewards:
         check(chosen, whole_groups=False)
         self._judge: Judge | None = None
         shared = SharedParts(lambda: Scorer(chosen, self._policy))
-        parts = part_names(chosen.reward)
+        parts = paid_weights(chosen.reward)
         self.functions = [PartFunction(part, shared) for part in parts]
         self.weights = list(parts.values())
         self.callback: TrainerCallback = _binder(self)

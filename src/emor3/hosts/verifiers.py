@@ -6,20 +6,14 @@ fails raises, and the trace has an error and no reward.
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import verifiers.v1 as vf
 
 from emor3.hosts.rows import unpack
-from emor3.hosts.scoring import Batching, scorer
+from emor3.hosts.scoring import batching
 from emor3.storage.images import data_uri, open_image
-
-
-@cache
-def _batching(settings: str | None) -> Batching:
-    return Batching(scorer(settings, whole_groups=False))
 
 
 class EmotionData(vf.TaskData):
@@ -42,7 +36,7 @@ class EmotionTask(vf.Task[EmotionData, vf.State, EmotionTaskConfig]):
     @vf.reward
     async def emor3(self, trace: vf.Trace) -> float:
         """The total of the reward; its parts stand in the trace's metrics."""
-        found = await _batching(self.config.settings).score(self.data.emor3, trace.last_reply)
+        found = await batching(self.config.settings).score(self.data.emor3, trace.last_reply)
         total = found.pop("total")
         trace.record_metrics(found)
         return total

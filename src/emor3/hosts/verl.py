@@ -9,12 +9,7 @@ group and no other rows, so each row names its distractors, and a judge that fai
 from functools import cache, partial
 from typing import Any
 
-from emor3.hosts.scoring import Batching, scorer
-
-
-@cache
-def _batching(settings: str | None) -> Batching:
-    return Batching(scorer(settings, whole_groups=False))
+from emor3.hosts.scoring import batching
 
 
 async def compute_score(
@@ -30,7 +25,7 @@ async def compute_score(
     `settings` is a file (`reward.custom_reward_function.reward_kwargs`).
     Raises JudgeFailedError, and UserError as `Scorer.score`.
     """
-    found = await _batching(settings).score(ground_truth, solution_str)
+    found = await batching(settings).score(ground_truth, solution_str)
     return {"score": found.pop("total"), "acc": found.pop("accuracy"), **found}
 
 

@@ -198,6 +198,12 @@ def weights(settings: RewardSettings) -> dict[str, float]:
     }
 
 
+def paid_weights(settings: RewardSettings) -> dict[str, float]:
+    """Weights of the parts that are paid: one reward function each, for trainers that sum them."""
+    paid = {aspect.value for aspect in settings.aspects}
+    return {name: weight for name, weight in weights(settings).items() if name in paid or name not in REFLECTIONS}
+
+
 def judge_failed(finding: Finding | None) -> bool:
     """Whether a question was asked and got no reply."""
     return finding is not None and finding.verdict is Verdict.ERROR

@@ -3,7 +3,6 @@
 Without it, resume would go on silently from a flipped byte or a missing file, and end in other weights.
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from emor3.errors import UserError
 from emor3.printing import say
 from emor3.runs.directory import COMPLETE, checkpoint_step, complete_checkpoints
+from emor3.storage.files import file_digest
 from emor3.storage.outputs import DRAFT, write_json
 
 UNREAD = {COMPLETE, "README.md", "training_args.bin"}
@@ -47,8 +47,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def _sum(path: Path) -> FileSum:
-    with path.open("rb") as file:
-        return FileSum(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    return FileSum(size=path.stat().st_size, sha256=file_digest(path).hex())
 
 
 def has_sums(folder: Path) -> bool:

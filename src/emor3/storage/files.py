@@ -1,6 +1,7 @@
 """Open a file that a person names: regular files only, since a reader of a pipe or a device might wait for ever."""
 
 import errno
+import hashlib
 import os
 import stat
 
@@ -20,6 +21,12 @@ def regular(path: str, flags: int) -> int:
         os.close(descriptor)
         raise IrregularFileError(errno.EINVAL, "not a regular file", path)
     return descriptor
+
+
+def file_digest(path: str | os.PathLike[str]) -> bytes:
+    """SHA-256 of a regular file. Raises OSError as `open` does."""
+    with open(path, "rb", opener=regular) as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_text(path: str | os.PathLike[str], most: int = -1) -> str:

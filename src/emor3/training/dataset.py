@@ -3,7 +3,6 @@
 Samples stay on disk until a batch is made of them.
 """
 
-import hashlib
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.models.processors import open_images
 from emor3.runs.recipe import Recipe
+from emor3.storage.files import file_digest
 
 
 def chosen_samples(recipe: Recipe) -> LazySamples:
@@ -38,11 +38,7 @@ def chosen_samples(recipe: Recipe) -> LazySamples:
 
 def manifest_sums(recipe: Recipe) -> list[str]:
     """SHA-256 of the manifest of each folder of training data: what a resumed run knows its data by."""
-    sums = []
-    for folder in recipe.data.folders:
-        with (resolve_folder(folder) / MANIFEST).open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return sums
+    return [file_digest(resolve_folder(folder) / MANIFEST).hex() for folder in recipe.data.folders]
 
 
 def check_rows(samples: Sequence[Sample], recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from transformers import TrainerState
 from emor3.method.canaries import canaries
 from emor3.method.group_rewards import placebo_places, settled
 from emor3.method.reflection import other_contents, reflect
-from emor3.method.rewards import REFLECTIONS, RewardSettings, failed_parts, weights
+from emor3.method.rewards import RewardSettings, failed_parts, paid_weights
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, Judge, Reflection, Rollout, Sample
 from emor3.runs.directory import ROLLOUTS
@@ -181,10 +181,7 @@ class PartReward:
 
 def part_rewards(scorer: BatchScorer) -> tuple[list[PartReward], list[float]]:
     """Reward functions and their weights; a reflection that is not paid for has no function."""
-    paid = {aspect.value for aspect in scorer.settings.aspects}
-    parts = {
-        name: weight for name, weight in weights(scorer.settings).items() if name in paid or name not in REFLECTIONS
-    }
+    parts = paid_weights(scorer.settings)
     return [PartReward(name, scorer) for name in parts], list(parts.values())
 
 

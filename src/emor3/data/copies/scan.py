@@ -24,7 +24,7 @@ from emor3.data.importers.sources import images_below, split_of
 from emor3.data.rows import MANIFEST, manifest_lines, parse_row, row_content, row_id, row_split
 from emor3.errors import UserError, printable
 from emor3.progress import Bar
-from emor3.storage.files import regular
+from emor3.storage.files import file_digest
 from emor3.storage.images import open_image
 
 ALL = "all"
@@ -163,8 +163,7 @@ def manifest_sum(name: str) -> str | None:
     folder = _folder(name)
     if not (folder / MANIFEST).is_file():
         return None
-    with open(folder / MANIFEST, "rb", opener=regular) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(folder / MANIFEST).hex()
 
 
 def _folder(name: str) -> Path:
@@ -220,8 +219,7 @@ def _files(name: str, folder: Path, found: Scan) -> Iterator[Name]:
 def look_at(path: str) -> Look:
     """Digest and hash of an image file, decoded no larger than the hash needs."""
     try:
-        with open(path, "rb", opener=regular) as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
+        digest = file_digest(path)
         value = perceptual_hash(open_image(path, at_least=DECODED))
     except (OSError, UserError) as error:
         return Look(b"", b"", str(error))

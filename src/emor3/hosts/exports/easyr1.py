@@ -35,10 +35,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     writing.write_common(samples, folder, options)
     write_whole(folder / REWARD, LOADED)
     write_whole(folder / FORMAT, "{{ content | trim }}\n")
-    files = {}
-    for split, part in writing.by_split(samples).items():
-        files[split] = f"{split}.jsonl"
-        writing.write_jsonl(folder / files[split], _rows(part, options))
+    files = writing.write_splits(samples, folder, options, _rows)
     train, held_out = writing.train_and_held_out(files)
     command = writing.shell(
         ["python3", "-m", "verl.trainer.main", "config=examples/config.yaml"],

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from emor3.hosts.exports import writing
@@ -31,10 +30,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     """Rows `messages`, `images`, `emor3`, one file a split. Raises UserError for too few distractors."""
     writing.write_common(samples, folder, options)
     write_whole(folder / PLUGIN, LOADED)
-    files = {}
-    for split, part in writing.by_split(samples).items():
-        files[split] = f"{split}.jsonl"
-        writing.write_jsonl(folder / files[split], _rows(part, options))
+    files = writing.write_splits(samples, folder, options, _rows)
     train, _ = writing.train_and_held_out(files)
     names, weights = writing.paid_parts(options)
     command = writing.shell(
@@ -44,7 +40,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
         ["--reward_weights", *weights],
         ["--num_generations", "8", "--max_completion_length", "512"],
     )
-    return Written(files, f"EMOR3_REWARD={quote(str(options.out / writing.SETTINGS))} {command}", NOTES)
+    return Written(files, writing.with_settings(command, options), NOTES)
 
 
 def _rows(samples: Sequence[Sample], options: ExportOptions) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from emor3.hosts.exports import writing
@@ -20,16 +19,12 @@ NOTES = (
 
 def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Written:
     """Rows `prompt`, `images`, `emor3`, one Parquet file a split. Raises UserError for too few distractors."""
-    from datasets import Features, Image, List, Value
+    from datasets import Image, List, Value
 
     writing.write_common(samples, folder, options)
     text = Value("string")
-    plain = dict.fromkeys(("id", "label", "group", "distribution"), text)
-    features = Features({"prompt": [{"role": text, "content": text}], "images": List(Image()), COLUMN: text, **plain})
-    files = {}
-    for split, part in writing.by_split(samples).items():
-        files[split] = f"{split}.parquet"
-        writing.write_parquet(folder / files[split], _rows(part, options), features)
+    features = {"prompt": [{"role": text, "content": text}], "images": List(Image()), COLUMN: text}
+    files = writing.write_splits(samples, folder, options, _rows, features)
     names, weights = writing.paid_parts(options)
     command = writing.shell(
         ["trl", "grpo", "--model_name_or_path", "MODEL", "--output_dir", "OUTPUT"],
@@ -38,7 +33,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
         ["--reward_weights", *weights],
         ["--num_generations", "8", "--max_completion_length", "512"],
     )
-    return Written(files, f"EMOR3_REWARD={quote(str(options.out / writing.SETTINGS))} {command}", NOTES)
+    return Written(files, writing.with_settings(command, options), NOTES)
 
 
 def _rows(samples: Sequence[Sample], options: ExportOptions) -> Iterator[dict[str, Any]]:

@@ -63,10 +63,8 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
     name = "emor3_" + re.sub(r"[^a-z0-9]+", "_", options.out.name.casefold()).strip("_").removeprefix("emor3_")
     write_whole(folder / name / "__init__.py", MODULE)
     write_whole(folder / "pyproject.toml", PROJECT.format(name=name))
-    files = {}
-    for split, part in writing.by_split(samples).items():
-        files[split] = f"{name}/{split}.jsonl"
-        writing.write_jsonl(folder / files[split], _rows(part, options))
+    written = writing.write_splits(samples, folder / name, options, _rows)
+    files = {split: f"{name}/{file}" for split, file in written.items()}
     evaluated = "test" if "test" in files else next(iter(files))
     install = writing.shell(["pip", "install", "--editable", str(options.out)])
     command = writing.shell(

@@ -26,24 +26,18 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
 
     Raises UserError for too few distractors.
     """
-    from datasets import Features, List, Value
+    from datasets import List, Value
 
     writing.write_common(samples, folder, options)
     text = Value("string")
-    features = Features(
-        {
-            "data_source": text,
-            "prompt": [{"role": text, "content": text}],
-            "images": List(text),
-            "reward_model": {"style": text, "ground_truth": text},
-            "extra_info": {"index": Value("int64"), "split": text},
-            **dict.fromkeys(("id", "label", "group", "distribution"), text),
-        }
-    )
-    files = {}
-    for split, part in writing.by_split(samples).items():
-        files[split] = f"{split}.parquet"
-        writing.write_parquet(folder / files[split], _rows(part, options), features)
+    features = {
+        "data_source": text,
+        "prompt": [{"role": text, "content": text}],
+        "images": List(text),
+        "reward_model": {"style": text, "ground_truth": text},
+        "extra_info": {"index": Value("int64"), "split": text},
+    }
+    files = writing.write_splits(samples, folder, options, _rows, features)
     train, held_out = writing.train_and_held_out(files)
     command = writing.shell(
         ["python3", "-m", "verl.trainer.main_ppo", "algorithm.adv_estimator=grpo"],

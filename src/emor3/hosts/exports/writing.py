@@ -1,25 +1,22 @@
 """What the exports share: their options, images in place, what else a description is asked on, and the README."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emor3.data.manifest import copy_file, link, write_lines
 from emor3.errors import UserError
 from emor3.hosts.rows import COLUMN, pack
-from emor3.hosts.scoring import part_names
+from emor3.hosts.settings import VARIABLE
 from emor3.method.reflection import other_contents
-from emor3.method.rewards import RewardSettings
+from emor3.method.rewards import RewardSettings, paid_weights
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
 from emor3.storage.outputs import write_whole
-
-if TYPE_CHECKING:
-    from datasets import Features
 
 IMAGES = "images"
 """Where an exported folder keeps its images: a link to the data folder, or copies."""
@@ -123,10 +120,14 @@ def packed(samples: Sequence[Sample], options: ExportOptions) -> Iterator[tuple[
         yield sample, images, sample_prompt(sample, options.template), pack(sample, images, elsewhere)
 
 
+PLAIN = ("id", "label", "group", "distribution")
+"""Columns that `plain_columns` gives."""
+
+
 def plain_columns(sample: Sample) -> dict[str, Any]:
     """Columns that people and `emor3 data import hub` read; no host pays by them."""
     votes = None if sample.distribution is None else json.dumps(dict(sample.distribution), ensure_ascii=False)
-    return {"id": sample.id, "label": sample.label, "group": sample.group, "distribution": votes}
+    return dict(zip(PLAIN, (sample.id, sample.label, sample.group, votes), strict=True))
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -134,12 +135,44 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_lines(path, (f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="replace") for row in rows))
 
 
-def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], features: "Features") -> None:
-    """Rows as a Parquet file that the `datasets` library reads with these features; no image is opened."""
+def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], features: Mapping[str, Any]) -> None:
+    """Rows as a Parquet file that the `datasets` library reads with these features; no image is opened.
+
+    The plain columns are texts beside the features.
+    """
     import pyarrow as pa
+    from datasets import Features, Value
     from pyarrow.parquet import write_table
 
-    write_table(pa.Table.from_pylist(list(rows), schema=features.arrow_schema), path)
+    schema = Features({**features, **dict.fromkeys(PLAIN, Value("string"))}).arrow_schema
+    write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+
+
+Rows = Callable[[Sequence[Sample], ExportOptions], Iterable[Mapping[str, Any]]]
+"""Rows of the samples of one split, as a host reads them."""
+
+
+def write_splits(
+    samples: Sequence[Sample],
+    folder: Path,
+    options: ExportOptions,
+    rows: Rows,
+    features: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Write the rows of each split to a file: JSON lines, or Parquet if features are given; returns split -> file."""
+    files = {}
+    for split, part in by_split(samples).items():
+        files[split] = f"{split}.{'jsonl' if features is None else 'parquet'}"
+        if features is None:
+            write_jsonl(folder / files[split], rows(part, options))
+        else:
+            write_parquet(folder / files[split], rows(part, options), features)
+    return files
+
+
+def with_settings(command: str, options: ExportOptions) -> str:
+    """A command of a host that hands a reward no options: the environment names the settings file."""
+    return f"{VARIABLE}={quote(str(options.out / SETTINGS))} {command}"
 
 
 def write_common(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> None:
@@ -174,7 +207,7 @@ def shell(*lines: Sequence[str]) -> str:
 
 def paid_parts(options: ExportOptions) -> tuple[list[str], list[str]]:
     """Names and weights of the parts that the default reward pays, for commands that list them."""
-    parts = part_names(RewardSettings(contrastive=options.distractors))
+    parts = paid_weights(RewardSettings(contrastive=options.distractors))
     return list(parts), [f"{weight:g}" for weight in parts.values()]
 
 

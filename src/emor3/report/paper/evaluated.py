@@ -1,7 +1,6 @@
 """Sections of the reproduction report on evaluations: data, prompts and decoding, results, judge, controls, files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from emor3.review.agreement import CAPTION, HEADINGS, cells
 from emor3.runs.predictions import EVALUATION, PREDICTIONS
 from emor3.stats.figures import FIGURES
 from emor3.stats.format import markdown_table, p_value, percent, percent_value, points_with_interval
+from emor3.storage.files import file_digest
 
 CONTROLS = ("accuracy", "consistency", "swapped_consistency", "coherence")
 """Figures that stand in the table of controls, beside label words."""
@@ -147,8 +147,7 @@ def file_section(folders: Mapping[Path, set[str]]) -> Iterator[str]:
     rows = []
     for folder, names in folders.items():
         for name in sorted({EVALUATION, PREDICTIONS} & names):
-            with (folder / name).open("rb") as file:
-                rows.append((f"{folder.name}/{name}", file_digest(file, "sha256").hexdigest()))
+            rows.append((f"{folder.name}/{name}", file_digest(folder / name).hex()))
     yield table(("file", "SHA-256"), rows)
 
 
