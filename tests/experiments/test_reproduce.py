@@ -5,6 +5,7 @@ import shutil
 import signal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from emor3.errors import UserError
 from emor3.experiments import reproduce, training_table
 from emor3.experiments.plan import Cell, cells_of, load_plan, merge
 from emor3.experiments.results import Results
-from emor3.experiments.table import accuracy_table, reasoning_table, write_tables
+from emor3.experiments.table import accuracy_table, reasoning_table, truth_table, write_tables
 from emor3.report.records import read_records
 from emor3.runs import directory, records
 from emor3.runs.directory import CONFIG, EVALUATIONS, METRICS
@@ -232,6 +233,12 @@ def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled
     assert ours.count(" - ") >= 3
     assert "consistency" not in reasoning_table(filled)["vanilla"]
     assert "step3_polarity" not in reasoning_table(filled)["grpo"]
+
+
+def test_methods_that_answer_at_once_say_nothing_that_the_drawing_could_show_wrong(filled: Results) -> None:
+    filled.truth = SimpleNamespace(checks=lambda: {"seen": lambda prediction: False})  # type: ignore[assignment]
+    assert filled.thinking["vanilla"] == "direct"
+    assert set(truth_table(filled)) == {"grpo", "emo_r3"}
 
 
 def test_cells_on_other_items_are_refused(filled: Results, tmp_path: Path) -> None:

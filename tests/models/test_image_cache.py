@@ -59,6 +59,25 @@ def test_an_image_that_was_seen_is_not_encoded_again_and_the_model_says_the_same
     assert others == []  # all known from the other model
 
 
+def test_a_rank_whose_images_are_known_encodes_one_again_while_another_rank_has_a_new_one(
+    loaded: tuple[str, ProcessorMixin, int], scenes: str
+) -> None:
+    folder, processor, frames = loaded
+    sharing, told = load(folder)[0], []
+
+    def on_any_rank(new: bool) -> bool:
+        told.append(new)
+        return True  # the other rank has one
+
+    EncodedImages(on_any_rank).share(sharing)
+    counts = encoded_by(sharing)
+    with torch.no_grad():
+        first, again = (sharing(**inputs_of(processor, scenes, [0, 1])).logits for _ in range(2))
+    assert told == [True, False]
+    assert counts == [2 * frames, frames]  # both, then the first once more
+    assert torch.equal(again, first)
+
+
 def test_a_new_round_knows_no_image(loaded: tuple[str, ProcessorMixin, int], scenes: str) -> None:
     folder, processor, frames = loaded
     model = load(folder)[0]

@@ -61,6 +61,7 @@ def launch_training(
     layout: Any,
     *flags: Any,
     rows: int = 8,
+    freeze: Any = (),
     reward: Any = None,
     evaluation: Any = None,
     **changes: Any,
@@ -73,7 +74,7 @@ def launch_training(
     processes = 1 if layout == "alone" else 2
     recipe = {
         "output_dir": str(folder / layout),
-        "model": {"path": "embedded"},
+        "model": {"path": "embedded", "freeze": list(freeze)},
         "data": {"train": data, "limit": 3},  # 2 prompts a step, one a process: the second step begins again
         "judge": {"calibration": 2, "batch_size": 3},  # uneven last batches
         "reward": reward or {},
@@ -115,18 +116,25 @@ def assert_trained_alike(one: Any, two: Any, rows: int = 8) -> None:
     assert apart**0.5 < moved**0.5 / 50
 
 
+FROZEN = ("vision", "projector")
+
+
 @pytest.fixture(scope="module")
 def trained_alone(tmp_path_factory: pytest.TempPathFactory, scenes: str) -> Path:
-    return launch_training(tmp_path_factory.mktemp("one"), scenes, "alone")
+    return launch_training(tmp_path_factory.mktemp("one"), scenes, "alone", freeze=FROZEN)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["fsdp2", "zero3"])
-def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(
+def test_training_on_sharded_weights_is_training_on_one_process_encodes_an_image_once_and_resumes(
     tmp_path: Path, scenes: str, trained_alone: Path, layout: str
 ) -> None:
-    one, two = trained_alone, launch_training(tmp_path, scenes, layout)
+    one, two = trained_alone, launch_training(tmp_path, scenes, layout, freeze=FROZEN)
     assert_trained_alike(one, two)
+    # Before each of three rounds. In a round both encode their own image as they sample. Of the judge, rank 1 asks
+    # nothing but fillers, on rank 0's image, new to it; then rank 0 asks about rank 1's image, new to that one. Each
+    # time the other goes along. The log-probabilities and the update find all: 1 + 1 + 1 a round.
+    assert [(two / f"vision{rank}").read_text().split() for rank in (0, 1)] == [["0", "3", "6"]] * 2
     for run in (one, two):  # a process has one image, and asks about that of the other one
         described = [row["reflection"]["consistency"] for row in read_jsonl(run / "rollouts.jsonl")]
         assert {len(found["distractors"]) for found in described if found["question"]} == {1}
@@ -135,7 +143,7 @@ def test_training_on_sharded_weights_is_training_on_one_process_and_resumes(
     before = list(read_jsonl(two / "metrics.jsonl"))[-1]
     for folder in ("final", "checkpoints/checkpoint-3"):
         shutil.rmtree(two / folder)
-    launch_training(tmp_path, scenes, layout, "--resume")
+    launch_training(tmp_path, scenes, layout, "--resume", freeze=FROZEN)
     again = load_file(two / "final" / "model.safetensors")
     assert all(torch.equal(again[name], together[name]) for name in together)
     assert list(read_jsonl(two / "metrics.jsonl"))[-1]["grad_norm"] == before["grad_norm"]

@@ -13,6 +13,7 @@ import numpy as np
 from emor3.experiments import decision, training_table
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.results import Column, Results, mean_share
+from emor3.method.thinking import TAGS
 from emor3.method.types import Estimate
 from emor3.report.table_cell import TableCell
 from emor3.runs.predictions import TABLE
@@ -111,8 +112,12 @@ def reasoning_table(results: Results) -> dict[str, dict[str, TableCell]]:
 
 
 def truth_table(results: Results) -> dict[str, dict[str, TableCell]]:
-    """Step 1 of every method against the drawn truth, over the cells where a check applies; empty if none is drawn."""
-    table = {name: _figures(results, name, results.truth.checks()) for name in results.predictions}
+    """What every method says it sees against the drawn truth, over the cells where a check applies; empty if undrawn.
+
+    A direct answer says nothing of it, which is neither right nor wrong.
+    """
+    telling = (name for name in results.predictions if TAGS[results.thinking[name]])
+    table = {name: _figures(results, name, results.truth.checks()) for name in telling}
     for name, row in table.items() if results.plan.reference in table else ():
         for figure, cell in row.items() if name != results.plan.reference else ():
             found = results.compare(name, results.plan.reference, results.columns, results.truth.checks()[figure])

@@ -8,7 +8,7 @@ must reach it.
 import functools
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +33,14 @@ class Encoded:
 
 
 class EncodedImages:
-    """The cache, for all models that share it; these must have the same frozen vision tower and projector."""
+    """The cache, for all models that share it; these must have the same frozen vision tower and projector.
 
-    def __init__(self) -> None:
+    `on_any_rank` tells whether something holds on some rank. Sharded weights need it: they are gathered from all ranks,
+    so a rank that knows all of its images encodes one again while another encodes a new one.
+    """
+
+    def __init__(self, on_any_rank: Callable[[bool], bool] = bool) -> None:
+        self._on_any_rank = on_any_rank
         self._known: dict[float, list[Encoded]] = defaultdict(list)
         self._stacked = False  # whether a model gives its embeddings as one tensor or one for each image
 
@@ -72,8 +77,8 @@ class EncodedImages:
         keys = [float(image["pixel_values"].double().sum()) for image in images]
         found = [self._find(key, image) for key, image in zip(keys, images, strict=True)]
         new = [place for place, encoded in enumerate(found) if encoded is None]
-        if new:
-            output = encode(**join_images([images[place] for place in new]), **settings)
+        if self._on_any_rank(bool(new)):
+            output = encode(**join_images([images[place] for place in new or [0]]), **settings)
             self._stacked = isinstance(output.pooler_output, Tensor)
             for row, place in enumerate(new):
                 deep = tuple(layer[row] for layer in deepstack_features(output))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import reduce
 from peft import PeftModel
 from PIL import Image
 from torch import Tensor
@@ -27,6 +28,11 @@ DUMMY_SIDE = 64
 def sharded(trainer: Trainer) -> bool:
     """Whether a trainer shards weights, so that all ranks must join every forward and every gathering of them."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def on_any_rank(told: bool) -> bool:
+    """Whether something holds on at least one rank. All ranks must ask together."""
+    return bool(reduce(torch.tensor(int(told), device=PartialState().device), "max"))
 
 
 def check_shardable(trainer: Trainer, *, ema: bool = False) -> None:

@@ -341,8 +341,7 @@ def _reinforce(
     judge_model, judge_processor = _judge_model(recipe, trainer, average)
     # What it cannot use is refused before the run begins.
     judge = _judge(recipe, code, trainer, judge_model, judge_processor)
-    if vision_is_frozen(trainer.model) and not sharded(trainer):
-        # Not with shards: these need every rank in every forward, also in a needless one.
+    if vision_is_frozen(trainer.model):
         trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
     begin()
     if recipe.judge.calibration and not (run / START).is_file():

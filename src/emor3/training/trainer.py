@@ -38,7 +38,7 @@ from emor3.models.packing.rows import PackedRows, pack, packed_inputs
 from emor3.models.packing.work import cheapest_rows, layer_work
 from emor3.models.prefix_cache import continuing, distinct, plain, prefill
 from emor3.models.processors import images_once, scaled
-from emor3.models.sharding import sharded
+from emor3.models.sharding import on_any_rank, sharded
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
 from emor3.training.scorer import by_group, own_rows
@@ -142,7 +142,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def encode_images_once(self, *others: PreTrainedModel) -> None:
         """Have the policy, its reference and others with the same frozen vision encode each image of a batch once."""
-        self.encoded = EncodedImages()
+        self.encoded = EncodedImages(on_any_rank if sharded(self) else bool)
         models = [self.model, self.ref_model, *others]
         for model in {id(found): found for m in models if m is not None if (found := plain(m))}.values():
             self.encoded.share(model)
