@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from emor3.errors import did_you_mean
+from emor3.errors import UserError, did_you_mean
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
@@ -69,6 +69,19 @@ class Block(BaseModel):
         if odd := odd_number(value):
             raise ValueError(odd)
         return value
+
+
+def without_former(given: Any, former: Mapping[str, Any], block: str) -> Any:
+    """What a block was given, without settings that are gone: older records hold them, by the value that did nothing.
+
+    Raises UserError if one of them has another value.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    for name, off in former.items():
+        if given.get(name, off) != off:
+            raise UserError(f"{block}.{name} helped in no world and was removed (docs/log.md): leave it out")
+    return {name: value for name, value in given.items() if name not in former}
 
 
 def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:

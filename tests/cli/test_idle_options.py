@@ -47,10 +47,8 @@ def test_recomputing_figures_refuses_every_option_of_an_evaluation(option: Any, 
 @pytest.mark.parametrize(
     ("arguments", "idle"),
     [
-        (["predict", "a.png", "-m", "m", "--samples", 4], "--samples does nothing without --reflect"),
-        (["predict", "a.png", "-m", "m", "--abstain-below", 0.4], "--abstain-below does nothing without --reflect"),
-        (["predict", "a.png", "-m", "m", "--reflect", "--temperature", 0], "--temperature does nothing with --reflect"),
-        (["evaluate", "-m", "m", "-d", "d", "--reflect"], "say how many with --samples"),
+        (["predict", "a.png", "-m", "m", "--abstain-below", 0.4], "--abstain-below does nothing without --samples"),
+        (["predict", "a.png", "-m", "m", "--samples", 2, "--temperature", 0], "--temperature does nothing with --samp"),
         (["train", "r.yaml", "--resume", "--overwrite"], "give one of them"),
         (["demo", "--export-space", "d", "--port", 1], "--port does nothing with --export-space"),
         (["demo", "--export-space", "d", "--host", "::"], "--host does nothing with --export-space"),

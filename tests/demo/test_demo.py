@@ -24,8 +24,7 @@ from emor3.demo.serving import Guarded, listening, uploads
 from emor3.demo.space import export_space, requirements
 from emor3.errors import UserError
 from emor3.evaluation.candidate import Candidate
-from emor3.evaluation.predict import Outcome
-from emor3.method.decoding import Decision
+from emor3.evaluation.predict import Decision, Outcome
 from emor3.method.labels import BUILT_IN, MIKELS8, label_set_from
 from emor3.models.checkpoints import load
 from emor3.models.engines.local import LocalEngine
@@ -106,27 +105,31 @@ def test_label_sets_begin_with_the_one_the_model_was_trained_on(
     assert capsys.readouterr().err.startswith("the page begins with mikels8: cannot tell the label set")
 
 
-def test_each_model_answers_at_once_and_is_weighed_over_samples_afterwards(
+def test_each_model_answers_at_once_and_by_the_majority_of_samples_afterwards(
     monkeypatch: pytest.MonkeyPatch, examples: list[Path], random_checkpoint: str
 ) -> None:
     model, processor = load(random_checkpoint)
     dog = "<step1>dog</step1><step2>a</step2><step3>b</step3>\\boxed{awe}"
     cat = "<step1>cat</step1><step2>a</step2><step3>b</step3>\\boxed{fear}"
-    drawn = iter([cat, dog, cat, dog])  # the answer of each model, then two samples of the first
+    drawn = iter([cat, dog, cat, dog, dog])  # the answer of each model, then three samples of the first
     writes(monkeypatch, processor.tokenizer, lambda count: list(islice(drawn, count)))
     candidates = [Candidate(name, LocalEngine(model, processor), "j", SeesDogs(0.9, awe=1.0), None) for name in "ab"]
     told: list[tuple[str, int]] = []
-    looks = look_at(str(examples[0]), str(examples[1]), candidates, MIKELS8, SETTINGS, 2, lambda *so: told.append(so))
-    first, both, weighed = ([*next(looks)] for _ in range(3))
+    looks = look_at(str(examples[0]), str(examples[1]), candidates, MIKELS8, SETTINGS, 3, lambda *so: told.append(so))
+    first, both, voted = ([*next(looks)] for _ in range(3))
     assert [(seen.model, seen.answer.prediction.predicted, seen.sampled) for seen in both] == [
         ("a", "fear", None),
         ("b", "awe", None),
     ]
     assert first == both[:1]
-    assert told == [("a", 2)]  # draws of one prompt share a batch
-    sampled = weighed[0].sampled
+    assert told == [("a", 3)]  # draws of one prompt share a batch
+    sampled = voted[0].sampled
     assert sampled is not None
-    assert sampled.decision == Decision({**dict.fromkeys(MIKELS8.labels, 0.0), "awe": 1.0}, "awe", 1, abstains=False)
+    assert sampled.decision == Decision(
+        {**dict.fromkeys(MIKELS8.labels, 0.0), "awe": 2 / 3, "fear": 1 / 3}, "awe", abstains=False
+    )
+    assert sampled.prediction.thought.trigger == "dog"
+    assert sampled.prediction.reflection.consistency is not None  # the judge is asked about the one that is shown
     # Each model's own description is put to the judge again, with the other picture.
     asked = [seen.elsewhere.question for seen in both]
     assert [question.images for question in asked] == [(str(examples[1]),)] * 2
@@ -147,9 +150,9 @@ def test_a_picture_that_cannot_be_read_is_a_sentence_without_the_server_s_path(
 def test_texts_of_models_judges_and_people_are_escaped_and_controls_shown(examples: list[Path]) -> None:
     labels = label_set_from([HOSTILE.replace("<|", ""), "joy"], "hostile")
     label = labels.labels[0]
-    decision = Decision({label: 1.0, "joy": 0.0}, label, 0, abstains=False)
+    decision = Decision({label: 1.0, "joy": 0.0}, label, abstains=False)
     seen = a_look(HOSTILE, label, decision, judge=HOSTILE, labels=labels)
-    broken = a_look(HOSTILE, None, Decision({}, None, None, abstains=True), judge=HOSTILE)
+    broken = a_look(HOSTILE, None, Decision({}, None, abstains=True), judge=HOSTILE)
     page = looks_html([seen, broken], str(examples[0]), str(examples[1]), SETTINGS) + fault_html(f"no {HOSTILE}")
     assert "<script" not in page
     assert "<img src=x" not in page
@@ -162,9 +165,9 @@ def test_texts_of_models_judges_and_people_are_escaped_and_controls_shown(exampl
     ("decision", "said"),
     [
         (None, "sampling …"),
-        (Decision({"joy": 0.8, "fear": 0.2}, "joy", 0, abstains=False), "<b>joy</b> with a share of 0.80"),
-        (Decision({"joy": 0.4, "fear": 0.3}, "joy", 0, abstains=True), "joy leads with a share of 0.40, below 0.50"),
-        (Decision({}, None, None, abstains=True), "the judge supports no completion"),
+        (Decision({"joy": 0.8, "fear": 0.2}, "joy", abstains=False), "<b>joy</b> with a share of 0.80"),
+        (Decision({"joy": 0.4, "fear": 0.3}, "joy", abstains=True), "joy leads with a share of 0.40, below 0.50"),
+        (Decision({}, None, abstains=True), "no sampled completion names a label of the set"),
     ],
 )
 def test_the_page_says_what_sampled_completions_come_to(
@@ -176,12 +179,12 @@ def test_the_page_says_what_sampled_completions_come_to(
 
 
 def test_labels_without_a_share_are_left_out_and_the_likeliest_come_first() -> None:
-    decision = Decision({"fear": 0.25, "joy": 0.75, "awe": 0.0}, "joy", 0, abstains=False)
+    decision = Decision({"fear": 0.25, "joy": 0.75, "awe": 0.0}, "joy", abstains=False)
     assert ranked(decision) == [("joy", 0.75), ("fear", 0.25)]
 
 
 def test_the_rows_are_those_of_predict_without_paths_of_the_server() -> None:
-    (row,) = looks_rows([a_look(decision=Decision({"joy": 1.0}, "joy", 0, abstains=False))])
+    (row,) = looks_rows([a_look(decision=Decision({"joy": 1.0}, "joy", abstains=False))])
     assert (row["model"], row["judge"], row["answer"]["label"]) == ("m", "j", "joy")
     assert row["sampled"]["distribution"] == {"joy": 1.0}
     assert row["elsewhere"]["verdict"] == "supported"

@@ -21,7 +21,7 @@ def bounds(field: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("command", [evaluate, predict])
 def test_options_have_the_bounds_of_the_block(command: str) -> None:
     hints = get_type_hints(command, include_extras=True)
-    for name in FIELDS.keys() & hints.keys() - ({"samples"} if command is predict else set()):
+    for name in FIELDS.keys() & hints.keys():
         option = hints[name].__metadata__[0]
         found = {"ge": option.min, "le": option.max}
         assert {key: bound for key, bound in found.items() if bound is not None} == bounds(FIELDS[name]), name
@@ -32,6 +32,13 @@ def test_a_plan_leaves_to_its_cells_what_differs_among_them(tmp_path: Path, name
     value = 1 if name == "seed" else "free"
     with pytest.raises(UserError, match=f"evaluation: {name} is that of each cell"):
         load_plan(write_plan(tmp_path, evaluation={name: value}), None, quick=False)
+
+
+def test_reflective_decoding_is_gone_and_older_records_without_it_are_read(tmp_path: Path) -> None:
+    plan = load_plan(write_plan(tmp_path, evaluation={"limit": 3, "reflective": False}), None, quick=False)
+    assert plan.evaluation == EvaluationSettings(limit=3)
+    with pytest.raises(UserError, match=r"evaluation\.reflective helped in no world and was removed \(docs/log\.md\)"):
+        load_plan(write_plan(tmp_path, evaluation={"reflective": True}), None, quick=False)
 
 
 def test_a_temperature_that_overflows_is_refused() -> None:

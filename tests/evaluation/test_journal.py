@@ -21,9 +21,7 @@ from emor3.runs.overview import standings
 from emor3.runs.predictions import read_evaluation
 from emor3.signals import Stopped
 
-SETTINGS = EvaluationSettings(
-    limit=4, batch_size=2, samples=2, reflective=True, temperature=1.0, max_new_tokens=2, seed=3
-)
+SETTINGS = EvaluationSettings(limit=4, batch_size=2, samples=2, temperature=1.0, max_new_tokens=2, seed=3)
 FILES = ("evaluation.json", "predictions.jsonl", "results.json")
 
 
@@ -96,9 +94,9 @@ def whole(candidate: Candidate, scenes: str, tmp_path_factory: pytest.TempPathFa
     """An evaluation that was never stopped, and its number of batches."""
     folder = tmp_path_factory.mktemp("whole") / "out"
     made = run(candidate, scenes, folder, 1000)
-    # 2 batches of 2 images, 4 of an image with its 2 draws, and 3 calls of the judge (own and swapped descriptions,
-    # and those drawn), of which each asks in one or more batches.
-    assert made >= 2 + 4 + 3
+    # 2 batches of 2 images, 4 of an image with its 2 draws, and 2 calls of the judge (own and swapped descriptions),
+    # of which each asks in one or more batches.
+    assert made >= 2 + 4 + 2
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     return folder, made
 
@@ -107,7 +105,7 @@ def test_an_evaluation_that_was_killed_anywhere_ends_with_the_same_files_and_mak
     candidate: Candidate, scenes: str, whole: tuple[Path, int], tmp_path: Path
 ) -> None:
     expected, batches = whole
-    for lives in (1, batches - 3, batches - 1):  # among answers, among draws, and while the last are judged
+    for lives in (1, batches - 5, batches - 1):  # among answers, while they are judged, and among draws
         folder = tmp_path / f"killed-{lives}"
         assert run(candidate, scenes, folder, lives) == lives
         with (folder / "unfinished.jsonl").open("a") as file:
@@ -154,6 +152,21 @@ def test_another_limit_model_or_data_is_refused_by_name_and_nothing_is_lost(
     with pytest.raises(OtherEvaluationError, match=r"content_sha256 of another picture -> "):
         run(candidate, scenes, unfinished, 9, resume=True)
     assert (unfinished / "unfinished.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("weighed", "goes_on"), [(False, True), (True, False)])
+def test_one_that_older_code_began_goes_on_if_what_is_gone_did_nothing(
+    candidate: Candidate, scenes: str, unfinished: Path, weighed: bool, goes_on: bool
+) -> None:
+    head = json.loads((unfinished / "evaluation.json").read_text())
+    head["settings"]["reflective"] = weighed
+    (unfinished / "evaluation.json").write_text(json.dumps(head))
+    if goes_on:
+        run(candidate, scenes, unfinished, 1000, resume=True)
+        assert (unfinished / "results.json").is_file()
+    else:
+        with pytest.raises(OtherEvaluationError, match=r"settings\.reflective True -> False"):
+            run(candidate, scenes, unfinished, 9, resume=True)
 
 
 def test_no_command_takes_an_unfinished_evaluation_for_a_whole_one(unfinished: Path) -> None:

@@ -17,7 +17,7 @@ from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation import predict
 from emor3.evaluation.evaluate import Candidate, load_candidate
-from emor3.evaluation.predict import against_own_answer, choose_labels, prediction_text
+from emor3.evaluation.predict import Decision, against_own_answer, choose_labels, decide, prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import MIKELS8, SENTIMENT3, LabelSet
 from emor3.method.reflection import ScriptedJudge, reflect
@@ -163,27 +163,53 @@ def test_batches_do_not_change_what_is_read_from_which_image(scenes: str) -> Non
     assert len(set(by_size[0])) > 1
 
 
-def test_reflective_decoding_takes_the_best_supported_trace_and_abstains_without_one(
+def test_the_majority_counts_among_the_answers_that_can_be_read() -> None:
+    two = LabelSet("two", ("joy", "fear"))
+    assert decide(["fear", None, "joy", "fear"], two, 0.5) == Decision({"joy": 1 / 3, "fear": 2 / 3}, "fear", False)
+    assert decide(["fear", "joy"], two, 0.5) == Decision({"joy": 0.5, "fear": 0.5}, "joy", False)  # first in the set
+    assert decide(["fear", "fear", "joy"], two, 0.7).abstains
+    assert decide([None, None], two, 0.0) == Decision({}, None, True)
+
+
+def test_of_several_samples_the_first_of_the_majority_is_shown_and_judged_and_none_if_none_can_be_read(
     monkeypatch: pytest.MonkeyPatch, scenes: str, random_checkpoint: str
 ) -> None:
     image = load_samples(scenes, split="test")[0].image
+    trace = "<step1>{}</step1><step2>a</step2>\\boxed{{{}}}"
     drawn = {
-        "mixed": ["<step1>cat</step1><step2>a</step2>\\boxed{fear}", "<step1>dog</step1><step2>a</step2>\\boxed{awe}"],
-        "unsupported": ["no idea", "\\boxed{fear}"],
+        "mixed": [trace.format(*pair) for pair in (("dog", "awe"), ("cat", "fear"), ("dog", "fear"))],
+        "unread": ["no idea", "\\boxed{boredom}", "nothing"],
     }
     model, processor = load(random_checkpoint)
     candidate = Candidate("m", LocalEngine(model, processor), "j", SeesDogs(0.9, awe=1.0), None)
-    settings = EvaluationSettings(samples=2, reflective=True)
+    settings = EvaluationSettings(samples=3)
     found = {}
     for name, completions in drawn.items():
         drawing = iter(completions)
         writes(monkeypatch, processor.tokenizer, lambda count, drawing=drawing: list(islice(drawing, count)))
         ((_, found[name]),) = predict.predict(candidate, [image], MIKELS8, settings, abstain_below=0.5)
     mixed = found["mixed"]
-    assert (mixed.decision.label, mixed.prediction.thought.trigger, mixed.decision.abstains) == ("awe", "dog", False)
-    row = predict.outcome_row(image, found["unsupported"])
-    assert (row["label"], row["abstains"], row["distribution"]) == (None, True, {})
-    assert "abstains" in predict.decision_text(found["unsupported"].decision)
+    # The judge believes in dogs and reads awe: that decides nothing.
+    assert (mixed.decision.label, mixed.prediction.thought.trigger, mixed.decision.abstains) == ("fear", "cat", False)
+    reflection = mixed.prediction.reflection
+    assert reflection.consistency.reply.probabilities == pytest.approx({"Yes": 0.1, "No": 0.9})
+    assert reflection.coherence.verdict is Verdict.REFUTED
+    assert predict.decision_text(mixed.decision) == "  sampled      fear 0.67, awe 0.33"
+    row = predict.outcome_row(image, found["unread"])
+    assert (row["label"], row["completion"], row["abstains"], row["distribution"]) == (None, "no idea", True, {})
+    assert "no answer names a label of the set  (abstains)" in predict.decision_text(found["unread"].decision)
+
+
+def test_the_option_that_had_the_judge_weigh_answers_is_taken_for_one_release_more_with_a_note(
+    images: list[str], main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["predict", "--model", "embedded", "--max-new-tokens", 8, "--json", images[0]]
+    assert main_with(*asked, "--reflect") == main_with(*asked, "--samples", 8) == 0
+    told = capsys.readouterr()
+    first, second = map(json.loads, told.out.splitlines())
+    assert first == second
+    assert first.keys() >= {"distribution", "abstains"}
+    assert told.err.count("note: --reflect will go: give --samples alone") == 1
 
 
 def test_a_folder_stands_for_all_images_in_it_by_name(scenes: str, tmp_path: Path) -> None:

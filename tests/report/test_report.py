@@ -234,6 +234,17 @@ def trained(folder: Path, name: str, seed: int, answers: Sequence[str | None]) -
     evaluated(cell / "evaluation", answers, model=str(run / "final"), judge="base", start="base")
 
 
+def test_a_setting_that_is_gone_and_did_nothing_does_not_part_older_seeds_from_newer_ones(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        trained(tmp_path, "form", seed, ANSWERS["form"])
+    head = tmp_path / "form/seed0/evaluation/evaluation.json"
+    written = json.loads(head.read_text())
+    for weighed, groups in ((False, 1), (True, 2)):
+        written["settings"]["reflective"] = weighed
+        head.write_text(json.dumps(written))
+        assert len(by_seeds(dict(enumerate(read_records([tmp_path]).evaluations)))) == groups
+
+
 def test_runs_that_differ_in_their_seed_only_are_tested_together_over_seeds_and_items(tmp_path: Path) -> None:
     for name, answers in ANSWERS.items():
         for seed in (0, 1):

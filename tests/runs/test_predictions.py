@@ -61,6 +61,16 @@ def test_verdicts_are_read_anew_from_the_saved_replies(tmp_path: Path) -> None:
     assert read_evaluation(folder).predictions["d"] == items()
 
 
+def test_an_older_evaluation_with_the_weights_of_reflective_decoding_is_read_without_them(tmp_path: Path) -> None:
+    folder = save_evaluation(tmp_path / "e", {"d": items()})
+    rows = [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]
+    assert "weights" not in rows[0]
+    for row, weights in zip(rows, ([0.1, 0.7, 0.0], [0.5, 0.5, 0.5], None), strict=True):
+        row["weights"] = weights
+    (folder / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_evaluation(folder).predictions["d"] == items()
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

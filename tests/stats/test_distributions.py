@@ -1,7 +1,6 @@
 """Distances, calibration and risk against arithmetic by hand and against other implementations."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,7 @@ NOTHING = [sampled("joy", [None, None], {"joy": 1.0}, "a"), sampled("fear", [Non
 def test_no_readable_answer_is_an_error_in_accuracy_and_counted_not_the_first_label() -> None:
     found = distributions.calibration(NOTHING)
     assert (found["leading_accuracy"].value, found["unanswered"].value) == (0, 1)
-    assert distributions.leading_answer(NOTHING[0], distributions.answer_shares) is None
+    assert distributions.leading_answer(NOTHING[0]) is None
     one = distributions.calibration([*NOTHING, sampled("joy", [None, "joy"], id="c")])
     assert (one["leading_accuracy"].value, one["unanswered"].value) == pytest.approx((1 / 3, 2 / 3))
 
@@ -110,9 +109,3 @@ def test_no_readable_answer_is_no_distribution_no_confidence_and_half_the_worst_
     assert found["brier"].value == 1
     assert found["expected_calibration_error"].value == 0  # not sure of anything, and never right
     assert found["risk_coverage_area"].value == 1
-
-
-def test_answers_that_reflective_decoding_gives_no_weight_are_no_answer() -> None:
-    unsupported = replace(sampled("joy", ["joy", "joy"], {"joy": 1.0}), weights=(0.0, 0.0))
-    assert distributions.calibration([unsupported], distributions.weighed_shares)["leading_accuracy"].value == 0
-    assert distributions.distances([unsupported], distributions.weighed_shares) == {}

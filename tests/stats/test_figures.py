@@ -4,7 +4,7 @@ import ast
 from dataclasses import replace
 
 from emor3.evaluation.summary import summarise
-from emor3.stats.figures import FIGURES, REFLECTIVE, checks
+from emor3.stats.figures import FIGURES, checks
 from made_up import prediction
 from places import ROOT
 
@@ -13,12 +13,11 @@ def test_every_figure_of_an_evaluation_stands_in_the_table_and_the_other_way_rou
     voted = [
         prediction("joy", name, id=name, votes={"joy": 1.0}, sampled=("joy",)) for name in ("joy", "fear", "anger")
     ]
-    weighed = [replace(p, weights=(1.0,)) for p in voted]
-    for place, made in enumerate(weighed):
+    for place, made in enumerate(voted):
         stated = "".join(f"<{tag}>0.{place}</{tag}>" for tag in ("confidence", "valence", "arousal"))
         sample = replace(made.sample, valence=place / 2, arousal=place / 2)
-        weighed[place] = replace(made, completion=made.completion + stated, sample=sample)
-    assert summarise("d", weighed, "steps").figures.keys() == FIGURES.keys()
+        voted[place] = replace(made, completion=made.completion + stated, sample=sample)
+    assert summarise("d", voted, "steps").figures.keys() == FIGURES.keys()
 
 
 def test_ways_of_thinking_are_checked_for_what_their_completions_have() -> None:
@@ -27,12 +26,6 @@ def test_ways_of_thinking_are_checked_for_what_their_completions_have() -> None:
     assert checks("free").keys() == {"format", *judged}
     assert checks("steps").keys() == {"format", *judged, "step3_polarity", "step3_arousal"}
     assert checks("confidence") == checks("steps")
-
-
-def test_figures_of_reflective_decoding_are_those_of_sampled_answers() -> None:
-    sampled = {name for name, row in FIGURES.items() if row.needs in ("samples", "votes")}
-    reflective = {name for name in sampled if name.startswith(REFLECTIVE)}
-    assert {name.removeprefix(REFLECTIVE) for name in reflective} == sampled - reflective
 
 
 def test_no_other_module_lists_figures() -> None:

@@ -29,15 +29,15 @@ def predict(
     """For each picture, in order, its outcome with the reasoning and what the judge says of it, or why it has none.
 
     Pictures are paths, bytes of image files, or as Pillow holds them; a folder is all images in it. With `samples` M
-    above 0, M completions are sampled and weighed by their reasoning, and the outcome abstains if the leading label has
-    a smaller share than `abstain_below`. `labels` is a label set, a built-in name or a list; None is that of the
-    policy's training. Further settings: temperature, seed, max_new_tokens, template.
+    above 0, M completions are sampled: the first that names their majority counts, and the outcome abstains if that
+    label has a smaller share than `abstain_below`. `labels` is a label set, a built-in name or a list; None is that of
+    the policy's training. Further settings: temperature, seed, max_new_tokens, template.
     Raises UserError for settings that cannot be used.
     """
-    if idle := settings.keys() & {"split", "label_field", "limit", "reflective"}:
+    if idle := settings.keys() & {"split", "label_field", "limit"}:
         raise UserError(f"{min(idle)} is a setting of evaluate: it does nothing in predict, leave it out")
     pictures: Sequence[Picture] = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
-    chosen = policy.settings(samples=samples, reflective=samples > 0, batch_size=batch_size, **settings)
+    chosen = policy.settings(samples=samples, batch_size=batch_size, **settings)
     label_set = prediction.choose_labels(policy, labels)
     return prediction.predict(policy, pictures, label_set, chosen, abstain_below)
 
@@ -48,8 +48,8 @@ def evaluate(
     """Evaluate a policy on one or several data sets into an empty or new folder, as `emor3 evaluate` does.
 
     Returns predictions and figures of each data set. With `resume`, a stopped evaluation in the folder goes on after
-    its last whole batch. Settings are those of `EvaluationSettings`: split, limit, samples, reflective, temperature,
-    seed and so on. Raises UserError for data, settings or a folder that cannot be used.
+    its last whole batch. Settings are those of `EvaluationSettings`: split, limit, samples, temperature and so on.
+    Raises UserError for data, settings or a folder that cannot be used.
     """
     chosen = policy.settings(**settings)
     with evaluation_folder(Path(output), resume) as folder:

@@ -29,6 +29,7 @@ from emor3.cli.options import (
     MaxNewTokens,
     Output,
     Overrides,
+    Reflect,
     Seed,
     Temperature,
     Template,
@@ -209,9 +210,7 @@ def evaluate(
             help="Answers to sample per image at temperature 1, for distributions and calibration.",
         ),
     ] = DEFAULTS.samples,
-    reflect: Annotated[
-        bool, typer.Option("--reflect", help="Weigh each sampled answer by its reasoning (needs --samples).")
-    ] = False,
+    reflect: Reflect = False,
     blank: Annotated[
         bool, typer.Option("--blank", help="Show a grey picture in place of every image: a control.")
     ] = DEFAULTS.blank,
@@ -244,8 +243,6 @@ def evaluate(
         refuse_idle(context, "with --from, which makes nothing anew", context.params.keys() - {"saved", "output"})
         _evaluate_again(saved, output)
         return
-    if reflect and samples == 0:
-        raise UserError("--reflect weighs sampled answers: say how many with --samples")
     if model is None or not data:
         raise UserError("give --model and --data, or --from with the folder of a saved evaluation")
     _evaluate_anew(context, model, data, judge, output)
@@ -263,7 +260,7 @@ def _evaluate_anew(context: typer.Context, model: str, data: list[str], judge: s
     with evaluation_folder(output, asked["resume"]) as folder:
         candidate = evaluation.load_candidate(model, judge, asked["engine"])
         split = None if asked["split"] == "all" else asked["split"]
-        settings = evaluation_settings(context, candidate, split=split, reflective=asked["reflect"])
+        settings = evaluation_settings(context, candidate, split=split)
         evaluations = evaluation.evaluate(candidate, data, settings, folder, resume=asked["resume"])
     show(results_table(model, evaluations, read_json(folder / EVALUATION)))
     say(f"judge of consistency and coherence: {candidate.judge_path}\nwritten to: {folder}")
@@ -334,14 +331,14 @@ def predict(
     max_new_tokens: MaxNewTokens = DEFAULTS.max_new_tokens,
     batch_size: BatchSize = 16,
     engine: Engine = DEFAULTS.engine,
-    samples: Annotated[int, typer.Option(callback=usable, min=1, help="Completions to sample for --reflect.")] = 8,
-    reflect: Annotated[
-        bool, typer.Option("--reflect", help="Sample completions and weigh each by its reasoning.")
-    ] = False,
+    samples: Annotated[
+        int, typer.Option(callback=usable, min=0, help="Completions to sample at temperature 1: their majority counts.")
+    ] = DEFAULTS.samples,
+    reflect: Reflect = False,
     abstain_below: Annotated[
         float,
         typer.Option(
-            callback=usable, min=0.0, max=1.0, help="With --reflect: abstain if the leading label has a smaller share."
+            callback=usable, min=0.0, max=1.0, help="With --samples: abstain if the leading label has a smaller share."
         ),
     ] = 0.5,
 ) -> None:
@@ -350,10 +347,11 @@ def predict(
     For every image, in order: the label, the three steps, and what the reflection says of them, with probabilities. An
     image that cannot be read fails alone; the status then is 1.
     """
-    if reflect:
-        refuse_idle(context, "with --reflect, which samples at temperature 1", ["temperature"])
+    samples = samples or (8 if reflect else 0)
+    if samples:
+        refuse_idle(context, "with --samples, which are drawn at temperature 1", ["temperature"])
     else:
-        refuse_idle(context, "without --reflect", ["samples", "abstain_below"])
+        refuse_idle(context, "without --samples", ["abstain_below"])
     say_start("emor3 predict")
     from emor3.evaluation import predict as prediction
     from emor3.evaluation.evaluate import load_candidate
@@ -361,9 +359,7 @@ def predict(
     pictures = prediction.pictures_of(images)
     model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge, engine)
-    settings = evaluation_settings(
-        context, candidate, labels=None, samples=samples if reflect else 0, reflective=reflect
-    )
+    settings = evaluation_settings(context, candidate, labels=None, samples=samples)
     label_set = prediction.choose_labels(candidate, labels)
     if note := prediction.caution(model, pictures):
         say(note, error=True)

@@ -11,6 +11,7 @@ import typer
 
 from emor3.errors import UserError
 from emor3.evaluation.settings import EngineName, EvaluationSettings
+from emor3.printing import say
 from emor3.settings import MOST, low_temperature, odd_number
 
 if TYPE_CHECKING:
@@ -67,6 +68,16 @@ Engine = Annotated[
 Limit = Annotated[
     int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")
 ]
+
+
+def _tell_of_reflect(given: bool) -> bool:
+    if given:
+        say("note: --reflect will go: give --samples alone; no judge weighs the answers (docs/log.md)", error=True)
+    return given
+
+
+Reflect = Annotated[bool, typer.Option("--reflect", hidden=True, callback=_tell_of_reflect)]
+"""Taken for one release more: it had the judge weigh sampled answers."""
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting, such as grpo.beta=0.02."),

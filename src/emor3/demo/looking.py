@@ -53,7 +53,7 @@ class Look:
     elsewhere: Finding | None
     """The judge on the same description and another image, of which it should not hold."""
     sampled: Outcome | None = None
-    """The decision of M sampled completions, and the best-supported one of them."""
+    """The decision of M sampled completions, and the first of their majority."""
 
 
 def label_choices(candidate: Candidate) -> dict[str, LabelSet]:
@@ -104,10 +104,9 @@ def look_at(
 
 
 def _settings_for(candidate: Candidate, settings: DemoSettings, samples: int) -> EvaluationSettings:
-    """Settings of one answer (no samples) or of reflective decoding, with the prompt of the model's run."""
+    """Settings of one greedy answer (no samples) or of the majority of so many, with the prompt of the model's run."""
     return EvaluationSettings(
         samples=samples,
-        reflective=samples > 0,
         max_new_tokens=settings.max_new_tokens,
         template=candidate.template,
         thinking=candidate.thinking,

@@ -8,8 +8,7 @@ import jinja2
 
 from emor3.demo.looking import DemoSettings, Look
 from emor3.errors import one_line, printable
-from emor3.evaluation.predict import finding_text, outcome_row
-from emor3.method.decoding import Decision
+from emor3.evaluation.predict import Decision, finding_text, outcome_row
 from emor3.report.cards import thumbnail
 from emor3.runs.records import finding_row
 from emor3.stats.format import hundredths

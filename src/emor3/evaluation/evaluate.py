@@ -3,10 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,11 +20,10 @@ from emor3.evaluation.candidate import load_candidate as load_candidate
 from emor3.evaluation.journal import BatchedJudge, check_same, is_whole, journal_in
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.evaluation.summary import IMPORTED, Evaluation, results, summarise
-from emor3.method.decoding import weigh
 from emor3.method.reflection import reflect
 from emor3.method.rewards import predicted_label
-from emor3.method.thinking import parse, sample_prompt
-from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Reflection, Sample
+from emor3.method.thinking import Thinking, parse, sample_prompt
+from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.models.engines.batches import Decoding, OnBatch, Once, always, in_batches
 from emor3.printing import say
 from emor3.progress import Bar, told
@@ -174,17 +172,30 @@ def predict_samples(
     """One judged completion for each of N samples, in order, with `settings.samples` more answers each."""
     judge = BatchedJudge(candidate.judge, candidate.processor, once)
     completions = complete(candidate, samples, settings, on_batch, once)
-    thoughts = [parse(completion, settings.thinking) for completion in completions]
+    predictions = judged(judge, samples, completions, settings.thinking)
+    draws = sample_completions(candidate, samples, settings, on_batch, once)
+    return [
+        replace(prediction, sampled=answers_in(prediction.sample, texts, settings.thinking) if texts else None)
+        for prediction, texts in zip(predictions, draws, strict=True)
+    ]
+
+
+def judged(judge: Judge, samples: Samples, completions: Sequence[str], thinking: Thinking) -> list[Prediction]:
+    """The predictions that N completions are, one for each of N samples, with what the judge says of them."""
+    thoughts = [parse(completion, thinking) for completion in completions]
     reflections = reflect(judge, list(zip(samples, thoughts, strict=True)), frozenset(Aspect))
     swapped = reflect_on_swapped(judge, samples, thoughts)
-    draws = sample_completions(candidate, samples, settings, on_batch, once)
-    drawn = sampled_answers(judge, samples, draws, settings)
     return [
-        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), reflection, other, *answers)
-        for sample, completion, thought, reflection, other, answers in zip(
-            samples, completions, thoughts, reflections, swapped, drawn, strict=True
+        Prediction(sample, completion, thought, predicted_label(thought, sample.labels), reflection, other)
+        for sample, completion, thought, reflection, other in zip(
+            samples, completions, thoughts, reflections, swapped, strict=True
         )
     ]
+
+
+def answers_in(sample: Sample, completions: Sequence[str], thinking: Thinking) -> tuple[str | None, ...]:
+    """The label that each of M completions on one sample names, None if it names none of the set."""
+    return tuple(predicted_label(parse(completion, thinking), sample.labels) for completion in completions)
 
 
 def complete(
@@ -248,30 +259,3 @@ def reflect_on_swapped(
     return [
         None if thought.trigger is None else found.consistency for thought, found in zip(swapped, findings, strict=True)
     ]
-
-
-Drawn = tuple[tuple[str | None, ...] | None, tuple[float, ...] | None]
-"""Labels of M sampled completions, and what reflective decoding weighs each; None if not asked for."""
-
-
-def sampled_answers(
-    judge: Judge, samples: Samples, draws: Sequence[Sequence[str]], settings: EvaluationSettings
-) -> list[Drawn]:
-    """For each of N samples the labels of its M sampled completions, and their weights."""
-    if not settings.samples:
-        return [(None, None)] * len(samples)
-    thoughts = [[parse(text, settings.thinking) for text in texts] for texts in draws]
-    labels = [tuple(predicted_label(t, s.labels) for t in own) for s, own in zip(samples, thoughts, strict=True)]
-    if not settings.reflective:
-        return [(own, None) for own in labels]
-    weighed = weigh_draws(judge, samples, thoughts)
-    return [(own, tuple(weight for weight, _ in w)) for own, w in zip(labels, weighed, strict=True)]
-
-
-def weigh_draws(
-    judge: Judge, samples: Samples, thoughts: Sequence[Sequence[EmotionalThought]]
-) -> list[list[tuple[float, Reflection]]]:
-    """What reflective decoding weighs each of the M thoughts on N samples, and why, from one call of the judge."""
-    repeated = [sample for sample, own in zip(samples, thoughts, strict=True) for _ in own]
-    weighed = iter(weigh(judge, repeated, [thought for own in thoughts for thought in own]))
-    return [list(islice(weighed, len(own))) for own in thoughts]

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from transformers import ProcessorMixin
 
 from emor3.errors import UserError
-from emor3.evaluation.settings import EvaluationSettings
+from emor3.evaluation.settings import FORMER, EvaluationSettings
 from emor3.method.types import Judge, Question, Reply
 from emor3.models.engines.batches import Once, in_batches, plan
 from emor3.models.generation import request_lengths
@@ -91,11 +91,12 @@ def check_same(folder: Path, recorded: Mapping[str, Any], now: Mapping[str, Any]
 def _compared(head: Mapping[str, Any]) -> dict[str, Any]:
     """A head as JSON has it, by data set, without the environment, which may be another one, and what follows from it.
 
-    Settings that came later are at their defaults, which are what was done before they could be set.
+    Settings that came later are at their defaults, which are what was done before they could be set; those that are
+    gone are at the value that did nothing.
     """
     content = {name: value for name, value in json.loads(json.dumps(head)).items() if name != "environment"}
     parts = {part["data"]: {k: v for k, v in part.items() if k not in FOLLOWS} for part in content["data"]}
-    defaults = EvaluationSettings().model_dump(mode="json")
+    defaults = FORMER | EvaluationSettings().model_dump(mode="json")
     return content | {"data": parts, "settings": defaults | content["settings"]}
 
 

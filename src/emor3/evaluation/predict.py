@@ -3,6 +3,7 @@
 There is no ground truth here: coherence asks whether steps 1 and 2 lead a reader to the model's own answer.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +16,16 @@ from emor3.data.folders import LabelSpec, label_set_for, load_mixture
 from emor3.data.importers.sources import images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluation.candidate import Candidate
-from emor3.evaluation.evaluate import check_prompts, predict_samples, sample_completions, weigh_draws
+from emor3.evaluation.evaluate import answers_in, check_prompts, complete, judged, sample_completions
+from emor3.evaluation.journal import BatchedJudge
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.method.decoding import Decision, decide
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import read_verdict
-from emor3.method.rewards import judge_failed, predicted_label
-from emor3.method.thinking import parse
+from emor3.method.rewards import judge_failed
 from emor3.method.types import Finding, Prediction, Sample
 from emor3.models.architectures import SMALL_MODEL, download_text
 from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
-from emor3.models.engines.batches import OnBatch
+from emor3.models.engines.batches import OnBatch, always
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
 from emor3.storage.images import image_fault, save_picture
@@ -55,8 +55,20 @@ def choose_labels(candidate: Candidate, labels: LabelSpec) -> LabelSet:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """What M sampled completions of one image say together."""
+
+    distribution: dict[str, float]
+    """Share of each label among the answers that can be read; empty if none can be."""
+    label: str | None
+    """The label with the largest share."""
+    abstains: bool
+    """Whether that share is below the one asked for, or there is none."""
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """The prediction for one image and, from reflective decoding, the decision behind it."""
+    """The prediction for one image and, of several sampled completions, the decision that it stands for."""
 
     prediction: Prediction
     decision: Decision | None = None
@@ -120,8 +132,8 @@ def predict(
 ) -> Iterator[tuple[Picture, Outcome | UserError]]:
     """For each picture, in order, its outcome, or the error that says why it has none; a folder is all images in it.
 
-    With `settings.reflective`, M completions are sampled and weighed, and the best-supported one is the prediction.
-    `on_batch` gets the number of completions just made.
+    With `settings.samples` M above 0, M completions are sampled, and the first that names their majority is the
+    prediction. `on_batch` gets the number of completions just made.
     """
     with TemporaryDirectory() as scratch:
         pictures = pictures_of(images)
@@ -131,11 +143,7 @@ def predict(
             errors = {n: UserError(why) for n, path in enumerate(paths) if (why := image_fault(path)) is not None}
             readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
             check_prompts(candidate, readable, settings)
-            if settings.reflective:
-                outcomes = iter(decode_reflectively(candidate, readable, settings, abstain_below, on_batch))
-            else:
-                made = predict_samples(candidate, readable, settings, on_batch)
-                outcomes = iter([Outcome(against_own_answer(prediction)) for prediction in made])
+            outcomes = iter(_outcomes(candidate, readable, settings, abstain_below, on_batch))
             yield from ((picture, errors[n] if n in errors else next(outcomes)) for n, picture in enumerate(batch))
 
 
@@ -150,34 +158,40 @@ def _path_of(picture: Picture, free: Path) -> str:
     return str(free)
 
 
-def decode_reflectively(
+def _outcomes(
     candidate: Candidate,
     samples: Sequence[Sample],
     settings: EvaluationSettings,
     abstain_below: float,
-    on_batch: OnBatch = None,
+    on_batch: OnBatch,
 ) -> list[Outcome]:
-    """For each of N samples the best-supported of M sampled completions, and the decision of all M."""
-    draws = sample_completions(candidate, samples, settings, on_batch)
-    thoughts = [[parse(text, settings.thinking) for text in texts] for texts in draws]
-    weighed = weigh_draws(candidate.judge, samples, thoughts)
+    """For each of N samples its one completion, or the first that names the majority of M, and what the judge says."""
+    if settings.samples:
+        draws = sample_completions(candidate, samples, settings, on_batch)
+    else:
+        draws = [[text] for text in complete(candidate, samples, settings, on_batch)]
+    answers = [answers_in(sample, texts, settings.thinking) for sample, texts in zip(samples, draws, strict=True)]
+    decisions = [decide(own, sample.labels, abstain_below) for sample, own in zip(samples, answers, strict=True)]
+    shown = [texts[own.index(decision.label)] for texts, own, decision in zip(draws, answers, decisions, strict=True)]
+    judge = BatchedJudge(candidate.judge, candidate.processor, always)
     return [
-        _decided(
-            [
-                (Prediction(sample, text, thought, predicted_label(thought, sample.labels), reflection), weight)
-                for text, thought, (weight, reflection) in zip(*own, strict=True)
-            ],
-            abstain_below,
-        )
-        for sample, *own in zip(samples, draws, thoughts, weighed, strict=True)
+        Outcome(against_own_answer(prediction), decision if settings.samples else None)
+        for prediction, decision in zip(judged(judge, samples, shown, settings.thinking), decisions, strict=True)
     ]
 
 
-def _decided(drawn: Sequence[tuple[Prediction, float]], abstain_below: float) -> Outcome:
-    predictions, weights = [prediction for prediction, _ in drawn], [weight for _, weight in drawn]
-    answers = [prediction.predicted for prediction in predictions]
-    decision = decide(answers, weights, predictions[0].sample.labels, abstain_below)
-    return Outcome(against_own_answer(predictions[decision.best or 0]), decision)
+def decide(answers: Sequence[str | None], labels: LabelSet, abstain_below: float) -> Decision:
+    """The majority of M answers; of equal shares the label that comes first in the set.
+
+    >>> decide(["awe", "fear", "awe", None], LabelSet("two", ("fear", "awe")), 0.5)
+    Decision(distribution={'fear': 0.3333333333333333, 'awe': 0.6666666666666666}, label='awe', abstains=False)
+    """
+    counts = Counter(answer for answer in answers if answer is not None)
+    if not counts:
+        return Decision({}, None, abstains=True)
+    shares = {label: counts[label] / counts.total() for label in labels.labels}
+    label = max(shares, key=shares.__getitem__)
+    return Decision(shares, label, abstains=shares[label] < abstain_below)
 
 
 def against_own_answer(prediction: Prediction) -> Prediction:
@@ -197,8 +211,7 @@ def outcome_row(image: str, outcome: Outcome | UserError) -> dict[str, Any]:
     row = {"image": image, "label": outcome.prediction.predicted, **reasoning_row(outcome.prediction)}
     if outcome.decision is None:
         return row
-    decision = outcome.decision
-    return row | {"label": decision.label, "distribution": decision.distribution, "abstains": decision.abstains}
+    return row | {"distribution": outcome.decision.distribution, "abstains": outcome.decision.abstains}
 
 
 def decision_text(decision: Decision) -> str:
@@ -206,7 +219,7 @@ def decision_text(decision: Decision) -> str:
     ranked = sorted(decision.distribution.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {hundredths(share)}" for name, share in ranked if share > 0)
     abstains = "  (abstains)" if decision.abstains else ""
-    return f"  {'weighed':<12} {shares or 'no completion is supported'}{abstains}"
+    return f"  {'sampled':<12} {shares or 'no answer names a label of the set'}{abstains}"
 
 
 def prediction_text(prediction: Prediction) -> str:

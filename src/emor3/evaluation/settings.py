@@ -1,13 +1,15 @@
 """The one block of settings of an evaluation: for `evaluate`, `predict`, the quickstart and plans of a reproduction."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from emor3.method.thinking import Thinking
-from emor3.settings import MOST, Block, low_temperature
+from emor3.settings import MOST, Block, low_temperature, without_former
 
 EngineName = Literal["transformers", "vllm"]
+FORMER = {"reflective": False}
+"""Settings that helped in no world and are gone (docs/log.md), by the value at which they did nothing."""
 
 
 class EvaluationSettings(Block):
@@ -25,8 +27,6 @@ class EvaluationSettings(Block):
     """0 decodes the judged completion greedily, above it samples."""
     samples: int = Field(default=0, ge=0)
     """Answers to sample of each image at temperature 1 beside the judged one, for distributions and calibration."""
-    reflective: bool = False
-    """Have the judge weigh each of these too (reflective decoding)."""
     blank: bool = False
     """Show a grey picture in place of every image, as a control: what is right then was not seen."""
     seed: int = Field(default=0, ge=0, le=MOST)
@@ -41,6 +41,11 @@ class EvaluationSettings(Block):
     """Images in a batch, at most: large ones are fewer, and vLLM makes batches of its own."""
     engine: EngineName = "transformers"
     """What makes completions and asks the judge: transformers, or vLLM in this process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_settings(cls, given: Any) -> Any:
+        return without_former(given, FORMER, "evaluation")
 
     @field_validator("temperature")
     @classmethod

@@ -14,7 +14,7 @@ from emor3.method.types import Estimate, Prediction
 from emor3.runs.predictions import majority_class
 from emor3.stats import distributions
 from emor3.stats.classification import classify
-from emor3.stats.figures import FIGURES, REFLECTIVE, checks
+from emor3.stats.figures import FIGURES, checks
 from emor3.stats.format import decimal, percent, percent_value, thousandths
 from emor3.stats.measures import rate
 from emor3.stats.people.confidence import stated_calibration, stated_confidence
@@ -58,11 +58,7 @@ def reasoning_figures(predictions: Sequence[Prediction], thinking: Thinking) -> 
 
 def _distribution(predictions: Sequence[Prediction]) -> dict[str, Estimate]:
     figures = against_votes(predictions) | against_ratings(predictions) | stated_calibration(predictions)
-    figures |= distributions.calibration(predictions) | distributions.distances(predictions)
-    weighed = [prediction for prediction in predictions if prediction.weights is not None]
-    shares = distributions.weighed_shares
-    reflective = distributions.calibration(weighed, shares) | distributions.distances(weighed, shares)
-    return figures | {f"{REFLECTIVE}{name}": estimate for name, estimate in reflective.items()}
+    return figures | distributions.calibration(predictions) | distributions.distances(predictions)
 
 
 def results(head: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, Any]:

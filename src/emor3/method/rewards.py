@@ -19,7 +19,7 @@ from emor3.method.labels import LabelSet, affirmed, fold_text, match
 from emor3.method.reflection import read_yes_no
 from emor3.method.thinking import read_conclusion
 from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
-from emor3.settings import MOST, Block
+from emor3.settings import MOST, Block, without_former
 
 Formula = Literal["paper", "released"]
 
@@ -104,13 +104,7 @@ class RewardSettings(Block):
     @model_validator(mode="before")
     @classmethod
     def _without_former_settings(cls, given: Any) -> Any:
-        """Records of older runs hold settings that are gone: let those pass that did nothing, refuse what did."""
-        if not isinstance(given, Mapping):
-            return given
-        for name, off in FORMER.items():
-            if given.get(name, off) != off:
-                raise UserError(f"reward.{name} helped in no world and was removed (docs/log.md): leave it out")
-        return {name: value for name, value in given.items() if name not in FORMER}
+        return without_former(given, FORMER, "reward")
 
     @field_validator("contrastive")
     @classmethod

@@ -192,8 +192,6 @@ class Prediction:
     """A control: the judge on this sample and another one's step 1, which must not be supported."""
     sampled: tuple[str | None, ...] | None = None
     """Labels that M more completions answered, sampled at temperature 1; None if none were sampled."""
-    weights: tuple[float, ...] | None = None
-    """What reflective decoding weighs each of them; None if the judge was not asked."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emor3.errors import UserError
+from emor3.evaluation.settings import FORMER
 from emor3.method.rewards import forms_on
 from emor3.method.types import Estimate
 from emor3.report.table_cell import TableCell
@@ -115,7 +116,8 @@ class Evaluated:
         if self.run is None:
             return (self.folder,)
         checkpoint = os.path.relpath(self.saved.model, self.run.folder)
-        settings = {key: value for key, value in self.saved.head["settings"].items() if key != "seed"}
+        recorded = self.saved.head["settings"].items()
+        settings = {key: value for key, value in recorded if key != "seed" and (key, value) not in FORMER.items()}
         return (self.run.method, checkpoint, self.saved.head["judge"], json.dumps(settings, sort_keys=True))
 
     @property

@@ -108,7 +108,6 @@ class PredictionRow(Record):
     coherence: FindingRow | None
     swapped: FindingRow | None
     sampled: list[Text | None] | None
-    weights: list[float] | None
     valence: float | None = None
     """Mean rating of people from 0 to 1, if the data have it, as is arousal."""
     arousal: float | None = None
@@ -186,7 +185,6 @@ def prediction_row(data: str, prediction: Prediction) -> dict[str, Any]:
         **reasoning_row(prediction),
         "swapped": finding_row(prediction.swapped),
         "sampled": prediction.sampled,
-        "weights": prediction.weights,
         "valence": sample.valence,
         "arousal": sample.arousal,
     }
@@ -282,7 +280,6 @@ def _read_prediction(row: PredictionRow, labels: LabelSet, thinking: Thinking, w
         ),
         _read_finding(row.swapped, Aspect.CONSISTENCY, sample),
         None if row.sampled is None else tuple(row.sampled),
-        None if row.weights is None else tuple(row.weights),
     )
 
 

@@ -3,46 +3,32 @@
 The model's distribution over the K labels is the share of the sampled answers, with one further answer spread evenly
 over all labels (q = (count + 1/K) / (M + 1)), so that no label has probability 0. Unparsed answers count for no label.
 
-Where none of the M answers can be read (or reflective decoding gives weight to none), there is no distribution: q is 0
-for every label, not uniform. Such an item is counted ("unanswered"). It has no leading answer, so it is wrong in the
-accuracy, with confidence 0 in calibration and risk and a Brier score of 1; distances to votes leave it out.
+Where none of the M answers can be read, there is no distribution: q is 0 for every label, not uniform. Such an item is
+counted ("unanswered"). It has no leading answer, so it is wrong in the accuracy, with confidence 0 in calibration and
+risk and a Brier score of 1; distances to votes leave it out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emor3.method.types import Estimate, Prediction
 from emor3.stats.classification import clusters
-from emor3.stats.figures import FIGURES, REFLECTIVE
+from emor3.stats.figures import FIGURES
 from emor3.stats.uncertainty import Floats, bootstrap, mean, means, proportion, resample
 
 BINS = 10
 """Bins of equal width of the reliability diagram and of the expected calibration error (Guo et al. 2017)."""
 
 
-Shares = Callable[[Prediction], Floats]
-"""The model's distribution (K,) of one prediction."""
-
-
 def answer_shares(prediction: Prediction) -> Floats:
     """The model's distribution (K,) from its sampled answers, smoothed as the module says."""
-    answers = prediction.sampled or ()
-    return _smoothed(prediction, answers, [1.0] * len(answers))
-
-
-def weighed_shares(prediction: Prediction) -> Floats:
-    """The same with every answer counted by the weight that reflective decoding gives it."""
-    return _smoothed(prediction, prediction.sampled or (), prediction.weights or ())
-
-
-def _smoothed(prediction: Prediction, answers: Sequence[str | None], weights: Sequence[float]) -> Floats:
     labels = prediction.sample.labels.labels
-    totals = [sum(w for a, w in zip(answers, weights, strict=True) if a == label) for label in labels]
-    if not any(totals):
+    counts = [(prediction.sampled or ()).count(label) for label in labels]
+    if not any(counts):
         return np.zeros(len(labels))
-    return (np.array(totals) + 1 / len(labels)) / (sum(totals) + 1)
+    return (np.array(counts) + 1 / len(labels)) / (sum(counts) + 1)
 
 
 def votes(prediction: Prediction) -> Floats | None:
@@ -51,38 +37,36 @@ def votes(prediction: Prediction) -> Floats | None:
     return None if shares is None else np.array([shares.get(label, 0.0) for label in prediction.sample.labels.labels])
 
 
-def leading_answer(prediction: Prediction, shares: Shares) -> str | None:
+def leading_answer(prediction: Prediction) -> str | None:
     """The label with the largest share; the earlier one in the label set if several have it; None without answers."""
-    found = shares(prediction)
+    found = answer_shares(prediction)
     return prediction.sample.labels.labels[int(found.argmax())] if found.any() else None
 
 
-def distances(predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0) -> dict[str, Estimate]:
+def distances(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
     """Mean of every distance over the predictions that have votes and readable answers; nothing if none has."""
     pairs = [
         (p, human, model)
         for p in predictions
-        if p.sampled is not None and (human := votes(p)) is not None and (model := shares(p)).any()
+        if p.sampled is not None and (human := votes(p)) is not None and (model := answer_shares(p)).any()
     ]
     if not pairs:
         return {}
     items = clusters([p for p, _, _ in pairs])
-    rows = {name: row.distance for name, row in FIGURES.items() if row.distance and not name.startswith(REFLECTIVE)}
+    rows = {name: row.distance for name, row in FIGURES.items() if row.distance}
     return means({name: [f(human, model) for _, human, model in pairs] for name, f in rows.items()}, items, seed)
 
 
 # --- calibration and selective prediction on the leading answer -------------------------------------------------------
 
 
-def confidences(predictions: Sequence[Prediction], shares: Shares = answer_shares) -> tuple[Floats, Floats]:
+def confidences(predictions: Sequence[Prediction]) -> tuple[Floats, Floats]:
     """Confidence (N,) in the leading answer, and whether it is right (N,)."""
-    confidence = np.array([shares(p).max() for p in predictions])
-    return confidence, np.array([float(leading_answer(p, shares) == p.sample.label) for p in predictions])
+    confidence = np.array([answer_shares(p).max() for p in predictions])
+    return confidence, np.array([float(leading_answer(p) == p.sample.label) for p in predictions])
 
 
-def calibration(
-    predictions: Sequence[Prediction], shares: Shares = answer_shares, seed: int = 0
-) -> dict[str, Estimate]:
+def calibration(predictions: Sequence[Prediction], seed: int = 0) -> dict[str, Estimate]:
     """Accuracy of the leading answer, items without one, ECE, Brier score and area under the risk-coverage curve.
 
     Nothing if no answers were sampled.
@@ -90,7 +74,7 @@ def calibration(
     sampled = [p for p in predictions if p.sampled is not None]
     if not sampled:
         return {}
-    confidence, right = confidences(sampled, shares)
+    confidence, right = confidences(sampled)
     items = clusters(sampled)
     cells = reliability_cells(confidence, right)
 
@@ -99,22 +83,22 @@ def calibration(
 
     return {
         "leading_accuracy": mean(right.tolist(), items, seed),
-        "unanswered": proportion([leading_answer(p, shares) is None for p in sampled], items, seed),
+        "unanswered": proportion([leading_answer(p) is None for p in sampled], items, seed),
         "expected_calibration_error": Estimate(
             float(calibration_error(cells.sum(0))), *bootstrap(calibration_error, cells, items, seed), len(sampled)
         ),
-        "brier": mean([brier(p, shares) for p in sampled], items, seed),
+        "brier": mean([brier(p) for p in sampled], items, seed),
         "risk_coverage_area": Estimate(
             risk_area(np.arange(len(sampled))), *resample(risk_area, items, seed), len(sampled)
         ),
     }
 
 
-def brier(prediction: Prediction, shares: Shares = answer_shares) -> float:
+def brier(prediction: Prediction) -> float:
     """Squared distance of the model's distribution to the true label's certain one (Brier 1950), from 0 to 2."""
     labels = prediction.sample.labels.labels
     truth = np.array([float(label == prediction.sample.label) for label in labels])
-    return float(np.sum((shares(prediction) - truth) ** 2))
+    return float(np.sum((answer_shares(prediction) - truth) ** 2))
 
 
 def reliability_cells(confidence: Floats, right: Floats) -> Floats:

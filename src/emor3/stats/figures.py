@@ -1,7 +1,7 @@
 """The table of figures: everything that is known of a figure's name, which all tables, pages and tests read here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from emor3.method.thinking import Thinking
@@ -45,22 +45,6 @@ def _distance(title: str, distance: Distance, better: Literal["up", "down"] = "d
     return Figure(title, "votes", better, "number", distance=distance)
 
 
-REFLECTIVE = "reflective_"
-"""Prefix of the same figures with sampled answers weighed by reflective decoding."""
-
-_CALIBRATION = {
-    "expected_calibration_error": Figure("ECE", "samples", "down", "number"),
-    "brier": Figure("Brier (label)", "samples", "down", "number"),
-    "brier_votes": _distance("Brier (votes)", measures.brier),
-    "risk_coverage_area": Figure("AURC", "samples", "down", "number"),
-    "chebyshev": _distance("Chebyshev", measures.chebyshev),
-    "clark": _distance("Clark", measures.clark),
-    "canberra": _distance("Canberra", measures.canberra),
-    "kullback_leibler": _distance("KL", measures.kullback_leibler),
-    "jensen_shannon": _distance("Jensen-Shannon", measures.jensen_shannon),
-    "cosine": _distance("cosine (up)", measures.cosine, "up"),
-    "intersection": _distance("intersection (up)", measures.intersection, "up"),
-}
 FIGURES: Mapping[str, Figure] = {
     "accuracy": Figure("accuracy", on_card=True),
     "lenient_accuracy": Figure("lenient accuracy"),
@@ -95,10 +79,17 @@ FIGURES: Mapping[str, Figure] = {
     "stated_risk_coverage_area": Figure("AURC, stated", "confidence", "down", "number"),
     "leading_accuracy": Figure("accuracy, majority of M", "samples"),
     "unanswered": Figure("no answer in M", "samples", "down"),
-    f"{REFLECTIVE}leading_accuracy": Figure("accuracy, reflective", "samples"),
-    f"{REFLECTIVE}unanswered": Figure("no weighed answer in M", "samples", "down"),
-    **_CALIBRATION,
-    **{f"{REFLECTIVE}{name}": replace(row, title=f"{row.title}, reflective") for name, row in _CALIBRATION.items()},
+    "expected_calibration_error": Figure("ECE", "samples", "down", "number"),
+    "brier": Figure("Brier (label)", "samples", "down", "number"),
+    "brier_votes": _distance("Brier (votes)", measures.brier),
+    "risk_coverage_area": Figure("AURC", "samples", "down", "number"),
+    "chebyshev": _distance("Chebyshev", measures.chebyshev),
+    "clark": _distance("Clark", measures.clark),
+    "canberra": _distance("Canberra", measures.canberra),
+    "kullback_leibler": _distance("KL", measures.kullback_leibler),
+    "jensen_shannon": _distance("Jensen-Shannon", measures.jensen_shannon),
+    "cosine": _distance("cosine (up)", measures.cosine, "up"),
+    "intersection": _distance("intersection (up)", measures.intersection, "up"),
 }
 """Every figure by its name in `results.json`, in the order of every table."""
 

@@ -167,7 +167,6 @@ EVALUATION_FILES: Mapping[str, Mapping[str, str]] = {
         "coherence": "the same",
         "swapped": "the control: consistency with another sample's step 1",
         "sampled": "labels of the sampled answers (null: unparsed), or null",
-        "weights": "what reflective decoding weighs each of them, 0 to 1, or null",
         "valence": "mean rating of people, 0 to 1 in sets whose scale is known, or null",
         "arousal": "the same",
     },

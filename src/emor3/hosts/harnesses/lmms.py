@@ -22,7 +22,7 @@ from emor3.method.types import EmotionalThought, Estimate, Prediction, Sample
 from emor3.runs.records import content_row
 from emor3.stats.classification import classify, is_correct
 from emor3.stats.distributions import calibration, distances
-from emor3.stats.figures import FIGURES, REFLECTIVE
+from emor3.stats.figures import FIGURES
 from emor3.stats.measures import keeps_format
 from emor3.storage.images import open_image
 
@@ -40,9 +40,8 @@ SHARES: Mapping[str, Callable[[Prediction], bool]] = {
 """Figures that are the share of rows that pass."""
 COUNTED = ("macro_f1", "balanced_accuracy")
 """Figures of the whole table, of which one row has no score."""
-_PLAIN = {name: row for name, row in FIGURES.items() if not name.startswith(REFLECTIVE)}
-SAMPLED = tuple(name for name, row in _PLAIN.items() if row.needs == "samples")
-VOTED = tuple(name for name, row in _PLAIN.items() if row.needs == "votes")
+SAMPLED = tuple(name for name, row in FIGURES.items() if row.needs == "samples")
+VOTED = tuple(name for name, row in FIGURES.items() if row.needs == "votes")
 """Figures of M sampled answers, and those that need human votes too."""
 
 
