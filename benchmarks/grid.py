@@ -35,6 +35,8 @@ PROMPTS = {16: 8, 64: 4, 256: 2, 1024: 1}
 """Prompts a step (B), so that a point takes about a minute or two."""
 COMPLETIONS = (8, 16, 4)
 TARGETS_FIRST = ((1024, 8, True), (64, 8, True), (16, 8, True), (256, 8, True), (16, 8, False))
+MOST_ROUNDS = {"100M": 1}
+"""Where a step takes minutes, which noise hardly moves."""
 MAX_TOKENS = 150
 EMBEDDED = "embedded"
 
@@ -72,18 +74,19 @@ class Point:
             max_tokens=MAX_TOKENS,
             pixels=TOKENS_SIDE[self.tokens] ** 2,
             checkpointing=self.checkpointing,
-            rounds=rounds,
+            rounds=min(rounds, MOST_ROUNDS.get(self.size, rounds)),
             processes=self.processes,
         )
 
 
 def all_points() -> list[Point]:
-    """Every point, in order of importance: targets, processes, larger models, and the rest of the grid."""
+    """Every point: targets, then what is cheap of the rest, then the largest models and the longest images."""
     first = [Point(*target) for target in TARGETS_FIRST]
-    larger = [Point(tokens, 8, True, size) for size in SIZES for tokens in (64, 16, 256)]
+    middle, largest = ([Point(tokens, 8, True, size) for tokens in (64, 16, 256)] for size in SIZES)
     rest = [Point(*place) for place in product(TOKENS_SIDE, COMPLETIONS, (True, False))]
-    rest.sort(key=lambda point: point.tokens * point.completions)  # the cheap ones first
-    return list(dict.fromkeys([*first, Point(256, 8, processes=2), *larger, *rest]))
+    rest.sort(key=lambda point: point.tokens * point.completions)
+    short, long = ([point for point in rest if (point.tokens == max(TOKENS_SIDE)) is last] for last in (False, True))
+    return list(dict.fromkeys([*first, Point(256, 8, processes=2), *middle, *short, *largest, *long]))
 
 
 def chosen(points: Iterable[Point], patterns: Sequence[str], size: str | None, processes: int | None) -> list[Point]:
@@ -112,7 +115,10 @@ class Results:
         if found is None:
             return True
         wanted = asdict(point.settings(point.size, rounds))
-        return found["settings"] | {"rounds": rounds} != wanted or found["settings"]["rounds"] < rounds
+        return (
+            found["settings"] | {"rounds": 0} != wanted | {"rounds": 0}
+            or found["settings"]["rounds"] < wanted["rounds"]
+        )
 
     def add(self, point: Point, settings: BenchSettings, costs: Mapping[str, Sequence[Any]]) -> None:
         """Keep the costs of a point."""
@@ -216,6 +222,8 @@ def main(arguments: Sequence[str] | None = None, do: Measure = measure) -> None:
             say(f"{size}: {write_larger(size, Path(path)):,} parameters", error=True)
         run(points, results, models, options, do)
     results.write()
+    if left := sum(results.lacks(point, options.rounds) for point in points):
+        say(f"{left} points are not measured yet: the same command goes on", error=True)
     for name, limit, found, holds in verdicts({name: figures(kept) for name, kept in results.points.items()}):
         say(f"{name}: {found} (target {limit}): {holds}")
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 import torch
@@ -23,11 +23,14 @@ from emor3.tools.bench.ranks import free_port, join
 from emor3.tools.bench.ways import TRL, BenchSettings, make_trainer, overrides, ways_of
 from emor3.training.dataset import chosen_samples
 
+LOADED_LATE = ("deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl")
+"""Libraries that a trainer loads when it is made, and the embedded model's code."""
+
 
 class Way:
     """The processes that train one way, all waiting for their turn."""
 
-    def __init__(self, name: str, settings: BenchSettings, context: BaseContext) -> None:
+    def __init__(self, name: str, settings: BenchSettings, context: SpawnContext | ForkServerContext) -> None:
         self.name = name
         self.pipes: list[Connection] = []
         self.workers = []
@@ -86,20 +89,19 @@ def bench_step(
     return {way: steps[1:] for way, steps in costs.items()}
 
 
-def start_method(settings: BenchSettings) -> BaseContext:
+def start_method(settings: BenchSettings) -> SpawnContext | ForkServerContext:
     """How workers start: copies of a process that has loaded the libraries, or by loading them again.
 
     Again if they meet in a group, which they set up before loading, or if the libraries hold an accelerator.
     """
-    loaded = "forkserver"
     if (
         settings.processes > 1
         or torch.accelerator.is_available()
-        or loaded not in multiprocessing.get_all_start_methods()
+        or "forkserver" not in multiprocessing.get_all_start_methods()
     ):
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context(loaded)
-    context.set_forkserver_preload([make_trainer.__module__])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([make_trainer.__module__, *LOADED_LATE])
     return context
 
 

@@ -39,7 +39,7 @@ def ratios(costs: dict[str, list[StepCost]], clock: Clock) -> dict[str, list[flo
 
 def middle(steps: Sequence[StepCost], name: str) -> float:
     """Median over the rounds."""
-    return statistics.median(getattr(cost, name) for cost in steps)
+    return float(statistics.median(getattr(cost, name) for cost in steps))
 
 
 def report(settings: BenchSettings, costs: dict[str, list[StepCost]]) -> dict[str, Any]:
