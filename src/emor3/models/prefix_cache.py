@@ -17,6 +17,11 @@ from transformers import Cache, PreTrainedModel
 
 from emor3.models.architectures import IMAGE_INPUTS, SHAREABLE_INPUTS, join_images, split_images
 
+LOOKED = 4
+"""Tokens between two looks at which rows have ended: an accelerator has to stop for each."""
+WORTH_CUTTING = 0.75
+"""Share of the rows that may be left when a cache is cut to them: it is copied for that, as for each token."""
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -106,7 +111,8 @@ def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
         prefix = prefill(model, model, cut)
         last = prefix.decode_inputs(rows, input_ids[rows, -1:], attention_mask[rows, -1:])
         last["input_ids"] = input_ids[rows]  # generate looks at whole prompts, and runs what the cache lacks
-        completed: Tensor = whole(**last, **{name: value for name, value in given.items() if name not in images})
+        with unended_rows(model, ends_of(model, given)):
+            completed: Tensor = whole(**last, **{name: value for name, value in given.items() if name not in images})
         return completed
 
     model.generate = generate
@@ -114,6 +120,75 @@ def continuing(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
         yield
     finally:
         del model.generate
+
+
+@contextmanager
+def unended_rows(model: PreTrainedModel, ends: Sequence[int]) -> Iterator[None]:
+    """Inside, `model.generate` on a whole cache computes only rows that have not ended with one of these tokens.
+
+    One long completion would have all others computed to its end. Numbers are drawn for all rows as before, so that
+    the seed gives the same tokens; the logits of ended rows, which nobody reads, are zero.
+    """
+    rows = _Rows(ends)
+    hooks = [
+        model.register_forward_pre_hook(rows.select, with_kwargs=True),
+        model.register_forward_hook(rows.spread),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Rows:
+    """Which of N rows are still computed, by their places."""
+
+    def __init__(self, ends: Sequence[int]) -> None:
+        self.ends = torch.tensor(list(ends))
+        self.ended = self.kept = torch.empty(0)
+        self.forwards = 0
+
+    def select(self, module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Inputs of the rows that have not ended; now and then the cache is cut to them."""
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")  # absent if no prompt is padded
+        if self.forwards == 0:
+            self.ends, self.kept = self.ends.to(ids.device), torch.arange(len(ids), device=ids.device)
+            self.ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        else:
+            self.ended |= torch.isin(ids[:, -1], self.ends)
+        by_row = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
+        if by_row and inputs.get("position_ids") is not None and self.forwards % LOOKED == LOOKED - 1:
+            self._cut(inputs["past_key_values"])
+        self.forwards += 1
+        if len(self.kept) == len(ids):
+            return args, inputs
+        by_place = {
+            name for name in inputs if name in ("input_ids", "attention_mask") or name.endswith("token_type_ids")
+        }
+        of_rows = {name: inputs[name][self.kept] for name in by_place if inputs[name] is not None}
+        return args, {**inputs, **of_rows, "position_ids": inputs["position_ids"][..., self.kept, :]}
+
+    def spread(self, module: torch.nn.Module, args: Any, output: Any) -> Any:
+        """Logits of all N rows."""
+        if len(self.kept) < len(self.ended):
+            logits = output.logits.new_zeros(len(self.ended), *output.logits.shape[1:])
+            logits[self.kept] = output.logits
+            output.logits = logits
+        return output
+
+    def _cut(self, cache: Cache) -> None:
+        left = (~self.ended).nonzero()[:, 0]
+        if len(left) <= WORTH_CUTTING * len(self.kept):
+            left = left if len(left) else self.kept[:1]  # other ranks may go on
+            cache.batch_select_indices(torch.searchsorted(self.kept, left))
+            self.kept = left
+
+
+def ends_of(model: PreTrainedModel, given: Mapping[str, Any]) -> list[int]:
+    """Tokens that end a completion in `model.generate(**given)`."""
+    ends = given.get("eos_token_id", given.get("generation_config", model.generation_config).eos_token_id)
+    return [] if ends is None else ends if isinstance(ends, list) else [int(ends)]
 
 
 def next_token_logits(

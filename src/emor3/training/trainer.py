@@ -8,7 +8,7 @@ sampling, and the time split.
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -51,19 +51,20 @@ EQUAL = 1e-6
 class Stopwatch:
     """Seconds spent per phase since the last read. Phases do not overlap: an inner one is not counted in the outer."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time inside under `name`."""
         inner_before = sum(self.seconds.values())
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
             inner = sum(self.seconds.values()) - inner_before
-            self.seconds[name] += time.perf_counter() - start - inner
+            self.seconds[name] += self.clock() - start - inner
 
     def read(self) -> dict[str, float]:
         """Seconds by phase; starts again at zero."""
