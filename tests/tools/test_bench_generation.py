@@ -7,7 +7,7 @@ from generation import PREFILL, REST, Rollout, measure, to_markdown
 
 
 def test_parts_are_medians_with_their_share_and_rollouts_are_held_against_computing_every_row_to_the_end() -> None:
-    rollouts = [Rollout({"a": 1.0, REST: 3.0}, [10, 30], 8.0), Rollout({"a": 2.0, REST: 2.0}, [20, 20], 4.0)]
+    rollouts = [Rollout({"a": 1.0, REST: 3.0}, [10, 30], 4.0, 8.0), Rollout({"a": 2.0, REST: 2.0}, [20, 20], 4.0, 4.0)]
     lines = to_markdown(rollouts, {"images": 1}).splitlines()
     assert f"| {REST} | 2.500 | 62% |" in lines  # 2.5 of 1.5 + 2.5
     assert "| a | 1.500 | 38% |" in lines
