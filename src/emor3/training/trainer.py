@@ -8,7 +8,7 @@ sampling, and the time split.
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from emor3.models.checkpoints import learn_in_float32
 from emor3.models.generation import unexpanded
 from emor3.models.image_cache import EncodedImages
 from emor3.models.packing.rows import PackedRows, pack, packed_inputs
-from emor3.models.packing.work import cheapest_rows, layer_work
+from emor3.models.packing.work import WORTHWHILE, cheapest_rows, layer_work
 from emor3.models.prefix_cache import continuing, distinct, plain, prefill
 from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import on_any_rank, sharded
@@ -51,19 +51,20 @@ EQUAL = 1e-6
 class Stopwatch:
     """Seconds spent per phase since the last read. Phases do not overlap: an inner one is not counted in the outer."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time inside under `name`."""
         inner_before = sum(self.seconds.values())
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
             inner = sum(self.seconds.values()) - inner_before
-            self.seconds[name] += time.perf_counter() - start - inner
+            self.seconds[name] += self.clock() - start - inner
 
     def read(self) -> dict[str, float]:
         """Seconds by phase; starts again at zero."""
@@ -114,6 +115,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     encoded: EncodedImages | None = None
     """Cache of vision-tower outputs for one generation batch, if vision is frozen."""
+    worthwhile = WORTHWHILE
+    """Share of the work of separate rows that packed ones may have."""
 
     def __init__(
         self,
@@ -232,14 +235,12 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         if not sum(images["num_images"]):
             images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
         given = {name: value for name, value in images.items() if value is not None}
-        # Checkpoints keep no cache, and shards are gathered for the gradients of outputs, not for those of a cache.
-        cached = not (torch.is_grad_enabled() and (self.args.gradient_checkpointing or sharded(self)))
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
         with self.stopwatch.phase("log_probs"):
             if not compute_aux_loss and given.keys() <= SHAREABLE_INPUTS | {"num_images"}:
                 pictures = split_images(given)
-                if cached:
+                if self._keeps_cache():
                     return self._from_cache(model, tokens, pictures, logits_to_keep, batch_size, compute_entropy)
                 if packed := self._packed(model, tokens, pictures, logits_to_keep):
                     return self._from_packed(model, *packed, compute_entropy)
@@ -253,6 +254,13 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
                 compute_aux_loss=compute_aux_loss,
                 **images,
             )
+
+    def _keeps_cache(self) -> bool:
+        """Whether a pass can keep a cache of its prompts.
+
+        Checkpoints keep none, and shards are gathered for the gradients of outputs, not for those of a cache.
+        """
+        return not (torch.is_grad_enabled() and (self.args.gradient_checkpointing or sharded(self)))
 
     def _from_cache(
         self,
@@ -286,7 +294,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         mask, prompt = tokens["attention_mask"], tokens["input_ids"].shape[1] - completion
         _, equal_to = _distinct_prompts({name: value[:, : prompt - 1] for name, value in tokens.items()}, pictures)
         asked, said = mask[:, :prompt].sum(1).tolist(), mask[:, prompt:].sum(1).tolist()
-        members = cheapest_rows(equal_to, asked, said, layer_work(policy.config.get_text_config()))
+        members = cheapest_rows(equal_to, asked, said, layer_work(policy.config.get_text_config()), self.worthwhile)
         if not members:
             return None
         rows = pack(mask, completion, members)

@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,8 @@ class StepCost:
     """Seconds of this process on the CPU: what a loaded machine does not stretch."""
     update_cpu_seconds: float = 0.0
     """Of these, the update: the loss and its gradients, after rollouts, their log-probabilities and rewards."""
+    reward_cpu_seconds: float = 0.0
+    """Of these, the rewards: nearly all of it reflection, if there is any."""
     positions: int = 0
     forwards: int = 0
     encoded: int = 0
@@ -31,16 +33,26 @@ class StepCost:
     """Images that passed through the image processor, in this many calls."""
     calls: int = 0
     peak_mib: float = 0.0
+    """Most memory of the process so far, libraries included; on an accelerator what was allocated in the step."""
+    libraries_mib: float = 0.0
+    """Of this, what the process had taken before training; 0 on an accelerator."""
+    updates: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the update by each of our ways, if all were tried (`emor3.tools.bench.updates`)."""
+    chosen: str = ""
+    """Which of these the step takes; its other seconds are those of a step that takes this way alone."""
 
 
 def together(costs: Sequence[StepCost]) -> StepCost:
     """The cost of a step that several processes took at the same time: all their work, and the most of time and memory.
 
+    Which ways were tried is left out: only one process tries them.
+
     >>> together([StepCost(seconds=2.0, positions=10), StepCost(seconds=3.0, positions=5)]).positions
     15
     """
-    most = {"seconds", "peak_mib"}
-    values = {field.name: [getattr(cost, field.name) for cost in costs] for field in fields(StepCost)}
+    most = {"seconds", "peak_mib", "libraries_mib"}
+    names = {field.name for field in fields(StepCost)} - {"updates", "chosen"}
+    values = {name: [getattr(cost, name) for cost in costs] for name in names}
     return StepCost(**{name: max(found) if name in most else sum(found) for name, found in values.items()})
 
 
@@ -59,7 +71,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         self.pipe = pipe
         self.seed = seed
         self.cost = StepCost()
-        self.start = self.cpu_start = self.rollouts = 0.0
+        self.start = self.cpu_start = self.rollouts = self.aside = self.libraries = 0.0
 
     def count(self, model: PreTrainedModel) -> None:
         """Count the forwards of a model's language model and vision tower."""
@@ -89,12 +101,33 @@ class Meter(TrainerCallback):  # type: ignore[misc]
 
         trainer._prepare_inputs = timed
 
+    def count_rewards(self, trainer: GRPOTrainer) -> None:
+        """Keep the time of rewards, which are a part of the rollouts."""
+        reward = trainer._calculate_rewards
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            rewards = reward(*args, **kwargs)
+            self.cost.reward_cpu_seconds += time.process_time() - start
+            return rewards
+
+        trainer._calculate_rewards = timed
+
+    def tried(self, updates: dict[str, float], chosen: str) -> None:
+        """Note what the update took by each way; all but the chosen one are no part of the step."""
+        self.cost.updates, self.cost.chosen = updates, chosen
+        self.aside += sum(seconds for way, seconds in updates.items() if way != chosen)
+
     def _decoder(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self.cost.forwards += 1
         self.cost.positions += kwargs["inputs_embeds"].shape[:2].numel()
 
     def _tower(self, _: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self.cost.encoded += images_encoded(args, kwargs)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note what libraries and data have taken by now."""
+        self.libraries = 0.0 if torch.accelerator.is_available() else _resident_mib()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Wait for this way's turn; every way samples with the same seed."""
@@ -103,7 +136,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         set_seed(self.seed + state.global_step)
         if torch.accelerator.is_available():
             torch.accelerator.reset_peak_memory_stats()
-        self.cost, self.rollouts = StepCost(), 0.0
+        self.cost, self.rollouts, self.aside = StepCost(libraries_mib=self.libraries), 0.0, 0.0
         self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -112,8 +145,13 @@ class Meter(TrainerCallback):  # type: ignore[misc]
             torch.accelerator.synchronize()
             self.cost.peak_mib = torch.accelerator.max_memory_allocated() / 2**20
         else:
-            self.cost.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        self.cost.cpu_seconds = time.process_time() - self.cpu_start
+            self.cost.peak_mib = _resident_mib()
+        self.cost.cpu_seconds = time.process_time() - self.cpu_start - self.aside
         self.cost.update_cpu_seconds = self.cost.cpu_seconds - self.rollouts
         self.cost.seconds = time.perf_counter() - self.start
         self.pipe.send(self.cost)
+
+
+def _resident_mib() -> float:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -5,12 +5,13 @@ The first step of each way is left out.
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
+import torch
 import transformers
 
 from emor3.errors import UserError
@@ -22,11 +23,14 @@ from emor3.tools.bench.ranks import free_port, join
 from emor3.tools.bench.ways import TRL, BenchSettings, make_trainer, overrides, ways_of
 from emor3.training.dataset import chosen_samples
 
+LOADED_LATE = ("deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl")
+"""Libraries that a trainer loads when it is made, and the embedded model's code."""
+
 
 class Way:
     """The processes that train one way, all waiting for their turn."""
 
-    def __init__(self, name: str, settings: BenchSettings, context: SpawnContext) -> None:
+    def __init__(self, name: str, settings: BenchSettings, context: SpawnContext | ForkServerContext) -> None:
         self.name = name
         self.pipes: list[Connection] = []
         self.workers = []
@@ -42,7 +46,8 @@ class Way:
         """Have all processes take one step."""
         for pipe in self.pipes:
             pipe.send("go")
-        return together([self._receive(pipe) for pipe in self.pipes])
+        costs: list[StepCost] = [self._receive(pipe) for pipe in self.pipes]
+        return together(costs) if len(costs) > 1 else costs[0]
 
     def ready(self) -> None:
         """Wait until all have loaded their next batch: nothing of this way runs beside the next one."""
@@ -62,13 +67,15 @@ class Way:
             raise UserError(f"the process that runs {self.name!r} ended early: its error is printed above") from None
 
 
-def bench_step(settings: BenchSettings, on_round: Callable[[int], None]) -> dict[str, list[StepCost]]:
-    """Costs of every round of every way. Raises UserError if the model or data cannot be used."""
+def bench_step(
+    settings: BenchSettings, on_round: Callable[[int], None], names: Sequence[str] | None = None
+) -> dict[str, list[StepCost]]:
+    """Costs of every round of every way, or of those named. Raises UserError if the model or data cannot be used."""
     _check(settings)
-    context = multiprocessing.get_context("spawn")
+    context = start_method(settings)
     with ExitStack() as stack:
         ways = []
-        for name in ways_of(settings):
+        for name in names or ways_of(settings):
             ways.append(Way(name, settings, context))
             stack.callback(ways[-1].end)
             ways[-1].ready()
@@ -80,6 +87,22 @@ def bench_step(settings: BenchSettings, on_round: Callable[[int], None]) -> dict
                     way.ready()
             on_round(done)
     return {way: steps[1:] for way, steps in costs.items()}
+
+
+def start_method(settings: BenchSettings) -> SpawnContext | ForkServerContext:
+    """How workers start: copies of a process that has loaded the libraries, or by loading them again.
+
+    Again if they meet in a group, which they set up before loading, or if the libraries hold an accelerator.
+    """
+    if (
+        settings.processes > 1
+        or torch.accelerator.is_available()
+        or "forkserver" not in multiprocessing.get_all_start_methods()
+    ):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([make_trainer.__module__, *LOADED_LATE])
+    return context
 
 
 def _check(settings: BenchSettings) -> None:

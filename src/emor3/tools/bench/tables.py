@@ -1,6 +1,7 @@
 """Medians over the rounds and ratios within them, for people and as JSON."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,11 @@ def ratios(costs: dict[str, list[StepCost]], clock: Clock) -> dict[str, list[flo
     return found
 
 
+def middle(steps: Sequence[StepCost], name: str) -> float:
+    """Median over the rounds."""
+    return float(statistics.median(getattr(cost, name) for cost in steps))
+
+
 def report(settings: BenchSettings, costs: dict[str, list[StepCost]]) -> dict[str, Any]:
     """Everything measured, as JSON."""
     return {
@@ -57,9 +63,8 @@ def tables(costs: dict[str, list[StepCost]]) -> list[Table]:
     for heading in ("", "seconds", "CPU s", "update's\nCPU s", "positions", "forwards", *images, "peak\nMiB"):
         step.add_column(heading, justify="right" if heading else "left")
     for way, steps in costs.items():
-        middle = {name: statistics.median(asdict(cost)[name] for cost in steps) for name in asdict(steps[0])}
-        counts = (count(middle[name]) for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
-        times = (thousandths(middle[clock]) for clock in CLOCKS)
+        counts = (count(middle(steps, name)) for name in ("positions", "forwards", "encoded", "processed", "peak_mib"))
+        times = (thousandths(middle(steps, clock)) for clock in CLOCKS)
         step.add_row(way, *times, *counts)
     ratio = Table(box=box.SIMPLE_HEAD, padding=0, title="Ratios within rounds: median (lowest to highest)")
     for heading in ("", "seconds", "CPU seconds", "update's\nCPU seconds"):

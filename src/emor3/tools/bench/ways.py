@@ -22,6 +22,7 @@ from emor3.models.generation import Request, chat, vision_token_ids
 from emor3.runs.recipe import load_recipe
 from emor3.storage.images import open_image
 from emor3.tools.bench.meter import Meter
+from emor3.tools.bench.updates import EveryUpdate
 from emor3.training.dataset import chosen_samples, prompt_dataset, training_order
 from emor3.training.run import load_policy
 from emor3.training.scorer import BatchScorer, part_rewards
@@ -29,6 +30,10 @@ from emor3.training.trainer import EmoTrainer
 from emor3.training.trl_config import grpo_config
 
 TRL, STRAIGHT, OURS, OURS_BARE = "trl", "trl + straightforward reflection", "emor3", "emor3 without reflection"
+EVERY = "emor3 without reflection, every update"
+"""As OURS_BARE, with the update of each step taken by each of our ways."""
+TRAINERS = {OURS: EmoTrainer, OURS_BARE: EmoTrainer, EVERY: EveryUpdate}
+"""Trainers of the ways that are not TRL's own."""
 REPLY_TOKENS = 16
 """Longest reply of the straightforward judge: enough for every label, and shorter than people usually allow."""
 
@@ -148,7 +153,7 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
         functions.append(straight)
         config.reward_weights.append(0.1)
     order = training_order(len(chosen), settings.images * (settings.rounds + 1), settings.seed)
-    trainer = (EmoTrainer if way in (OURS, OURS_BARE) else GRPOTrainer)(
+    trainer = TRAINERS.get(way, GRPOTrainer)(
         model=model,
         args=config,
         reward_funcs=functions,
@@ -161,10 +166,13 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
         # accelerate does not mark what it shards by FSDP2, and TRL's ranks, which end rollouts after unlike numbers of
         # tokens, would wait for each other for ever.
         trainer.model._is_fsdp_managed_module = True
+    if isinstance(trainer, EveryUpdate):
+        trainer.on_tried = meter.tried
     straight.model = trainer.model
     meter.count(model)
     if trainer.ref_model is not None:
         meter.count(trainer.ref_model)
     meter.count_images(processor)
     meter.count_rollouts(trainer)
+    meter.count_rewards(trainer)
     return trainer
