@@ -236,7 +236,7 @@ def test_missing_cells_leave_gaps_and_methods_without_reasoning_have_none(filled
 
 
 def test_methods_that_answer_at_once_say_nothing_that_the_drawing_could_show_wrong(filled: Results) -> None:
-    filled.truth = SimpleNamespace(checks=lambda: {"seen": lambda prediction: False})  # type: ignore[assignment]
+    filled.truth = SimpleNamespace(checks=lambda: {"seen": lambda prediction: False})
     assert filled.thinking["vanilla"] == "direct"
     assert set(truth_table(filled)) == {"grpo", "emo_r3"}
 
