@@ -152,11 +152,18 @@ def recipes(
     train, plan, reproduce and data check --recipe take these names as they are.
     """
     from emor3.storage import shipped
+    from emor3.storage.yaml_text import read_yaml
 
     if name is not None:
         copied = shipped.copy_recipe(name, output)
         say(f"written to: {copied}")
-        say_next("recipes NAME", recipe=copied)
+        match shipped.kind_of(read_yaml(copied, "recipe")):
+            case "plan":
+                say_next("recipes plan", recipe=copied)
+            case "launch":
+                say_next("recipes launch", recipe=copied)
+            case _:
+                say_next("recipes recipe", recipe=copied)
         return
     known = shipped.shipped_recipes()
     wide = max(map(len, known))
