@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn
 
 from emor3 import progress
+from emor3.printing import say_start
 from emor3.progress import Bar, Lines, told
 
 
@@ -85,6 +86,13 @@ def test_a_log_file_has_a_sign_of_life_before_the_heavy_imports(tmp_path: Path) 
     code = "import sys; from emor3.printing import say_start; say_start('emor3 train'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stderr, done.stdout) == ("emor3 train: loading\n", "False\n")
+
+
+def test_a_terminal_has_it_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    say_start("emor3 train")
+    assert capsys.readouterr().err == "emor3 train: loading\n"
 
 
 def test_once_the_imports_are_done_no_sign_of_life_is_needed(

@@ -51,6 +51,7 @@ def bench_step(
         show(table)
     if output is not None:
         write_json(output, report(settings, costs))
+    say_next("bench step")
 
 
 @bench_app.command("growth")
@@ -65,6 +66,7 @@ def bench_growth(
     from emor3.tools.checkout import script
 
     script("emor3 bench growth", "benchmarks", "growth").write(output)
+    say_next("bench growth", page=output / "growth.md")
 
 
 @tiny_app.command("build")
@@ -138,6 +140,7 @@ def plan(
         say(f"  {change}: {byte_size(then.peak)}{', fits' if fits else ''}")
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
+    say_next("plan (too large)", recipe=recipe)
     raise typer.Exit(1)
 
 
