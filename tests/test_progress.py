@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn
 
 from emor3 import progress
 from emor3.printing import say_start
-from emor3.progress import Bar, Lines, told
+from emor3.progress import Bar, Lines, alive, told
 
 
 class Clock:
@@ -57,6 +58,25 @@ def test_each_piece_of_work_has_a_time_of_its_own(capsys: pytest.CaptureFixture[
         bar.advance(second, 5)
     # 5 of 20 in the 10 s since it began: 30 s are left
     assert capsys.readouterr().err == "b: 5 of 20 answers in 0:00:10, 0:00:30 left\n"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_work_that_stands_still_for_minutes_tells_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], counted: bool
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # a line is due whenever the thread looks, every 10 ms
+    monkeypatch.setattr(progress, "BEAT", 0.01)
+    told_of = ""
+    with Bar("steps", BarColumn()) if counted else alive("start model") as bar:
+        if counted:
+            bar.add_task("EMO-R3", total=9, completed=3)
+        while told_of.count("\n") < 3:
+            told_of += capsys.readouterr().out
+    line = "EMO-R3: 3 of 9 steps in 0:00:0" if counted else "start model: 0:00:0"
+    assert [read[: len(line)] for read in told_of.splitlines()] == [line] * told_of.count("\n")
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().out == ""  # the thread ended with the work
 
 
 def test_items_of_unknown_number_are_counted(

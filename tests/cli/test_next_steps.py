@@ -62,7 +62,6 @@ def test_a_next_step_is_one_short_line_whose_commands_exist(way: str, capsys: py
         (("plan", "emoset_3b_lora_1x24gb", "--memory", "2"), 1, "emor3 plan emoset_3b_lora_1x24gb --set KEY=VALUE"),
         (("runs", "{folder}/empty"), 0, "emor3 train quickstart"),
         (("score", "{folder}/bad.jsonl"), 1, "emor3 train RECIPE"),
-        (("share", "{folder}/evaluation", "{folder}/shared"), 0, "--evaluation {folder}/evaluation"),
     ],
 )
 def test_the_last_line_names_what_comes_next_whatever_was_found(
@@ -75,10 +74,9 @@ def test_the_last_line_names_what_comes_next_whatever_was_found(
 ) -> None:
     for name in ("twice", "empty"):
         (tmp_path / name).mkdir()
-    row = {"file_name": "a.png", "label": "joy", "split": "train"}
-    (tmp_path / "twice" / "metadata.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
+    rows = [{"file_name": "a.png", "label": label, "split": "train"} for label in ("joy", "fear")]
+    (tmp_path / "twice" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (tmp_path / "bad.jsonl").write_text("no JSON\n")
-    save_evaluation(tmp_path / "evaluation", {"d": [prediction("joy", "joy", id="1")]})
     assert main_with(*(argument.format(folder=tmp_path) for argument in arguments)) == status
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("next: ")
