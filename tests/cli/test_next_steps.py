@@ -58,8 +58,12 @@ def test_a_next_step_is_one_short_line_whose_commands_exist(way: str, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (("data", "check", "{folder}/twice", "--rows-only"), 1, "emor3 data check {folder}/twice --faults FILE"),
-        (("plan", "emoset_3b_lora_1x24gb", "--memory", "2"), 1, "emor3 plan emoset_3b_lora_1x24gb --set KEY=VALUE"),
+        (("data", "check", "{folder}/twice", "--rows-only"), 1, "with --faults FILE"),
+        (
+            ("plan", "emoset_3b_lora_1x24gb", "--memory", "2"),
+            1,
+            "emor3 plan emoset_3b_lora_1x24gb with --set KEY=VALUE",
+        ),
         (("runs", "{folder}/empty"), 0, "emor3 train quickstart"),
         (("score", "{folder}/bad.jsonl"), 1, "emor3 train RECIPE"),
     ],
