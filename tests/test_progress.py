@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn
 
 from emor3 import progress
-from emor3.progress import Bar, Lines, told
+from emor3.printing import say_start
+from emor3.progress import Bar, Lines, alive, told
 
 
 class Clock:
@@ -58,6 +60,25 @@ def test_each_piece_of_work_has_a_time_of_its_own(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "b: 5 of 20 answers in 0:00:10, 0:00:30 left\n"
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_work_that_stands_still_for_minutes_tells_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], counted: bool
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # a line is due whenever the thread looks, every 10 ms
+    monkeypatch.setattr(progress, "BEAT", 0.01)
+    told_of = ""
+    with Bar("steps", BarColumn()) if counted else alive("start model") as bar:
+        if counted:
+            bar.add_task("EMO-R3", total=9, completed=3)
+        while told_of.count("\n") < 3:
+            told_of += capsys.readouterr().out
+    line = "EMO-R3: 3 of 9 steps in 0:00:0" if counted else "start model: 0:00:0"
+    assert [read[: len(line)] for read in told_of.splitlines()] == [line] * told_of.count("\n")
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().out == ""  # the thread ended with the work
+
+
 def test_items_of_unknown_number_are_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +106,13 @@ def test_a_log_file_has_a_sign_of_life_before_the_heavy_imports(tmp_path: Path) 
     code = "import sys; from emor3.printing import say_start; say_start('emor3 train'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stderr, done.stdout) == ("emor3 train: loading\n", "False\n")
+
+
+def test_a_terminal_has_it_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    say_start("emor3 train")
+    assert capsys.readouterr().err == "emor3 train: loading\n"
 
 
 def test_once_the_imports_are_done_no_sign_of_life_is_needed(

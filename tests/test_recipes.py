@@ -97,6 +97,34 @@ def test_an_unknown_name_is_answered_with_the_nearest_one_and_the_list(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_copied_recipe_comes_with_the_command_that_takes_it_and_the_others_name_that(
+    main_with: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name.startswith("accelerate/"):
+        takes, refuse = "accelerate launch", ["train", "plan", "reproduce"]
+    elif f"{name}.yaml" in PLANS:
+        takes, refuse = "emor3 reproduce", ["train", "plan"]
+    else:
+        takes, refuse = "emor3 train", ["reproduce"]
+    assert main_with("recipes", name, "my file.yaml") == 0
+    told = capsys.readouterr().err
+    assert takes in told
+    assert "'my file.yaml'" in told
+    for command in refuse:
+        for given in (name, "my file.yaml"):
+            assert main_with(command, given) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"error: {given} ")
+            assert f"`{takes}" in told
+            assert told.count("\n") == 1
+
+
 def test_a_path_to_nowhere_is_told_as_a_path(main_with: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert main_with("plan", "no/paper.yaml") == 2
     assert capsys.readouterr().err == "error: cannot read the recipe no/paper.yaml: No such file or directory\n"

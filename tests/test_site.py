@@ -66,6 +66,12 @@ def test_messages_that_troubleshooting_quotes_are_those_of_the_code() -> None:
     assert [message for message in quoted if message not in said] == []
 
 
+def test_the_readme_says_how_many_marks_a_paper_needs_as_the_page_about_reviews_does() -> None:
+    (marks,) = re.findall(r"about (\d+) marks of each model", (ROOT / "README.md").read_text("utf-8"))
+    page = " ".join((DOCS / "review.md").read_text("utf-8").split())
+    assert f"interval of kappa of ±0.1, of one model: about {marks} completions" in page
+
+
 def test_the_page_of_names_has_every_public_name_once() -> None:
     named = re.findall(r"^::: emor3\.(\w+)$", (DOCS / "api_names.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(named) == sorted({*emor3.__all__} - {"__version__"})

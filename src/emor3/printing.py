@@ -48,8 +48,8 @@ def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:
 
 
 def say_start(what: str) -> None:
-    """First sign of life in a log file, before imports that take seconds; none on a terminal or if they are done."""
-    if "torch" not in sys.modules and sys.stderr is not None and not sys.stderr.isatty() and speaks_for_all():
+    """First sign of life, on a terminal and in a log file, before imports that take seconds; none if they are done."""
+    if "torch" not in sys.modules and sys.stderr is not None and speaks_for_all():
         say(f"{what}: loading", error=True, flush=True)
 
 

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from rich.progress import (
@@ -22,6 +24,8 @@ from emor3.signals import speaks_for_all
 
 EVERY = 60.0
 """Seconds between two lines of a log file."""
+BEAT = 5.0
+"""Seconds after which a thread looks again whether a line is due, since a step may take minutes."""
 DESCRIPTION = TextColumn("{task.description}", markup=False)
 """What a bar is of: a name that a person gave, in which brackets are only brackets."""
 
@@ -59,6 +63,40 @@ class Lines:
         say(f"{one_line(what)}: {done:,.0f}{of} {self._unit} in {_clock(took)}{left}", error=self._error, flush=True)
 
 
+@contextmanager
+def beating(call: Callable[[], None]) -> Iterator[None]:
+    """Have a thread call a function every few seconds while the work inside goes on."""
+    ended = Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            call()
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def alive(what: str) -> Iterator[None]:
+    """Say about every minute, also on a terminal, that work goes on whose length is not known."""
+    began = last = time.monotonic()
+
+    def tell() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if speaks_for_all() and now - last >= EVERY:
+            last = now
+            say(f"{what}: {_clock(now - began)} so far", flush=True)
+
+    with beating(tell):
+        yield
+
+
 class Bar(Progress):
     """A bar on a terminal, a line about every minute elsewhere; if it stays (not `transient`), also when it is done."""
 
@@ -73,6 +111,7 @@ class Bar(Progress):
         shown = console(error=error)
         self._lines = Lines(unit, error=error, get_time=get_time)
         self._stays = not transient
+        self._beat = ExitStack()
         super().__init__(
             DESCRIPTION,
             *columns,
@@ -102,8 +141,19 @@ class Bar(Progress):
         task = self._tasks[task_id]
         self._lines.tell(task.description, task.completed, task.total)
 
+    def start(self) -> None:
+        """As rich's; in a log file a line comes every minute also while nothing is done."""
+        super().start()
+        if not self._lines.silent:
+            self._beat.enter_context(beating(self._tell_last))
+
+    def _tell_last(self) -> None:
+        for task in self.tasks[-1:]:
+            self._lines.tell(task.description, task.completed, task.total)
+
     def stop(self) -> None:
         """As rich's."""
+        self._beat.close()
         super().stop()
         if self._stays:
             for task in self.tasks:

@@ -1,6 +1,7 @@
-"""Every command names the next useful one, or is listed as having none."""
+"""Every command names the next useful one, also if it found faults."""
 
 import ast
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import typer
 
 import emor3.cli
 from emor3.cli.main import app
-from emor3.cli.next_steps import NEXT, NOTHING, say_next
+from emor3.cli.next_steps import NEXT, say_next
 from made_up import prediction, save_evaluation
 
 
@@ -23,10 +24,10 @@ def commands(group: click.Command, *above: str) -> Iterator[str]:
             yield " ".join((*above, name))
 
 
-def test_every_command_has_a_next_one_or_is_listed_as_having_none() -> None:
+def test_every_command_has_a_next_one() -> None:
     every = set(commands(typer.main.get_command(app)))
     with_next = {name for name in every if any(way == name or way.startswith(f"{name} ") for way in NEXT)}
-    assert every - with_next == NOTHING
+    assert every == with_next
     assert {way for way in NEXT if not any(way == name or way.startswith(f"{name} ") for name in every)} == set()
 
 
@@ -52,6 +53,38 @@ def test_a_next_step_is_one_short_line_whose_commands_exist(way: str, capsys: py
     for called in told.err.split("emor3 ")[1:]:
         first, second = [*called.replace(",", " ").replace(";", " ").split(), ""][:2]
         assert {first, f"{first} {second}"} & every, called
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("data", "check", "{folder}/twice", "--rows-only"), 1, "with --faults FILE"),
+        (
+            ("plan", "emoset_3b_lora_1x24gb", "--memory", "2"),
+            1,
+            "emor3 plan emoset_3b_lora_1x24gb with --set KEY=VALUE",
+        ),
+        (("runs", "{folder}/empty"), 0, "emor3 train quickstart"),
+        (("score", "{folder}/bad.jsonl"), 1, "emor3 train RECIPE"),
+    ],
+)
+def test_the_last_line_names_what_comes_next_whatever_was_found(
+    main_with: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    status: int,
+    told: str,
+) -> None:
+    for name in ("twice", "empty"):
+        (tmp_path / name).mkdir()
+    rows = [{"file_name": "a.png", "label": label, "split": "train"} for label in ("joy", "fear")]
+    (tmp_path / "twice" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "bad.jsonl").write_text("no JSON\n")
+    assert main_with(*(argument.format(folder=tmp_path) for argument in arguments)) == status
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("next: ")
+    assert told.format(folder=tmp_path) in last
 
 
 def test_what_comes_next_is_said_beside_the_output_and_spelt_for_a_shell(

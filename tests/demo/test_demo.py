@@ -60,6 +60,21 @@ def test_the_other_picture_is_a_drawing_that_is_not_the_same(examples: list[Path
     assert another(str(examples[1]), examples) == str(examples[0])
 
 
+def test_labels_that_are_typed_count_whatever_the_list_says(
+    monkeypatch: pytest.MonkeyPatch, examples: list[Path]
+) -> None:
+    from emor3.demo import page
+
+    asked = []
+    monkeypatch.setattr(page, "look_at", lambda picture, other, models, labels, *_: asked.append(labels.name) or [])
+    look = page.looking([], SETTINGS, {"mikels8": MIKELS8}, examples)
+    for chosen, typed in (("mikels8", "calm, uneasy"), ("mikels8", " "), ("typed", "calm, uneasy")):
+        assert list(look(str(examples[0]), chosen, typed, 2)) == []
+    assert asked == ["typed", "mikels8", "typed"]
+    ((told, _, _),) = look(str(examples[0]), "mikels8", "calm", 2)
+    assert "needs two labels or more" in told
+
+
 def test_typed_labels_are_a_label_set_with_blanks_left_out() -> None:
     assert typed_labels(" calm, ,uneasy ,").labels == ("calm", "uneasy")
 

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import bitsandbytes as bnb
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
@@ -37,6 +40,29 @@ def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert type(AutoProcessor.from_pretrained(tmp_path)) is type(processor)
     assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            HfHubHTTPError("404: none\nURL", response=SimpleNamespace(headers={}, request=None)),  # type: ignore[arg-type]
+            "the hub gives no such model: 404: none",
+        ),
+        (OSError("no route"), r"the hub cannot be reached \(no route\): offline, give a folder"),
+        (TimeoutError(), r"the hub cannot be reached \(TimeoutError\)"),
+    ],
+)
+def test_a_name_that_the_hub_lacks_is_told_from_a_hub_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def fail(*_: Any, **settings: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(modeling, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(modeling, "get_hf_file_metadata", fail)
+    with pytest.raises(UserError, match=f"no folder org/none, and {told}"):
+        resolve_checkpoint("org/none")
 
 
 @pytest.mark.slow

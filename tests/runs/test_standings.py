@@ -128,4 +128,5 @@ def test_nothing_found_is_one_line_that_says_what_was_looked_for(
         f"nothing in {tmp_path}: no folder that `emor3 train`, `reproduce`, `quickstart` or `evaluate` wrote\n"
     )
     assert main_with("runs", tmp_path / "no") == 2
-    assert capsys.readouterr().err == f"error: {tmp_path / 'no'}: no such folder: nothing was trained there yet\n"
+    missing = f"{tmp_path / 'no'}: no such folder: nothing was trained there yet; `emor3 train quickstart` would"
+    assert capsys.readouterr().err == f"error: {missing}\n"

@@ -1,12 +1,14 @@
 """What EmoTrainer adds to a step: other prompts for dry groups, the time split, and a stop before NaN."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from emor3 import progress
 from emor3.errors import UserError
 from emor3.training.callbacks import RunCallback, StopOnNonFinite
 from emor3.training.trainer import EmoTrainer, Stopwatch
@@ -57,6 +59,24 @@ def test_the_time_split_names_mean_seconds_and_shares() -> None:
     callback.steps = 2
     # 4 seconds in 2 steps
     assert callback.time_split() == "time per step: 2.00 s = update 1.50 s (75%) + generate 0.50 s (25%)"
+
+
+def test_a_line_of_a_log_file_has_the_figures_of_its_own_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # every line is due
+    callback = RunCallback(tmp_path, None, None)
+    callback.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=2), None)
+    capsys.readouterr()
+    for step, reward in ((1, 0.5), (2, 0.75)):
+        state = SimpleNamespace(global_step=step, max_steps=2, is_world_process_zero=True)
+        callback.on_step_end(None, state, None)
+        callback.on_log(None, state, None, {"loss": 0.0, "reward": reward, "rewards/accuracy/mean": reward / 2})
+    told = [line.partition(" in ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        "EMO-R3 reward 0.500 accuracy 0.250: 1 of 2 steps",
+        "EMO-R3 reward 0.750 accuracy 0.375: 2 of 2 steps",
+    ]
 
 
 def test_a_non_finite_gradient_stops_before_the_update() -> None:

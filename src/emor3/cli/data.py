@@ -81,6 +81,7 @@ def check_data(
         cases = [{"what": tally.what, "case": case} for tally in report.tallies() for case in tally.cases]
         write_whole(faults, "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases))
     if report.breaks_training():
+        say_next("data check (faults)")
         raise typer.Exit(1)
     if recipe is not None:
         say_next("data check --recipe", recipe=recipe)

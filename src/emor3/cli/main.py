@@ -180,7 +180,7 @@ def train(
 
     run = run_training(loaded, resume=resume, overwrite=overwrite, from_checkpoint=from_checkpoint, own=own)
     say(f"run directory: {run}")
-    say_next("train", run=run)
+    say_next("train", run=run, folder=loaded.data.folders[0])
 
 
 def evaluate(

@@ -45,6 +45,7 @@ def score(
     for row in score_file(file, formula, asked):
         failed = failed or "error" in row
         say(json.dumps(row))
+    say_next("score")
     raise typer.Exit(int(failed))
 
 
@@ -171,6 +172,7 @@ def runs(
         say_next("runs", folder=folder)
     else:
         say(f"nothing in {folder}: no folder that `emor3 train`, `reproduce`, `quickstart` or `evaluate` wrote")
+        say_next("runs (none)")
 
 
 def report(
@@ -255,6 +257,7 @@ def share(
         say(path)
     for line in left_out(saved):
         say(line)
+    say_next("share", folder=evaluation)
 
 
 def export(

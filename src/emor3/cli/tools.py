@@ -51,6 +51,7 @@ def bench_step(
         show(table)
     if output is not None:
         write_json(output, report(settings, costs))
+    say_next("bench step")
 
 
 @bench_app.command("growth")
@@ -65,6 +66,7 @@ def bench_growth(
     from emor3.tools.checkout import script
 
     script("emor3 bench growth", "benchmarks", "growth").write(output)
+    say_next("bench growth", page=output / "growth.md")
 
 
 @tiny_app.command("build")
@@ -138,6 +140,7 @@ def plan(
         say(f"  {change}: {byte_size(then.peak)}{', fits' if fits else ''}")
     if not fits:
         say("None of it is enough: take more or larger GPUs, or a smaller model.")
+    say_next("plan (too large)", recipe=recipe)
     raise typer.Exit(1)
 
 
@@ -152,11 +155,18 @@ def recipes(
     train, plan, reproduce and data check --recipe take these names as they are.
     """
     from emor3.storage import shipped
+    from emor3.storage.yaml_text import read_yaml
 
     if name is not None:
         copied = shipped.copy_recipe(name, output)
         say(f"written to: {copied}")
-        say_next("recipes NAME", recipe=copied)
+        match shipped.kind_of(read_yaml(copied, "recipe")):
+            case "plan":
+                say_next("recipes plan", recipe=copied)
+            case "launch":
+                say_next("recipes launch", recipe=copied)
+            case _:
+                say_next("recipes recipe", recipe=copied)
         return
     known = shipped.shipped_recipes()
     wide = max(map(len, known))

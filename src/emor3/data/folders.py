@@ -201,7 +201,10 @@ def resolve_folder(path: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder; give a folder with {MANIFEST} in it, or embedded:scenes8")
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"{path}: no {MANIFEST} in this folder; docs/datasets.md tells what a row of it holds")
+        raise UserError(
+            f"{path}: no {MANIFEST} in this folder; `emor3 init {path}` makes a data folder of class folders "
+            "or a table, and docs/datasets.md tells what a row holds"
+        )
     return folder
 
 

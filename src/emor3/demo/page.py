@@ -107,7 +107,7 @@ def _label_set(label_sets: Mapping[str, LabelSet]) -> tuple[gr.Dropdown, gr.Text
     chosen = gr.Dropdown(choices, value=choices[0][1], label="Label set", elem_id="emor3-labels")
     typed = gr.Textbox(
         label="My own labels",
-        info="Two or more, with commas between them. They count if “my own” is chosen above.",
+        info="Two or more, with commas between them. They count in place of the list above.",
         placeholder="calm, uneasy",
         max_length=MOST_TYPED,
     )
@@ -131,7 +131,8 @@ def looking(
     ) -> Iterator[Shown]:
         """What the models make of an image: HTML, JSON, and a line of status, again whenever more is known.
 
-        `label_set` is a name of the list, or "typed" for `labels`, as in "calm, uneasy"; `samples` is from 1 to 32.
+        `label_set` is a name of the list; `labels`, as in "calm, uneasy", count in its place if there are any;
+        `samples` is from 1 to 32.
         """
         sampled = 0
 
@@ -141,7 +142,8 @@ def looking(
             progress((sampled, len(candidates) * int(samples)), desc=one_line(model), unit="completions")
 
         try:
-            given = typed_labels(labels) if label_set == TYPED else label_sets[label_set]
+            # Nobody who types labels should get an answer among others.
+            given = typed_labels(labels) if label_set == TYPED or labels.strip() else label_sets[label_set]
             if picture is None or not Path(picture).is_file():
                 raise UserError("there is no image, or it is no longer held: choose one")
             other = another(picture, examples)

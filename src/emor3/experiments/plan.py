@@ -18,7 +18,7 @@ from emor3.evaluation.settings import EngineName, EvaluationSettings
 from emor3.runs.changes import changes
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.settings import MOST, Block, describe_fault
-from emor3.storage.shipped import find_recipe
+from emor3.storage.shipped import check_kind, find_recipe
 from emor3.storage.yaml_text import read_yaml
 
 SeedNumber = Annotated[int, Field(ge=0, le=MOST)]
@@ -143,6 +143,8 @@ def load_plan(path: Path, output: Path | None, quick: bool, engine: EngineName |
     Raises UserError for what it cannot use.
     """
     content = read_yaml(find_recipe(path), "plan")
+    if isinstance(content, dict):
+        check_kind(content, "plan", path)
     try:
         plan = Plan.model_validate(content)
     except ValidationError as error:

@@ -308,7 +308,7 @@ def get_label_set(name: str) -> LabelSet:
     names = _built_in_names()
     if name in names:
         return read_label_set(LABEL_SETS / f"{name}.yaml")
-    hint = f"{did_you_mean(name, names)} There are".lstrip()
+    hint = f"{did_you_mean(name, names)} take one of".lstrip()
     raise UserError(f"unknown label set {name!r}: {hint} {', '.join(names)}, or give a YAML file or a list")
 
 

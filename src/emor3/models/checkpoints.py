@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import PeftModel
 from PIL import Image
@@ -72,9 +72,15 @@ def _ask_hub(name: str) -> None:
         return
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+    except HfHubHTTPError as error:
+        raise UserError(f"no folder {name}, and the hub gives no such model: {_first_line(error)}") from None
     except (HTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no folder {name}, and the hub gives no such model: {reason}") from None
+        reason = _first_line(error)
+        raise UserError(f"no folder {name}, and the hub cannot be reached ({reason}): offline, give a folder") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def load(

@@ -119,7 +119,7 @@ def holds_run(files: set[str]) -> bool:
 def standings(root: Path) -> list[Standing]:
     """How every run under a folder stands, then the evaluations of other models. Raises UserError if it is missing."""
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder: nothing was trained there yet")
+        raise UserError(f"{root}: no such folder: nothing was trained there yet; `emor3 train quickstart` would")
     found = find_records([root])
     runs = [folder for folder, files in found.items() if holds_run(files)]
     of_run: dict[Path | None, list[Path]] = {}

@@ -14,7 +14,7 @@ from emor3.method.thinking import Thinking
 from emor3.method.types import Aspect
 from emor3.models.settings import ModelBlock
 from emor3.settings import Block, describe_fault
-from emor3.storage.shipped import find_recipe
+from emor3.storage.shipped import check_kind, find_recipe
 from emor3.storage.yaml_text import parse_yaml, read_yaml
 
 MAX_GENERATIONS = 1_024
@@ -135,6 +135,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     content = read_yaml(find_recipe(path), "recipe")
     if not isinstance(content, dict):
         raise UserError(f"the recipe {path} must be a mapping of settings, see `emor3 recipes quickstart`")
+    check_kind(content, "recipe", path)
     return build_recipe(content, overrides, str(path))
 
 

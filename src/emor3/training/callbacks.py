@@ -87,21 +87,19 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         """Set the bar to where the run goes on."""
         self.progress.update(self.task, completed=state.global_step, total=state.max_steps)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move the bar."""
-        self.progress.update(self.task, completed=state.global_step, total=state.max_steps)
-
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, Any], **_: Any
     ) -> None:
-        """Record the figures of a step; the summary after the last one is not a step."""
+        """Record the figures of a step and move the bar; the summary after the last one is not a step."""
         if state.is_world_process_zero and "loss" in logs:
             append_jsonl(self.run / METRICS, [{"step": state.global_step, **logs}])
             self.steps += 1
             self.seconds.update({name: logs[name] for name in logs if name.startswith(TIME)})
+            moved: dict[str, Any] = {"completed": state.global_step}
             if "reward" in logs:  # absent if a step reuses the completions of the one before
                 reward, accuracy = map(thousandths, (logs["reward"], logs["rewards/accuracy/mean"]))
-                self.progress.update(self.task, description=f"EMO-R3  reward {reward}  accuracy {accuracy}")
+                moved["description"] = f"EMO-R3  reward {reward}  accuracy {accuracy}"
+            self.progress.update(self.task, **moved)  # at once, so that a line has the figures of its step
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark a checkpoint as complete once every rank has written its part; only then do old ones go."""

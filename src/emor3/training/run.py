@@ -48,6 +48,7 @@ from emor3.models.sharding import (
     whole_weights,
 )
 from emor3.printing import hide_idle_warnings, say
+from emor3.progress import alive
 from emor3.runs import directory
 from emor3.runs.checkpoint_marks import check_checkpoint, check_cold_start, checkpoint_to_resume, mark_complete
 from emor3.runs.directory import BEST, COLD_START, COMPLETE, FINAL, JUDGE, START
@@ -345,7 +346,8 @@ def _reinforce(
         trainer.encode_images_once(*([] if recipe.judge.model == "checkpoint" else [judge_model]))
     begin()
     if recipe.judge.calibration and not (run / START).is_file():
-        _try_before_start(recipe, run, judge, trainer, samples)
+        with alive("start model and judge, tried on training images"):
+            _try_before_start(recipe, run, judge, trainer, samples)
     with progress.progress, last_step.saved_on_failure(trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if progress.seconds and trainer.accelerator.is_main_process:

@@ -39,7 +39,8 @@ class DataSet:
 
 IMAGE_EMOTION = "www.imageemotion.org (Machajdik and Hanbury 2010)"
 LDL = "the authors of the Flickr_LDL and Twitter_LDL sets (Yang, Sun and Sun, AAAI 2017)"
-YOURS = "your own files: docs/datasets.md shows the layout"
+LAYOUTS = "docs/datasets.md shows the layout"
+YOURS = f"your own files: {LAYOUTS}"
 
 SETS: Mapping[str, DataSet] = {
     "emoset": DataSet(

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from emor3.data.folders import LABELS
-from emor3.data.importers.catalogue import SETS, DataSet, known_set
+from emor3.data.importers.catalogue import LAYOUTS, SETS, YOURS, DataSet, known_set
 from emor3.data.importers.items import Options, WrongLayoutError
 from emor3.data.importers.sources import listing
 from emor3.data.importers.tables import hub, table
@@ -91,9 +91,11 @@ def _read(writer: Writer, data_set: DataSet, source: str, path: Path, options: O
             detail = f"{first['what']}: {first['reason']}" if first else listing(writer.root)
             raise WrongLayoutError(f"no usable image; {detail}")
     except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
+        read = f"expected {data_set.expected}; found {error}"
+        if data_set.obtain == YOURS:
+            raise UserError(f"{source} cannot be read as {data_set.title}: {read}; {LAYOUTS}") from None
         raise UserError(
-            f"{source} is not {data_set.title} as it is distributed: expected {data_set.expected}; found {error}. "
-            f"It is obtained from {data_set.obtain}"
+            f"{source} is not {data_set.title} as it is distributed: {read}. It is obtained from {data_set.obtain}"
         ) from None
 
 
