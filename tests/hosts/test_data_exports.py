@@ -99,6 +99,19 @@ def test_the_settings_file_beside_it_asks_about_as_many_images_as_rows_name(expo
     assert settings.judge.endpoint.base_url == "http://localhost:8000/v1"
 
 
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [("confidence", ("confidence", 0.0)), ("direct", ("direct", None)), ("steps", ("steps", None))],
+)
+def test_the_settings_file_reads_completions_as_the_prompts_ask_for_them(
+    scenes: str, tmp_path: Path, template: str, written: tuple[str, Any]
+) -> None:
+    export_data("swift", scenes, tmp_path / "out", split="test", template=template)
+    content = yaml.safe_load((tmp_path / "out" / "reward.yaml").read_text())
+    assert (content["thinking"], content["reward"].get("confidence")) == written
+    HostSettings.model_validate(content)
+
+
 @pytest.mark.slow
 def test_data_import_hub_reads_an_export_back(exported: Any, scenes: str, tmp_path: Path) -> None:
     _, out, _ = exported

@@ -111,6 +111,32 @@ def test_functions_of_one_batch_share_one_scoring_and_leave_out_what_the_judge_f
     assert shared.values("consistency", [ROW], [thought()]) == [1.0]  # another batch
 
 
+CONFIDENT = {"thinking": "confidence", "reward": {"reflective": 0.1, "confidence": 0.2, "contrastive": 0}}
+
+
+def test_stated_confidence_is_paid_without_a_judge_where_a_host_sums_parts() -> None:
+    settings = HostSettings.model_validate(CONFIDENT)
+    shared = SharedParts(lambda: Scorer(settings, lambda _: pytest.fail("no judge is needed")))
+    texts = [f"{thought(label)}<confidence>0.9</confidence>" for label in ("awe", "fear")] + [thought()]
+    # 1 - (0.9 - 1)^2, 1 - 0.9^2, no number
+    assert shared.values("confidence", [ROW] * 3, texts) == pytest.approx([0.99, 0.19, 0])
+    assert shared.values("format", [ROW] * 3, texts) == [1, 1, 0]
+
+
+def test_stated_confidence_is_in_the_total_of_a_host_that_takes_totals() -> None:
+    settings = HostSettings.model_validate(CONFIDENT)
+    batching = Batching(Scorer(settings, lambda _: Watching()))
+    (found,) = together(batching, [(ROW, f"{thought()}<confidence>0.9</confidence>")])
+    # 0.6 + 0.1 + 0.1 * (1 + 1) / 2 + 0.2 * 0.99
+    assert found["total"] == pytest.approx(0.8 + 0.2 * 0.99)
+    assert found["confidence"] == pytest.approx(0.99)
+
+
+def test_a_function_of_a_part_without_a_weight_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the function confidence is in .* list and reward.confidence has no weight"):
+        SharedParts(lambda: paper(Watching(), contrastive=0)).values("confidence", [ROW], [thought()])
+
+
 def test_a_data_set_without_the_column_is_refused_and_told_how_to_get_it() -> None:
     with pytest.raises(UserError, match=r"no column emor3: write it by `emor3 data export DIR OUT --for HOST`"):
         SharedParts(lambda: paper(None)).values("accuracy", None, ["x"])
@@ -149,6 +175,7 @@ def test_a_row_without_image_paths_or_with_too_few_distractors_is_refused() -> N
         ("reward: {votes: 0.1}", "reward.votes compares the completions of a prompt"),
         ("reward: {advantages: separate}", "reward.advantages separate is what a trainer makes of parts"),
         ("reward: {own: {x: {function: 'm:f', weight: 0.1}}}", "reward.own.x: parts of one's own run in score_rows"),
+        ("reward: {confidence: 0.1}", "reward.confidence 0.1 pays for a stated confidence, and thinking: steps asks"),
         ("reward: {reflectiv: 0.1}", "unknown setting 'reward.reflectiv'; did you mean 'reward.reflective'"),
         ("grpo: {}", "unknown setting 'grpo'"),
     ],

@@ -17,7 +17,7 @@ from emor3.scoring.rows import completion_text, score_rows
 
 MOST_REPLIES = 100_000
 """Replies of a frozen judge that are remembered: about 100 bytes each, beside their questions."""
-UNJUDGED = ("accuracy", "format")
+UNJUDGED = ("accuracy", "format", "confidence")
 """Parts that are known without a judge."""
 
 
@@ -87,7 +87,7 @@ class Scorer:
         Raises UserError as `unpack` and `score_rows`.
         """
         rows = [unpack(text, f"row {place}") for place, text in enumerate(texts)]
-        reward = self.settings.reward if asks else RewardSettings(reflective=0, formula=self.settings.reward.formula)
+        reward = self.settings.reward if asks else self.settings.reward.model_copy(update={"reflective": 0.0})
         return score_rows(rows, completions, self.judge if asks else None, reward, thinking=self.settings.thinking)
 
 
@@ -115,6 +115,11 @@ class SharedParts:
         known = self._scored.get(asks)
         if known is None or known[0] is not completions:
             known = self._scored[asks] = (completions, self._parts(rows, completions, asks))
+        if known[1] and part not in known[1][0]:
+            raise UserError(
+                f"the function {part} is in the trainer's list and reward.{part} has no weight: give it one in the "
+                f"settings file ({VARIABLE}), or leave the function out"
+            )
         return [parts[part] for parts in known[1]]
 
     def _parts(self, rows: Any, completions: Sequence[Any], asks: bool) -> list[Mapping[str, float | None]]:

@@ -10,7 +10,7 @@ from typing import Any
 from emor3.hosts.rows import COLUMN
 from emor3.hosts.scoring import SharedParts, scorer
 
-PARTS = ("accuracy", "format", "consistency", "coherence")
+PARTS = ("accuracy", "format", "consistency", "coherence", "confidence")
 
 
 def register() -> None:

@@ -43,6 +43,7 @@ accuracy = PartFunction("accuracy", _SHARED)
 format = PartFunction("format", _SHARED)
 consistency = PartFunction("consistency", _SHARED)
 coherence = PartFunction("coherence", _SHARED)
+confidence = PartFunction("confidence", _SHARED)
 
 
 class PolicyRewards:

@@ -13,7 +13,7 @@ from emor3.errors import UserError
 from emor3.method.group_rewards import settled
 from emor3.method.labels import LabelSet, get_label_set, match
 from emor3.method.reflection import ScriptedJudge, other_contents, reflect
-from emor3.method.rewards import RewardSettings, score
+from emor3.method.rewards import RewardSettings, check_thinking, score
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflection, Rollout, Sample
 from emor3.scoring.own import OwnJudge, RewardPart, check_handed_over, with_own_parts
@@ -58,6 +58,7 @@ def score_rows(
     """
     settings = settings or RewardSettings()
     texts = _texts(rows, completions)
+    check_thinking(settings, thinking)
     _check(settings, judge, own or {})
     samples, distractors = _read(rows, settings)
     thoughts = [parse(text, thinking) for text in texts]
