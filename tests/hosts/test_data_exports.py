@@ -92,6 +92,12 @@ def test_the_readme_holds_the_command_which_names_files_that_are_there(exported:
     assert (out / "prompt.txt").read_text().startswith("Look at the image.")
 
 
+def test_the_readme_says_which_version_of_the_host_was_run(exported: Any) -> None:
+    host, out, _ = exported
+    said = f"- emor3's side was run with this version of {HOSTS[host].title}: {HOSTS[host].run_with}."
+    assert said in (out / "README.md").read_text().splitlines()
+
+
 def test_the_settings_file_beside_it_asks_about_as_many_images_as_rows_name(exported: Any) -> None:
     _, out, _ = exported
     settings = HostSettings.model_validate(yaml.safe_load((out / "reward.yaml").read_text()))

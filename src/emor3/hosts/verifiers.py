@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import verifiers.v1 as vf
-
 from emor3.hosts.rows import unpack
 from emor3.hosts.scoring import batching
+from emor3.hosts.versions import VERIFIERS, check_trainer
 from emor3.storage.images import data_uri, open_image
+
+check_trainer(VERIFIERS)  # before the import, which an old one has not
+
+import verifiers.v1 as vf  # noqa: E402
 
 
 class EmotionData(vf.TaskData):

@@ -218,7 +218,7 @@ def paid_parts(options: ExportOptions) -> tuple[list[str], list[str]]:
     return list(parts), [f"{weight:g}" for weight in parts.values()]
 
 
-def readme(title: str, written: Written) -> Iterator[str]:
+def readme(title: str, run_with: str, written: Written) -> Iterator[str]:
     """Lines of the README of an exported folder."""
     if written.on_hub:
         yield from ("---", "configs:", "- config_name: default", "  data_files:")
@@ -226,6 +226,7 @@ def readme(title: str, written: Written) -> Iterator[str]:
             yield from (f"  - split: {json.dumps(split)}", f"    path: {json.dumps(file)}")
         yield from ("---", "")
     yield from (f"# Data for {title}", "", "```bash", written.command, "```", "")
+    yield f"- emor3's side was run with this version of {title}: {run_with}."
     yield from (f"- {note}" for note in written.notes)
 
 

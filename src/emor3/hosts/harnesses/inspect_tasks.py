@@ -32,7 +32,7 @@ from inspect_ai.solver import TaskState, generate
 from emor3.data.folders import load_samples
 from emor3.hosts.harnesses.answers import mark, predict
 from emor3.hosts.harnesses.lmms import MARK, SHARES
-from emor3.hosts.harnesses.versions import INSPECT, check_version
+from emor3.hosts.versions import INSPECT, check_version
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import reflect
 from emor3.method.rewards import judge_failed, verdict_value
