@@ -159,6 +159,13 @@ def test_rows_with_texts_or_several_images_are_exported_and_distractors_have_ima
         assert len(whole["distractors"]) == 1
 
 
+def test_without_distractors_rows_say_so_and_the_settings_ask_about_none(scenes: str, tmp_path: Path) -> None:
+    written = export_data("easyr1", scenes, tmp_path / "out", split="test", distractors=0)
+    assert all(packed_of(row)["distractors"] == [] for row in rows_of(tmp_path / "out", written.files["test"]))
+    settings = HostSettings.model_validate(yaml.safe_load((tmp_path / "out" / "reward.yaml").read_text()))
+    assert settings.reward.contrastive == 0
+
+
 def test_near_copies_are_no_distractors_and_too_few_pictures_are_refused(scenes: str, tmp_path: Path) -> None:
     folder = tmp_path / "few"
     folder.mkdir()
