@@ -131,6 +131,29 @@ def test_data_import_hub_reads_an_export_back(exported: Any, scenes: str, tmp_pa
         assert Path(back[0].image).read_bytes() == Path(given[0].image).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "copy"), [*((host, False) for host in HOSTS), ("vlmeval", True)])
+def test_ids_groups_and_votes_come_back_from_every_host(scenes: str, tmp_path: Path, host: str, copy: bool) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "images").symlink_to(Path(scenes, "images"))
+    votes = {"awe": 0.75, "fear": 0.25}
+    places = [(label, split) for split in ("train", "val") for label in ("awe", "fear")]
+    rows = [
+        {"id": f"00{n}", "label": label, "file_name": f"images/{Path(sample.image).name}", "split": split}
+        | ({"distribution": votes, "group": "a, b"} if label == "awe" else {})
+        for n, (sample, (label, split)) in enumerate(zip(load_samples(scenes)[:4], places, strict=True))
+    ]
+    write_rows(folder, rows)
+    export_data(host, str(folder), tmp_path / "out", distractors=1, copy=copy)
+    assert import_data("hub", str(tmp_path / "out"), tmp_path / "back").dropped == []
+    given, back = load_samples(str(folder)), load_samples(str(tmp_path / "back"))
+    for one, again in zip(given, back, strict=True):
+        fields = ("id", "label", "split", "group", "distribution")
+        assert [getattr(again, name) for name in fields] == [getattr(one, name) for name in fields]
+        assert Path(again.image).read_bytes() == Path(one.image).read_bytes()
+
+
 def test_easyr1s_prompt_file_puts_the_prompt_in_its_place(scenes: str, tmp_path: Path) -> None:
     written = export_data("easyr1", scenes, tmp_path / "out")
     row = rows_of(tmp_path / "out", written.files["train"])[0]
