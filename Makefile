@@ -81,7 +81,8 @@ HOSTS := verl swift verifiers lmms inspect
 HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
 	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
 HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
-	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser
+	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser \
+	aiohttp aiohappyeyeballs aiosignal frozenlist multidict yarl propcache
 HOST_verifiers := 'verifiers==0.4.*'
 HOST_lmms := --no-deps 'lmms-eval==0.7.*' evaluate requests openai tenacity numexpr sacrebleu pytablewriter jsonlines zss \
 	tiktoken loguru qwen-vl-utils nltk httpx portalocker tabulate colorama lxml \

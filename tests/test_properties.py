@@ -24,6 +24,7 @@ from emor3.data.importers.tables import FIELDS
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
 from emor3.method.labels import LabelSet, affirmed, mask, match, normalise, resolve
+from emor3.method.rewards import RewardSettings, confidence_value
 from emor3.method.thinking import TAGS, parse, read_conclusion
 from emor3.runs.recipe import Recipe, build_recipe, load_recipe
 from emor3.settings import MOST
@@ -74,6 +75,37 @@ def test_a_conclusion_of_the_opposite_words_claims_the_opposite_signs(told: Any)
     polarity, arousal = read_conclusion(", ".join(told))
     opposite = read_conclusion(", ".join(CLAIMS.get(word.lower(), word) for word in told))
     assert opposite == tuple(sign and -sign for sign in (polarity, arousal))
+
+
+# --- stated confidence
+
+chances = st.floats(0, 1, allow_subnormal=False)
+
+
+@given(chances, chances)
+def test_stating_the_chance_of_being_right_earns_most_on_average(chance: float, stated: float) -> None:
+    def expected(said: float) -> float:
+        return chance * confidence_value(said, True) + (1 - chance) * confidence_value(said, False)
+
+    # p (1 - (c - 1)^2) + (1 - p) (1 - c^2) = 1 - p (1 - p) - (c - p)^2
+    assert expected(chance) - expected(stated) == pytest.approx((stated - chance) ** 2, abs=1e-12)
+
+
+@given(chances, chances, st.floats(0, 0.45), st.floats(0, 0.1))
+def test_whoever_is_more_often_right_and_says_so_never_earns_less(
+    chance: float, better: float, confidence: float, format: float
+) -> None:
+    try:
+        paid = RewardSettings(reflective=0, confidence=confidence, format=format)
+    except UserError:
+        return
+    accuracy = 1 - paid.confidence - paid.format
+
+    def expected(right: float) -> float:
+        return right * accuracy + paid.confidence * (1 - right * (1 - right))
+
+    low, high = sorted((chance, better))
+    assert expected(low) <= expected(high) + 1e-12
 
 
 # --- label normaliser

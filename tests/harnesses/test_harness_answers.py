@@ -11,8 +11,9 @@ import pytest
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
 from emor3.evaluation.summary import summarise
+from emor3.hosts import versions
 from emor3.hosts.exports.catalogue import export_data
-from emor3.hosts.harnesses import lmms, versions
+from emor3.hosts.harnesses import lmms
 from emor3.hosts.harnesses.answers import import_settings, mark, predict, write_evaluation
 from emor3.hosts.harnesses.readers import read_run
 from emor3.method.types import Estimate

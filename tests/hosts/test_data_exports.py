@@ -92,11 +92,30 @@ def test_the_readme_holds_the_command_which_names_files_that_are_there(exported:
     assert (out / "prompt.txt").read_text().startswith("Look at the image.")
 
 
+def test_the_readme_says_which_version_of_the_host_was_run(exported: Any) -> None:
+    host, out, _ = exported
+    said = f"- emor3's side was run with this version of {HOSTS[host].title}: {HOSTS[host].run_with}."
+    assert said in (out / "README.md").read_text().splitlines()
+
+
 def test_the_settings_file_beside_it_asks_about_as_many_images_as_rows_name(exported: Any) -> None:
     _, out, _ = exported
     settings = HostSettings.model_validate(yaml.safe_load((out / "reward.yaml").read_text()))
     assert settings.reward.contrastive == 2
     assert settings.judge.endpoint.base_url == "http://localhost:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [("confidence", ("confidence", 0.0)), ("direct", ("direct", None)), ("steps", ("steps", None))],
+)
+def test_the_settings_file_reads_completions_as_the_prompts_ask_for_them(
+    scenes: str, tmp_path: Path, template: str, written: tuple[str, Any]
+) -> None:
+    export_data("swift", scenes, tmp_path / "out", split="test", template=template)
+    content = yaml.safe_load((tmp_path / "out" / "reward.yaml").read_text())
+    assert (content["thinking"], content["reward"].get("confidence")) == written
+    HostSettings.model_validate(content)
 
 
 @pytest.mark.slow
@@ -110,6 +129,29 @@ def test_data_import_hub_reads_an_export_back(exported: Any, scenes: str, tmp_pa
             (one.id, one.label, pytest.approx(one.distribution)) for one in given
         ]
         assert Path(back[0].image).read_bytes() == Path(given[0].image).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "copy"), [*((host, False) for host in HOSTS), ("vlmeval", True)])
+def test_ids_groups_and_votes_come_back_from_every_host(scenes: str, tmp_path: Path, host: str, copy: bool) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "images").symlink_to(Path(scenes, "images"))
+    votes = {"awe": 0.75, "fear": 0.25}
+    places = [(label, split) for split in ("train", "val") for label in ("awe", "fear")]
+    rows = [
+        {"id": f"00{n}", "label": label, "file_name": f"images/{Path(sample.image).name}", "split": split}
+        | ({"distribution": votes, "group": "a, b"} if label == "awe" else {})
+        for n, (sample, (label, split)) in enumerate(zip(load_samples(scenes)[:4], places, strict=True))
+    ]
+    write_rows(folder, rows)
+    export_data(host, str(folder), tmp_path / "out", distractors=1, copy=copy)
+    assert import_data("hub", str(tmp_path / "out"), tmp_path / "back").dropped == []
+    given, back = load_samples(str(folder)), load_samples(str(tmp_path / "back"))
+    for one, again in zip(given, back, strict=True):
+        fields = ("id", "label", "split", "group", "distribution")
+        assert [getattr(again, name) for name in fields] == [getattr(one, name) for name in fields]
+        assert Path(again.image).read_bytes() == Path(one.image).read_bytes()
 
 
 def test_easyr1s_prompt_file_puts_the_prompt_in_its_place(scenes: str, tmp_path: Path) -> None:
@@ -138,6 +180,13 @@ def test_rows_with_texts_or_several_images_are_exported_and_distractors_have_ima
         assert row["problem"].count("<image>") == len(whole["images"])
         assert ("text" in whole) == row["problem"].replace("<image>", "").startswith("Text: ")
         assert len(whole["distractors"]) == 1
+
+
+def test_without_distractors_rows_say_so_and_the_settings_ask_about_none(scenes: str, tmp_path: Path) -> None:
+    written = export_data("easyr1", scenes, tmp_path / "out", split="test", distractors=0)
+    assert all(packed_of(row)["distractors"] == [] for row in rows_of(tmp_path / "out", written.files["test"]))
+    settings = HostSettings.model_validate(yaml.safe_load((tmp_path / "out" / "reward.yaml").read_text()))
+    assert settings.reward.contrastive == 0
 
 
 def test_near_copies_are_no_distractors_and_too_few_pictures_are_refused(scenes: str, tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emor3.data.folders import load_samples
 from emor3.errors import UserError
-from emor3.hosts.rows import unpack
+from emor3.hosts.rows import pack, unpack
 from emor3.hosts.scoring import Batching, JudgeFailedError, Remembering, Scorer, SharedParts, build_judge
 from emor3.hosts.settings import HostSettings, read_settings
 from emor3.method.types import Aspect, Question, Reply
+from emor3.scoring.rows import score_rows
 
 ROW = json.dumps({"id": "a", "label": "awe", "images": ["dog.png"], "distractors": [["sea.png"], ["sky.png"]]})
 OTHER = json.dumps({"id": "b", "label": "fear", "images": ["car.png"], "distractors": [["sea.png"], ["sky.png"]]})
@@ -111,6 +114,34 @@ def test_functions_of_one_batch_share_one_scoring_and_leave_out_what_the_judge_f
     assert shared.values("consistency", [ROW], [thought()]) == [1.0]  # another batch
 
 
+CONFIDENT = {"thinking": "confidence", "reward": {"reflective": 0.1, "confidence": 0.2, "contrastive": 0}}
+
+
+def test_stated_confidence_is_paid_without_a_judge_where_a_host_sums_parts() -> None:
+    settings = HostSettings.model_validate(CONFIDENT)
+    shared = SharedParts(lambda: Scorer(settings, lambda _: pytest.fail("no judge is needed")))
+    texts = [f"{thought(label)}<confidence>0.9</confidence>" for label in ("awe", "fear")] + [thought()]
+    # 1 - (0.9 - 1)^2, 1 - 0.9^2, no number
+    assert shared.values("confidence", [ROW] * 3, texts) == pytest.approx([0.99, 0.19, 0])
+    assert shared.values("format", [ROW] * 3, texts) == [1, 1, 0]
+
+
+def test_stated_confidence_is_in_the_total_of_a_host_that_takes_totals() -> None:
+    settings = HostSettings.model_validate(CONFIDENT)
+    batching = Batching(Scorer(settings, lambda _: Watching()))
+    (found,) = together(batching, [(ROW, f"{thought()}<confidence>0.9</confidence>")])
+    # 0.6 + 0.1 + 0.1 * (1 + 1) / 2 + 0.2 * 0.99
+    assert found["total"] == pytest.approx(0.8 + 0.2 * 0.99)
+    assert found["confidence"] == pytest.approx(0.99)
+
+
+def test_a_function_of_a_part_without_a_weight_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the function confidence is in the trainer's list, and .* pay nothing for it"):
+        SharedParts(lambda: paper(Watching(), contrastive=0)).values("confidence", [ROW], [thought()])
+    with pytest.raises(UserError, match=r"the function consistency is .* pay nothing for it: give it a weight"):
+        SharedParts(lambda: paper(Watching(), reflective=0)).values("consistency", [ROW], [thought()])
+
+
 def test_a_data_set_without_the_column_is_refused_and_told_how_to_get_it() -> None:
     with pytest.raises(UserError, match=r"no column emor3: write it by `emor3 data export DIR OUT --for HOST`"):
         SharedParts(lambda: paper(None)).values("accuracy", None, ["x"])
@@ -127,10 +158,33 @@ def test_what_is_no_row_is_refused_in_one_line(text: Any) -> None:
     assert len(str(e.value)) < 250
 
 
+def test_a_row_that_names_no_distractors_takes_none_of_the_batch_which_a_host_cuts_as_it_likes() -> None:
+    bare = {name: value for name, value in json.loads(ROW).items() if name != "distractors"}
+    rows = [json.dumps(bare | {"images": [image]}) for image in ("dog.png", "sea.png", "sky.png")]
+    with pytest.raises(UserError, match=r"row 0: reward.contrastive asks about 2 other images and there are 0: name"):
+        paper(Watching()).score(rows, [thought()] * 3)
+    assert len(paper(Watching(), contrastive=0).score(rows, [thought()] * 3)) == 3
+
+
+def test_a_row_without_images_is_scored_if_nothing_is_asked_of_them_or_it_has_a_text() -> None:
+    bare = {name: value for name, value in json.loads(ROW).items() if name != "images"}
+    (scored,) = paper(None, reflective=0).score([json.dumps(bare)], [thought()])
+    assert scored.reward.total == 1
+    told = json.dumps(bare | {"text": "A dog."})
+    (scored,) = paper(Watching()).score([told], [thought()])
+    assert scored.sample.text == "A dog."
+
+
 def test_a_row_without_image_paths_or_with_too_few_distractors_is_refused() -> None:
     for changes, complaint in (
-        ({"images": []}, r"row 0: 'images' must be a list of image files for the judge, found \[\]"),
+        (
+            {"images": []},
+            r"row 0 \(sample a\): expected 'images', a list of image files, found \[\]: write the data by",
+        ),
+        ({"images": None}, r"row 0 \(sample a\): expected 'images', a list of image files, found None: write the data"),
+        ({"images": [7]}, r"row 0 \(sample a\): expected 'images', a list of image files, found \[7\]: write the data"),
         ({"distractors": [["sea.png"]]}, r"row 0: reward.contrastive asks about 2 other images and there are 1"),
+        ({"distractors": []}, r"row 0: reward.contrastive asks about 2 other images and there are 0: name them"),
     ):
         with pytest.raises(UserError, match=complaint):
             paper(Watching()).score([json.dumps(json.loads(ROW) | changes)], [thought()])
@@ -149,6 +203,7 @@ def test_a_row_without_image_paths_or_with_too_few_distractors_is_refused() -> N
         ("reward: {votes: 0.1}", "reward.votes compares the completions of a prompt"),
         ("reward: {advantages: separate}", "reward.advantages separate is what a trainer makes of parts"),
         ("reward: {own: {x: {function: 'm:f', weight: 0.1}}}", "reward.own.x: parts of one's own run in score_rows"),
+        ("reward: {confidence: 0.1}", "reward.confidence 0.1 pays for a stated confidence, and thinking: steps asks"),
         ("reward: {reflectiv: 0.1}", "unknown setting 'reward.reflectiv'; did you mean 'reward.reflective'"),
         ("grpo: {}", "unknown setting 'grpo'"),
     ],
@@ -159,6 +214,32 @@ def test_settings_that_would_be_weaker_in_a_host_are_refused(tmp_path: Path, con
     with pytest.raises(UserError) as refused:
         read_settings(str(path), whole_groups=False)
     assert str(refused.value).startswith(f"{path}: {complaint}")
+
+
+def test_votes_and_attributes_travel_in_the_row_and_are_paid_from_there(scenes: str) -> None:
+    sample = replace(
+        load_samples(scenes, split="train")[0], attributes={"object": ("dog", "ball"), "hue": 0.5}, distribution=None
+    )
+    share = dict.fromkeys(sample.labels.labels, 0.0) | {sample.label: 1.0}
+    texts = [thought(sample.label), thought(sample.label), thought("no label")]
+    paid = {"reflective": 0, "votes": 0.2, "attributes": 0.2}
+    for votes in (share, None):
+        whole = replace(sample, distribution=votes)
+        found = paper(None, **paid).score([pack(whole, whole.images, [])] * 3, texts)
+        expected = score_rows([whole] * 3, texts, None, paper(None, **paid).settings.reward)
+        assert [one.reward for one in found] == [one.reward for one in expected]
+        # step 1 names one of two words; answers as all people voted, two of three alike: (1 + 1 - 1/2) / 2
+        assert [one.reward.parts["attributes"] for one in found] == [0.5] * 3
+        assert [one.reward.parts["votes"] for one in found] == ([0.75, 0.75, 0] if votes else [None] * 3)
+
+
+@pytest.mark.parametrize(("part", "column"), [("votes", "distribution"), ("attributes", "attributes")])
+def test_a_row_that_does_not_say_what_is_paid_is_refused(part: str, column: str) -> None:
+    with pytest.raises(UserError, match=rf"row 0: reward.{part} is paid by the row's '{column}', and it has none"):
+        paper(None, reflective=0, **{part: 0.1}).score([ROW], [thought()])
+    strange = json.dumps(json.loads(ROW) | {column: {"awe": "much", "sea": None}})
+    with pytest.raises(UserError, match=r"row 0: ('distribution' must map|attribute 'sea' must be a word)"):
+        paper(None, reflective=0, **{part: 0.1}).score([strange], [thought()])
 
 
 def test_a_host_of_whole_batches_takes_forms_that_compare_completions(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from emor3.method.labels import MIKELS8
 from emor3.method.rewards import (
     RewardSettings,
     attribute_recall,
+    check_thinking,
     coherence_value,
+    confidence_value,
     consistency_value,
     predicted_label,
     reflective,
@@ -246,3 +249,67 @@ def test_a_failure_on_another_image_counts_where_that_image_is_paid_for() -> Non
         assert breakdown.parts["consistency"] == value
         # 0.8 + 0.1 * value + 0.1
         assert breakdown.total == pytest.approx(0.9 + 0.1 * (value or 0))
+
+
+# --- stated confidence
+
+
+def stating(number: str, answer: str = "sadness") -> EmotionalThought:
+    steps = "<step1>A child alone.</step1><step2>Sorrow.</step2><step3>Negative.</step3>"
+    return parse(f"{steps}\\boxed{{{answer}}}<confidence>{number}</confidence>", "confidence")
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "expected"),
+    [
+        ("0.7", "sadness", 1 - 0.3**2),
+        ("0.7", "fear", 1 - 0.7**2),
+        ("1", "sadness", 1),
+        ("1", "fear", 0),
+        ("0", "fear", 1),
+        ("0", "sadness", 0),
+        ("0.5", "no label of the set", 1 - 0.5**2),
+        ("seventy", "sadness", 0),
+        ("7", "fear", 0),
+        ("", "fear", 0),
+    ],
+)
+def test_a_stated_confidence_earns_1_less_its_squared_distance_to_being_right(
+    number: str, answer: str, expected: float
+) -> None:
+    settings = paper_reward(confidence=0.2)
+    breakdown = score(stating(number, answer), sample("sadness"), reflection(), settings)
+    assert breakdown.parts["confidence"] == pytest.approx(expected)
+    known = breakdown.parts["accuracy"] * 0.6 + breakdown.parts["format"] * 0.1 + 0.1
+    assert breakdown.total == pytest.approx(known + 0.2 * expected)
+
+
+def test_no_number_earns_no_more_than_the_worst_number() -> None:
+    worst = min(confidence_value(place / 100, right) for place in range(101) for right in (True, False))
+    assert confidence_value(None, True) == confidence_value(None, False) == worst == 0
+
+
+def test_confidence_is_no_part_unless_it_has_a_weight() -> None:
+    assert "confidence" not in score(stating("0.7"), sample("sadness"), reflection(), paper_reward()).parts
+    assert weights(paper_reward(confidence=0.2))["accuracy"] == pytest.approx(0.6)
+
+
+def test_a_weight_above_accuracys_would_pay_for_being_wrong_on_purpose_and_is_refused() -> None:
+    # 0.5 right by a chance of 0.1 that is stated: 0.4 * 0.1 + 0.5 * (1 - 0.09) < 0.5 of a surely wrong answer
+    with pytest.raises(UserError, match=r"reward.confidence 0.5 is more than the 0.4 that is left for accuracy"):
+        RewardSettings(reflective=0, format=0.1, confidence=0.5)
+    assert RewardSettings(reflective=0, format=0.1, confidence=0.45).confidence == 0.45
+
+
+def test_a_way_of_thinking_or_a_template_that_asks_for_no_confidence_is_refused_if_it_is_paid(tmp_path: Path) -> None:
+    settings, mine, asks = paper_reward(confidence=0.1), tmp_path / "mine.txt", tmp_path / "asks.txt"
+    for thinking in ("steps", "free", "direct"):
+        with pytest.raises(UserError, match=rf"^reward.confidence 0.1 pays .* thinking: {thinking} asks for none: set"):
+            check_thinking(settings, thinking)
+        check_thinking(paper_reward(), thinking)
+    check_thinking(settings, "confidence", "confidence")
+    mine.write_text("Which of {{ labels }}?")
+    with pytest.raises(UserError, match=r"the template .*mine.txt asks for none: have it ask for <confidence>0.7"):
+        check_thinking(settings, "confidence", str(mine))
+    asks.write_text("Which of {{ labels }}? And how sure, as <confidence>0.5</confidence>?")
+    check_thinking(settings, "confidence", str(asks))

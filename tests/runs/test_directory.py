@@ -65,6 +65,7 @@ def test_a_rollout_row_holds_everything_its_reward_came_from() -> None:
         "conclusion": "Positive, high.",
         "answer": "awe",
         "problem": None,
+        "confidence": None,
     }
     consistency, coherence = row["reflection"]["consistency"], row["reflection"]["coherence"]
     assert (consistency["verdict"], consistency["reply"]) == ("supported", "Yes")

@@ -104,7 +104,7 @@ def test_every_field_of_an_evaluation_that_is_missing_or_of_another_type_is_name
     assert read_evaluation(evaluation).predictions["d"] == two_items()
 
 
-THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem")
+THOUGHT = ("trigger", "feeling", "conclusion", "answer", "problem", "confidence")
 LATER = {"valence", "arousal"}  # older records are without
 NOT_READ = {"version", "environment", "checkpoints", "predicted", "images", "text", *THOUGHT}
 

@@ -66,6 +66,11 @@ def test_reflection_and_its_parts_can_be_switched_off_in_a_recipe() -> None:
             ["judge.coherence=policy", "judge.model=reference", "reward.coherence=false"],
             r"judge.coherence names who reads the reasoning, and no reward asks that",
         ),
+        (
+            ["reward.confidence=0.1"],
+            r"reward.confidence 0.1 pays .* thinking: steps asks for none: set",
+        ),
+        (["reward.confidence=0.5", "thinking=confidence"], r"reward.confidence 0.5 is more than the 0.1 that is left"),
         (["grpo=3"], r"grpo: .*dictionary \(found 3\)"),
         (["grpo.num_generations=1"], r"num_generations \(G\) must be a whole number of at least 2.*found 1"),
         (["grpo.num_generations=four"], r"num_generations \(G\) must be .* found 'four'"),

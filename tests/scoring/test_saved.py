@@ -98,6 +98,22 @@ def test_weights_of_a_row_replace_the_defaults(tmp_path: Path) -> None:
     assert score_one(tmp_path, judge=judge, weights={"format": 0.2})["overall"] == pytest.approx(0.95)
 
 
+def test_a_row_that_asks_for_confidence_is_paid_for_it_and_one_that_does_not_is_refused(tmp_path: Path) -> None:
+    # right, every reply favourable: 0.6 * 1 + 0.1 + 0.1 + 0.2 * (1 - 0.3^2)
+    asked = {
+        "response": f"{GOOD}<confidence>0.7</confidence>",
+        "thinking": "confidence",
+        "weights": {"confidence": 0.2},
+    }
+    result = score_one(tmp_path, **asked)
+    assert (result["confidence"], result["format"]) == (pytest.approx(0.91), 1.0)
+    assert result["overall"] == pytest.approx(0.8 + 0.2 * 0.91)
+    result = score_one(tmp_path, **{**asked, "response": GOOD})  # no number: 0.6 + 0 + 0.1 + 0
+    assert (result["confidence"], result["problem"], result["overall"]) == (0, "confidence_missing", pytest.approx(0.7))
+    assert score_one(tmp_path, **{**asked, "thinking": None})["error"].startswith("reward.confidence 0.2 pays for a")
+    assert "'thinking' must be one of steps, free, direct, confidence" in score_one(tmp_path, thinking="stepz")["error"]
+
+
 def test_parts_are_reported_even_where_they_weigh_nothing(tmp_path: Path) -> None:
     result = score_one(tmp_path, weights={"reflective": 0, "format": 0})
     assert (result["reflective"], result["overall"]) == (1.0, 1.0)
@@ -286,4 +302,4 @@ def test_the_help_tells_every_key_of_a_row_and_of_a_result(tmp_path: Path) -> No
     told = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["score", "--help"]).output
     assert [key for key in (*ROW_KEYS, *RESULT_KEYS) if not re.search(rf"^  {key} ", told, re.M)] == []
     result, _ = score_asking(tmp_path, with_image(tmp_path))
-    assert result.keys() | {"error"} == RESULT_KEYS.keys()
+    assert result.keys() | {"error", "confidence"} == RESULT_KEYS.keys()

@@ -71,6 +71,19 @@ def test_it_gives_what_training_gives_for_the_same_batch(scenes: str) -> None:
     assert [one.reward.parts["consistency"] is None for one in found] == [False] * 4 + [True] * 2 + [False] * 2
 
 
+def test_stated_confidence_is_paid_as_training_pays_it_and_not_under_a_template_that_asks_for_none(scenes: str) -> None:
+    samples = [sample for sample in load_samples(scenes, split="train")[:2] for _ in range(2)]
+    texts = [f"{thought()}<confidence>{number}</confidence>" for number in ("0.2", "1", ".5", "much")]
+    settings = paper_reward(reflective=0, confidence=0.3)
+    scorer = BatchScorer("confidence", settings, 2, BlindToCats)
+    trained = scorer.rollouts(texts, samples, 1, lambda name, value: None)
+    found = score_rows(samples, texts, None, settings, thinking="confidence")
+    assert found == trained
+    assert [one.thought.confidence for one in found] == [0.2, 1, 0.5, None]
+    with pytest.raises(UserError, match=r"reward.confidence 0.3 pays .* thinking: steps asks for none"):
+        score_rows(samples, texts, None, settings)
+
+
 def test_the_judge_is_called_once_with_each_question_once_and_the_order_is_kept() -> None:
     calls: list[int] = []
 

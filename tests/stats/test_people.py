@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emor3.method.labels import MIKELS8
+from emor3.method.labels import EKMAN7, MIKELS8
 from emor3.method.thinking import build_prompt, parse, stated_number
 from emor3.method.types import Prediction, Problem
 from emor3.runs.predictions import read_evaluation
@@ -65,6 +65,16 @@ def test_mean_average_precision_leaves_out_labels_that_all_or_no_images_have() -
     # One threshold at 0.9: 1 of 1; the next at 0.5 takes both: recall grows by 1/2 at a precision of 2/3.
     assert mean_average_precision(positive, scores) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert mean_average_precision(positive[:, 1:], scores[:, 1:]) == 0
+
+
+def test_the_first_three_emotions_as_eemo_bench_publishes_them_are_ranked_before_four_that_tie() -> None:
+    votes = {"joy": 0.5, "surprise": 0.3, "neutral": 0.2}
+    one = prediction("joy", "joy", votes=votes, sampled=("joy", "joy", "surprise", "fear"), labels=EKMAN7)
+    found = against_votes([one])
+    # Ranks of joy, surprise, neutral, fear and three more: 7 6 5 2.5 2.5 … by people, 7 5.5 2.5 5.5 2.5 … by answers.
+    # From their mean 4: products sum to 9 + 3 - 1.5 - 2.25 + 3 * 2.25, squares to 23 and 22.5.
+    assert found["rank_correlation"].value == pytest.approx(15 / (23 * 22.5) ** 0.5)
+    assert found["dominant_in_top2"].value == 1
 
 
 def test_stated_ratings_are_correlated_with_those_of_people() -> None:

@@ -11,6 +11,7 @@ from test_train import run_of
 from trl import GRPOTrainer
 
 from emor3.data.folders import load_samples
+from emor3.errors import UserError
 from emor3.judges.local import ScoreJudge
 from emor3.method.reflection import consistency_question
 from emor3.method.rewards import PAPER
@@ -111,6 +112,34 @@ def check_form(form: Any, rows: Any, step: Any) -> None:
     elif form not in ("trust", "all of them"):
         assert paid == given
         assert {row["placebo"] for row in rows} == {None}
+
+
+@pytest.mark.slow
+def test_stated_confidence_trains_and_a_template_of_ones_own_must_ask_for_it(
+    tmp_path: Path, of_awe: str, random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, summed: Any
+) -> None:
+    def confident(count: int) -> list[str]:
+        return [f"{text}<confidence>0.{place % G}</confidence>" for place, text in enumerate(told(count))]
+
+    writes(monkeypatch, load_processor(random_checkpoint).tokenizer, confident)
+    grpo = {"num_generations": G, "per_device_train_batch_size": 2 * G}
+    given = {
+        "data": {"train": of_awe, "labels": "mikels8"},
+        "thinking": "confidence",
+        "reward": {"reflective": 0, "confidence": 0.2},
+        "grpo": grpo,
+    }
+    run = run_of(tmp_path, of_awe, random_checkpoint, **given)
+    rows = list(read_jsonl(run / "rollouts.jsonl"))
+    # the first of four says 0 and is wrong, the others say 0.1, 0.2, 0.3 and are right: 0.7 * right + 0.1 + 0.2 * Brier
+    right = [0.8 + 0.2 * (1 - (1 - stated) ** 2) for stated in (0.1, 0.2, 0.3)]
+    assert [row["reward"] for row in rows] == pytest.approx([0.3, *right] * (len(rows) // G))
+    assert [row["reward"] for row in rows] == pytest.approx(torch.cat(summed).tolist(), abs=1e-6)
+    assert [row["thought"]["confidence"] for row in rows[:G]] == [0, 0.1, 0.2, 0.3]
+    assert "rewards/confidence/mean" in next(read_jsonl(run / "metrics.jsonl"))
+    (tmp_path / "mine.txt").write_text("Which of {{ labels }}?")
+    with pytest.raises(UserError, match=r"mine.txt asks for none: have it ask for <confidence>"):
+        run_of(tmp_path, of_awe, random_checkpoint, **given, template=str(tmp_path / "mine.txt"), output_dir="b")
 
 
 def paying(part: str, values: list[float]) -> Any:

@@ -8,11 +8,9 @@ completion to learn from). Other fields are left alone: a name or a theme must n
 """
 
 import json
-import math
 import os
 import re
 import reprlib
-import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +18,9 @@ from typing import Any
 
 from emor3.errors import UserError
 from emor3.method import labels as taxonomy
+from emor3.method.annotations import is_finite, match_label, read_attributes, read_votes
 from emor3.method.labels import LabelSet
-from emor3.method.types import Attribute, Sample
+from emor3.method.types import Sample
 from emor3.storage.files import regular
 
 MANIFEST = "metadata.jsonl"
@@ -41,7 +40,6 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 # A large manifest writes the same few labels again and again.
 _normalise = lru_cache(maxsize=4096)(taxonomy.normalise)
-_match = lru_cache(maxsize=4096)(taxonomy.match)
 
 
 def manifest_lines(folder: Path) -> Iterator[tuple[str, bytes, int, int]]:
@@ -121,7 +119,7 @@ def named_labels(row: Mapping[str, Any], label_field: str, where: str) -> list[s
 def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_field: str, where: str) -> Sample:
     """A manifest row as a sample. Raises UserError for a label outside the set, a missing image or a bad field."""
     written = read_label(row, label_field, where)
-    label = _match(written, labels)
+    label = match_label(written, labels)
     if label is None:
         raise UserError(f"{where}: label {written!r} is not in the set {labels.name} ({labels.listed()})")
     group = row.get("group")
@@ -133,12 +131,11 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
         label=label,
         labels=labels,
         split=row_split(row),
-        distribution=_distribution(row, labels, where) if label_field == "label" else None,
         valence=_number(row, "valence", where),
         arousal=_number(row, "arousal", where),
         group=None if group is None else str(group),
         reasoning=_text(row, "reasoning", where),
-        attributes=_attributes(row, where),
+        **_annotated(row, labels, label_field, where),
     )
 
 
@@ -185,39 +182,13 @@ def _image_path(name: object, field: str, folder: Path, where: str) -> str:
     return path
 
 
-def _distribution(row: Mapping[str, Any], labels: LabelSet, where: str) -> dict[str, float] | None:
-    votes = row.get("distribution")
-    if votes is None:
-        return None
-    if not isinstance(votes, dict) or not all(_is_finite(n) and n >= 0 for n in votes.values()):
-        raise UserError(f"{where}: 'distribution' must map labels to votes or shares of at least 0")
-    total = sum(votes.values())
-    shares = {_match(name, labels): n / total for name, n in votes.items()} if 0 < total < math.inf else {}
-    named = {label: share for label, share in shares.items() if label is not None}
-    if len(named) != len(votes):
-        raise UserError(f"{where}: 'distribution' must hold votes for labels of the set {labels.name}, each once")
-    return named
-
-
-def _attributes(row: Mapping[str, Any], where: str) -> dict[str, Attribute]:
-    values = row.get("attributes")
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{where}: 'attributes' must map names to words, numbers or lists of words, found {shown(values)}"
-        )
-    return {name: _attribute(name, value, where) for name, value in values.items()}
-
-
-def _attribute(name: str, value: Any, where: str) -> Attribute:
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return tuple(value)
-    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise UserError(
-        f"{where}: attribute {shown(name)} must be a word, a number or a list of words, found {shown(value)}"
-    )
+def _annotated(row: Mapping[str, Any], labels: LabelSet, label_field: str, where: str) -> dict[str, Any]:
+    """Votes and attributes of a row; votes are on the labels of the field `label`."""
+    try:
+        votes = read_votes(row, labels) if label_field == "label" else None
+        return {"distribution": votes, "attributes": read_attributes(row)}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _text(row: Mapping[str, Any], field: str, where: str) -> str | None:
@@ -233,11 +204,6 @@ def _number(row: Mapping[str, Any], field: str, where: str) -> float | None:
     value = row.get(field)
     if value is None:
         return None
-    if not _is_finite(value):
+    if not is_finite(value):
         raise UserError(f"{where}: {field!r} must be a number, found {shown(value)}")
     return float(value)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether a value is a number that a float can hold: JSON has NaN, Infinity and whole numbers of any length."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

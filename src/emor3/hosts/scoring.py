@@ -8,16 +8,16 @@ from functools import cache
 from typing import Any
 
 from emor3.errors import UserError
-from emor3.hosts.rows import unpack
+from emor3.hosts.rows import image_paths, unpack
 from emor3.hosts.settings import VARIABLE, HostSettings, read_settings
 from emor3.judges.settings import JudgeBlock
-from emor3.method.rewards import RewardSettings, failed_parts
-from emor3.method.types import Judge, Question, Reply, Rollout
+from emor3.method.rewards import RewardSettings, failed_parts, paid_weights
+from emor3.method.types import Aspect, Judge, Question, Reply, Rollout
 from emor3.scoring.rows import completion_text, score_rows
 
 MOST_REPLIES = 100_000
 """Replies of a frozen judge that are remembered: about 100 bytes each, beside their questions."""
-UNJUDGED = ("accuracy", "format")
+UNJUDGED = ("accuracy", "format", "confidence")
 """Parts that are known without a judge."""
 
 
@@ -86,9 +86,16 @@ class Scorer:
 
         Raises UserError as `unpack` and `score_rows`.
         """
-        rows = [unpack(text, f"row {place}") for place, text in enumerate(texts)]
-        reward = self.settings.reward if asks else RewardSettings(reflective=0, formula=self.settings.reward.formula)
+        rows = [self._row(text, f"row {place}") for place, text in enumerate(texts)]
+        reward = self.settings.reward if asks else self.settings.reward.model_copy(update={"reflective": 0.0})
         return score_rows(rows, completions, self.judge if asks else None, reward, thinking=self.settings.thinking)
+
+    def _row(self, text: Any, where: str) -> dict[str, Any]:
+        """A packed row that names its distractors: what else a host's batch holds differs from call to call."""
+        row = unpack(text, where)
+        if Aspect.CONSISTENCY in self.settings.reward.aspects:
+            image_paths(row, where)
+        return {"distractors": [], **row}
 
 
 def scorer(path: str | None, *, whole_groups: bool) -> Scorer:
@@ -115,6 +122,11 @@ class SharedParts:
         known = self._scored.get(asks)
         if known is None or known[0] is not completions:
             known = self._scored[asks] = (completions, self._parts(rows, completions, asks))
+        if self._scorer is not None and part not in paid_weights(self._scorer.settings.reward):
+            raise UserError(
+                f"the function {part} is in the trainer's list, and the reward's settings pay nothing for it: give "
+                f"it a weight there ({VARIABLE}), or leave the function out"
+            )
         return [parts[part] for parts in known[1]]
 
     def _parts(self, rows: Any, completions: Sequence[Any], asks: bool) -> list[Mapping[str, float | None]]:

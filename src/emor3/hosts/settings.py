@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from emor3.errors import UserError
 from emor3.judges.settings import JudgeBlock
-from emor3.method.rewards import RewardSettings
+from emor3.method.rewards import RewardSettings, check_thinking
 from emor3.method.thinking import Thinking
 from emor3.settings import Block, describe_fault
 from emor3.storage.yaml_text import read_yaml
@@ -50,6 +50,7 @@ def read_settings(path: str | None, *, whole_groups: bool) -> HostSettings:
 def check(settings: HostSettings, whole_groups: bool, judges: tuple[str, ...] = JUDGES) -> None:
     """Raise UserError for settings that would be weaker in a host than they are in a run of ours."""
     reward = settings.reward
+    check_thinking(reward, settings.thinking)
     if settings.judge is not None and (settings.judge.model not in judges or settings.judge.coherence is not None):
         named = "judge.coherence policy" if settings.judge.coherence else f"judge.model {settings.judge.model}"
         raise UserError(f"{named}: a reward in another trainer has the judges {' and '.join(judges)}")

@@ -9,12 +9,14 @@ from typing import Any
 
 from emor3.hosts.rows import COLUMN
 from emor3.hosts.scoring import SharedParts, scorer
+from emor3.hosts.versions import SWIFT, check_trainer
 
-PARTS = ("accuracy", "format", "consistency", "coherence")
+PARTS = ("accuracy", "format", "consistency", "coherence", "confidence")
 
 
 def register() -> None:
-    """Enter the plugins in ms-swift's table of ORMs. Raises ImportError without ms-swift."""
+    """Enter the plugins in ms-swift's table of ORMs. Raises ImportError without ms-swift, UserError for an old one."""
+    check_trainer(SWIFT)
     from swift.rewards import ORM, orms
 
     shared = SharedParts(lambda: scorer(None, whole_groups=False))

@@ -14,6 +14,7 @@ from emor3.errors import UserError
 from emor3.hosts.rows import COLUMN
 from emor3.hosts.scoring import Scorer, SharedParts, scorer
 from emor3.hosts.settings import HostSettings, check
+from emor3.hosts.versions import TRL, check_trainer
 from emor3.method.rewards import RewardSettings, paid_weights
 from emor3.method.thinking import Thinking
 from emor3.method.types import Judge
@@ -38,11 +39,17 @@ class PartFunction:
         return self.shared.values(self.part, columns.get(COLUMN), completions)
 
 
-_SHARED = SharedParts(lambda: scorer(None, whole_groups=False))
+def _scorer() -> Scorer:
+    check_trainer(TRL)
+    return scorer(None, whole_groups=False)
+
+
+_SHARED = SharedParts(_scorer)
 accuracy = PartFunction("accuracy", _SHARED)
 format = PartFunction("format", _SHARED)
 consistency = PartFunction("consistency", _SHARED)
 coherence = PartFunction("coherence", _SHARED)
+confidence = PartFunction("confidence", _SHARED)
 
 
 class PolicyRewards:
@@ -54,7 +61,8 @@ class PolicyRewards:
     """
 
     def __init__(self, settings: RewardSettings | None = None, *, thinking: Thinking = "steps") -> None:
-        """Raises UserError for settings that need a whole group, or a run of ours."""
+        """Raises UserError for settings that need a whole group, or a run of ours, and for an old TRL."""
+        check_trainer(TRL)
         chosen = HostSettings(reward=settings or RewardSettings(), thinking=thinking)
         check(chosen, whole_groups=False)
         self._judge: Judge | None = None

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import verifiers.v1 as vf
-
-from emor3.hosts.rows import unpack
+from emor3.hosts.rows import image_paths, unpack
 from emor3.hosts.scoring import batching
+from emor3.hosts.versions import VERIFIERS, check_trainer
 from emor3.storage.images import data_uri, open_image
+
+check_trainer(VERIFIERS)  # before the import, which an old one has not
+
+import verifiers.v1 as vf  # noqa: E402
 
 
 class EmotionData(vf.TaskData):
@@ -60,10 +63,9 @@ class EmotionTaskset(vf.Taskset[EmotionTask, EmotionConfig]):
         with open(self.FOLDER / f"{self.config.split}.jsonl", encoding="utf-8") as lines:
             for number, line in enumerate(lines):
                 row = json.loads(line)
-                content = unpack(row["emor3"], f"row {number}")
-                data = EmotionData(
-                    id=content["id"], prompt=[_message(content["images"], row["prompt"])], emor3=row["emor3"]
-                )
+                content = unpack(row.get("emor3"), f"row {number}")
+                prompt = _message(image_paths(content, f"row {number}"), row["prompt"])
+                data = EmotionData(id=content["id"], prompt=[prompt], emor3=row["emor3"])
                 yield EmotionTask(data, self.config.task)
 
 

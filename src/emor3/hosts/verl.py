@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 from emor3.hosts.scoring import batching
+from emor3.hosts.versions import VERL, check_trainer
 
 
 async def compute_score(
@@ -23,8 +24,9 @@ async def compute_score(
     """`score`, `acc` (which verl validates by) and the further parts of a completion; `ground_truth` is a packed row.
 
     `settings` is a file (`reward.custom_reward_function.reward_kwargs`).
-    Raises JudgeFailedError, and UserError as `Scorer.score`.
+    Raises JudgeFailedError, and UserError as `Scorer.score` and for a verl older than the one that was run.
     """
+    check_trainer(VERL)
     found = await batching(settings).score(ground_truth, solution_str)
     return {"score": found.pop("total"), "acc": found.pop("accuracy"), **found}
 

@@ -5,7 +5,8 @@ R_overall = (1 - l1 - l2) * R_acc + l1 * R_RER + l2 * R_format,   R_RER = (R_con
 `formula: released` is what the authors' code pays instead: l1 for each reflection (maximum 1 + l1) and half a point
 for a reply that cannot be read. Beyond the paper, each a switch: soft verdicts, a description that must fit its own
 image better than others (contrastive), and further parts whose weights are taken from accuracy's: votes, attributes,
-and those of one's own (`emor3.scoring.own`). What depends on the whole group is settled in `group_rewards`.
+stated confidence, and those of one's own (`emor3.scoring.own`). What depends on the whole group is settled in
+`group_rewards`.
 """
 
 import re
@@ -17,13 +18,13 @@ from pydantic import Field, field_validator, model_validator
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, affirmed, fold_text, match
 from emor3.method.reflection import read_yes_no
-from emor3.method.thinking import read_conclusion
+from emor3.method.thinking import CONFIDENCE, Thinking, load_template, read_conclusion
 from emor3.method.types import Aspect, EmotionalThought, Finding, Reflection, Reply, RewardBreakdown, Sample, Verdict
 from emor3.settings import MOST, Block, without_former
 
 Formula = Literal["paper", "released"]
 
-FURTHER = ("votes", "attributes")
+FURTHER = ("votes", "attributes", "confidence")
 """Parts beyond the paper, by the name of their weight."""
 
 PAPER = {"reflective": 0.1, "soft": False, "contrastive": 0}
@@ -88,6 +89,11 @@ class RewardSettings(Block):
     """Weight of: the group's answers against the human votes, by the Brier score (see `vote_values`)."""
     attributes: float = 0.0
     """Weight of: share of the picture's annotated words that step 1 names, if there are any."""
+    confidence: float = 0.0
+    """Weight of: how near the stated confidence is to the answer's being right, by the Brier score.
+
+    It wants `thinking: confidence`, and at most accuracy's weight.
+    """
     own: dict[str, OwnPart] = Field(default_factory=dict)
     """Parts of one's own by the name that records and metrics call them by ([api.md](api.md))."""
     advantages: Literal["together", "separate"] = "together"
@@ -140,6 +146,17 @@ class RewardSettings(Block):
         return self
 
     @model_validator(mode="after")
+    def _pays_no_one_for_being_wrong(self) -> Self:
+        """With more weight than accuracy's, an answer right by chance 0.1 would earn less than one wrong on purpose."""
+        left = weights(self)["accuracy"]
+        if self.confidence > left + 1e-9:
+            raise UserError(
+                f"reward.confidence {self.confidence:g} is more than the {left:g} that is left for accuracy: answers "
+                "that are wrong on purpose, and say so, would be paid more than some that try; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_a_form_that_fits(self) -> Self:
         forms = [name for name in FORMS if getattr(self, name)]
         asked = [*forms, *(["placebo"] if self.placebo else ())] if not self.aspects else []
@@ -162,6 +179,19 @@ class RewardSettings(Block):
         """The reflections that R_RER pays; only these are asked in training."""
         switches = {Aspect.CONSISTENCY: self.consistency, Aspect.COHERENCE: self.coherence}
         return frozenset(aspect for aspect, on in switches.items() if on and self.reflective > 0)
+
+
+def check_thinking(settings: RewardSettings, thinking: Thinking, template: str | None = None) -> None:
+    """Raise UserError if a part is paid that this way of thinking, or its prompt template, does not ask for."""
+    if settings.confidence == 0:
+        return
+    paid = f"reward.confidence {settings.confidence:g} pays for a stated confidence, and"
+    if thinking != CONFIDENCE:
+        raise UserError(f"{paid} thinking: {thinking} asks for none: set thinking: {CONFIDENCE}, or leave it out")
+    if template is not None and f"<{CONFIDENCE}>" not in load_template(template):
+        raise UserError(
+            f"{paid} the template {template} asks for none: have it ask for <{CONFIDENCE}>0.7</{CONFIDENCE}>"
+        )
 
 
 def forms_on(recorded: Mapping[str, Any]) -> list[str]:
@@ -253,6 +283,7 @@ def score(
     further: dict[str, Callable[[], float | None]] = {
         "votes": lambda: None,
         "attributes": lambda: attribute_recall(thought, sample),
+        "confidence": lambda: confidence_value(thought.confidence, parts["accuracy"] == 1),
     }
     parts |= {name: further[name]() for name in part_weights if name in further}
     parts |= dict.fromkeys(settings.own)
@@ -322,6 +353,17 @@ def attribute_recall(thought: EmotionalThought, sample: Sample) -> float | None:
         return None
     named = _plain(thought.trigger or "")
     return sum(_plain(word) in named for word in words) / len(words)
+
+
+def confidence_value(stated: float | None, right: bool) -> float:
+    """1 - (c - right)^2, the Brier score as a reward, which is best on average if c is the chance of being right.
+
+    0 without a readable number: never more than any number earns.
+
+    >>> [round(confidence_value(stated, right=True), 2) for stated in (1.0, 0.7, 0.0, None)]
+    [1.0, 0.91, 0.0, 0.0]
+    """
+    return 0.0 if stated is None else 1 - (stated - right) ** 2
 
 
 def _plain(text: str) -> str:

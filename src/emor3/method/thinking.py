@@ -26,6 +26,9 @@ _PLACEHOLDER = re.compile(r"<(?=\S)([^<>]*)>|\[(/?[A-Z_]{2,})\]")
 
 _NUMBER = re.compile(r"[01](?:\.[0-9]{0,12})?|\.[0-9]{1,12}", re.ASCII)
 
+CONFIDENCE = "confidence"
+"""Tag of the number that says how likely the answer is right, and the way of thinking that asks for it."""
+
 LONGEST_TEMPLATE = 100_000
 """Characters."""
 
@@ -117,6 +120,11 @@ def sample_prompt(sample: Sample, template: str) -> str:
     return build_prompt(sample.labels, template, len(sample.images), sample.text)
 
 
+def thinking_of(template: str) -> Thinking:
+    """The way of thinking that a template asks for: that of its name if it is shipped, else steps."""
+    return next((way for way in TAGS if way == template), "steps")
+
+
 def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
     """Read a completion `o = {s1, s2, s3, answer}`. Linear in the text's length, whatever it holds.
 
@@ -135,7 +143,7 @@ def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
     trigger, feeling, conclusion = [*bodies, None, None, None][:3]
     box = _last_box(text)
     problem = _problem(text, TAGS[thinking], box[0] if box else None)
-    if thinking == "confidence" and problem is None and not _ends_with_confidence(text):
+    if thinking == CONFIDENCE and problem is None and not _ends_with_confidence(text):
         problem = Problem.CONFIDENCE_MISSING
     return EmotionalThought(
         trigger=trigger,
@@ -143,6 +151,7 @@ def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
         conclusion=conclusion,
         answer=box[1] if box else None,
         problem=problem,
+        confidence=stated_number(text, CONFIDENCE),
     )
 
 
@@ -161,8 +170,8 @@ def stated_number(text: str, tag: str) -> float | None:
 
 def _ends_with_confidence(text: str) -> bool:
     """Whether a number stands behind the last step, before or behind the box."""
-    span = _span(text, "confidence")
-    return span is not None and stated_number(text, "confidence") is not None and text.index("</step3>") < span[0]
+    span = _span(text, CONFIDENCE)
+    return span is not None and stated_number(text, CONFIDENCE) is not None and text.index("</step3>") < span[0]
 
 
 def _tags(step: str) -> tuple[str, str]:

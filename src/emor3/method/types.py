@@ -82,6 +82,8 @@ class EmotionalThought:
     """Content of the last balanced, non-empty box, peeled; not yet normalised."""
     problem: Problem | None
     """None if the grammar holds."""
+    confidence: float | None = None
+    """How likely it says that its answer is right, from 0 to 1; None if it states no readable number."""
 
 
 class Aspect(StrEnum):

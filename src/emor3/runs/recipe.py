@@ -9,7 +9,7 @@ from emor3.data.settings import DataBlock
 from emor3.errors import UserError
 from emor3.heldout.settings import HeldOutBlock
 from emor3.judges.settings import JudgeBlock
-from emor3.method.rewards import RewardSettings
+from emor3.method.rewards import RewardSettings, check_thinking
 from emor3.method.thinking import Thinking
 from emor3.method.types import Aspect
 from emor3.models.settings import ModelBlock
@@ -124,6 +124,11 @@ class Recipe(Block):
     def _asks_whom_it_names(self) -> Self:
         if self.judge.coherence is not None and Aspect.COHERENCE not in self.reward.aspects:
             raise UserError("judge.coherence names who reads the reasoning, and no reward asks that: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _pays_what_it_asks_for(self) -> Self:
+        check_thinking(self.reward, self.thinking)
         return self
 
 

@@ -11,16 +11,18 @@ ROW = {
     "judge": 'replies of a judge, {"consistency": "Yes", "coherence": "sadness"}; null or absent: none are saved',
     "images": "with --judge: list of image files, from the folder of FILE; for rows without saved replies",
     "text": "with --judge: optional, what accompanies the images",
-    "weights": 'optional, {"reflective": 0.1, "format": 0.1}: numbers from 0 to 1 in place of the defaults',
+    "weights": 'optional, {"reflective": 0.1, "format": 0.1, "confidence": 0}: numbers from 0 to 1 in place of these',
+    "thinking": "optional, how the completion thinks: steps (the default), confidence, free or direct",
 }
 """Keys of a row of `emor3 score`, as its help and the reference page list them; other keys are ignored."""
 
 RESULT = {
     "id": "of the row",
-    "format": "1 if the completion keeps the grammar of the three steps, else 0",
+    "format": "1 if the completion keeps the grammar of its way of thinking, else 0",
     "accuracy": "1 if the answer is the label, else 0",
     "consistency": "1 if the judge says that step 1 describes the images, else 0; null if none was asked",
     "coherence": "1 if the judge reads the label from steps 1 and 2, else 0; null if none was asked",
+    "confidence": "1 - (stated confidence - accuracy) squared, 0 without a number; there if it has a weight",
     "reflective": "mean of consistency and coherence; null if either is",
     "overall": "the reward: the weighted sum of the parts",
     "asked": "whether the judge was asked about consistency and coherence",

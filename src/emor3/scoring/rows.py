@@ -10,17 +10,19 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from emor3.errors import UserError
+from emor3.method.annotations import read_attributes, read_votes
 from emor3.method.group_rewards import settled
 from emor3.method.labels import LabelSet, get_label_set, match
 from emor3.method.reflection import ScriptedJudge, other_contents, reflect
-from emor3.method.rewards import RewardSettings, score
+from emor3.method.rewards import RewardSettings, check_thinking, score
 from emor3.method.thinking import Thinking, parse
 from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflection, Rollout, Sample
 from emor3.scoring.own import OwnJudge, RewardPart, check_handed_over, with_own_parts
 
 Row: TypeAlias = Mapping[str, Any] | Sample
 """`label`; `labels` (a list or a LabelSet; Mikels' eight if absent); `images` (paths), `text`; `distractors` (for each
-other sample a path, or a list of paths); or a sample of a data folder."""
+other sample a path, or a list of paths); `distribution` (human votes by label) and `attributes`, each None if unknown,
+if they are paid for; or a sample of a data folder."""
 
 
 def score_rows(
@@ -58,6 +60,7 @@ def score_rows(
     """
     settings = settings or RewardSettings()
     texts = _texts(rows, completions)
+    check_thinking(settings, thinking)
     _check(settings, judge, own or {})
     samples, distractors = _read(rows, settings)
     thoughts = [parse(text, thinking) for text in texts]
@@ -167,11 +170,25 @@ def row_content(row: Mapping[str, Any]) -> Content:
 
 
 def _shown(row: Mapping[str, Any], place: int, settings: RewardSettings) -> Sample:
-    sample = row_sample(row, str(row.get("id", place)))
+    sample = _with_annotations(row_sample(row, str(row.get("id", place))), row, settings)
     if Aspect.CONSISTENCY not in settings.aspects and "images" not in row:
         return replace(sample, images=())
     images, text = row_content(row)
     return replace(sample, images=images, text=text)
+
+
+def _with_annotations(sample: Sample, row: Mapping[str, Any], settings: RewardSettings) -> Sample:
+    """The sample with votes and attributes of its row. Raises UserError if they are paid for and the row says nothing.
+
+    None says that nothing is known, which costs no completion anything, as in training.
+    """
+    for name, paid in (("distribution", settings.votes), ("attributes", settings.attributes)):
+        if paid > 0 and name not in row:
+            setting = "votes" if name == "distribution" else name
+            raise UserError(
+                f"reward.{setting} is paid by the row's {name!r}, and it has none: give it, or null if unknown"
+            )
+    return replace(sample, distribution=read_votes(row, sample.labels), attributes=read_attributes(row))
 
 
 def _listed(named: Any) -> Iterable[Any]:
@@ -215,7 +232,7 @@ def _others(
         if len(found) < count:
             raise UserError(
                 f"row {places[0]}: reward.contrastive asks about {count} other images and there are {len(found)}: name "
-                "them in the row's 'distractors', score more prompts at once, or set contrastive to 0"
+                "them in the row's 'distractors' (emor3 data export --distractors), or set contrastive to 0"
             )
         for place in places:
             others[place] = found

@@ -9,8 +9,8 @@ from typing import Any
 
 from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge, ask, reflect
-from emor3.method.rewards import PAPER, Formula, RewardSettings, reflective, score
-from emor3.method.thinking import parse
+from emor3.method.rewards import PAPER, Formula, RewardSettings, check_thinking, reflective, score
+from emor3.method.thinking import TAGS, Thinking, parse
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
 from emor3.scoring.rows import row_content, row_sample
 from emor3.storage.files import regular
@@ -67,7 +67,9 @@ def score_row(
         raise UserError(f"'response' must be a string, found {reprlib.repr(response)}")
     sample = row_sample(row, str(row["id"]))
     settings = _settings(row, formula)
-    thought = parse(response)
+    thinking = _thinking(row)
+    check_thinking(settings, thinking)
+    thought = parse(response, thinking)
     saved = _saved_replies(row)
     if saved is None and judge is not None:
         reflection = reflect(judge, [(_shown(sample, row, folder or Path()), thought)], frozenset(Aspect))[0]
@@ -77,6 +79,7 @@ def score_row(
     return {
         "id": row["id"],
         **{name: breakdown.parts[name] for name in ("format", "accuracy", "consistency", "coherence")},
+        **({"confidence": breakdown.parts["confidence"]} if settings.confidence > 0 else {}),
         "reflective": reflective(breakdown.parts),
         "overall": breakdown.total,
         "asked": {name: f is not None and f.verdict is not Verdict.NOT_ASKED for name, f in vars(reflection).items()},
@@ -103,12 +106,20 @@ def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
 
 def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:
     given = {} if row.get("weights") is None else row["weights"]
-    if not isinstance(given, dict) or not given.keys() <= {"reflective", "format"}:
-        raise UserError(f"'weights' may hold 'reflective' and 'format', found {reprlib.repr(given)}")
+    if not isinstance(given, dict) or not given.keys() <= {"reflective", "format", "confidence"}:
+        raise UserError(f"'weights' may hold 'reflective', 'format' and 'confidence', found {reprlib.repr(given)}")
     for name, weight in given.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
             raise UserError(f"weight {name!r} must be a number from 0 to 1, found {reprlib.repr(weight)}")
     return RewardSettings(**PAPER | given, formula=formula)
+
+
+def _thinking(row: Mapping[str, Any]) -> Thinking:
+    given = "steps" if row.get("thinking") is None else row["thinking"]
+    known = next((way for way in TAGS if way == given), None)
+    if known is None:
+        raise UserError(f"'thinking' must be one of {', '.join(TAGS)}, found {reprlib.repr(given)}")
+    return known
 
 
 def _saved_replies(row: Mapping[str, Any]) -> dict[Aspect, str | None] | None:

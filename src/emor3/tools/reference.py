@@ -59,6 +59,7 @@ REASONING_KEYS = {
     "conclusion": "step 3, or null",
     "answer": "what stands in the box, or null",
     "problem": "why the format is broken, or null",
+    "confidence": "how likely it says that its answer is right, 0 to 1, or null",
 }
 
 RUN_FILES: Mapping[str, Mapping[str, str]] = {
@@ -131,7 +132,7 @@ RUN_FILES: Mapping[str, Mapping[str, str]] = {
         "text": "what accompanies the images, or null",
         "label": "the true label",
         "completion": "what the policy wrote",
-        "thought": "its parts: trigger, feeling, conclusion (steps 1 to 3), answer, problem",
+        "thought": "its parts: trigger, feeling, conclusion (steps 1 to 3), answer, problem, confidence",
         "reflection": f"`consistency` and `coherence`, null or {FINDING}",
         "parts": "raw, unweighted parts of the reward, 0 to 1 (of one's own: as it gives), or null",
         "reward": "their weighted sum",

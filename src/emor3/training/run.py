@@ -25,6 +25,7 @@ from emor3.judges.calibration import calibrate, start_figures
 from emor3.judges.group_signal import GROUP, group_signal
 from emor3.judges.local import evaluating
 from emor3.judges.moving_average import MovingAverage
+from emor3.method.rewards import check_thinking
 from emor3.method.thinking import parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Judge, Sample
 from emor3.models.architectures import limit_pixels
@@ -141,6 +142,7 @@ def checked_settings(recipe: Recipe, samples: Sequence[Sample]) -> GRPOConfig | 
     if recipe.model.quantize is not None:
         check_quantizable()
     sample_prompt(samples[0], recipe.prompt_template)
+    check_thinking(recipe.reward, recipe.thinking, recipe.prompt_template)
     check_rows(samples, recipe)
     if recipe.grpo is None:
         return None

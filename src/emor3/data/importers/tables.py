@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from emor3.errors import UserError
 from emor3.method.labels import BUILT_IN, resolve
 from emor3.method.thinking import parse
 from emor3.storage.cells import from_cell
+from emor3.storage.yaml_text import parse_yaml
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "image": ("file_name", "image", "images", "image_path", "path", "filename"),
@@ -59,8 +60,29 @@ def table(source: Path, options: Options) -> Found:
 
 
 def hub(source: Path, options: Options) -> Found:
-    """A data set in the hub's layout: a local folder, or the name of one that the `datasets` library can reach."""
-    yield from _items(_streamed(str(source)), source, options)
+    """A data set in the hub's layout: a local folder, or the name of one that the `datasets` library can reach.
+
+    A folder of TSV files is read as tables are, whose cells are texts: pandas would take an id such as 007 for 7.
+    """
+    tables = _tables(source)
+    rows = chain.from_iterable(starmap(_of_split, tables.items())) if tables else _streamed(str(source))
+    yield from _items(rows, source, options)
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    """split -> file, if the README of a folder names one TSV file for each split, and nothing else."""
+    try:
+        head = parse_yaml((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1], "the README")
+        files = {str(named["split"]): folder / str(named["path"]) for named in head["configs"][0]["data_files"]}
+    except (OSError, ValueError, UserError, LookupError, TypeError):  # of anybody's README, or of none
+        return {}
+    return files if all(path.suffix == ".tsv" and path.is_file() for path in files.values()) else {}
+
+
+def _of_split(split: str, path: Path) -> Iterator[TableRow | Dropped]:
+    known = set(chain(*FIELDS.values()))
+    for found in separated(path, known):
+        yield found if isinstance(found, Dropped) else (found[0], split, found[2])
 
 
 def _items(rows: Iterable[TableRow | Dropped], folder: Path, options: Options) -> Found:

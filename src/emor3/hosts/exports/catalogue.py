@@ -11,6 +11,7 @@ from emor3.data.folders import load_samples, resolve_folder
 from emor3.errors import UserError, did_you_mean
 from emor3.hosts.exports import easyr1, lmms, swift, trl, verifiers, verl, vlmeval
 from emor3.hosts.exports.writing import README, ExportOptions, Written, readme
+from emor3.hosts.versions import LMMS, RUN_WITH, SWIFT, TRAINERS, TRL, VERIFIERS, VERL, VLMEVAL_RUN
 from emor3.method.types import Sample
 from emor3.storage.outputs import new_output, write_whole
 
@@ -24,18 +25,20 @@ class Host:
 
     title: str
     write: Write
+    run_with: str
+    """Version that the adapter was run with, as its README says."""
     rewards: bool = True
     """Whether it trains by our reward, so that rows name distractors."""
 
 
 HOSTS: Mapping[str, Host] = {
-    "trl": Host("TRL", trl.write),
-    "easyr1": Host("EasyR1", easyr1.write),
-    "verl": Host("verl", verl.write),
-    "swift": Host("ms-swift", swift.write),
-    "verifiers": Host("verifiers", verifiers.write),
-    "lmms": Host("lmms-eval", lmms.write, rewards=False),
-    "vlmeval": Host("VLMEvalKit", vlmeval.write, rewards=False),
+    "trl": Host("TRL", trl.write, TRAINERS[TRL]),
+    "easyr1": Host("EasyR1", easyr1.write, "none: its loader at b44b311 (0.3.3.dev0) was followed"),
+    "verl": Host("verl", verl.write, TRAINERS[VERL]),
+    "swift": Host("ms-swift", swift.write, TRAINERS[SWIFT]),
+    "verifiers": Host("verifiers", verifiers.write, TRAINERS[VERIFIERS]),
+    "lmms": Host("lmms-eval", lmms.write, RUN_WITH[LMMS][1], rewards=False),
+    "vlmeval": Host("VLMEvalKit", vlmeval.write, VLMEVAL_RUN, rewards=False),
 }
 
 
@@ -67,7 +70,7 @@ def export_data(
     options = ExportOptions(source, out.expanduser().resolve(), template, distractors, seed, copy)
     with new_output(out, source) as folder:
         written = chosen.write(samples, folder, options)
-        write_whole(folder / README, "\n".join(readme(chosen.title, written)) + "\n")
+        write_whole(folder / README, "\n".join(readme(chosen.title, chosen.run_with, written)) + "\n")
     return written
 
 

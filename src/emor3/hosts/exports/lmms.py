@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from emor3.hosts.exports.writing import ExportOptions, Written, by_split, image_path, place_images
+from emor3.hosts.exports.writing import ExportOptions, Written, by_split, image_path, place_images, plain_columns
 from emor3.hosts.harnesses import lmms
 from emor3.method.types import Sample
 from emor3.stats.figures import FIGURES
@@ -73,7 +73,7 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
 def _lines(samples: Sequence[Sample], options: ExportOptions) -> Iterator[str]:
     for sample in samples:
         doc = lmms.to_doc(sample, options.template, [image_path(path, options) for path in sample.images])
-        yield json.dumps(doc, ensure_ascii=False) + "\n"
+        yield json.dumps({**doc, **plain_columns(sample)}, ensure_ascii=False) + "\n"
 
 
 def _judged(name: str, data: str) -> dict[str, Any]:

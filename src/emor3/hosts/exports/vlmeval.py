@@ -10,7 +10,7 @@ from shlex import quote
 
 from emor3.errors import UserError
 from emor3.hosts.exports.lmms import task_name
-from emor3.hosts.exports.writing import ExportOptions, Written, by_split, image_path, place_images
+from emor3.hosts.exports.writing import PLAIN, ExportOptions, Written, by_split, image_path, place_images, plain_columns
 from emor3.hosts.harnesses.answers import mark
 from emor3.method.thinking import sample_prompt
 from emor3.method.types import Sample
@@ -51,12 +51,14 @@ def write(samples: Sequence[Sample], folder: Path, options: ExportOptions) -> Wr
 def _table(samples: Sequence[Sample], options: ExportOptions) -> str:
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
-    table.writerow(["index", "image" if options.copy else "image_path", "question", "answer", "emor3"])
+    shown_as = "image" if options.copy else "image_path"
+    table.writerow(["index", shown_as, "question", "answer", "emor3", *PLAIN])
     for place, sample in enumerate(samples):
         shown = [*_images(sample, options)]
         known = json.dumps(mark(sample, options.template), ensure_ascii=False)
         cell = shown[0] if len(shown) == 1 else str(shown)  # several are a list as Python writes it
-        table.writerow([place, cell, sample_prompt(sample, options.template), sample.label, known])
+        plain = [value or "" for value in plain_columns(sample).values()]
+        table.writerow([place, cell, sample_prompt(sample, options.template), sample.label, known, *plain])
         if text.tell() > MOST:
             raise UserError(f"{options.source}: images of over {MOST:,} characters: leave --copy out")
     return text.getvalue()

@@ -14,7 +14,7 @@ from emor3.hosts.rows import COLUMN, pack
 from emor3.hosts.settings import VARIABLE
 from emor3.method.reflection import other_contents
 from emor3.method.rewards import RewardSettings, paid_weights
-from emor3.method.thinking import sample_prompt
+from emor3.method.thinking import CONFIDENCE, sample_prompt, thinking_of
 from emor3.method.types import Sample
 from emor3.storage.outputs import write_whole
 
@@ -179,18 +179,25 @@ def write_common(samples: Sequence[Sample], folder: Path, options: ExportOptions
     """What every trainer's folder has: images, the prompt to read, and the settings file that its command names."""
     place_images(samples, folder, options)
     write_whole(folder / PROMPT, f"{sample_prompt(samples[0], options.template)}\n")
-    write_whole(folder / SETTINGS, SETTINGS_TEXT.format(count=options.distractors))
+    thinking = thinking_of(options.template)
+    further = CONFIDENCE_TEXT if thinking == CONFIDENCE else ""
+    write_whole(folder / SETTINGS, SETTINGS_TEXT.format(thinking=thinking, count=options.distractors, further=further))
 
 
 SETTINGS_TEXT = """\
 # What the reward is made of, by the keys of a recipe (docs/reference.md). Without a judge: reward {{reflective: 0}}.
+thinking: {thinking}   # how completions think, which the prompts ask for
 reward:
   contrastive: {count}   # other images of each row that a description must not fit
-judge:
+{further}judge:
   model: endpoint        # or: model: checkpoint with path: FOLDER, frozen, in the process that scores
   endpoint:
     base_url: http://localhost:8000/v1
     model: NAME-OF-THE-JUDGE
+"""
+
+CONFIDENCE_TEXT = """\
+  confidence: 0    # weight of the stated confidence, taken from accuracy's (TRL, ms-swift: name its function too)
 """
 
 
@@ -211,7 +218,7 @@ def paid_parts(options: ExportOptions) -> tuple[list[str], list[str]]:
     return list(parts), [f"{weight:g}" for weight in parts.values()]
 
 
-def readme(title: str, written: Written) -> Iterator[str]:
+def readme(title: str, run_with: str, written: Written) -> Iterator[str]:
     """Lines of the README of an exported folder."""
     if written.on_hub:
         yield from ("---", "configs:", "- config_name: default", "  data_files:")
@@ -219,6 +226,7 @@ def readme(title: str, written: Written) -> Iterator[str]:
             yield from (f"  - split: {json.dumps(split)}", f"    path: {json.dumps(file)}")
         yield from ("---", "")
     yield from (f"# Data for {title}", "", "```bash", written.command, "```", "")
+    yield f"- emor3's side was run with this version of {title}: {run_with}."
     yield from (f"- {note}" for note in written.notes)
 
 

@@ -15,7 +15,7 @@ from emor3.errors import UserError
 from emor3.evaluation.evaluate import CONTENT, content_sum
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.rewards import predicted_label
-from emor3.method.thinking import TAGS, Thinking, parse, sample_prompt
+from emor3.method.thinking import Thinking, parse, sample_prompt, thinking_of
 from emor3.method.types import Prediction, Sample
 from emor3.printing import say
 from emor3.runs.predictions import EVALUATION, PREDICTIONS, VERSION, data_head, prediction_row
@@ -44,11 +44,6 @@ class HarnessRun:
     model: str
     answers: Sequence[Answer]
     judge: str | None = None
-
-
-def thinking_of(template: str) -> Thinking:
-    """The way of thinking that a template asks for: that of its name if it is shipped, else steps."""
-    return next((way for way in TAGS if way == template), "steps")
 
 
 def import_settings(split: str, labels: str | None, label_field: str, template: str | None) -> EvaluationSettings:

@@ -30,13 +30,13 @@ from inspect_ai.scorer import (
 from inspect_ai.solver import TaskState, generate
 
 from emor3.data.folders import load_samples
-from emor3.hosts.harnesses.answers import mark, predict, thinking_of
+from emor3.hosts.harnesses.answers import mark, predict
 from emor3.hosts.harnesses.lmms import MARK, SHARES
-from emor3.hosts.harnesses.versions import INSPECT, check_version
+from emor3.hosts.versions import INSPECT, check_version
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import reflect
 from emor3.method.rewards import judge_failed, verdict_value
-from emor3.method.thinking import sample_prompt
+from emor3.method.thinking import sample_prompt, thinking_of
 from emor3.method.types import Aspect, Finding, Prediction, Question, Reply, Sample
 from emor3.runs.records import finding_row
 from emor3.stats.classification import classify

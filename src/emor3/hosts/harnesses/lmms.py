@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 
 from emor3.errors import UserError
-from emor3.hosts.harnesses.answers import mark, predict, thinking_of
-from emor3.hosts.harnesses.versions import LMMS, check_version
+from emor3.hosts.harnesses.answers import mark, predict
+from emor3.hosts.versions import LMMS, check_version
 from emor3.method.labels import LabelSet, resolve
-from emor3.method.thinking import sample_prompt
+from emor3.method.thinking import sample_prompt, thinking_of
 from emor3.method.types import EmotionalThought, Estimate, Prediction, Sample
 from emor3.runs.records import content_row
 from emor3.stats.classification import classify, is_correct

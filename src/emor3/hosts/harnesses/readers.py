@@ -10,7 +10,7 @@ from typing import Any
 from emor3.errors import UserError
 from emor3.hosts.harnesses.answers import Answer, HarnessRun
 from emor3.hosts.harnesses.lmms import MARK, texts_in
-from emor3.hosts.harnesses.versions import INSPECT, LMMS, VLMEVAL, check_version
+from emor3.hosts.versions import INSPECT, LMMS, VLMEVAL, check_version
 from emor3.runs.records import read_jsonl
 
 FORMS = (

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from emor3.method.thinking import stated_number
+from emor3.method.thinking import CONFIDENCE, stated_number
 from emor3.method.types import Estimate, Prediction
 from emor3.stats.classification import clusters, is_correct
 from emor3.stats.distributions import area_under_risk, calibration_error, reliability_cells
 from emor3.stats.uncertainty import Floats, bootstrap, mean, proportion, resample
-
-CONFIDENCE = "confidence"
 
 
 def stated_confidence(predictions: Sequence[Prediction]) -> tuple[list[Prediction], Floats, Floats]:
