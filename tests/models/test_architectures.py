@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from architectures import BUILDERS, write_checkpoint
+from architectures import BUILDERS, HERE, write_checkpoint
 from emor3.data.folders import load_samples
 from emor3.evaluation.evaluate import evaluate, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
@@ -47,7 +47,11 @@ GRPO = {
 }
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+THOROUGH = pytest.mark.parametrize("checkpoint", BUILDERS, indirect=True)
+"""For tests that take long: further architectures go through one path of them all (`test_families.py`)."""
+
+
+@pytest.fixture(scope="module", params=HERE)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)
@@ -96,8 +100,8 @@ def test_vllm_gets_one_placeholder_where_the_processor_puts_the_tokens_of_an_ima
     Image.new("RGB", (64, 64), "teal").save(picture)
     whole = encode(processor, [((str(picture),), "What is felt?")])["input_ids"][0].tolist()
     (short,) = unexpanded(processor, [chat("What is felt?", 1)])
-    mark = processor.tokenizer.convert_tokens_to_ids(getattr(processor, "boi_token", processor.image_token))
-    (place,) = (place for place, token in enumerate(short) if token == mark)
+    marks = {getattr(processor, "boi_token", None), processor.image_token}  # in Gemma 3 the one, in others the other
+    (place,) = (place for place, token in enumerate(processor.tokenizer.convert_ids_to_tokens(short)) if token in marks)
     before, after = short[:place], short[place + 1 :]
     assert (whole[: len(before)], whole[-len(after) :]) == (before, after)
 
@@ -133,7 +137,11 @@ def test_a_forward_on_texts_alone_trains_the_same_weights_as_one_on_images_and_i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["shared", "checkpointed"])
+@pytest.mark.parametrize(
+    ("checkpoint", "checkpointing"),
+    [(name, False) for name in HERE] + [(name, True) for name in BUILDERS],
+    indirect=["checkpoint"],
+)
 def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(
     checkpoint: str, mixed: str, tmp_path: Path, checkpointing: bool
 ) -> None:
@@ -188,6 +196,7 @@ def test_a_mixed_batch_has_the_log_probabilities_and_gradients_of_its_rows(
 
 
 @pytest.mark.slow
+@THOROUGH
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4}], ids=["full", "lora"])
 def test_an_architecture_trains_resumes_with_the_same_weights_evaluates_and_exports(
     tmp_path: Path, scenes: str, checkpoint: str, lora: Any
@@ -240,6 +249,7 @@ def flat(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
 
 
 @pytest.mark.slow
+@THOROUGH
 @pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "projector"]], ids="+".join)
 def test_frozen_parts_stay_as_they_were_and_the_others_learn(
     tmp_path: Path, scenes: str, checkpoint: str, freeze: list[Any]
