@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from test_architectures import recipe_of, same, weights_of
+from transformers import AutoConfig
 from trl import GRPOTrainer
 
 from architectures import ALL, HERE, write_checkpoint
@@ -15,7 +16,16 @@ from build_tiny import tokenizer_texts
 from emor3.errors import UserError
 from emor3.evaluation.evaluate import evaluate, load_candidate
 from emor3.evaluation.settings import EvaluationSettings
-from emor3.models.architectures import can_be_split, cuts_tiles, is_limited, overwrites_states, takes_masks
+from emor3.models.architectures import (
+    can_be_split,
+    cuts_tiles,
+    is_limited,
+    largest_area,
+    largest_image,
+    limit_pixels,
+    overwrites_states,
+    takes_masks,
+)
 from emor3.models.checkpoints import load
 from emor3.models.generation import encode
 from emor3.models.processors import load_processor, save_processor
@@ -119,6 +129,25 @@ def _noted(method: Any, seen: set[str], way: str) -> Any:
         return method(*args, **kwargs)
 
     return noted
+
+
+@pytest.mark.parametrize(("area", "tokens"), [(4096, 4), (2 * 4096, 12), (4 * 4096, 12)])
+def test_the_tiles_that_internvl_lays_can_be_limited(area: int, tokens: int, tmp_path: Path) -> None:
+    # A picture of 160 x 64 is 2.5 as wide as high: two tiles of 64 x 64 and the whole of it, or one if only one may be.
+    _, processor = ALL["internvl"](build_tokenizer(tokenizer_texts(100), vocab_size=500))
+    limit_pixels(processor, area)
+    assert largest_area(processor) == area
+    save_processor(processor, tmp_path)
+    inputs = encode(load_processor(str(tmp_path)), [_pictures(tmp_path)[1]])
+    assert int((inputs["input_ids"] == processor.image_token_id).sum()) == tokens
+    assert can_be_split({**inputs, "num_images": [1]}) == (tokens == 4)
+
+
+def test_a_plan_counts_the_tiles_that_internvl_lays() -> None:
+    config = AutoConfig.for_model("internvl")
+    # 448 / 14 = 32 patches on a side of a tile, of which 256 tokens are made; 12 tiles and the whole image
+    assert largest_image(config, None) == (13 * 256, 13 * 1024)
+    assert largest_image(config, 448**2) == (256, 1024)
 
 
 def test_a_model_that_takes_no_text_without_an_image_is_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ FAMILIES = {
     "llava_onevision": Family(
         "LLaVA-OneVision", "llava-onevision-qwen2-7b-ov", read_once=False, packed=False, encoded_once=False
     ),
-    "internvl": Family("InternVL 3", "InternVL3-1B-hf", read_once=ONE_TILE),
+    "internvl": Family("InternVL 3", "InternVL3-1B-hf", read_once=ONE_TILE, limited=True),
     "gemma3": Family("Gemma 3", "gemma-3-4b-it"),
     "gemma4": Family("Gemma 4", "gemma-4-e2b-it", packed=False),
     "lfm2_vl": Family("LFM2-VL", "LFM2-VL-1.6B", read_once=False, packed=False, needs="torchvision"),

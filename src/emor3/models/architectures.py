@@ -137,15 +137,32 @@ def is_tiled(family: ProcessorMixin | PretrainedConfig) -> bool:
     return isinstance(family, Idefics3Processor | Idefics3Config | SmolVLMProcessor | SmolVLMConfig)
 
 
+def lays_tiles(family: ProcessorMixin | PretrainedConfig) -> bool:
+    """Whether the family of a processor or a configuration cuts images into so many tiles at most, as InternVL does.
+
+    It takes the grid whose proportions are nearest to the image's, and adds the whole image if it has several tiles.
+    """
+    return isinstance(family, InternVLProcessor | InternVLConfig)
+
+
 def is_limited(family: ProcessorMixin | PretrainedConfig) -> bool:
     """Whether `model.max_pixels` limits the images that the family of a processor or a configuration makes."""
-    return is_sized_by_area(family) or is_tiled(family)
+    return is_sized_by_area(family) or is_tiled(family) or lays_tiles(family)
 
 
 def largest_area(processor: ProcessorMixin) -> int:
     """Pixels of the largest image that a processor makes, which `model.max_pixels` must be able to limit."""
+    if lays_tiles(processor):
+        tiles: int = processor.image_processor.max_patches
+        return tiles * _tile(processor) ** 2
     side: int = processor.image_processor.size["longest_edge"]
     return side**2 if is_tiled(processor) else side
+
+
+def _tile(processor: ProcessorMixin) -> int:
+    """Pixels on the side of a tile of a processor that lays tiles."""
+    side: int = processor.image_processor.size["height"]
+    return side
 
 
 def pixels_per_token(processor: ProcessorMixin) -> int:
@@ -158,6 +175,9 @@ def area_of_tokens(processor: ProcessorMixin, tokens: int) -> int | None:
     """Largest limit of pixels under which no image takes more tokens, marks aside; None if no limit does that."""
     if is_sized_by_area(processor):
         return max(tokens, 0) * pixels_per_token(processor) or None
+    if lays_tiles(processor):
+        tiles = tokens // processor.image_seq_length
+        return (tiles - (tiles > 2) if tiles != 2 else 1) * _tile(processor) ** 2 or None
     if not is_tiled(processor):
         return None
     tiles = tokens // (processor.image_seq_len + TILE_MARKS_MOST)
@@ -194,14 +214,21 @@ def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
     """Scale images down to at most this area from now on; saved with the processor, so evaluation does the same.
 
     Square tiles are cut from the largest square of whole tiles that this area holds; of one tile, nothing is cut.
+    InternVL lays as many tiles as this area holds at most.
     Raises UserError for processors that size images otherwise, and for less than a tile.
     """
     if not is_limited(processor):
         kind = type(processor).__name__
-        raise UserError(f"model.max_pixels is for processors of Qwen-VL and Idefics 3, not {kind}: leave it out")
+        raise UserError(
+            f"model.max_pixels is for processors of Qwen-VL, Idefics 3 and InternVL, not {kind}: leave it out"
+        )
     size = processor.image_processor.size
     if is_sized_by_area(processor):
         set_area(processor, min(size["shortest_edge"], max_pixels), max_pixels)
+    elif lays_tiles(processor):
+        images, tile = processor.image_processor, _tile(processor)
+        _tiles_across(max_pixels, tile)  # raises if it holds none
+        images.max_patches = min(images.max_patches, max_pixels // tile**2)
     else:
         tiles = _tiles_across(max_pixels, tile := processor.image_processor.max_image_size["longest_edge"])
         size["longest_edge"] = min(size["longest_edge"], tiles * tile)
@@ -460,6 +487,8 @@ PUBLISHED_AREA = 12_845_056
 """Pixels of the largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
 PUBLISHED_ACROSS = 4
 """Tiles on the longest side of every image in published checkpoints of Idefics 3 and SmolVLM."""
+PUBLISHED_TILES = 12
+"""Tiles of the largest image in published checkpoints of InternVL 3, beside the whole of it."""
 
 
 def published_config(name: str) -> PretrainedConfig | None:
@@ -488,6 +517,11 @@ def largest_image(config: PretrainedConfig, area: int | None) -> tuple[int, int]
         tiles = across**2 + (across > 1)
         patches = (vision.image_size // vision.patch_size) ** 2
         return tiles * patches // config.scale_factor**2, tiles * patches
+    if lays_tiles(config):
+        side = vision.image_size[0]
+        most = PUBLISHED_TILES if area is None else max(area // side**2, 1)
+        tiles = most + (most > 1)
+        return tiles * config.image_seq_length, tiles * (side // vision.patch_size[0]) ** 2
     if not is_sized_by_area(config):
         tokens = getattr(config, "mm_tokens_per_image", getattr(config, "image_seq_length", None))  # Gemma 3's, LLaVA's
         if tokens is None:

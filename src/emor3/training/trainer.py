@@ -379,7 +379,9 @@ def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
         first, rows = runs(prompts)
         different = [prompts[place] for place in first]
         ids, images, fields = trainer._tokenize_prompts(prompts=different)
-        ids, fields = _unpadded(ids, fields, trainer.processing_class.tokenizer.pad_token_id)
+        tokenizer = trainer.processing_class.tokenizer
+        if tokenizer.pad_token_id != tokenizer.bos_token_id:
+            ids, fields = _unpadded(ids, fields, tokenizer.pad_token_id)
         sample = partial(trainer._generate_single_turn, num_generations=trainer.num_generations)
         if trainer.use_vllm:
             asked, shown = _for_vllm(trainer, different, ids, images)
