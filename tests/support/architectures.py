@@ -1,10 +1,10 @@
 """Tiny checkpoints with random weights of the architectures we support, built from their configurations."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForImageTextToText,
     Gemma3Config,
@@ -27,19 +27,15 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from build_tiny import tokenizer_texts
 from emor3.models.checkpoints import save
+from family_parts import SHOWN, TEXT, VISION, special_ids, with_tokens
+from further_architectures import FURTHER, NEEDS
 from tiny_model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
-
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-TEXT |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024}
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-VISION |= {"image_size": 64, "patch_size": 16}
-"""A picture is 4 x 4 patches."""
 
 
 def write_checkpoint(name: str, folder: Path) -> None:
     """Write the tiny checkpoint of an architecture with the fast tokenizer of the embedded model."""
     torch.manual_seed(0)
-    model, processor = BUILDERS[name](build_tokenizer(tokenizer_texts(100), vocab_size=500))
+    model, processor = ALL[name](build_tokenizer(tokenizer_texts(100), vocab_size=500))
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     save(model, processor, folder)
@@ -84,7 +80,7 @@ def of_llava(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         patch_size=16,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,  # CLIP's class token, which "default" leaves out again
-        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>\n"),
+        chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>\n"),
     )
     return AutoModelForImageTextToText.from_config(config), processor
 
@@ -104,17 +100,19 @@ def of_llava_onevision(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         tokenizer=tokenizer,
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>\n"),
+        chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>\n"),
     )
     return AutoModelForImageTextToText.from_config(config), processor
 
 
 def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
+    """With a sliding layer and a full one, which sees the image also from behind the window."""
     tokenizer = with_tokens(
         tokenizer, image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>"
     )
+    layers = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8}
     config = Gemma3Config(
-        text_config=TEXT | special_ids(tokenizer) | {"sliding_window": 64, "query_pre_attn_scalar": 8},
+        text_config=TEXT | special_ids(tokenizer) | layers,
         vision_config=VISION | {"model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
@@ -125,8 +123,7 @@ def of_gemma3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         image_processor=Gemma3ImageProcessorPil(size={"height": 64, "width": 64}),
         tokenizer=tokenizer,
         image_seq_length=4,
-        chat_template="{{ bos_token }}"
-        + CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<start_of_image>"),
+        chat_template="{{ bos_token }}" + CHAT_TEMPLATE.replace(SHOWN, "<start_of_image>"),
     )
     model = AutoModelForImageTextToText.from_config(config)
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zero: the picture is lost
@@ -148,37 +145,14 @@ def of_idefics3(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         image_processor=Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
         tokenizer=tokenizer,
         image_seq_len=4,
-        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+        chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>"),
     )
     return AutoModelForImageTextToText.from_config(config), processor
 
 
-def with_tokens(tokenizer: PreTrainedTokenizerFast, **tokens: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer with more special tokens, which it also has as attributes, and one it puts before every text."""
-    backend = tokenizer.backend_tokenizer
-    backend.add_special_tokens(["<bos>"])
-    backend.post_processor = TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", backend.token_to_id("<bos>"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<bos>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens=tokens,
-        padding_side="left",
-    )
-
-
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Settings of a language model that fit the tokenizer."""
-    ids = {
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-    }
-    return {"vocab_size": len(tokenizer)} | ids
-
-
 BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "gemma3": of_gemma3}
 BUILDERS |= {"llava": of_llava, "llava_onevision": of_llava_onevision, "idefics3": of_idefics3}
+"""Those that all tests of architectures go through."""
+ALL = BUILDERS | FURTHER
+HERE = [name for name in ALL if find_spec(NEEDS.get(name, "torch"))]
+"""Those for which all that transformers needs is installed."""

@@ -25,6 +25,7 @@ from emor3.method.rewards import predicted_label
 from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Prediction, Sample
 from emor3.models.engines.batches import Decoding, OnBatch, Once, always, in_batches
+from emor3.models.generation import said_by
 from emor3.printing import say
 from emor3.progress import Bar, told
 from emor3.runs.predictions import (
@@ -243,7 +244,9 @@ def _completions(
             on_batch(len(places) * decoding.draws)
         return texts
 
-    return in_batches(candidate.engine.batches(requests, decoding, settings.batch_size), make)
+    made = in_batches(candidate.engine.batches(requests, decoding, settings.batch_size), make)
+    said = said_by(candidate.engine.processor, settings.thinking)
+    return [list(map(said, texts)) for texts in made]
 
 
 def reflect_on_swapped(

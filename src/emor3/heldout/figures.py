@@ -19,7 +19,7 @@ from emor3.judges.local import evaluating
 from emor3.method.rewards import predicted_label
 from emor3.method.thinking import TAGS, Thinking, parse, sample_prompt
 from emor3.method.types import Prediction, Sample
-from emor3.models.generation import complete_samples
+from emor3.models.generation import complete_samples, said_by
 from emor3.stats.classification import is_correct
 from emor3.stats.measures import Check, keeps_format
 from emor3.tiny.folders import is_drawn
@@ -67,7 +67,7 @@ class Measurement:
                 batch_size=self.batch_size,
                 in_step=state.num_processes > 1,
             )
-        texts = gather_object(own)[: len(self.samples)]
+        texts = map(said_by(processor, self.thinking), gather_object(own)[: len(self.samples)])
         return [self._prediction(sample, text) for sample, text in zip(self.samples, texts, strict=True)]
 
     def _prediction(self, sample: Sample, text: str) -> Prediction:

@@ -64,7 +64,7 @@ class ScoreJudge:
 
     def _first_token_scores(self, questions: Sequence[Question]) -> list[Tensor]:
         """Log-probabilities (K,) of the first token of each question's candidates."""
-        inputs = encode(self.processor, [(question.images, question.text) for question in questions])
+        inputs = encode(self.processor, [(question.images, question.text) for question in questions], thinks=False)
         images = [question.images for question in questions]
         logits = next_token_logits(self.model, inputs.to(self.model.device), images)
         next_token = logits.float().log_softmax(-1)
@@ -78,7 +78,8 @@ class ScoreJudge:
         replies = [self._tokens(candidate) for _, candidate in rows]
         longest = max(map(len, replies))
         asked = list(dict.fromkeys(question for question, _ in rows))
-        prompt = encode(self.processor, [(question.images, question.text) for question in asked]).to(self.model.device)
+        requests = [(question.images, question.text) for question in asked]
+        prompt = encode(self.processor, requests, thinks=False).to(self.model.device)
         ids = prompt["input_ids"]
         padded = torch.tensor([reply + [reply[-1]] * (longest - len(reply)) for reply in replies], device=ids.device)
         cut = {name: value[:, :-1] if value.shape == ids.shape else value for name, value in prompt.items()}
@@ -145,5 +146,6 @@ class GenerateJudge:
                 max_new_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 in_step=PartialState().num_processes > 1,
+                thinks=False,
             )
         return [Reply(text) for text in texts]

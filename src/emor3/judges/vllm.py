@@ -64,8 +64,9 @@ class VllmJudge:
     def _prompts(self, asked: Sequence[Question]) -> list[list[int]]:
         """Token ids; TRL's client of a server finds an image's place by all of its tokens."""
         if self.generation.mode == "colocate":
-            return unexpanded(self.processor, [chat(question.text, len(question.images)) for question in asked])
-        inputs = encode(self.processor, [(question.images, question.text) for question in asked])
+            chats = [chat(question.text, len(question.images)) for question in asked]
+            return unexpanded(self.processor, chats, thinks=False)
+        inputs = encode(self.processor, [(question.images, question.text) for question in asked], thinks=False)
         rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
         return [ids[real].tolist() for ids, real in rows]
 

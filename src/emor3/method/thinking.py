@@ -3,7 +3,8 @@
 A completion is <step1>…</step1><step2>…</step2><step3>…</step3>\\boxed{label}. Tags and box are the contract; the
 words around them are a template's. Baselines think freely (<think>…</think>\\boxed{label}) or not at all
 (\\boxed{label}); each way has a shipped template of its name and is read by the same parser. Thinking with confidence
-is the three steps, and a number from 0 to 1 behind them: <confidence>0.7</confidence>.
+is the three steps, and a number from 0 to 1 behind them: <confidence>0.7</confidence>. What checkpoints think whose
+chat template opens <think> is no part of it (`after_thoughts`).
 """
 
 import re
@@ -153,6 +154,20 @@ def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:
         problem=problem,
         confidence=stated_number(text, CONFIDENCE),
     )
+
+
+def after_thoughts(text: str, thinking: Thinking) -> str:
+    """What the grammar is of in a completion whose prompt opened `<think>`: what stands behind the first `</think>`.
+
+    A completion that never closes it says nothing. Free thinking is these thoughts, so its tag is put back.
+
+    >>> after_thoughts("Is it fog? Yes. </think> <step1>fog</step1>", "steps")
+    '<step1>fog</step1>'
+    >>> after_thoughts("Is it fog?", "steps"), after_thoughts("fog</think>", "free")
+    ('', '<think>fog</think>')
+    """
+    opening, closing = _tags("think")
+    return opening + text if thinking == "free" else text.partition(closing)[2].lstrip()
 
 
 def stated_number(text: str, tag: str) -> float | None:

@@ -3,7 +3,9 @@
 A family whose processor, model and configuration keep to the common names needs no line of this file.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import isqrt
 from typing import Any
@@ -13,20 +15,30 @@ from torch import Tensor
 from transformers import (
     Gemma3Config,
     Idefics3Config,
+    InternVLConfig,
     LlavaConfig,
+    LlavaNextConfig,
     LlavaOnevisionConfig,
     PretrainedConfig,
     ProcessorMixin,
     Qwen2_5_VLConfig,
+    Qwen2VLConfig,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
     Qwen3VLConfig,
+    Qwen3VLMoeConfig,
+    SmolVLMConfig,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.gemma4.processing_gemma4 import Gemma4Processor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
 from transformers.utils import ModelOutput
 
 from emor3.errors import UserError
@@ -34,7 +46,7 @@ from emor3.models.settings import Part
 
 # Parts of a model.
 
-_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector|connector)(\..*)?"
+_PROJECTOR = r"(.*\.)?(merger|deepstack_merger_list|multi_modal_projector|connector|embed_vision)(\..*)?"
 _VISION = r"(.*\.)?(visual|vision_tower|vision_model)(\..*)?"
 PARTS: dict[Part, str] = {"vision": rf"(?!{_PROJECTOR}$){_VISION}", "projector": _PROJECTOR}
 """Patterns of the names of a part's modules and parameters in transformers; Qwen-VL's vision tower holds its merger."""
@@ -52,17 +64,37 @@ VIDEO_PROCESSORS = {
     Qwen2_5_VLProcessor: "Qwen2VLVideoProcessor",
     Qwen3VLProcessor: "Qwen3VLVideoProcessor",
     LlavaOnevisionProcessor: "LlavaOnevisionVideoProcessor",
+    InternVLProcessor: "InternVLVideoProcessor",
+    SmolVLMProcessor: "SmolVLMVideoProcessor",
+    Gemma4Processor: "Gemma4VideoProcessor",
 }
 """Processor classes whose video part needs torchvision, and the class of that part."""
+_VIDEO = "video_processor"
 
 
 def _image_attributes(cls: type[ProcessorMixin]) -> list[str]:
-    return [name for name in ProcessorMixin.get_attributes.__func__(cls) if name != "video_processor"]
+    return [name for name in ProcessorMixin.get_attributes.__func__(cls) if name != _VIDEO]
+
+
+def _without_video(init: Callable[..., None]) -> Callable[..., None]:
+    """How a processor is made that has no video part, whether or not its class hands one over by name."""
+
+    @functools.wraps(init)
+    def made(self: ProcessorMixin, *args: Any, **kwargs: Any) -> None:
+        if _VIDEO not in self.get_attributes():
+            kwargs.pop(_VIDEO, None)
+        init(self, *args, **kwargs)
+
+    return made
 
 
 if find_spec("torchvision") is None:
+    ProcessorMixin.__init__ = _without_video(ProcessorMixin.__init__)
     for _processor_class in VIDEO_PROCESSORS:
         _processor_class.get_attributes = classmethod(_image_attributes)
+        _made = _processor_class.__init__
+        if inspect.signature(_made).parameters[_VIDEO].default is inspect.Parameter.empty:
+            _made.__defaults__ = (None, *_made.__defaults__)  # some classes ask for one
 
 
 def video_part(processor: ProcessorMixin, saved: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -76,7 +108,10 @@ def video_part(processor: ProcessorMixin, saved: Mapping[str, Any]) -> dict[str,
 
 # Sizes of images.
 
-SIZED_BY_AREA = (Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor, Qwen2_5_VLConfig, Qwen3VLConfig)
+SIZED_BY_AREA = (
+    *(Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor),
+    *(Qwen2VLConfig, Qwen2_5_VLConfig, Qwen3VLConfig, Qwen3VLMoeConfig, Qwen3_5Config, Qwen3_5MoeConfig),
+)
 """Qwen-VL scales an image to an area within bounds, and keeps its proportions; others scale, crop or tile to sides."""
 IMAGE_MARKS = 2
 """Tokens before and after those of an image."""
@@ -99,18 +134,35 @@ def is_tiled(family: ProcessorMixin | PretrainedConfig) -> bool:
     It scales every image to a longest side, cuts it, and adds the whole image in the size of a tile if there are
     several.
     """
-    return isinstance(family, Idefics3Processor | Idefics3Config)
+    return isinstance(family, Idefics3Processor | Idefics3Config | SmolVLMProcessor | SmolVLMConfig)
+
+
+def lays_tiles(family: ProcessorMixin | PretrainedConfig) -> bool:
+    """Whether the family of a processor or a configuration cuts images into so many tiles at most, as InternVL does.
+
+    It takes the grid whose proportions are nearest to the image's, and adds the whole image if it has several tiles.
+    """
+    return isinstance(family, InternVLProcessor | InternVLConfig)
 
 
 def is_limited(family: ProcessorMixin | PretrainedConfig) -> bool:
     """Whether `model.max_pixels` limits the images that the family of a processor or a configuration makes."""
-    return is_sized_by_area(family) or is_tiled(family)
+    return is_sized_by_area(family) or is_tiled(family) or lays_tiles(family)
 
 
 def largest_area(processor: ProcessorMixin) -> int:
     """Pixels of the largest image that a processor makes, which `model.max_pixels` must be able to limit."""
+    if lays_tiles(processor):
+        tiles: int = processor.image_processor.max_patches
+        return tiles * _tile(processor) ** 2
     side: int = processor.image_processor.size["longest_edge"]
     return side**2 if is_tiled(processor) else side
+
+
+def _tile(processor: ProcessorMixin) -> int:
+    """Pixels on the side of a tile of a processor that lays tiles."""
+    side: int = processor.image_processor.size["height"]
+    return side
 
 
 def pixels_per_token(processor: ProcessorMixin) -> int:
@@ -123,6 +175,9 @@ def area_of_tokens(processor: ProcessorMixin, tokens: int) -> int | None:
     """Largest limit of pixels under which no image takes more tokens, marks aside; None if no limit does that."""
     if is_sized_by_area(processor):
         return max(tokens, 0) * pixels_per_token(processor) or None
+    if lays_tiles(processor):
+        tiles = tokens // processor.image_seq_length
+        return (tiles - (tiles > 2) if tiles != 2 else 1) * _tile(processor) ** 2 or None
     if not is_tiled(processor):
         return None
     tiles = tokens // (processor.image_seq_len + TILE_MARKS_MOST)
@@ -139,8 +194,8 @@ def resized(size: tuple[int, int], processor: ProcessorMixin) -> tuple[int, int]
 
 
 def knows_image_tokens(processor: ProcessorMixin) -> bool:
-    """Whether a processor tells all tokens of an image. Gemma 3's forgets line breaks, others tell none."""
-    return isinstance(processor, (*VIDEO_PROCESSORS, Idefics3Processor))
+    """Whether a processor tells all tokens of an image. Gemma's forget line breaks or marks, others tell none."""
+    return isinstance(processor, (*VIDEO_PROCESSORS, Idefics3Processor)) and not isinstance(processor, Gemma4Processor)
 
 
 def image_tokens(size: tuple[int, int], processor: ProcessorMixin) -> int:
@@ -159,14 +214,21 @@ def limit_pixels(processor: ProcessorMixin, max_pixels: int) -> None:
     """Scale images down to at most this area from now on; saved with the processor, so evaluation does the same.
 
     Square tiles are cut from the largest square of whole tiles that this area holds; of one tile, nothing is cut.
+    InternVL lays as many tiles as this area holds at most.
     Raises UserError for processors that size images otherwise, and for less than a tile.
     """
     if not is_limited(processor):
         kind = type(processor).__name__
-        raise UserError(f"model.max_pixels is for processors of Qwen-VL and Idefics 3, not {kind}: leave it out")
+        raise UserError(
+            f"model.max_pixels is for processors of Qwen-VL, Idefics 3 and InternVL, not {kind}: leave it out"
+        )
     size = processor.image_processor.size
     if is_sized_by_area(processor):
         set_area(processor, min(size["shortest_edge"], max_pixels), max_pixels)
+    elif lays_tiles(processor):
+        images, tile = processor.image_processor, _tile(processor)
+        _tiles_across(max_pixels, tile)  # raises if it holds none
+        images.max_patches = min(images.max_patches, max_pixels // tile**2)
     else:
         tiles = _tiles_across(max_pixels, tile := processor.image_processor.max_image_size["longest_edge"])
         size["longest_edge"] = min(size["longest_edge"], tiles * tile)
@@ -199,15 +261,36 @@ def longest_side(processor: ProcessorMixin) -> int:
 
 TILES_SHOWN = "pixel_attention_mask"
 """Input (B, tiles, H, W) of Idefics 3, beside pixels (B, tiles, 3, H, W): zero in the tiles that fill up a row."""
-IMAGE_INPUTS = {"pixel_values", "image_grid_thw", TILES_SHOWN}
+_SIZES = "image_sizes"
+"""Input (images, 2) of the LLaVA family, beside pixels (images, tiles, 3, H, W) in those that cut images."""
+IMAGE_INPUTS = {"pixel_values", "image_grid_thw", "image_position_ids", _SIZES, TILES_SHOWN}
 SHAREABLE_INPUTS = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"} | IMAGE_INPUTS
-"""Inputs of a model that can be split by row; prompts with others (crops, sizes of tiles) share no prefill."""
+"""Inputs of a model that can be split by row, as a rule (`can_be_split`); prompts with others share no prefill."""
 IMAGES_OF_TILES = "batch_num_images"
 """Input of LLaVA-OneVision: how many images each row has, whatever the number of tiles."""
 
 
+def can_be_split(inputs: Mapping[str, Any]) -> bool:
+    """Whether it is known which rows the inputs of a model belong to, given `num_images` (N,) of N rows among them.
+
+    InternVL lays the tiles of all images one after the other, and does not say how many each has:
+
+    >>> can_be_split({"pixel_values": torch.zeros(3, 3, 8, 8), "num_images": [1, 2]})
+    True
+    >>> can_be_split({"pixel_values": torch.zeros(5, 3, 8, 8), "num_images": [1, 2]})
+    False
+    """
+    if not inputs.keys() <= SHAREABLE_INPUTS | {"num_images"}:
+        return False
+    pixels = inputs.get("pixel_values")
+    if pixels is None or "image_grid_thw" in inputs or TILES_SHOWN in inputs:
+        return True
+    # Pixels of Pixtral, too, come with sizes, but padded to the largest image of a batch.
+    return len(pixels) == sum(inputs["num_images"]) and (_SIZES not in inputs or pixels.ndim == 5)
+
+
 def split_images(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """Image inputs of each of N rows with `num_images` (N,) images each: pixels, and patch grid if the model has one.
+    """Image inputs of each of N rows with `num_images` (N,) images each: pixels, and what the model has beside them.
 
     A row without images has none of them. Qwen-VL's pixels are rows of patches, as many as the grids say:
 
@@ -233,7 +316,8 @@ def split_images(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]]:
             for row in range(len(counts))
         ]
     elif "image_grid_thw" not in inputs:
-        rows = [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
+        named = {name: inputs[name].split(counts) for name in inputs if name in IMAGE_INPUTS}
+        rows = [{name: value[row] for name, value in named.items()} for row in range(len(counts))]
     else:
         grids = inputs["image_grid_thw"].split(counts)
         pixels = inputs["pixel_values"].split([int(grid.prod(1).sum()) for grid in grids])
@@ -309,9 +393,12 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as transformers names them."""
 _ATTENTIONS = {"eager", "sdpa"}
 """Attention that takes any mask and was tested with ours; flash attention knows causal ones only."""
-_BY_KIND = (Qwen2_5_VLConfig, Gemma3Config)
+_BY_KIND = (Qwen2VLConfig, Qwen2_5_VLConfig, Gemma3Config)
 """Families that take a mask for each kind of layer; others take one for all."""
-_WRAPPERS = (LlavaConfig, LlavaOnevisionConfig, Idefics3Config)
+_WRAPPERS = (
+    *(LlavaConfig, LlavaNextConfig, LlavaOnevisionConfig),
+    *(Idefics3Config, SmolVLMConfig, InternVLConfig),
+)
 """Families around any language model, of which these pass on masks and positions as they are given."""
 _WRAPPED = {"llama", "mistral", "qwen2"}
 
@@ -320,6 +407,11 @@ def layer_kinds(text: PretrainedConfig) -> set[str]:
     """Kinds of layers of a language model."""
     kinds = getattr(text, "layer_types", None)
     return set(kinds or [SLIDING if getattr(text, "sliding_window", None) else FULL])
+
+
+def overwrites_states(config: PretrainedConfig) -> bool:
+    """Whether a cache holds states that each token overwrites, as linear attention does: no gradient gets through."""
+    return not layer_kinds(config.get_text_config()) <= {FULL, SLIDING}
 
 
 def takes_masks(config: PretrainedConfig) -> bool:
@@ -395,6 +487,8 @@ PUBLISHED_AREA = 12_845_056
 """Pixels of the largest image of the published Qwen2.5-VL checkpoints: 16,384 tokens."""
 PUBLISHED_ACROSS = 4
 """Tiles on the longest side of every image in published checkpoints of Idefics 3 and SmolVLM."""
+PUBLISHED_TILES = 12
+"""Tiles of the largest image in published checkpoints of InternVL 3, beside the whole of it."""
 
 
 def published_config(name: str) -> PretrainedConfig | None:
@@ -407,6 +501,8 @@ def vision_sizes(config: PretrainedConfig) -> tuple[int, int, int]:
     """Layers of a vision tower, the width of its residual stream and that of its feed-forward."""
     vision = config.vision_config
     layers = vision.depth if is_sized_by_area(config) else vision.num_hidden_layers
+    if isinstance(config, Qwen2VLConfig):  # its hidden size is that of the language model
+        return layers, vision.embed_dim, vision.embed_dim * vision.mlp_ratio
     return layers, vision.hidden_size, vision.intermediate_size
 
 
@@ -421,6 +517,11 @@ def largest_image(config: PretrainedConfig, area: int | None) -> tuple[int, int]
         tiles = across**2 + (across > 1)
         patches = (vision.image_size // vision.patch_size) ** 2
         return tiles * patches // config.scale_factor**2, tiles * patches
+    if lays_tiles(config):
+        side = vision.image_size[0]
+        most = PUBLISHED_TILES if area is None else max(area // side**2, 1)
+        tiles = most + (most > 1)
+        return tiles * config.image_seq_length, tiles * (side // vision.patch_size[0]) ** 2
     if not is_sized_by_area(config):
         tokens = getattr(config, "mm_tokens_per_image", getattr(config, "image_seq_length", None))  # Gemma 3's, LLaVA's
         if tokens is None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from emor3.method.thinking import sample_prompt
+from emor3.method.thinking import Thinking, after_thoughts, sample_prompt
 from emor3.method.types import Sample
 from emor3.models.architectures import TILE_MARKS, VISION_WORDS, image_tokens, is_sized_by_area, knows_image_tokens
 from emor3.models.engines.batches import Decoding, OnBatch, in_batches
@@ -20,10 +20,19 @@ from emor3.models.processors import chat as chat
 from emor3.models.processors import images_once, lessened, open_images
 from emor3.storage.images import image_size
 
+_OPENED = re.compile(r"<think>\s*$")
 
-def rendered(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> dict[str, Any]:
-    """Arguments of a processor or tokenizer for N conversations: their texts, and whether these lack a BOS token."""
+
+def rendered(
+    processor: ProcessorMixin, chats: Sequence[Any], *, thinks: bool = True, **template: Any
+) -> dict[str, Any]:
+    """Arguments of a processor or tokenizer for N conversations: their texts, and whether these lack a BOS token.
+
+    Some chat templates open `<think>`. What shall answer at once, as a judge, does not think: there it is closed.
+    """
     texts = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True, **template)
+    if not thinks:
+        texts = [_OPENED.sub("<think>\n\n</think>\n\n", text) for text in texts]
     bos = processor.tokenizer.bos_token
     # Some templates write it, with others the tokenizer has to add it.
     return {"text": texts, "add_special_tokens": bos is None or not texts[0].startswith(bos)}
@@ -39,16 +48,25 @@ def unexpanded(processor: ProcessorMixin, chats: Sequence[Any], **template: Any)
     return ids
 
 
-def encode(processor: ProcessorMixin, requests: Sequence[Request]) -> BatchFeature:
+def said_by(processor: ProcessorMixin, thinking: Thinking) -> Callable[[str], str]:
+    """Function from what a model writes to what the grammar is of: all of it, unless its chat template opens `<think>`.
+
+    Thoughts are paid for in tokens, and neither read nor recorded.
+    """
+    (prompt,) = rendered(processor, [chat("", 0)])["text"]
+    return partial(after_thoughts, thinking=thinking) if _OPENED.search(prompt) else str
+
+
+def encode(processor: ProcessorMixin, requests: Sequence[Request], *, thinks: bool = True) -> BatchFeature:
     """Model inputs of N requests, padded on the left; rows with any number of images may be mixed.
 
-    An image that several requests share is opened and prepared once.
+    An image that several requests share is opened and prepared once. `thinks` is that of `rendered`.
     """
     opened = open_images((path for paths, _ in requests for path in paths), processor)
     images = [[opened[path] for path in paths] for paths, _ in requests]  # by row, as some processors ask
     with images_once(processor):
         return processor(
-            **rendered(processor, [chat(text, len(paths)) for paths, text in requests]),
+            **rendered(processor, [chat(text, len(paths)) for paths, text in requests], thinks=thinks),
             images=images if opened else None,
             padding=True,
             padding_side="left",
@@ -115,6 +133,7 @@ def generate(
     requests: Sequence[Request],
     *,
     in_step: bool = False,
+    thinks: bool = True,
     batch_size: int = 64,
     on_batch: OnBatch = None,
     **decoding: Any,
@@ -123,13 +142,15 @@ def generate(
 
     `on_batch` gets the number of requests just finished; further settings are those of `Decoding`. The same seed and
     batch size give the same completions. `in_step` lets every rank of a distributed run decode until the last one is
-    done, as a sharded model needs; there prompts count as equally long, so that each rank has as many batches.
+    done, as a sharded model needs; there prompts count as equally long, so that each rank has as many batches. `thinks`
+    is that of `rendered`.
     """
     lengths = [0] * len(requests) if in_step else request_lengths(processor, requests)
     wanted = Decoding(**decoding)
 
     def make(number: int, places: Sequence[int]) -> list[str]:
-        texts = complete_batch(model, processor, [requests[p] for p in places], wanted.of_batch(number), in_step)
+        asked = [requests[place] for place in places]
+        texts = complete_batch(model, processor, asked, wanted.of_batch(number), in_step=in_step, thinks=thinks)
         if on_batch is not None:
             on_batch(len(places))
         return [text for (text,) in texts]
@@ -142,13 +163,15 @@ def complete_batch(
     processor: ProcessorMixin,
     requests: Sequence[Request],
     decoding: Decoding,
+    *,
     in_step: bool = False,
+    thinks: bool = True,
 ) -> list[list[str]]:
     """M completions for each of N requests in one batch, with one prefill of each prompt.
 
     The global random state is left alone.
     """
-    inputs = encode(processor, requests).to(model.device)
+    inputs = encode(processor, requests, thinks=thinks).to(model.device)
     shares = in_step or decoding.draws > 1
     rows = torch.arange(len(requests), device=model.device).repeat_interleave(decoding.draws)
     with torch.random.fork_rng(), torch.no_grad():  # a sharded model refuses inference mode

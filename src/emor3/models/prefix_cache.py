@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
 
-from emor3.models.architectures import IMAGE_INPUTS, SHAREABLE_INPUTS, join_images, split_images
+from emor3.models.architectures import IMAGE_INPUTS, can_be_split, join_images, split_images
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Prefix:
 
     def decode_inputs(self, rows: Tensor, ids: Tensor, mask: Tensor) -> dict[str, Any]:
         """Model inputs of N continuations (N, T), each of the prompt that `rows` (N,) names. Uses up the cache."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)  # any rows, and also in layers of linear attention, whose state is no keys
         return {
             "input_ids": ids,
             "attention_mask": torch.cat([self.mask[rows], mask], 1),
@@ -124,7 +124,8 @@ def next_token_logits(
     `images` holds the paths of each prompt's images; prompts without any share theirs, too. Images stand before all
     text, so the pixels of the first prompt on them are those of every one.
     """
-    if not inputs.keys() <= SHAREABLE_INPUTS:
+    counted = {**inputs, "num_images": [len(paths) for paths in images]}
+    if not can_be_split(counted):
         logits: Tensor = model(**inputs, logits_to_keep=1).logits[:, -1]
         return logits
     real = inputs["attention_mask"].bool()
@@ -140,7 +141,7 @@ def next_token_logits(
         name: _padded([own[place][:length] for place, length in zip(first, shared, strict=True)])
         for name, own in tokens.items()
     }
-    image_rows = split_images({**inputs, "num_images": [len(paths) for paths in images]})
+    image_rows = split_images(counted)
     prefix = prefill(model, model, prompts | join_images([image_rows[place] for place in first]))
     ends = [own[shared[row] :] for row, own in zip(rows, ids, strict=True)]
     # Padded on the right: in the middle, padding would use up a sliding window.

@@ -20,7 +20,7 @@ from transformers.utils import chat_template_utils
 
 from emor3.errors import UserError
 from emor3.models.architectures import (
-    IMAGE_INPUTS,
+    can_be_split,
     is_sized_by_area,
     join_images,
     longest_side,
@@ -105,6 +105,11 @@ def try_render(processor: ProcessorMixin, path: str) -> None:
         raise UserError(f"{template} drops images: take the one of the model's authors")
     with refusal(f"{template} and its processor do not go together"), TokenizerFaults():
         processor(text=[shown], images=[Image.new("RGB", (64, 64))], padding=True, return_tensors="pt")
+    with (
+        refusal(f"{path} cannot be used: it takes no text without an image, as a judge reads"),
+        TokenizerFaults(),
+    ):
+        processor(text=[blind], padding=True, return_tensors="pt")
 
 
 def _template_place(folder: Path) -> str:
@@ -175,9 +180,10 @@ def images_once(processor: ProcessorMixin) -> Iterator[None]:
         if new:
             # As they are given if all are new: which images a row has tells some models how to cut them.
             prepared = whole(images if len(new) == len(flat) else list(new.values()), *args, **kwargs)
-            if not prepared.keys() <= IMAGE_INPUTS or not isinstance(prepared["pixel_values"], Tensor):
+            counted = {**prepared, "num_images": [1] * len(new)}
+            if not isinstance(prepared["pixel_values"], Tensor) or not can_be_split(counted):
                 return prepared if len(new) == len(flat) else whole(images, *args, **kwargs)
-            rows = split_images({**prepared, "num_images": [1] * len(new)})
+            rows = split_images(counted)
             known.update((key, (new[key], row)) for key, row in zip(new, rows, strict=True))
         return BatchFeature(join_images([known[key][1] for key in keys]))
 

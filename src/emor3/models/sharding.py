@@ -3,6 +3,7 @@
 Sharded weights are loaded whole, split by the trainer, and gathered when they are saved.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +99,8 @@ def always_run_vision(model: PreTrainedModel, processor: ProcessorMixin) -> None
     """
     dummy = processor.image_processor(Image.new("RGB", (DUMMY_SIDE, DUMMY_SIDE)), return_tensors="pt")
     core, missing = model.base_model, False
+    taken = inspect.signature(core.get_image_features).parameters
+    dummy = {name: value for name, value in dummy.items() if name in taken}  # some processors also tell counts
 
     def notice(module: torch.nn.Module, args: Any, inputs: dict[str, Any]) -> None:
         nonlocal missing

@@ -39,7 +39,7 @@ from emor3.models.checkpoints import (
     save,
     vision_is_frozen,
 )
-from emor3.models.generation import complete_samples
+from emor3.models.generation import complete_samples, said_by
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import (
     check_resumable,
@@ -334,6 +334,7 @@ def _reinforce(
         seed=recipe.seed,
         steps=config.max_steps,
         own=code.parts,
+        said=said_by(processor, recipe.thinking),
     )
     trainer = _trainer(recipe, config, samples, model, processor, scorer, callbacks)
     run_vision_on_all_ranks(_seen(samples, evaluation), processor, model, trainer.ref_model)
@@ -456,7 +457,8 @@ def _first_completions(
                 temperature=trainer.args.temperature,
                 seed=recipe.seed + turn,
             )
-        yield [parse(text, recipe.thinking) for text in texts]
+        said = said_by(trainer.processing_class, recipe.thinking)
+        yield [parse(said(text), recipe.thinking) for text in texts]
 
 
 def _save_trained(recipe: Recipe, run: Path, trainer: EmoTrainer) -> None:

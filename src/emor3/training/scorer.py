@@ -67,11 +67,13 @@ class BatchScorer:
         seed: int = 0,
         steps: int = 1,
         own: Mapping[str, RewardPart] | None = None,
+        said: Callable[[str], str] = str,
     ) -> None:
         """`build_judge` is called once and late: a judge may need the model of the trainer that gets these rewards.
 
         `seed` and `steps` are those of the run: a placebo is drawn from the one, annealing ends with the other. `own`
-        are the functions of `settings.own`, which get the completions of this process.
+        are the functions of `settings.own`, which get the completions of this process. `said` is that of the policy's
+        processor (`said_by`).
         """
         self.thinking = thinking
         self.settings = settings
@@ -81,6 +83,7 @@ class BatchScorer:
         self.seed = seed
         self.steps = steps
         self.own = own or {}
+        self.said = said
         self._scored: tuple[object, list[Rollout]] = (None, [])
 
     @cached_property
@@ -97,7 +100,8 @@ class BatchScorer:
     ) -> list[Rollout]:
         """N scored completions. TRL hands every reward function the same list object, which is what is remembered."""
         if self._scored[0] is not completions:
-            rollouts, errors = self._score([completion_text(c) for c in completions], samples, step)
+            texts = [self.said(completion_text(completion)) for completion in completions]
+            rollouts, errors = self._score(texts, samples, step)
             self._scored = (completions, rollouts)
             self.record(step, rollouts)
             for name, value in {**canaries(rollouts), "judge/errors": errors}.items():

@@ -8,7 +8,7 @@ sampling, and the time split.
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,9 @@ from emor3.errors import UserError
 from emor3.models.architectures import (
     IMAGE_INPUTS,
     IMAGES_OF_TILES,
-    SHAREABLE_INPUTS,
+    can_be_split,
     join_images,
+    overwrites_states,
     split_images,
     takes_masks,
 )
@@ -185,6 +186,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         self._dry = None
         with images_once(self.processing_class):
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs=inputs)
+        width = batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]
+        batch |= _aligned(batch, width)
         assert self._dry is not None, "TRL asked for no rewards"
         assert len(self._dry) == len(batch["advantages"]), "these rewards are not those of the batch"
         batch["advantages"][self._dry] = 0.0
@@ -234,11 +237,12 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         images["num_images"] = images.get("num_images") or [0] * len(input_ids)  # TRL has none if no row has images
         if not sum(images["num_images"]):
             images = {name: value for name, value in images.items() if name not in IMAGE_INPUTS}
+        images |= _aligned(images, input_ids.shape[1])
         given = {name: value for name, value in images.items() if value is not None}
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         tokens |= {name: value for name, value in given.items() if name.endswith("token_type_ids")}
         with self.stopwatch.phase("log_probs"):
-            if not compute_aux_loss and given.keys() <= SHAREABLE_INPUTS | {"num_images"}:
+            if not compute_aux_loss and can_be_split(given):
                 pictures = split_images(given)
                 if self._keeps_cache():
                     return self._from_cache(model, tokens, pictures, logits_to_keep, batch_size, compute_entropy)
@@ -260,7 +264,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
         Checkpoints keep none, and shards are gathered for the gradients of outputs, not for those of a cache.
         """
-        return not (torch.is_grad_enabled() and (self.args.gradient_checkpointing or sharded(self)))
+        lost = self.args.gradient_checkpointing or sharded(self) or overwrites_states(plain(self.model).config)
+        return not (torch.is_grad_enabled() and lost)
 
     def _from_cache(
         self,
@@ -345,6 +350,31 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         super().log(logs={**logs, **seconds}, start_time=start_time)
 
 
+def _aligned(inputs: Mapping[str, Any], width: int) -> dict[str, Tensor]:
+    """Those inputs that tell types of tokens, with one for each of the `width` tokens of a row.
+
+    If a chat template writes the start of a text, TRL 1.16 has the processor write another one for them, so that they
+    stand one place behind their tokens.
+    """
+    named = {name: value for name, value in inputs.items() if name.endswith("token_type_ids") and value is not None}
+    return {name: value[:, -width:] for name, value in named.items()}
+
+
+def _unpadded(ids: list[list[int]], fields: dict[str, Any], padding: int) -> tuple[list[list[int]], dict[str, Any]]:
+    """Token ids of prompts and what the model takes beside them, without padding, which some processors begin with.
+
+    >>> _unpadded([[9, 5, 6], [4, 5, 6]], {"mm_token_type_ids": [[0, 1, 0], [0, 1, 0]]}, padding=9)
+    ([[5, 6], [4, 5, 6]], {'mm_token_type_ids': [[1, 0], [0, 1, 0]]})
+    """
+    pads = [next((place for place, token in enumerate(row) if token != padding), 0) for row in ids]
+    cut = {
+        name: [row[count:] for row, count in zip(rows, pads, strict=True)]
+        for name, rows in fields.items()
+        if name.endswith("token_type_ids")
+    }
+    return [row[count:] for row, count in zip(ids, pads, strict=True)], {**fields, **cut}
+
+
 def _distinct_prompts(prompts: dict[str, Tensor], pictures: Sequence[dict[str, Tensor]]) -> tuple[list[int], list[int]]:
     """Places of the different ones among N prompts with their images, and for each of the N which of them it equals."""
     parts = zip(*prompts.values(), strict=True)
@@ -357,6 +387,9 @@ def shared_rollouts(prompts: list[Any], trainer: EmoTrainer) -> dict[str, Any]:
         first, rows = runs(prompts)
         different = [prompts[place] for place in first]
         ids, images, fields = trainer._tokenize_prompts(prompts=different)
+        tokenizer = trainer.processing_class.tokenizer
+        if tokenizer.pad_token_id != tokenizer.bos_token_id:
+            ids, fields = _unpadded(ids, fields, tokenizer.pad_token_id)
         sample = partial(trainer._generate_single_turn, num_generations=trainer.num_generations)
         if trainer.use_vllm:
             asked, shown = _for_vllm(trainer, different, ids, images)

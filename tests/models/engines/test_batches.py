@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from architectures import BUILDERS, write_checkpoint
+from architectures import HERE, write_checkpoint
 from emor3.models.checkpoints import load
 from emor3.models.engines.batches import MOST_TOKENS, Decoding, plan
 from emor3.models.generation import Request, encode, generate, request_lengths
@@ -49,7 +49,7 @@ def test_answers_come_in_the_order_of_the_requests_whatever_shares_their_batch(
         assert generate(model, processor, asked, max_new_tokens=5, batch_size=count) == alone
 
 
-@pytest.mark.parametrize("family", BUILDERS)
+@pytest.mark.parametrize("family", HERE)
 def test_the_length_of_a_prompt_is_known_without_opening_its_image(
     family: str, pictures: list[Request], tmp_path: Path
 ) -> None:

@@ -107,13 +107,13 @@ class VllmEngine:
             )
             for ids in allowed
         ]
-        made = self._run(self._prompts(requests), sampling)
+        made = self._run(self._prompts(requests, thinks=False), sampling)
         found = [request.outputs[0].logprobs[0] for request in made]
         return [[scores[token].logprob for token in ids] for scores, ids in zip(found, allowed, strict=True)]
 
     def reply_log_probs(self, requests: Sequence[Request], replies: Sequence[Sequence[int]]) -> list[float]:
         """Log-probability of the whole reply to each of N requests."""
-        prompts = self._prompts(requests)
+        prompts = self._prompts(requests, thinks=False)
         for prompt, reply in zip(prompts, replies, strict=True):
             prompt["prompt_token_ids"] += reply
         sampling = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
@@ -123,13 +123,13 @@ class VllmEngine:
             for one, ids in zip(made, replies, strict=True)
         ]
 
-    def _prompts(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    def _prompts(self, requests: Sequence[Request], *, thinks: bool = True) -> list[dict[str, Any]]:
         """Token ids with one placeholder an image, and the images in the size that our processor makes of them."""
         if not requests:
             return []  # chat templates take no empty batch
         opened = open_images((path for paths, _ in requests for path in paths), self.processor)
         pictures: dict[str, Image.Image] = {path: scaled(image, self.processor) for path, image in opened.items()}
-        ids = unexpanded(self.processor, [chat(text, len(paths)) for paths, text in requests])
+        ids = unexpanded(self.processor, [chat(text, len(paths)) for paths, text in requests], thinks=thinks)
         return [
             {"prompt_token_ids": own} | ({"multi_modal_data": {"image": [pictures[p] for p in paths]}} if paths else {})
             for own, (paths, _) in zip(ids, requests, strict=True)
