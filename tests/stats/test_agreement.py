@@ -98,6 +98,18 @@ def test_raters_who_say_one_and_the_same_have_no_coefficient_and_nothing_in_comm
     assert agreement(rated("a.", ".b"), PAIR, range(2)) is None
 
 
+def test_a_pair_without_a_coefficient_is_left_out_of_the_interval_as_of_the_value() -> None:
+    judge, other = np.array([0, 1] * 15), np.array([0, 1, 1] * 10)
+    always = np.zeros(30, dtype=int)
+    ratings = np.stack([judge, other, always, always], axis=1)  # the last two say one and the same: they have none
+    with_them = agreement(ratings, [(0, 1), (2, 3)], items=range(30))
+    alone = agreement(ratings[:, :2], [(0, 1)], items=range(30))
+    assert with_them.kappa == alone.kappa
+    assert with_them.kappa.low < with_them.kappa.value < with_them.kappa.high
+    three = agreement(np.array([[0, 0, 1]] * 3), [(0, 1), (0, 2)], items=range(3))  # only one has it
+    assert (three.kappa.value, three.kappa.low, three.kappa.high) == (0, 0, 0)
+
+
 def test_near_copies_are_drawn_together() -> None:
     ratings = rated(*["aa", "bb", "ab", "bb", "ba", "aa"] * 10)
     alone = agreement(ratings, PAIR, range(60))

@@ -35,7 +35,7 @@ class Agreement:
     share: Estimate
     """Share of the comparisons of two raters in which both say the same; `n` counts comparisons."""
     kappa: Estimate | None
-    """Cohen's, of several pairs their mean; `n` counts items, here and below."""
+    """Cohen's, of several pairs the mean of those that have one; `n` counts items, here and below."""
     alpha: Estimate | None
     """Krippendorff's for categories."""
     items: int
@@ -69,9 +69,13 @@ def agreement(
     compared = [(row, hit) for (first, second) in pairs for row, hit in _hits(ratings[:, [first, second]], rows)]
     share = proportion([hit for _, hit in compared], [row for row, _ in compared], seed)
     units = np.stack([_counts(ratings[:, team], tables.shape[-1]) for team in teams], axis=1)
+    kappas = [_kappa(ratings[:, pair]) for pair in pairs]
+    known = [place for place, kappa in enumerate(kappas) if kappa is not None]
+    mean = fmean(kappa for kappa in kappas if kappa is not None) if known else None
     return Agreement(
         share,
-        _estimate(_kappa(ratings, pairs), mean_kappa, tables, share, rows, seed),
+        # Without the other pairs in the draws, too, in which they would count as 1.
+        _estimate(mean, mean_kappa, tables[:, known], share, rows, seed),
         _estimate(_alpha(units), alpha_of_sums, _pairable(units), share, rows, seed),
         len(rows),
     )
@@ -96,14 +100,10 @@ def _counts(team: Ratings, categories: int) -> Floats:
     return np.asarray(counts * (counts.sum(axis=1, keepdims=True) > 1), dtype=np.float64)
 
 
-def _kappa(ratings: Ratings, pairs: Sequence[tuple[int, int]]) -> float | None:
-    """Mean of scikit-learn's coefficient over the pairs that have one; None if there is none."""
-    found = []
-    for pair in pairs:
-        rated = ratings[:, pair][(ratings[:, pair] != MISSING).all(axis=1)]
-        if len(np.unique(rated)) > 1:
-            found.append(float(cohen_kappa_score(rated[:, 0], rated[:, 1])))
-    return fmean(found) if found else None
+def _kappa(pair: Ratings) -> float | None:
+    """scikit-learn's coefficient of two raters; None if both say one and the same thing throughout."""
+    rated = pair[(pair != MISSING).all(axis=1)]
+    return float(cohen_kappa_score(rated[:, 0], rated[:, 1])) if len(np.unique(rated)) > 1 else None
 
 
 def _alpha(units: Floats) -> float | None:
