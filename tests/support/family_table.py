@@ -52,7 +52,7 @@ FAMILIES = {
     "gemma3": Family("Gemma 3", "gemma-3-4b-it"),
     "gemma4": Family("Gemma 4", "gemma-4-e2b-it", packed=False),
     "lfm2_vl": Family("LFM2-VL", "LFM2-VL-1.6B", read_once=False, packed=False, needs=("torchvision",), run=False),
-    "fast_vlm": Family("FastVLM", "FastVLM-0.5B, 7B", needs=("timm",), run=False),
+    "fast_vlm": Family("FastVLM", "FastVLM-0.5B, 7B", packed=False, needs=("timm",), run=False),
 }
 REFUSED = {
     "PaliGemma 2": "paligemma2-3b-mix-224",
