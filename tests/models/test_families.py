@@ -131,9 +131,10 @@ def _noted(method: Any, seen: set[str], way: str) -> Any:
     return noted
 
 
-@pytest.mark.parametrize(("area", "tokens"), [(4096, 4), (2 * 4096, 12), (4 * 4096, 12)])
+@pytest.mark.parametrize(("area", "tokens"), [(4096, 4), (2 * 4096, 12), (4 * 4096, 16)])
 def test_the_tiles_that_internvl_lays_can_be_limited(area: int, tokens: int, tmp_path: Path) -> None:
-    # A picture of 160 x 64 is 2.5 as wide as high: two tiles of 64 x 64 and the whole of it, or one if only one may be.
+    # A picture of 160 x 64 is 2.5 times as wide as high: three tiles of 64 x 64 and the whole of it are 4 x 4 tokens,
+    # two and the whole of it 3 x 4 if no more than two may be laid.
     _, processor = ALL["internvl"](build_tokenizer(tokenizer_texts(100), vocab_size=500))
     limit_pixels(processor, area)
     assert largest_area(processor) == area

@@ -70,7 +70,7 @@ def test_a_judge_answers_without_thinking(opening: str, scenes: str, monkeypatch
     assert list(reply.probabilities.values()) == pytest.approx(wanted, abs=1e-6)
 
     seen = []
-    writes(monkeypatch, processor.tokenizer, lambda count: seen.append(count) or ["Yes"] * count)  # type: ignore[func-returns-value]
+    writes(monkeypatch, processor.tokenizer, lambda count: seen.append(count) or ["Yes"] * count)
     (written,) = GenerateJudge(model, processor).answer([question])
     assert (written.text, seen) == ("Yes", [1])
 

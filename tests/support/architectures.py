@@ -154,5 +154,5 @@ BUILDERS = {"qwen2_5_vl": of_qwen2_5_vl, "qwen3_vl": of_qwen3_vl, "gemma3": of_g
 BUILDERS |= {"llava": of_llava, "llava_onevision": of_llava_onevision, "idefics3": of_idefics3}
 """Those that all tests of architectures go through."""
 ALL = BUILDERS | FURTHER
-HERE = [name for name in ALL if find_spec(NEEDS.get(name, "torch"))]
+HERE = [name for name in ALL if all(map(find_spec, NEEDS.get(name, ())))]
 """Those for which all that transformers needs is installed."""

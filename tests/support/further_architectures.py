@@ -31,8 +31,8 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from family_parts import SHOWN, TEXT, VISION, special_ids, with_tokens
 from tiny_model import CHAT_TEMPLATE
 
-NEEDS = {"smolvlm": "num2words", "lfm2_vl": "torchvision", "fast_vlm": "timm"}
-"""The package that transformers needs for a family, where it is no part of the tests' environment."""
+NEEDS = {"smolvlm": ("torchvision", "num2words"), "lfm2_vl": ("torchvision",), "fast_vlm": ("timm",)}
+"""Packages that transformers needs for a family, where they are no part of the tests' environment."""
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
 
@@ -77,6 +77,8 @@ def _qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 def of_smolvlm(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     """With as many tiles as the tiny Idefics 3."""
+    from transformers import SmolVLMVideoProcessor
+
     marks = {f"row_{row}_col_{column}": f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)}
     marks |= {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
     marks |= {"end_of_utterance_token": "<end_of_utterance>", "video_token": "<video>"}
@@ -90,6 +92,7 @@ def of_smolvlm(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     processor = SmolVLMProcessor(
         image_processor=SmolVLMImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
         tokenizer=tokenizer,
+        video_processor=SmolVLMVideoProcessor(),
         image_seq_len=4,
         chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>"),
     )

@@ -65,7 +65,6 @@ VIDEO_PROCESSORS = {
     Qwen3VLProcessor: "Qwen3VLVideoProcessor",
     LlavaOnevisionProcessor: "LlavaOnevisionVideoProcessor",
     InternVLProcessor: "InternVLVideoProcessor",
-    SmolVLMProcessor: "SmolVLMVideoProcessor",
     Gemma4Processor: "Gemma4VideoProcessor",
 }
 """Processor classes whose video part needs torchvision, and the class of that part."""
