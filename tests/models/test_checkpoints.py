@@ -46,7 +46,7 @@ def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(
     ("error", "told"),
     [
         (
-            HfHubHTTPError("404: none\nURL", response=SimpleNamespace(headers={}, request=None)),  # type: ignore[arg-type]
+            HfHubHTTPError("404: none\nURL", response=SimpleNamespace(headers={}, request=None)),
             "the hub gives no such model: 404: none",
         ),
         (OSError("no route"), r"the hub cannot be reached \(no route\): offline, give a folder"),

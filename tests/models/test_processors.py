@@ -87,7 +87,7 @@ def test_a_prompt_of_the_suggested_size_of_tiles_fits(tiling: str) -> None:
 
 
 def test_other_processors_size_images_otherwise_and_are_refused(random_checkpoint: str) -> None:
-    with pytest.raises(UserError, match=r"max_pixels is for processors of Qwen-VL and .*, not SimpleNamespace"):
+    with pytest.raises(UserError, match=r"max_pixels is for processors of Qwen-VL, .*, not SimpleNamespace"):
         limit_pixels(SimpleNamespace(), 1024)
 
 

@@ -17,14 +17,12 @@ import transformers
 from emor3.errors import UserError
 from emor3.experiments.quickstart import RECIPE
 from emor3.models.checkpoints import resolve_checkpoint
+from emor3.models.loading import load_config
 from emor3.runs.recipe import load_recipe
 from emor3.tools.bench.meter import Meter, StepCost, together
 from emor3.tools.bench.ranks import free_port, join
 from emor3.tools.bench.ways import TRL, BenchSettings, make_trainer, overrides, ways_of
 from emor3.training.dataset import chosen_samples
-
-LOADED_LATE = ("deepspeed", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl")
-"""Libraries that a trainer loads when it is made, and the embedded model's code."""
 
 
 class Way:
@@ -101,7 +99,9 @@ def start_method(settings: BenchSettings) -> SpawnContext | ForkServerContext:
     ):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([make_trainer.__module__, *LOADED_LATE])
+    # DeepSpeed and the model's code are loaded when a trainer is made.
+    model = type(load_config(resolve_checkpoint(settings.model))).__module__.replace("configuration_", "modeling_")
+    context.set_forkserver_preload([make_trainer.__module__, "deepspeed", model])
     return context
 
 
