@@ -58,6 +58,17 @@ def test_links_of_the_files_beside_docs_become_those_of_the_site_by_the_titles_o
     )
 
 
+def test_the_changelog_sorts_the_changes_of_a_version_by_the_six_kinds_in_one_order() -> None:
+    kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    names = [version.splitlines()[0] for version in versions]
+    assert names[0] == "[Unreleased]"
+    assert [name for name in names[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\]( - \d{4}-\d\d-\d\d)?", name)] == []
+    for version in versions:
+        headings = re.findall(r"^#{3,} *(.*)$", version, re.MULTILINE)
+        assert headings == [kind for kind in kinds if kind in headings]
+
+
 def test_messages_that_troubleshooting_quotes_are_those_of_the_code() -> None:
     texts = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     said = re.sub(r'"\s*\n\s*f?"', "", texts)
