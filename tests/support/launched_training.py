@@ -3,10 +3,12 @@
 Accelerate shards on accelerators only and quietly turns the last two on CPU into DDP; here its state is told otherwise,
 and everything after that is accelerate's, DeepSpeed's, TRL's and our own code. Completions are sampled as ever, then
 replaced, so that they differ inside a group and are the same however many processes draw them.
-At each round of rollouts a rank adds a line to `vision0`, `vision1`: how often its policy's vision tower ran so far.
+At each round of rollouts a rank adds a line to `counts0`, `counts1`: how often its policy's vision tower ran so far,
+and how many batches had their completions packed into rows. Two processes pack what can be packed, one alone nothing.
 Usage: launched_training.py train RECIPE [--resume]
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ TEXTS = [
 ]
 ZERO3 = "ACCELERATE_USE_DEEPSPEED" in os.environ
 build, sample = AcceleratorState.__init__, training.shared_rollouts
-vision_runs: list[None] = []
+pack, vision_runs, packed = training.pack, list[None](), list[None]()
 
 
 def build_with_deepspeed(
@@ -50,8 +52,8 @@ def scripted(prompts: list[Any], trainer: EmoTrainer) -> Any:
     assert all(weight.numel() == 0 for weight in trainer.model.parameters()) == ZERO3
     if trainer.state.global_step == 0:
         trainer.model.get_encoder(modality="image").register_forward_pre_hook(lambda *_: vision_runs.append(None))
-    with (Path(trainer.args.output_dir).parent / f"vision{state.process_index}").open("a") as file:
-        file.write(f"{len(vision_runs)}\n")
+    with (Path(trainer.args.output_dir).parent / f"counts{state.process_index}").open("a") as file:
+        file.write(f"{len(vision_runs)} {len(packed)}\n")
     sampled = sample(prompts, trainer)
     tokenizer = trainer.processing_class.tokenizer
     first = state.process_index * len(prompts) + 3 * trainer.state.global_step  # other texts for each at each step
@@ -59,6 +61,13 @@ def scripted(prompts: list[Any], trainer: EmoTrainer) -> Any:
     return sampled | {"completion_ids": [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]}
 
 
+def pack_and_count(*arguments: Any) -> Any:
+    packed.append(None)
+    return pack(*arguments)
+
+
+training.pack = pack_and_count
+EmoTrainer.worthwhile = math.inf if "WORLD_SIZE" in os.environ else 0.0
 if ZERO3:
     import deepspeed
 

@@ -133,8 +133,10 @@ def test_training_on_sharded_weights_is_training_on_one_process_encodes_an_image
     assert_trained_alike(one, two)
     # Before each of three rounds. In a round both encode their own image as they sample. Of the judge, rank 1 asks
     # nothing but fillers, on rank 0's image, new to it; then rank 0 asks about rank 1's image, new to that one. Each
-    # time the other goes along. The log-probabilities and the update find all: 1 + 1 + 1 a round.
-    assert [(two / f"vision{rank}").read_text().split() for rank in (0, 1)] == [["0", "3", "6"]] * 2
+    # time the other goes along. The log-probabilities and the update find all: 1 + 1 + 1 a round. The update, the only
+    # pass without a cache, has its four completions packed, one batch a round.
+    told = [(two / f"counts{rank}").read_text().splitlines() for rank in (0, 1)]
+    assert told == [["0 0", "3 1", "6 2"]] * 2
     for run in (one, two):  # a process has one image, and asks about that of the other one
         described = [row["reflection"]["consistency"] for row in read_jsonl(run / "rollouts.jsonl")]
         assert {len(found["distractors"]) for found in described if found["question"]} == {1}
