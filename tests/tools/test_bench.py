@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emor3.errors import UserError
+from emor3.judges.lockstep import InStepJudge
 from emor3.tools.bench.meter import Meter, StepCost, together
 from emor3.tools.bench.rounds import Way, bench_step
 from emor3.tools.bench.tables import ratios
@@ -95,6 +96,13 @@ def test_two_sharded_processes_take_a_step_together() -> None:
         way.end()
     assert cost.encoded == 3 * 2 * 2  # rollouts, reference and update, 2 images with 2 completions each
     assert 0 < cost.update_cpu_seconds < cost.cpu_seconds
+
+
+@pytest.mark.slow
+def test_the_judge_of_a_step_takes_as_many_forwards_on_each_process(tmp_path: Path) -> None:
+    settings = BenchSettings(images=2, completions=2, max_tokens=8, rounds=1)
+    trainer = make_trainer(OURS, settings, str(tmp_path), Meter(Collector(), 0))
+    assert {type(part.scorer.judge) for part in trainer.reward_funcs} == {InStepJudge}
 
 
 def test_images_that_cannot_be_shared_out_are_refused() -> None:

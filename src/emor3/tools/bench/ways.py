@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import GRPOTrainer
 
 from emor3.experiments.quickstart import RECIPE
-from emor3.judges.local import ScoreJudge, evaluating
+from emor3.judges.build import build_judge
+from emor3.judges.local import evaluating
 from emor3.method.labels import MIKELS8, PLUTCHIK8, WEBEMO25
 from emor3.method.reflection import ask, read_verdict
 from emor3.method.rewards import verdict_value
@@ -145,7 +146,8 @@ def make_trainer(way: str, settings: BenchSettings, folder: str, meter: Meter) -
         set_area(processor, settings.pixels, settings.pixels)
     config.save_strategy = "no"
     config.generation_kwargs = {"suppress_tokens": vision_token_ids(processor)}
-    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda: ScoreJudge(model, processor))
+    judge = build_judge(recipe.judge, model, processor)
+    scorer = BatchScorer(recipe.thinking, recipe.reward, settings.completions, lambda: judge)
     parts, config.reward_weights = part_rewards(scorer)
     functions: list[Any] = list(parts)
     straight = StraightforwardReflection(processor)
