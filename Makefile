@@ -79,7 +79,8 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 # line trains three steps. EasyR1 is no package: its loader is followed step by step.
 HOSTS := verl swift verifiers lmms inspect
 HOST_verl := --no-deps 'verl==0.9.*' ray omegaconf hydra-core 'antlr4-python3-runtime==4.9.*' tensordict codetiming pyvers \
-	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer
+	dill orjson torchdata cloudpickle jsonschema msgpack requests urllib3 idna certifi charset_normalizer \
+	aiohttp aiohappyeyeballs aiosignal frozenlist multidict yarl propcache attrs
 HOST_swift := --no-deps 'ms-swift==4.6.*' modelscope modelscope_hub addict dacite json-repair requests urllib3 idna certifi \
 	charset_normalizer simplejson sortedcontainers attrs cryptography cffi pycparser \
 	aiohttp aiohappyeyeballs aiosignal frozenlist multidict yarl propcache
