@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from emor3.models.checkpoints import resolve_checkpoint
+from emor3.models.loading import load_config
 
 SIZES = {"20M": (3.5, 6), "100M": (7.0, 8)}
 """Times the embedded model's width and layers of the language model that make about so many parameters."""
@@ -32,7 +33,7 @@ def write_larger(size: str, folder: Path) -> int:
     config = _config(json.loads((small / "config.json").read_text(encoding="utf-8")), *SIZES[size])
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    model = AutoModelForImageTextToText.from_config(load_config(str(folder)), trust_remote_code=False)
     model.save_pretrained(folder)
     file = folder / "model.safetensors"
     given = load_file(small / file.name)

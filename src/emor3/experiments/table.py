@@ -13,12 +13,11 @@ import numpy as np
 from emor3.experiments import decision, training_table
 from emor3.experiments.plan import AVERAGES, Cell, Plan
 from emor3.experiments.results import Column, Results, mean_share
-from emor3.method.thinking import TAGS
 from emor3.method.types import Estimate
 from emor3.report.table_cell import TableCell
 from emor3.runs.predictions import TABLE
 from emor3.stats.classification import is_correct
-from emor3.stats.figures import FIGURES, checks
+from emor3.stats.figures import FIGURES, GIVEN, checks
 from emor3.stats.format import (
     markdown_table,
     p_equation,
@@ -116,7 +115,7 @@ def truth_table(results: Results) -> dict[str, dict[str, TableCell]]:
 
     A direct answer says nothing of it, which is neither right nor wrong.
     """
-    telling = (name for name in results.predictions if TAGS[results.thinking[name]])
+    telling = (name for name in results.predictions if "reasoning" in GIVEN[results.thinking[name]])
     table = {name: _figures(results, name, results.truth.checks()) for name in telling}
     for name, row in table.items() if results.plan.reference in table else ():
         for figure, cell in row.items() if name != results.plan.reference else ():

@@ -17,10 +17,11 @@ from emor3.errors import UserError
 from emor3.heldout.settings import Metric
 from emor3.judges.local import evaluating
 from emor3.method.rewards import predicted_label
-from emor3.method.thinking import TAGS, Thinking, parse, sample_prompt
+from emor3.method.thinking import Thinking, parse, sample_prompt
 from emor3.method.types import Prediction, Sample
 from emor3.models.generation import complete_samples, said_by
 from emor3.stats.classification import is_correct
+from emor3.stats.figures import GIVEN
 from emor3.stats.measures import Check, keeps_format
 from emor3.tiny.folders import is_drawn
 from emor3.tiny.perception import DrawnTruth
@@ -84,7 +85,7 @@ def checks_on(
     """
     checks: dict[str, Check] = {"accuracy": is_correct, "format": keeps_format}
     folders = [source.folder for source in sources]
-    if TAGS[thinking] == TAGS["steps"] and all(map(is_drawn, folders)):
+    if "step 3" in GIVEN[thinking] and all(map(is_drawn, folders)):
         checks["perception"] = DrawnTruth(folders).exact
     if metric not in checks:
         raise UserError(

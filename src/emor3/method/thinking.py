@@ -121,9 +121,14 @@ def sample_prompt(sample: Sample, template: str) -> str:
     return build_prompt(sample.labels, template, len(sample.images), sample.text)
 
 
+def way_named(name: object) -> Thinking | None:
+    """The way of thinking of a name; None if there is none."""
+    return next((way for way in TAGS if way == name), None)
+
+
 def thinking_of(template: str) -> Thinking:
     """The way of thinking that a template asks for: that of its name if it is shipped, else steps."""
-    return next((way for way in TAGS if way == template), "steps")
+    return way_named(template) or "steps"
 
 
 def parse(text: str, thinking: Thinking = "steps") -> EmotionalThought:

@@ -10,7 +10,7 @@ from typing import Any
 from emor3.errors import UserError
 from emor3.method.reflection import ScriptedJudge, ask, reflect
 from emor3.method.rewards import PAPER, Formula, RewardSettings, check_thinking, reflective, score
-from emor3.method.thinking import TAGS, Thinking, parse
+from emor3.method.thinking import TAGS, Thinking, parse, way_named
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
 from emor3.scoring.rows import row_content, row_sample
 from emor3.storage.files import regular
@@ -116,8 +116,7 @@ def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:
 
 def _thinking(row: Mapping[str, Any]) -> Thinking:
     given = "steps" if row.get("thinking") is None else row["thinking"]
-    known = next((way for way in TAGS if way == given), None)
-    if known is None:
+    if (known := way_named(given)) is None:
         raise UserError(f"'thinking' must be one of {', '.join(TAGS)}, found {reprlib.repr(given)}")
     return known
 

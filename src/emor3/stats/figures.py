@@ -93,7 +93,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 """Every figure by its name in `results.json`, in the order of every table."""
 
-_GIVEN: Mapping[Thinking, tuple[Needs, ...]] = {
+GIVEN: Mapping[Thinking, tuple[Needs, ...]] = {
     "direct": ("completion",),
     "free": ("completion", "reasoning"),
     "steps": ("completion", "reasoning", "step 3"),
@@ -104,7 +104,7 @@ _GIVEN: Mapping[Thinking, tuple[Needs, ...]] = {
 
 def checks(thinking: Thinking = "steps") -> dict[str, Check]:
     """Checks of the reasoning that a way of thinking can be asked to pass: without steps there is no step 3."""
-    return {name: row.check for name, row in FIGURES.items() if row.check and row.needs in _GIVEN[thinking]}
+    return {name: row.check for name, row in FIGURES.items() if row.check and row.needs in GIVEN[thinking]}
 
 
 def titles() -> dict[str, str]:

@@ -446,6 +446,7 @@ def _first_completions(
     recipe: Recipe, trainer: EmoTrainer, samples: Sequence[Sample], turns: int
 ) -> Iterator[list[EmotionalThought]]:
     """Completions of the start model, one for each of N samples in each turn; training's random numbers stay."""
+    said = said_by(trainer.processing_class, recipe.thinking)
     for turn in range(turns):
         with evaluating(trainer.model):
             texts = complete_samples(
@@ -457,7 +458,6 @@ def _first_completions(
                 temperature=trainer.args.temperature,
                 seed=recipe.seed + turn,
             )
-        said = said_by(trainer.processing_class, recipe.thinking)
         yield [parse(said(text), recipe.thinking) for text in texts]
 
 

@@ -186,6 +186,7 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         self._dry = None
         with images_once(self.processing_class):
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs=inputs)
+        # Here too, beside the passes inside: dynamic sampling pads rows of batches by their width.
         width = batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]
         batch |= _aligned(batch, width)
         assert self._dry is not None, "TRL asked for no rewards"
