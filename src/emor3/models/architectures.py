@@ -390,7 +390,9 @@ def deepstack_features(features: Any) -> Sequence[Any]:
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as transformers names them."""
-_ATTENTIONS = {"eager", "sdpa"}
+FLEX = "emor3_flex"
+"""Attention by SDPA, and by FlexAttention where a mask is one of blocks (`emor3.models.packing.blocks`)."""
+_ATTENTIONS = {"eager", "sdpa", FLEX}
 """Attention that takes any mask and was tested with ours; flash attention knows causal ones only."""
 _BY_KIND = (Qwen2VLConfig, Qwen2_5_VLConfig, Gemma3Config)
 """Families that take a mask for each kind of layer; others take one for all."""

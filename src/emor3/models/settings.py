@@ -37,6 +37,12 @@ class ModelBlock(Block):
     """
     freeze: list[Part] = Field(default_factory=list)
     """Parts that stay as they are, with LoRA too; the language model always learns."""
+    attention: Literal["eager", "sdpa", "flex_attention"] | None = None
+    """How tokens attend to each other; None is the checkpoint's way, mostly `sdpa`.
+
+    `flex_attention` is for rows of several completions (gradient checkpointing, shards), whose mask then costs nothing
+    where it hides; all else is `sdpa`. It needs a GPU, and was not run on one yet.
+    """
     max_pixels: int | None = Field(None, ge=1024)
     """Larger images are scaled down to this area, if the processor sizes by area; None keeps the checkpoint's limit.
 

@@ -40,6 +40,7 @@ from emor3.models.checkpoints import (
     vision_is_frozen,
 )
 from emor3.models.generation import complete_samples, said_by
+from emor3.models.packing.blocks import set_attention
 from emor3.models.settings import ModelBlock
 from emor3.models.sharding import (
     check_resumable,
@@ -250,6 +251,8 @@ def load_policy(recipe: Recipe, start: str, checkpoint: Path | None) -> tuple[Pr
     model, processor = load(resumed or start, dtype, recipe.model.quantize)
     if resumed:
         model.config._name_or_path = resolve_checkpoint(start)
+    if recipe.model.attention is not None:
+        set_attention(model, recipe.model.attention)
     if recipe.model.max_pixels is not None:
         limit_pixels(processor, recipe.model.max_pixels)
     freeze(model, recipe.model.freeze)

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import and_masks, create_causal_mask
 
 from emor3.models.architectures import FULL, SLIDING, image_blocks, layer_kinds, mask_input
+from emor3.models.packing.blocks import masked_by_blocks
 
 PADDING, PROMPT = -1, 0
 """Parts of a row; completions are numbered from 1."""
@@ -142,13 +143,17 @@ def packed_inputs(
 def tree_masks(
     config: PretrainedConfig, rows: PackedRows, positions: Tensor, blocks: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Attention mask (R, 1, L, L) for each kind of layer of a language model, in the form that its attention takes.
+    """Attention mask (R, 1, L, L) for each kind of layer of a language model, in the form that its attention takes:
+
+    added to scores, true where they count, or blocks of those that do (`emor3.models.packing.blocks`).
+
 
     Each place sees those before it in the prompt and in its own completion, within the window if the layer slides one
     (`positions` (R, L) count it), and both ways inside a block of equal numbers in `blocks` (R, L) that are not
     negative. `dtype` is that of the hidden states.
     """
     parts, window = rows.parts, getattr(config, "sliding_window", None) or 0
+    config = masked_by_blocks(config)
 
     def in_own_part(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (parts[batch, key] == PROMPT) | (parts[batch, key] == parts[batch, query])
