@@ -8,7 +8,8 @@ more step, exports the policy, and writes seconds and peak memory of each part b
 runs in a process of its own, so that its peak is its own.
 
 On a GPU add `--steps 22 --images 8 --completions 8 --tokens 150 --ways lora full trl-lora trl-full`: TRL then trains
-the same policy without reflection. `--layers 2 --width 64` tries all of it on a CPU. Linux.
+the same policy without reflection; `--attention flex_attention --checkpointing` has our packed rows attend by blocks.
+`--layers 2 --width 64` tries all of it on a CPU. Linux.
 
 Weights are random, so sampled tokens are thrown away after the time was spent, and completions that keep the format
 stand in their place: otherwise no question could be asked. TRL keeps its own, which are as long.
@@ -280,6 +281,7 @@ def recipe_of(options: argparse.Namespace, checkpoint: Path, run: Path, way: str
                 "path": str(checkpoint),
                 "dtype": "bfloat16",
                 "max_pixels": options.pixels,
+                "attention": None if way.startswith("trl") else options.attention,
                 "lora": {"r": 16} if way.endswith("lora") else None,
                 "freeze": ["vision"],
             },
@@ -387,6 +389,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=48, help="of each completion; the format takes about 40")
     parser.add_argument("--pixels", type=int, default=50_176, help="of an image at most")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--attention", choices=["eager", "sdpa", "flex_attention"], help="model.attention")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU in bf16, dense (H100, H200: 989)")
     parser.add_argument("--work", type=Path, help="folder for checkpoints and runs: about 25 GB at the true size")
     parser.add_argument("--output", type=Path, default=Path("true_size.json"))

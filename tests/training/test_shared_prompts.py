@@ -1,5 +1,6 @@
 """Prompts computed once for their G completions give what TRL computes for every copy."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,30 @@ def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(
     rounding = 1e-5 if adapters is None else 5e-5  # random adapters add to every sum
     for name, grad in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], grad, atol=rounding, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("held", "most"), [(6, 2), (12, 1)], ids=["two in a row fit", "none fit"])
+def test_packed_rows_that_memory_does_not_hold_are_split_for_good_and_that_is_said_once(
+    make_trainer: Callable[..., GRPOTrainer], capsys: pytest.CaptureFixture[str], held: int, most: int
+) -> None:
+    losses, tried = [], []
+
+    def fail(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+        if "shift_labels" in inputs:  # a row for each prompt first, then two, then TRL's way
+            tried.append(len(inputs["input_ids"]))
+            if tried[-1] < held:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for worthwhile in (0.0, math.inf):
+        trainer = make_trainer(EmoTrainer, gradient_checkpointing=True)
+        trainer.worthwhile = worthwhile
+        trainer.model.register_forward_pre_hook(fail, with_kwargs=True)
+        losses.append(loss_of(trainer))
+    assert (tried, trainer.most_in_a_row) == ([3, 6], most)
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-6, rtol=1e-5)
+    loss_of(trainer)
+    assert tried == [3, 6] + [6] * (most == 2)
+    assert capsys.readouterr().out.count("memory does not hold packed rows of 4 completions") == 1
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["by a cache", "in packed rows"])

@@ -40,6 +40,7 @@ from emor3.models.packing.work import WORTHWHILE, cheapest_rows, layer_work
 from emor3.models.prefix_cache import continuing, distinct, plain, prefill
 from emor3.models.processors import images_once, scaled
 from emor3.models.sharding import on_any_rank, sharded
+from emor3.printing import say
 from emor3.training.callbacks import TIME
 from emor3.training.dynamic_sampling import refill
 from emor3.training.scorer import by_group, own_rows
@@ -118,6 +119,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
     """Cache of vision-tower outputs for one generation batch, if vision is frozen."""
     worthwhile = WORTHWHILE
     """Share of the work of separate rows that packed ones may have."""
+    most_in_a_row: int | None = None
+    """Completions that a packed row may hold, once more of them did not fit into memory."""
 
     def __init__(
         self,
@@ -247,8 +250,9 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
                 pictures = split_images(given)
                 if self._keeps_cache():
                     return self._from_cache(model, tokens, pictures, logits_to_keep, batch_size, compute_entropy)
-                if packed := self._packed(model, tokens, pictures, logits_to_keep):
-                    return self._from_packed(model, *packed, compute_entropy)
+                while packed := self._packed(model, tokens, pictures, logits_to_keep):
+                    if found := self._from_packed(model, *packed, compute_entropy):
+                        return found
             return super()._get_per_token_logps_and_entropies(
                 model=model,
                 input_ids=input_ids,
@@ -300,7 +304,8 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
         mask, prompt = tokens["attention_mask"], tokens["input_ids"].shape[1] - completion
         _, equal_to = _distinct_prompts({name: value[:, : prompt - 1] for name, value in tokens.items()}, pictures)
         asked, said = mask[:, :prompt].sum(1).tolist(), mask[:, prompt:].sum(1).tolist()
-        members = cheapest_rows(equal_to, asked, said, layer_work(policy.config.get_text_config()), self.worthwhile)
+        work = layer_work(policy.config.get_text_config())
+        members = cheapest_rows(equal_to, asked, said, work, self.worthwhile, self.most_in_a_row)
         if not members:
             return None
         rows = pack(mask, completion, members)
@@ -309,10 +314,24 @@ class EmoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _from_packed(
         self, model: Any, rows: PackedRows, inputs: dict[str, Any], compute_entropy: bool
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """Log-probabilities and entropies (N, T) by a forward of packed rows."""
-        with self.accelerator.autocast():
-            output = model(**inputs, use_cache=False, fused_lm_head=True)
+    ) -> tuple[Tensor, Tensor | None, None] | None:
+        """Log-probabilities and entropies (N, T) by a forward of packed rows; None if memory does not hold them.
+
+        From then on rows hold half as many completions. On shards that is an error: other ranks wait for this forward.
+        """
+        try:
+            with self.accelerator.autocast():
+                output = model(**inputs, use_cache=False, fused_lm_head=True)
+        except torch.OutOfMemoryError:
+            if sharded(self):
+                raise
+            held = int(rows.parts.max())
+            if self.most_in_a_row is None:
+                say(
+                    f"memory does not hold packed rows of {held} completions: from here on they are split until it does"
+                )
+            self.most_in_a_row = held // 2
+            return None
         entropies = rows.by_completion(output.entropy) if compute_entropy else None
         return rows.by_completion(output.log_probs), entropies, None
 

@@ -67,12 +67,14 @@ def cheapest_rows(
     completions: Sequence[int],
     work: LayerWork,
     worthwhile: float = WORTHWHILE,
+    limit: int | None = None,
 ) -> list[list[int]]:
     """Completions of each packed row, at the least work; empty if one row for each completion is as good.
 
     `prompts` and `completions` are the tokens of the N prompts (equal ones are given again) and completions. With a
     prompt of 100 tokens, four completions share a row; with one of 10 they do not. `worthwhile` is how much of the work
-    of separate rows packed ones may have: 0 refuses them all, infinity takes the best of them in any case.
+    of separate rows packed ones may have: 0 refuses them all, infinity takes the best of them in any case. `limit` is
+    how many completions a row may hold.
 
     >>> narrow = LayerWork(token=400.0, pair=2.0)
     >>> cheapest_rows([0, 0, 0, 0], [100] * 4, [20] * 4, narrow)
@@ -81,8 +83,10 @@ def cheapest_rows(
     []
     >>> cheapest_rows([0, 0, 0, 0], [10] * 4, [100] * 4, narrow, worthwhile=float("inf"))
     [[0, 1], [2, 3]]
+    >>> cheapest_rows([0, 0, 0, 0], [100] * 4, [20] * 4, narrow, limit=3)
+    [[0, 1], [2, 3]]
     """
-    most = max(map(equal_to.count, set(equal_to)), default=1)
+    most = min(max(map(equal_to.count, set(equal_to)), default=1), limit or len(equal_to))
     bound = worthwhile * work.of(len(equal_to), max(prompts, default=0) + max(completions, default=0))
     best: list[list[int]] = []
     while most > 1:
