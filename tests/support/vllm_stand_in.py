@@ -40,6 +40,7 @@ class LLM:
     latest: "LLM"
     room = 1024
     """Tokens for which there is memory."""
+    on_cpu = False
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class LLM:
     ) -> None:
         self.given = {**kwargs, "model": model, "dtype": dtype, "share": gpu_memory_utilization}
         assert not trust_remote_code
-        assert kwargs.keys() <= {"max_model_len", "max_logprobs", "logprobs_mode"}
+        assert kwargs.keys() <= {"max_model_len", "max_logprobs", "logprobs_mode", "enable_chunked_prefill"}
         self.model, self.processor = load(model)
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=self.room))
         self.calls: list[tuple[Any, Any]] = []
@@ -119,3 +120,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     module.__spec__ = ModuleSpec("vllm", None)
     vars(module).update(LLM=LLM, SamplingParams=SamplingParams)
     monkeypatch.setitem(sys.modules, "vllm", module)
+    platforms = ModuleType("vllm.platforms")
+    vars(platforms)["current_platform"] = SimpleNamespace(is_cpu=lambda: LLM.on_cpu)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)

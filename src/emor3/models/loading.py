@@ -46,11 +46,11 @@ INDEX = "model.safetensors.index.json"
 
 
 @contextmanager
-def refusal(doing: str) -> Iterator[None]:
+def refusal(doing: str, faults: tuple[type[Exception], ...] = FAULTS) -> Iterator[None]:
     """What goes wrong inside is raised as a UserError: `doing` (as "cannot load the processor of PATH") and why."""
     try:
         yield
-    except FAULTS as error:
+    except faults as error:
         raise UserError(f"{doing}: {reason(error)}") from None
 
 

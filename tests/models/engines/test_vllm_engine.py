@@ -127,6 +127,48 @@ def test_a_model_that_it_cannot_serve_is_one_line_with_the_way_out(
     assert "\n" not in str(told.value)
 
 
+def test_an_engine_that_dies_is_one_line_and_what_it_had_made_is_kept(
+    random_checkpoint: str,
+    scenes: str,
+    tmp_path: Path,
+    main_with: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class EngineDeadError(Exception):
+        pass  # as vLLM's, which derives from nothing else
+
+    alive = vllm_stand_in.LLM.generate
+
+    def die(self: Any, prompts: Any, sampling_params: Any = None, **settings: Any) -> Any:
+        if sampling_params[0].temperature:  # greedy answers are made, the draws after them not
+            raise EngineDeadError("EngineCore encountered an issue.\nSee stack trace above.")
+        return alive(self, prompts, sampling_params, **settings)
+
+    asked = ("evaluate", "--model", random_checkpoint, "--data", scenes, "--engine", "vllm", "--limit", 3)
+    asked += ("--samples", 2, "--max-new-tokens", 4, "--output", tmp_path / "out")
+    with monkeypatch.context() as dying:
+        dying.setattr(vllm_stand_in.LLM, "generate", die)
+        assert main_with(*asked) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "vLLM ended with an error (leave out --engine vllm): EngineDeadError: EngineCore encountered" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "out" / "unfinished.jsonl").read_text().count("\n") >= 1
+    assert main_with(*asked, "--resume") == 0
+    greedy = [request for request, sampling in vllm_stand_in.LLM.latest.calls if not sampling.temperature]
+    assert not greedy  # they were kept
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_on_a_cpu_prompts_are_not_read_in_parts(
+    random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, on_cpu: bool
+) -> None:
+    monkeypatch.setattr(vllm_stand_in.LLM, "on_cpu", on_cpu)
+    VllmEngine(random_checkpoint)
+    # There vLLM 0.31 ends in "CPU Generator does not use offset" as soon as a seeded prompt is.
+    assert vllm_stand_in.LLM.latest.given["enable_chunked_prefill"] is (False if on_cpu else None)
+
+
 def test_without_vllm_the_way_to_install_it_is_said_before_a_model_is_loaded(
     scenes: str, tmp_path: Path, main_with: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

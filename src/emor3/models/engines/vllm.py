@@ -28,6 +28,8 @@ REQUESTS, TOKENS = 1024, 1 << 20
 MEMORY_SHARE = 0.9
 """Of a GPU's memory, for all engines of the process together."""
 WAY_OUT = "leave out --engine vllm"
+ANY = (Exception,)
+"""What vLLM ends with: its own errors have nothing but this in common."""
 
 
 def check_installed() -> None:
@@ -53,7 +55,7 @@ class VllmEngine:
         self.processor: ProcessorMixin = load_processor(source)
         check_fit(config, self.processor, source)
         self._vllm: Any = importlib.import_module("vllm")
-        with refusal(f"vLLM cannot serve {source} ({WAY_OUT})"):
+        with refusal(f"vLLM cannot serve {source} ({WAY_OUT})", ANY):
             self._llm = self._vllm.LLM(
                 model=source,
                 trust_remote_code=False,
@@ -62,7 +64,13 @@ class VllmEngine:
                 max_logprobs=-1,
                 logprobs_mode="processed_logprobs",  # among the tokens that are allowed
                 gpu_memory_utilization=MEMORY_SHARE / sharing,
+                # vLLM takes back what it draws behind a part of a prompt, which torch's generators of a CPU cannot.
+                enable_chunked_prefill=False if self._on_cpu() else None,
             )
+
+    def _on_cpu(self) -> bool:
+        on_cpu: bool = importlib.import_module("vllm.platforms").current_platform.is_cpu()
+        return on_cpu
 
     @property
     def name(self) -> Literal["vllm"]:
@@ -138,6 +146,6 @@ class VllmEngine:
     def _run(self, prompts: list[dict[str, Any]], sampling: list[Any]) -> list[Any]:
         if not prompts:
             return []
-        with refusal(f"vLLM ended with an error ({WAY_OUT})"):
+        with refusal(f"vLLM ended with an error ({WAY_OUT})", ANY):
             made: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False)
         return made
