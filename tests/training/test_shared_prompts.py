@@ -110,6 +110,52 @@ def test_loss_and_gradients_are_those_of_separate_prompts_in_any_order(
         torch.testing.assert_close(found[1][1][name], grad, atol=rounding, rtol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"importance_sampling_level": "sequence", "num_iterations": 2},
+        {"mask_truncated_completions": True, "max_completion_length": 37},
+        {"top_entropy_quantile": 0.3},
+    ],
+    ids=["ratios of sequences", "truncated ones left out", "the least certain tokens alone"],
+)
+def test_packed_rows_give_the_same_gradients_under_settings_of_the_loss(
+    make_trainer: Callable[..., GRPOTrainer], settings: dict[str, Any]
+) -> None:
+    found = []
+    for cls in (GRPOTrainer, EmoTrainer):
+        trainer = make_trainer(cls, gradient_checkpointing=True, **settings)
+        trainer.worthwhile = math.inf
+        batch = step_of(trainer)
+        if "mask_truncated_completions" in settings:
+            assert 0 < int(batch["completion_mask"].any(1).sum()) < 12  # some of the completions are left out
+        loss_of(trainer).backward()
+        found.append({name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad})
+    assert any(grad.abs().max() > 1e-3 for grad in found[0].values())
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_balancing_loss_of_experts_is_computed_in_trls_way(
+    make_trainer: Callable[..., GRPOTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(EmoTrainer, gradient_checkpointing=True)
+    batch = step_of(trainer)
+    taken = []
+
+    def trls(self: Any, compute_aux_loss: bool, **_: Any) -> tuple[None, None, None]:
+        taken.append(compute_aux_loss)
+        return None, None, None
+
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", trls)
+    monkeypatch.setattr(EmoTrainer, "worthwhile", math.inf)
+    inputs = [torch.cat([batch[f"prompt_{what}"], batch[f"completion_{what}"]], 1) for what in ("ids", "mask")]
+    shown = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images")}
+    of_experts = trainer._get_per_token_logps_and_entropies(trainer.model, *inputs, 12, compute_aux_loss=True, **shown)
+    assert (of_experts, taken) == ((None, None, None), [True])  # packed rows would count a prompt's routes once
+
+
 @pytest.mark.parametrize(("held", "most"), [(6, 2), (12, 1)], ids=["two in a row fit", "none fit"])
 def test_packed_rows_that_memory_does_not_hold_are_split_for_good_and_that_is_said_once(
     make_trainer: Callable[..., GRPOTrainer], capsys: pytest.CaptureFixture[str], held: int, most: int
