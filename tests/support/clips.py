@@ -64,3 +64,17 @@ def turn(path: Path) -> None:
     rows = ((0, 1 << 16, 0), (-(1 << 16), 0, 0), (0, 0, 1 << 30))
     content[start : start + 36] = b"".join(value.to_bytes(4, "big", signed=True) for row in rows for value in row)
     path.write_bytes(content)
+
+
+def clip_folders(root: Path, labels: Sequence[str] = ("calm", "tense"), each: int = 3, form: str = "{label}") -> None:
+    """So many clips for each label, in its folder; no two are alike."""
+    for place in range(each * len(labels)):
+        label = labels[place % len(labels)]
+        write_clip(root / form.format(label=label) / f"{place}.mp4", moving(place))
+
+
+def frame_folder(folder: Path, count: int = 12) -> None:
+    """A clip as a folder of its frames, 1.jpg to 12.jpg."""
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        Image.new("RGB", (32, 32), (number * 10,) * 3).save(folder / f"{number}.jpg", quality=95)

@@ -254,6 +254,7 @@ IMPORT_KEYS = {
     "dropped": "each entry that became no row, and why",
     "votes": "how rows with one vote each became rows with a distribution, or empty",
     "vanished": "labels of the source of which no row is left",
+    "frames": "drawn of each clip; null: a set of images",
     "terms": "under which the set may be used, if they are known",
     "manifest_sha256": "of metadata.jsonl",
     "emor3": "version of emor3",
