@@ -18,7 +18,7 @@ from emor3.data.importers.clips.challenges import MER6
 from emor3.data.importers.importing import import_data, import_lines
 from emor3.errors import UserError
 from emor3.method.labels import EKMAN7
-from emor3.storage.clips import draw_frames
+from emor3.storage.clips import draw_frames, write_frames
 
 
 def bring(tmp_path: Path, name: str, source: Path, **options: Any) -> tuple[dict[str, Any], Any]:
@@ -282,13 +282,13 @@ def test_what_a_killed_import_had_drawn_is_not_drawn_again(
     whole = rows_and_frames(tmp_path, "whole")
     calls: list[Path] = []
 
-    def two_then_a_kill(path: Path, count: int) -> Any:
-        calls.append(path)
+    def two_then_a_kill(clip: Path, files: list[Path]) -> Any:
+        calls.append(clip)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return draw_frames(path, count)
+        return write_frames(clip, files)
 
-    monkeypatch.setattr(drawing, "draw_frames", two_then_a_kill)
+    monkeypatch.setattr(drawing, "write_frames", two_then_a_kill)
     with pytest.raises(KeyboardInterrupt):
         import_data("clips", str(tmp_path / "src"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

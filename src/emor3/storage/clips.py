@@ -32,6 +32,8 @@ FRAMES = 4
 """Frames drawn of a clip unless a person says otherwise."""
 MOST_FRAMES = 100
 """That may be drawn of one: as many images as a row may have."""
+QUALITY = 95
+"""Of the JPEG files of frames, whose colours are kept at full size."""
 LARGEST_FRAME = 4_000_000
 """Pixels of a frame; larger ones are scaled to them, as training does with larger images."""
 LONGEST = 36_000
@@ -102,6 +104,17 @@ def draw_frames(path: Path, count: int = FRAMES) -> list[Frame]:
     if isinstance(frames, int):
         raise UserError(f"clip {path} has another number of frames whenever it is read: convert it")
     return frames
+
+
+def write_frames(clip: Path, files: Sequence[Path]) -> list[float | None]:
+    """Draw as many frames of a clip as there are files, write them there as JPEG, and return their times.
+
+    Raises UserError as `draw_frames`.
+    """
+    frames = draw_frames(clip, len(files))
+    for frame, file in zip(frames, files, strict=True):
+        frame.picture.save(file, "JPEG", quality=QUALITY, subsampling=0)
+    return [frame.time for frame in frames]
 
 
 def _check_length(path: Path, total: int, count: int) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 
 from emor3.data.importers.clips.finding import frame_files
 from emor3.errors import UserError
-from emor3.storage.clips import check_decoder, draw_frames, middles
+from emor3.storage.clips import check_decoder, middles, write_frames
 
 FRAMES = "frames"
 """Where an imported folder keeps the frames of its clips."""
 JOURNAL = "drawn.jsonl"
-QUALITY = 95
-"""Of the JPEG files, whose colours are kept at full size."""
 
 
 class Drawing:
@@ -52,16 +50,14 @@ class Drawing:
         return [f"{FRAMES}/{file}" for file in files], known["times"]
 
     def _draw(self, clip: Path, files: list[str]) -> list[float] | None:
-        try:
-            frames = draw_frames(clip, self.count)
-        except UserError as error:
-            raise ValueError(str(error).removeprefix(f"clip {clip} ")) from None
         folder = (self.place / files[0]).parent
         shutil.rmtree(folder, ignore_errors=True)  # of other frames, or half of them
         folder.mkdir(parents=True)
-        for frame, file in zip(frames, files, strict=True):
-            frame.picture.save(self.place / file, "JPEG", quality=QUALITY, subsampling=0)
-        times = [frame.time for frame in frames]
+        try:
+            times = write_frames(clip, [self.place / file for file in files])
+        except UserError as error:
+            folder.rmdir()
+            raise ValueError(str(error).removeprefix(f"clip {clip} ")) from None
         return None if None in times else [time for time in times if time is not None]
 
     def settle(self, folder: Path) -> None:
