@@ -103,8 +103,8 @@ def _picture(examples: Sequence[Path]) -> gr.Image:
 
 def _clip() -> gr.File:
     """A short video clip, of which frames are shown to the models."""
-    suffixes = sorted(CLIP_SUFFIXES)
-    return _unopened(gr.File(label="Or a short video clip, which counts in place of the image", file_types=suffixes))
+    with gr.Accordion("Or a short video clip, which counts in place of the image", open=False):
+        return _unopened(gr.File(label="Clip", file_types=sorted(CLIP_SUFFIXES), height=120))
 
 
 def _unopened(upload: Any) -> Any:
