@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_clip_whose_packets_are_more_than_its_frames_is_counted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_clip(tmp_path / "a.mp4", grey_frames(range(0, 240, 20)))
-    monkeypatch.setattr(clips, "_count", lambda file, path: 24)  # as of a video whose frames come in two halves
+    monkeypatch.setattr(clips, "_count", lambda path: 24)  # as of a video whose frames come in two halves
     assert greys(draw_frames(path, 3)) == pytest.approx([40, 120, 200], abs=NEAR)
 
 
@@ -98,6 +99,35 @@ def test_a_clip_cut_short_is_told(tmp_path: Path) -> None:
 def test_a_whole_film_is_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "LONGEST", 11)
     assert "a.mp4 has 12 frames of at most 11: cut it" in fault(write_clip(tmp_path / "a.mp4", moving(0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.mkv", "mpeg4"), ("a.mpg", "mpeg2video"), ("a.flv", "flv1")],
+)
+def test_a_spoilt_clip_is_drawn_or_told_in_one_line(
+    tmp_path: Path, name: str, codec: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_clip(tmp_path / name, moving(0, 20), codec, 25)
+    content, told, rng = path.read_bytes(), list[str](), Random(0)
+    for _ in range(25):
+        spoilt = bytearray(content)
+        for _ in range(rng.choice((1, 3, 20))):
+            spoilt[rng.randrange(rng.choice((200, len(content))))] = rng.randrange(256)
+        path.write_bytes(spoilt[: rng.randrange(len(content)) if rng.random() < 0.2 else None])
+        try:
+            assert len(draw_frames(path)) == 4
+        except UserError as error:
+            told.append(str(error))
+    assert 3 <= len(told) < 25  # some bytes of a video may be anything
+    assert all(f"clip {path} " in line and "\n" not in line for line in told)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_name_that_means_something_to_ffmpeg_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.mp4", moving(0)).rename(tmp_path / "data:a%d.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(draw_frames(Path("data:a%d.mp4"))) == 4
 
 
 def test_a_playlist_named_as_a_clip_leads_nowhere(tmp_path: Path) -> None:

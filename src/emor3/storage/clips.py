@@ -3,10 +3,11 @@
 PyAV decodes (extra `video`), whose wheel brings FFmpeg. Sound is not read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -89,13 +90,13 @@ def draw_frames(path: Path, count: int = FRAMES) -> list[Frame]:
     from av.error import FFmpegError
 
     try:
-        with open(path, "rb", opener=regular) as file:
-            total = _count(file, path)
-            _check_length(path, total, count)
-            frames = _decoded(file, path, middles(total, count))
-            if isinstance(frames, int):  # packets without a picture, or two for one
-                _check_length(path, frames, count)
-                frames = _decoded(file, path, middles(frames, count))
+        open(path, "rb", opener=regular).close()  # FFmpeg would wait at a pipe
+        total = _count(path)
+        _check_length(path, total, count)
+        frames = _decoded(path, middles(total, count))
+        if isinstance(frames, int):  # packets without a picture, or two for one
+            _check_length(path, frames, count)
+            frames = _decoded(path, middles(frames, count))
     except FileNotFoundError:
         raise UserError(f"clip {path} does not exist: check its path") from None
     except (FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -125,34 +126,34 @@ def _check_length(path: Path, total: int, count: int) -> None:
         raise UserError(f"clip {path} has {total:,} frames of at most {LONGEST:,}: cut it where its label holds")
 
 
-def _opened(file: BinaryIO, path: Path) -> "tuple[InputContainer, VideoStream]":
+@contextmanager
+def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
+    """A file, whatever its name might say to FFmpeg, and its video stream. Raises UserError if there is none."""
     import av
 
-    file.seek(0)
-    container = av.open(file, options={"format_whitelist": CONTAINERS})
-    if not container.streams.video:
-        container.close()
-        raise UserError(f"clip {path} has no video stream: it may be sound alone")
-    stream = container.streams.video[0]
-    if stream.width * stream.height > MAX_IMAGE_PIXELS:
-        container.close()
-        raise UserError(f"clip {path} has frames of {stream.width} x {stream.height} pixels: resize it")
-    return container, stream
+    only = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    with av.open(f"file:{path}", options=only) as container:
+        if not container.streams.video:
+            raise UserError(f"clip {path} has no video stream: it may be sound alone")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"clip {path} is in a form that the decoder does not know: convert it")
+        if stream.width * stream.height > MAX_IMAGE_PIXELS:
+            raise UserError(f"clip {path} has frames of {stream.width} x {stream.height} pixels: resize it")
+        yield container, stream
 
 
-def _count(file: BinaryIO, path: Path) -> int:
+def _count(path: Path) -> int:
     """Packets of the video stream, nearly always one a frame; they are not decoded."""
-    container, stream = _opened(file, path)
-    with container:
+    with _opened(path) as (container, stream):
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
-def _decoded(file: BinaryIO, path: Path, places: Sequence[int]) -> list[Frame] | int:
+def _decoded(path: Path, places: Sequence[int]) -> list[Frame] | int:
     """The frames at these places; if there are fewer than was thought, their number."""
-    container, stream = _opened(file, path)
     wanted, found, number = iter(places), list[Frame](), 0
     next_one = next(wanted)
-    with container:
+    with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         first: float | None = None
         for number, frame in enumerate(container.decode(stream), start=1):
