@@ -25,6 +25,7 @@ from PIL import Image
 
 import layouts
 import shell_blocks
+from clips import clip_folders
 from emor3.cli.main import app
 from emor3.data.folders import load_samples
 from emor3.runs.recipe import load_recipe
@@ -294,6 +295,7 @@ def drawn_photos(folder: Path) -> None:
 GIVEN: Mapping[str, Callable[[Path], None]] = {
     r"my_photos": drawn_photos,
     r"my_images": class_folders,
+    r"my_clips": clip_folders,
     r"data/(my_images|emoset|fi|webemo)": data_folder,
     r"photos": pictures,
     r"photo\.jpg": picture,

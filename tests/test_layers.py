@@ -95,6 +95,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         "data.copies",
         "data.importers",
         "data.importers.benchmarks",
+        "data.importers.clips",
         "hosts.exports",
         "hosts.harnesses",
         "report.paper",

@@ -49,7 +49,8 @@ def test_every_set_becomes_samples_whose_images_open_and_whose_labels_are_of_its
 
 
 def test_every_set_of_the_catalogue_has_a_layout_test() -> None:
-    assert SETS.keys() == layouts.BUILDERS.keys() | {"table", "hub"}  # those two are in test_importers_tables
+    elsewhere = {"table", "hub", "clips", "mer", "dfew"}  # in test_importers_tables and test_importers_clips
+    assert SETS.keys() == layouts.BUILDERS.keys() | elsewhere
 
 
 # --- EmoSet
@@ -381,7 +382,7 @@ def test_ferplus_tables_that_do_not_belong_together_are_refused(bring: Callable[
 # --- the same for all
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name not in ("hub", "table", "folders")])
+@pytest.mark.parametrize("name", [name for name in SETS if name not in ("hub", "table", "folders", "clips")])
 def test_a_wrong_folder_is_told_what_was_expected_what_was_found_and_where_the_set_is_obtained(
     name: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Rows with one image, several or none go through every command that takes data, beside each other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_all_kinds_of_rows_are_trained_on_in_one_batch_and_recorded_as_what_they
 def test_such_a_run_resumes_to_the_same_completions_and_weights(run: Path, recipe: Recipe) -> None:
     before, weights = [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")], load_file(run / FINAL_WEIGHTS)
     (run / "checkpoints/checkpoint-2/complete").unlink()
+    shutil.rmtree(run / "final")  # else the run is finished
     train(recipe, resume=True)
     assert [row["completion"] for row in read_jsonl(run / "rollouts.jsonl")] == before
     assert all(torch.equal(value, weights[name]) for name, value in load_file(run / FINAL_WEIGHTS).items())

@@ -17,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from PIL import Image
 
+from clips import moving, write_clip
 from emor3.demo.examples import draw_examples
 from emor3.demo.looking import MOST_TYPED, DemoSettings, Look, another, label_choices, look_at, typed_labels
 from emor3.demo.rendering import fault_html, looks_html, looks_rows, ranked
@@ -73,6 +74,29 @@ def test_labels_that_are_typed_count_whatever_the_list_says(
     assert asked == ["typed", "mikels8", "typed"]
     ((told, _, _),) = look(str(examples[0]), "mikels8", "calm", 2)
     assert "needs two labels or more" in told
+
+
+def test_a_clip_counts_in_place_of_the_image_and_is_seen_as_its_frames(
+    monkeypatch: pytest.MonkeyPatch, examples: list[Path], tmp_path: Path
+) -> None:
+    from emor3.demo import page
+
+    def look_at_clip(picture: Any, other: str, *_: Any) -> list[list[Look]]:
+        assert [Image.open(path).size for path in picture.images] == [(64, 48)] * 4
+        assert other == str(examples[0])
+        return [[a_look()]]
+
+    monkeypatch.setattr(page, "look_at", look_at_clip)
+    look = page.looking([], SETTINGS, {"mikels8": MIKELS8}, examples)
+    clip = write_clip(tmp_path / "clip.mp4", moving(1))
+    for picture in (None, str(examples[0])):
+        ((html, _, _),) = look(picture, "mikels8", "", 2, str(clip))
+        assert [f'alt="the frame {number}"' in html for number in range(1, 6)] == [True] * 4 + [False]
+        assert "Does step 1 describe the video?" in html
+    clip.write_text("<html>")
+    ((told, _, _),) = look(None, "mikels8", "", 2, str(clip))
+    assert "The clip cannot be read as a video" in told
+    assert str(tmp_path) not in told
 
 
 def test_typed_labels_are_a_label_set_with_blanks_left_out() -> None:

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from browser import CHROMIUM, Browser
+from clips import moving, write_clip
 from emor3.demo.looking import DemoSettings
 from emor3.demo.serving import LARGEST, build_server, listening, uploads
 from emor3.demo.space import export_space
@@ -281,7 +282,9 @@ def test_the_server_takes_no_other_name_no_other_site_no_address_and_no_large_up
     assert status_of(urllib.request.Request(f"{address}gradio_api/upload", body + b"\r\n--b--\r\n", headers)) == 413
 
 
-def test_the_documented_endpoint_answers_a_client_and_fetches_nothing(address: str, scenes: str) -> None:
+def test_the_documented_endpoint_answers_a_client_and_fetches_nothing(
+    address: str, scenes: str, tmp_path: Path
+) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False, analytics_enabled=False)
@@ -294,6 +297,11 @@ def test_the_documented_endpoint_answers_a_client_and_fetches_nothing(address: s
     named = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(Exception, match="the demo fetches nothing"):
         client.predict(named, "typed", "calm, uneasy", 2, api_name="/look")
+    clip = handle_file(write_clip(tmp_path / "clip.mp4", moving(1)))
+    page, rows, status = client.predict(None, "typed", "calm, uneasy", 2, clip, api_name="/look")
+    assert (status, page.count('alt="the frame 4"')) == ("Done.", 2)  # of either model
+    with pytest.raises(Exception, match="the demo fetches nothing"):
+        client.predict(None, "typed", "calm, uneasy", 2, named, api_name="/look")
 
 
 def test_a_signal_ends_the_command_with_an_open_page_and_leaves_no_upload(

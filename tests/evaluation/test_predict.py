@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from clips import clip_folders, moving, write_clip
 from emor3.cli import main as cli
 from emor3.data.folders import load_samples
+from emor3.data.importers.importing import import_data
 from emor3.errors import UserError
 from emor3.evaluation import predict
-from emor3.evaluation.evaluate import Candidate, load_candidate
+from emor3.evaluation.evaluate import Candidate, complete, load_candidate
 from emor3.evaluation.predict import Decision, against_own_answer, choose_labels, decide, prediction_text
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import MIKELS8, SENTIMENT3, LabelSet
@@ -228,6 +231,38 @@ def test_a_folder_without_images_is_one_line_before_a_model_is_loaded(tmp_path: 
     (tmp_path / "notes.txt").touch()
     refused = CliRunner().invoke(cli.app, ["predict", "--model", "gone", str(tmp_path)])
     assert "no images in this folder" in str(refused.exception)
+
+
+def test_a_clip_is_labelled_by_its_frames_as_an_imported_one_is(tmp_path: Path) -> None:
+    clip_folders(tmp_path / "src", each=1)
+    import_data("clips", str(tmp_path / "src"), tmp_path / "data", frames=2)
+    samples = [replace(sample, labels=MIKELS8) for sample in load_samples(str(tmp_path / "data"))]
+    candidate, settings = load_candidate("embedded"), EvaluationSettings(max_new_tokens=8)
+    page = tmp_path / "page.mov"
+    page.write_text("<html>")
+    given = [str(tmp_path / "src" / sample.clip) for sample in samples] + [str(page)]
+    found = list(predict.predict(candidate, given, MIKELS8, settings, frames=2))
+    assert [picture for picture, _ in found] == given
+    texts = [outcome.prediction.completion for _, outcome in found[:2]]
+    assert texts == complete(candidate, samples, settings)
+    assert [outcome.prediction.sample.is_video for _, outcome in found[:2]] == [True, True]
+    assert prediction_text(found[0][1].prediction).startswith(f"{given[0]}\n  label")
+    assert "page.mov cannot be read as a video" in str(found[2][1])
+
+
+def test_clips_in_a_folder_are_labelled_with_its_images_and_frames_are_idle_without_one(
+    tmp_path: Path, scenes: str
+) -> None:
+    shutil.copyfile(load_samples(scenes, split="test")[0].image, tmp_path / "b.png")
+    refused = run("--frames", "2", str(tmp_path))
+    assert "--frames does nothing without a video clip" in str(refused.exception)
+    write_clip(tmp_path / "a.mp4", moving(1))
+    result = run("--json", "--max-new-tokens", "4", "--frames", "2", str(tmp_path))
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["image"] for row in rows] == [str(tmp_path / "a.mp4"), str(tmp_path / "b.png")]
+    assert all("error" not in row for row in rows)
+    told = CliRunner().invoke(cli.app, ["predict", str(tmp_path / "a.mp4")])
+    assert "name a model with --model" in str(told.exception)
 
 
 def test_pictures_from_memory_are_read_as_their_files_are(scenes: str) -> None:

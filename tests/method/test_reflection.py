@@ -248,6 +248,21 @@ def test_a_description_of_a_text_is_checked_against_the_text_whose_placeholders_
     )
 
 
+def test_a_description_of_a_video_is_asked_on_all_frames_and_on_another_one_in_the_same_words() -> None:
+    clip = Sample("s", ("a0.png", "a1.png"), "joy", EKMAN6, clip="a.mp4")
+    judge = ScriptedJudge(lambda question: "Yes")
+    others = [(("b0.png", "b1.png"), None), (("photo.png",), None)]
+    reflect(judge, [(clip, GOOD)], frozenset({Aspect.CONSISTENCY}), distractors=[others])
+    own, other, photo = judge.asked
+    assert own.images == ("a0.png", "a1.png")
+    assert own.text == (
+        "The images are frames of one video, in order of time.\n"
+        "Does the text describe the video? Answer Yes or No.\nText: A dog."
+    )
+    assert (other.images, other.text) == (("b0.png", "b1.png"), own.text)
+    assert photo.text == "Does the text describe the image? Answer Yes or No.\nText: A dog."
+
+
 def test_a_question_on_one_image_reads_as_ever() -> None:
     question = ask(sample("x"), GOOD, BOTH)[Aspect.CONSISTENCY]
     assert question.text == "Does the text describe the image? Answer Yes or No.\nText: A dog."

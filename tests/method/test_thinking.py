@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -5,8 +6,17 @@ import pytest
 
 from emor3.errors import UserError
 from emor3.method.labels import EKMAN6, MIKELS8, LabelSet
-from emor3.method.thinking import TAGS, Thinking, build_prompt, load_template, parse, read_conclusion, render
-from emor3.method.types import Problem
+from emor3.method.thinking import (
+    TAGS,
+    Thinking,
+    build_prompt,
+    load_template,
+    parse,
+    read_conclusion,
+    render,
+    sample_prompt,
+)
+from emor3.method.types import Problem, Sample
 
 STEPS = "<step1>A dog.</step1>\n<step2>Joy.</step2>\n<step3>Positive, high.</step3>\n"
 GOOD = STEPS + r"\boxed{joy}"
@@ -230,6 +240,33 @@ def test_the_prompt_for_one_image_reads_as_ever() -> None:
 )
 def test_the_prompt_says_what_is_shown_and_holds_the_text(images: int, text: str, begins: str) -> None:
     assert build_prompt(EKMAN6, "steps", images, text).startswith(begins)
+
+
+FRAMES = "The images are frames of one video, in order of time.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        (None, f"{FRAMES}Look at the video. Which emotion would it evoke in a human viewer?"),
+        ("Fog.", f"{FRAMES}Text: Fog.\nLook at the video and the text. Which emotion would they evoke"),
+    ],
+)
+@pytest.mark.parametrize("template", ["steps", "free", "direct", "confidence", "ratings"])
+def test_frames_are_told_to_be_those_of_one_video(template: str, text: str | None, begins: str) -> None:
+    clip = Sample("s", ("0.jpg", "1.jpg"), "joy", EKMAN6, text=text, clip="a.mp4")
+    prompt = sample_prompt(clip, template)
+    assert prompt.startswith(begins)
+    assert "image" not in prompt.removeprefix(FRAMES)
+    assert "a.mp4" not in prompt
+    images = replace(clip, clip=None)
+    assert sample_prompt(images, template) == build_prompt(EKMAN6, template, 2, text)
+    assert "video" not in sample_prompt(images, template)
+
+
+def test_one_frame_is_an_image() -> None:
+    frame = Sample("s", ("0.jpg",), "joy", EKMAN6, clip="a.mp4")
+    assert sample_prompt(frame, "steps") == build_prompt(EKMAN6)
 
 
 def test_a_template_of_ones_own_need_not_know_of_texts(tmp_path: Path) -> None:

@@ -125,6 +125,15 @@ def test_texts_are_escaped_and_labels_of_any_kind_can_be_chosen(tmp_path: Path) 
     assert marks_of(folder)[0]["emotion"] == "39"
 
 
+def test_a_clip_is_shown_as_its_frames_and_asked_about_as_a_video(tmp_path: Path) -> None:
+    (first, second) = pictured(tmp_path / "pictures", 2)
+    frames = (first.sample.image, second.sample.image)
+    one = replace(first, sample=replace(first.sample, images=frames, clip="a.mp4"))
+    page = text(ask(session_of(save_evaluation(tmp_path / "a", {"d": [one]})), "/item/0"))
+    assert "Does step 1 describe the video?" in page
+    assert page.count("<img") == 2
+
+
 def test_a_sample_that_is_a_text_is_shown_and_asked_about_as_one(tmp_path: Path) -> None:
     base = prediction("joy", "joy", id="t")
     one = replace(base, sample=replace(base.sample, images=(), text="It <rained>."))

@@ -278,6 +278,13 @@ def test_a_judge_is_asked_about_a_row_without_saved_replies_and_its_replies_are_
     assert again["overall"] == result["overall"]
 
 
+def test_a_judge_is_told_that_the_images_of_a_row_are_frames(tmp_path: Path) -> None:
+    _, asked = score_asking(tmp_path, with_image(tmp_path, images=["a.png", "a.png"], clip="a.mp4"))
+    assert asked[0].text.startswith("The images are frames of one video, in order of time.\nDoes the text describe the")
+    result, _ = score_asking(tmp_path, with_image(tmp_path, clip=["a.mp4"]))
+    assert "'clip' must be the name of the video" in result["error"]
+
+
 def test_saved_replies_are_taken_before_the_judge_is_asked(tmp_path: Path) -> None:
     result, asked = score_asking(tmp_path, ROW)
     assert (result["consistency"], asked) == (1, [])

@@ -8,10 +8,11 @@ import pytest
 
 from emor3.data.folders import load_samples
 from emor3.errors import UserError
+from emor3.hosts.rows import pack, unpack
 from emor3.method.labels import get_label_set
 from emor3.method.reflection import ScriptedJudge
 from emor3.method.rewards import failed_parts
-from emor3.method.types import Aspect, Question, Reply, Rollout
+from emor3.method.types import Aspect, Question, Reply, Rollout, Sample
 from emor3.scoring.own import OwnJudge
 from emor3.scoring.rows import score_rows
 from emor3.training.scorer import BatchScorer
@@ -158,6 +159,17 @@ def test_nothing_is_asked_and_no_image_needed_without_reflection() -> None:
     (found,) = score_rows([{"label": "awe", "response": thought()}], settings=paper_reward(reflective=0))
     assert found.reward.total == 1.0
     assert score_rows([], [], ScriptedJudge(says)) == []
+
+
+def test_a_row_of_frames_is_asked_on_as_a_video_also_when_it_travelled_through_a_host() -> None:
+    clip = Sample("s", ("0.png", "1.png"), "awe", get_label_set("mikels8"), clip="a.mp4")
+    packed = unpack(pack(clip, clip.images, [["b0.png", "b1.png"]]), "row 0")
+    for row in (clip, packed):
+        judge = ScriptedJudge(says)
+        score_rows([row], [thought()], judge, ALONE)
+        assert judge.asked[0].text.startswith("The images are frames of one video, in order of time.\nDoes the text")
+    with pytest.raises(UserError, match="row 0: 'clip' must be the name of the video"):
+        score_rows([{**packed, "clip": 3}], [thought()], ScriptedJudge(says), ALONE)
 
 
 def test_labels_may_be_a_set_or_a_list() -> None:

@@ -11,15 +11,19 @@ from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
 from typer.testing import CliRunner
 
+import layouts
 from architectures import write_checkpoint
+from clips import clip_folders
 from emor3.cli.main import app
 from emor3.data.folders import load_samples
+from emor3.data.importers.importing import import_data
 from emor3.errors import UserError
 from emor3.judges.moving_average import MovingAverage
 from emor3.method.thinking import sample_prompt
 from emor3.models.architectures import PUBLISHED
-from emor3.models.checkpoints import load
-from emor3.models.generation import encode
+from emor3.models.checkpoints import load, resolve_checkpoint
+from emor3.models.generation import encode, text_tokens
+from emor3.models.processors import load_processor
 from emor3.runs.recipe import Recipe, build_recipe
 from emor3.tiny.drawing import SIZE
 from emor3.tools.capacity import (
@@ -242,6 +246,23 @@ def test_prompts_are_counted_on_the_data_where_they_and_the_tokenizer_are_at_han
     assert prompt(random_checkpoint, mixed) == (2, turn.shape[1])  # one row has two images
     assert prompt(QWEN_3B, mixed) == (2, TEXT_TOKENS)
     assert prompt(random_checkpoint, "data/none") == (1, TEXT_TOKENS)
+
+
+def test_a_plan_counts_all_frames_of_a_clip_and_what_is_said_of_them(tmp_path: Path) -> None:
+    clip_folders(tmp_path / "src", each=1)
+    import_data("clips", str(tmp_path / "src"), tmp_path / "data", frames=3, test_share=0)
+    layouts.image(tmp_path / "data/photo.png", size=(64, 64))
+    with (tmp_path / "data/metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "photo.png", "label": "calm"}\n')
+    recipe = recipe_of("embedded", model={"max_pixels": None}, data={"train": str(tmp_path / "data")})
+    images, tokens = longest_prompt(recipe)
+    clip = load_samples(str(tmp_path / "data"))[0]
+    assert images == 3
+    assert tokens == text_tokens(load_processor(resolve_checkpoint("embedded")), sample_prompt(clip, "steps"))
+    config = model_config("embedded", None)
+    work = estimate_memory(recipe, config, Machine()).work
+    assert work.images == 3
+    assert work.prompt - work.text == 3 * size_of(recipe, config).image_tokens
 
 
 def test_what_does_not_fit_is_told_with_changes_of_which_the_last_one_fits() -> None:

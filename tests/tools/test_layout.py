@@ -40,6 +40,18 @@ def test_class_folders_win_over_a_table_beside_them_and_a_table_over_folders_wit
     assert layout_of(str(other)) == layout_of(str(other / "labels.tsv")) == ("table", other / "labels.tsv")
 
 
+def test_clips_are_told_from_images_and_a_table_of_clips_from_one_of_images(tmp_path: Path) -> None:
+    layouts.text(tmp_path / "set/calm/1.mp4", "of a name alone")
+    layouts.text(tmp_path / "set/labels.csv", "clip,label")
+    assert layout_of(str(tmp_path / "set")) == ("clips", tmp_path / "set")
+    assert layout_of(str(tmp_path / "set/labels.csv")) == ("clips", tmp_path / "set/labels.csv")
+    pictures(tmp_path, "set/calm/1.jpg", "set/tense/2.jpg")
+    assert layout_of(str(tmp_path / "set")) == ("folders", tmp_path / "set")
+    layouts.text(tmp_path / "mer/video/a.mp4", "of a name alone")
+    layouts.text(tmp_path / "mer/label-disdim.csv", "name,discrete,valence", "a,happy,1")
+    assert layout_of(str(tmp_path / "mer")) == ("mer", tmp_path / "mer")
+
+
 def test_a_data_folder_needs_no_import(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text("{}\n")
     assert layout_of(str(tmp_path)) is None

@@ -50,7 +50,8 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path: Path) -> None:
     one = prediction("joy", "joy", votes={"joy": 1.0}, sampled=("joy",))
-    made = [replace(one, completion=f"{one.completion}<confidence>0.5</confidence>")]
+    shown = replace(one.sample, clip="a.mp4")  # which rows of images have not
+    made = [replace(one, sample=shown, completion=f"{one.completion}<confidence>0.5</confidence>")]
     folder = save_evaluation(tmp_path / "e", {"d": made}, start=None)
     rows = {name: json.loads((folder / name).read_text()) for name in (EVALUATION, PREDICTIONS, RESULTS)}
     told = {name: list(keys) for name, keys in EVALUATION_FILES.items()}
@@ -62,7 +63,7 @@ def test_an_evaluation_s_files_hold_what_the_page_tells(tmp_path: Path) -> None:
 
 
 def test_the_records_of_a_run_hold_what_the_page_tells() -> None:
-    assert list(rollout(1, 0, "joy")) == list(RUN_FILES[ROLLOUTS])
+    assert list(rollout(1, 0, "joy")) == [name for name in RUN_FILES[ROLLOUTS] if name != "clip"]  # it is of images
     assert list(environment_stamp()) == list(ENVIRONMENT_KEYS) == list(RUN_FILES[ENVIRONMENT])
     tried = asdict(Calibration(0.5, 0.5, 0.5, 1)) | asdict(GroupSignal(1, 0, 0.5, 1))
     assert list(tried) == list(RUN_FILES[JUDGE])

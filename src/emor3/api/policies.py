@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from emor3.data.folders import LabelSpec
 from emor3.errors import UserError
 from emor3.evaluation import evaluate as evaluation
@@ -14,6 +12,7 @@ from emor3.evaluation.candidate import Candidate
 from emor3.evaluation.journal import evaluation_folder
 from emor3.evaluation.predict import Outcome, Picture
 from emor3.evaluation.summary import Evaluation
+from emor3.storage.clips import FRAMES
 
 
 def predict(
@@ -24,11 +23,13 @@ def predict(
     samples: int = 0,
     abstain_below: float = 0.5,
     batch_size: int = 16,
+    frames: int = FRAMES,
     **settings: Any,
 ) -> Iterator[tuple[Picture, Outcome | UserError]]:
     """For each picture, in order, its outcome with the reasoning and what the judge says of it, or why it has none.
 
-    Pictures are paths, bytes of image files, or as Pillow holds them; a folder is all images in it. With `samples` M
+    Pictures are paths, bytes of image files, or as Pillow holds them; a folder is all images in it. Of a video clip so
+    many `frames` are shown in one prompt. With `samples` M
     above 0, M completions are sampled: the first that names their majority counts, and the outcome abstains if that
     label has a smaller share than `abstain_below`. `labels` is a label set, a built-in name or a list; None is that of
     the policy's training. Further settings: temperature, seed, max_new_tokens, template.
@@ -36,10 +37,10 @@ def predict(
     """
     if idle := settings.keys() & {"split", "label_field", "limit"}:
         raise UserError(f"{min(idle)} is a setting of evaluate: it does nothing in predict, leave it out")
-    pictures: Sequence[Picture] = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+    pictures: Sequence[Picture] = [images] if isinstance(images, Picture) else images
     chosen = policy.settings(samples=samples, batch_size=batch_size, **settings)
     label_set = prediction.choose_labels(policy, labels)
-    return prediction.predict(policy, pictures, label_set, chosen, abstain_below)
+    return prediction.predict(policy, pictures, label_set, chosen, abstain_below, frames=frames)
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from emor3.cli.next_steps import say_next
-from emor3.cli.options import Overrides, Seed, refuse_idle, usable
+from emor3.cli.options import Frames, Overrides, Seed, refuse_idle, usable
 from emor3.errors import UserError
 from emor3.printing import say, say_start, show
 
@@ -121,9 +121,9 @@ def import_data(
         str,
         typer.Argument(
             metavar="NAME",
-            help="abstract, artphoto, caer-s, eemo-bench, emoset, emotic, emotion6, emotionroi, fer2013, ferplus, fi, "
-            "flickr-ldl, mvei, oasis, raf-db, twitter-ldl, unbiasedemo, vecbench, webemo; or your own: folders, table, "
-            "hub.",
+            help="abstract, artphoto, caer-s, dfew, eemo-bench, emoset, emotic, emotion6, emotionroi, fer2013, "
+            "ferplus, fi, flickr-ldl, mer, mvei, oasis, raf-db, twitter-ldl, unbiasedemo, vecbench, webemo; or your "
+            "own: folders, table, hub, clips.",
         ),
     ],
     source: Annotated[str, typer.Argument(metavar="SRC", help="The set as it is distributed: a folder, or a table.")],
@@ -151,13 +151,21 @@ def import_data(
             help="Share of each label to hold out if the set has no split. [default: 0.3]",
         ),
     ] = None,
+    frames: Frames = None,
     seed: Seed = 0,
 ) -> None:
-    """Make a data folder of a public set or your own files."""
-    if name not in ("table", "hub"):
+    """Make a data folder of a public set or your own files.
+
+    Of video clips (mer, dfew, clips) frames become the images; an import that ended early goes on where it stopped.
+    """
+    if name not in ("table", "hub", "clips"):
         refuse_idle(context, f"with {name}, whose layout is known", ["column"])
     say_start("emor3 data import")
     from emor3.data.importers import importing
+    from emor3.data.importers.catalogue import known_set
+
+    if not known_set(name).clips:
+        refuse_idle(context, f"with {name}, which is no set of clips", ["frames"])
 
     columns = dict(_pair(text, "--column", "label=mood") for text in column or [])
     imported = importing.import_data(
@@ -170,6 +178,7 @@ def import_data(
         copy=copy,
         test_share=test_share,
         seed=seed,
+        frames=frames,
     )
     for line in importing.import_lines(imported, output):
         say(line)

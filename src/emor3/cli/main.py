@@ -23,6 +23,7 @@ from emor3.cli.options import (
     MODEL,
     BatchSize,
     Engine,
+    Frames,
     JudgePath,
     Labels,
     Limit,
@@ -313,7 +314,7 @@ def _evaluate_again(path: Path, output: Path | None) -> None:
 
 def predict(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, video clips, or folders of them.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -341,11 +342,12 @@ def predict(
             callback=usable, min=0.0, max=1.0, help="With --samples: abstain if the leading label has a smaller share."
         ),
     ] = 0.5,
+    frames: Frames = None,
 ) -> None:
     """Label images and show the reasoning behind each label.
 
     For every image, in order: the label, the three steps, and what the reflection says of them, with probabilities. An
-    image that cannot be read fails alone; the status then is 1.
+    image that cannot be read fails alone; the status then is 1. Of a video clip frames are shown as one prompt.
     """
     samples = samples or (8 if reflect else 0)
     if samples:
@@ -355,8 +357,11 @@ def predict(
     say_start("emor3 predict")
     from emor3.evaluation import predict as prediction
     from emor3.evaluation.evaluate import load_candidate
+    from emor3.storage.clips import FRAMES
 
     pictures = prediction.pictures_of(images)
+    if not prediction.clips_in(pictures):
+        refuse_idle(context, "without a video clip", ["frames"])
     model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge, engine)
     settings = evaluation_settings(context, candidate, labels=None, samples=samples)
@@ -364,7 +369,9 @@ def predict(
     if note := prediction.caution(model, pictures):
         say(note, error=True)
     failed = False
-    for image, outcome in prediction.predict(candidate, pictures, label_set, settings, abstain_below):
+    for image, outcome in prediction.predict(
+        candidate, pictures, label_set, settings, abstain_below, frames=FRAMES if frames is None else frames
+    ):
         failed = failed or isinstance(outcome, UserError)
         if as_json:
             say(json.dumps(prediction.outcome_row(str(image), outcome)))

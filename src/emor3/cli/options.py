@@ -65,6 +65,10 @@ Engine = Annotated[
         help="What makes completions and asks the judge; vLLM has to be installed: pip install 'emor3[vllm]'."
     ),
 ]
+Frames = Annotated[
+    int | None,
+    typer.Option(help="Frames drawn of a video clip, from the middles of as many equal parts. [default: 4]"),
+]
 Limit = Annotated[
     int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")
 ]

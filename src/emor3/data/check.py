@@ -140,6 +140,8 @@ class _Look:
         self._count_tokens = token_counter(processor, prompt)
         self._text_tokens = lru_cache(maxsize=4096)(partial(text_tokens, processor))
         self._split_of_content: dict[bytes, str] = {}
+        self._told = ("", "")
+        """Row and split of the last repetition: a clip has many frames, and is repeated once."""
         self._pictures: list[_Picture] = []
         self._hashes: list[int | None] = []
 
@@ -161,27 +163,39 @@ class _Look:
     def _look_at(self, path: str, sample: Sample, where: str) -> int | None:
         """Tokens of an image; None if it cannot be used."""
         digest = file_digest(path)
-        self._compare_splits(digest, sample, where)
         try:
             image = open_image(path)
             tokens = self._count_tokens(image.size)
         except UserError as error:
+            self._compare_splits(digest, sample, where)
             self.report.unreadable.add(f"{where}: {error}")
             return None
+        known_by = perceptual_hash(image)
+        if known_by is not None or not sample.is_video:  # clips that fade from black are no copies
+            self._compare_splits(digest, sample, where)
         self._pictures.append(_Picture(digest, sample.id, sample.split, sample.label))
-        self._hashes.append(perceptual_hash(image))
+        self._hashes.append(known_by)
         return tokens
 
     def _compare_splits(self, digest: bytes, sample: Sample, where: str) -> None:
         first_split = self._split_of_content.setdefault(digest, sample.split)
-        if first_split != sample.split:
+        if first_split != sample.split and self._told != (where, first_split):
+            self._told = where, first_split
             self.report.duplicates.add(f"{where}: {sample.id!r} in {sample.split!r} is also in {first_split!r}")
 
     def finish(self) -> None:
-        """Note near copies that are in two splits or have two labels, and what image size would fit."""
+        """Note near copies that are in two splits or have two labels, and what image size would fit.
+
+        Two rows of several images are told once; rows that share a file are no near copies.
+        """
+        pairs: dict[tuple[str, str], tuple[_Picture, _Picture, bool]] = {}
         for one, other in near_pairs(self._hashes):
             first, second = self._pictures[one], self._pictures[other]
-            if first.split != second.split and first.digest != second.digest:
+            if first.split != second.split or first.label != second.label:
+                *_, same_file = pairs.get((first.id, second.id), (False,))
+                pairs[first.id, second.id] = first, second, same_file or first.digest == second.digest
+        for first, second, same_file in pairs.values():
+            if first.split != second.split and not same_file:
                 self.report.near.add(f"{first.id!r} in {first.split!r} and {second.id!r} in {second.split!r}")
             if first.label != second.label:
                 self.report.two_labels.add(f"{first.id!r} is {first.label!r} and {second.id!r} is {second.label!r}")

@@ -3,8 +3,9 @@
 A row has `label` and `file_name` (relative to the folder); or `file_names`, a list, if several images belong to one
 label; or only a `text`, which may also accompany images and stands in the prompt. It may have `split` (default: train),
 `id` (default: the first file name; a row without images needs one), `distribution` (votes over the labels), `valence`,
-`arousal`, `group` (near copies share one), `attributes` (what is known of the picture) and `reasoning` (a whole
-completion to learn from). Other fields are left alone: a name or a theme must never reach a model.
+`arousal`, `group` (near copies share one), `attributes` (what is known of the picture), `reasoning` (a whole
+completion to learn from) and `clip` (the name of the video whose frames, in order of time, its images are). Other
+fields are left alone: a name or a theme must never reach a model.
 """
 
 import json
@@ -135,6 +136,7 @@ def to_sample(row: Mapping[str, Any], folder: Path, labels: LabelSet, label_fiel
         arousal=_number(row, "arousal", where),
         group=None if group is None else str(group),
         reasoning=_text(row, "reasoning", where),
+        clip=_text(row, "clip", where),
         **_annotated(row, labels, label_field, where),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emor3.errors import UserError, one_line
 from emor3.evaluation.candidate import Candidate, load_candidate
-from emor3.evaluation.predict import Outcome, choose_labels, predict
+from emor3.evaluation.predict import Drawn, Outcome, choose_labels, draw_clip, predict
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.method.labels import BUILT_IN, LabelSet, label_set_from
 from emor3.method.reflection import reflect
@@ -77,7 +77,7 @@ def typed_labels(text: str) -> LabelSet:
 
 
 def look_at(
-    picture: str,
+    picture: str | Drawn,
     other: str,
     candidates: Sequence[Candidate],
     labels: LabelSet,
@@ -85,7 +85,7 @@ def look_at(
     samples: int,
     on_sample: Callable[[str, int], None],
 ) -> Iterator[list[Look]]:
-    """What every model makes of the picture at a path, again whenever more is known.
+    """What every model makes of the picture at a path, or of the frames of a clip, again whenever more is known.
 
     First each one's greedy answer, its description also put to the judge with the `other` picture; then each one's
     decision over M samples. `on_sample` gets the model and the number of completions just sampled.
@@ -116,7 +116,7 @@ def _settings_for(candidate: Candidate, settings: DemoSettings, samples: int) ->
 
 def _outcome(
     candidate: Candidate,
-    picture: str,
+    picture: str | Drawn,
     labels: LabelSet,
     settings: EvaluationSettings,
     abstain_below: float = 0.0,
@@ -133,6 +133,14 @@ def _elsewhere(candidate: Candidate, answer: Outcome, other: str) -> Finding | N
     prediction = answer.prediction
     sample = replace(prediction.sample, id=other, images=(other,))
     return reflect(candidate.judge, [(sample, prediction.thought)], frozenset({Aspect.CONSISTENCY}))[0].consistency
+
+
+def frames_of(clip: str, folder: Path) -> Drawn:
+    """Frames of an uploaded clip, in a folder. Raises UserError, without the server's own path, if it is none."""
+    try:
+        return replace(draw_clip(Path(clip), folder / "frames"), name="the clip")
+    except UserError as error:
+        raise UserError(str(error).replace(f"clip {clip}", "the clip")) from None
 
 
 def another(picture: str, examples: Sequence[Path]) -> str:

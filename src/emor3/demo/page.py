@@ -2,17 +2,29 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import gradio as gr
 
-from emor3.demo.looking import MOST_SAMPLES, MOST_TYPED, DemoSettings, another, label_choices, look_at, typed_labels
+from emor3.demo.looking import (
+    MOST_SAMPLES,
+    MOST_TYPED,
+    DemoSettings,
+    another,
+    frames_of,
+    label_choices,
+    look_at,
+    typed_labels,
+)
 from emor3.demo.rendering import fault_html, looks_html, looks_rows
 from emor3.errors import UserError, one_line
 from emor3.evaluation.candidate import Candidate
 from emor3.method.labels import LabelSet
 from emor3.models.checkpoints import PACKAGED
+from emor3.storage.clips import CLIP_SUFFIXES
 
 HOLD = 3600
 """Seconds after which an upload is deleted also while the demo runs."""
@@ -55,6 +67,8 @@ def build_page(candidates: Sequence[Candidate], settings: DemoSettings, examples
             with gr.Column(scale=2, min_width=300):
                 inputs = [_picture(examples), *_label_set(label_sets)]
                 inputs.append(gr.Slider(1, MOST_SAMPLES, value=8, step=1, label="Sampled completions"))
+                if find_spec("av") is not None:  # else nothing here decodes a clip
+                    inputs.append(_clip())
                 ask = gr.Button("Ask" if len(candidates) == 1 else "Ask both", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 status = gr.HTML("Choose an image and ask.", elem_id="emor3-status", js_on_load=ANNOUNCE)
@@ -76,16 +90,29 @@ def build_page(candidates: Sequence[Candidate], settings: DemoSettings, examples
 
 def _picture(examples: Sequence[Path]) -> gr.Image:
     """The image, and buttons that put a drawing there."""
-    picture = gr.Image(label="Image", sources=["upload", "clipboard"], type="filepath", height=220, buttons=[])
-    # On this image, not in a class of our own: beside that Gradio would write a file.
-    picture.preprocess = _path_of
-    picture.async_move_resource_to_block_cache = partial(_held, picture.async_move_resource_to_block_cache)
+    picture = _unopened(
+        gr.Image(label="Image", sources=["upload", "clipboard"], type="filepath", height=220, buttons=[])
+    )
     gr.Markdown("Drawings at hand:")
     with gr.Column(elem_classes="emor3-examples"):
         for path in examples:
             button = gr.Button(path.stem, icon=path, size="sm")
             button.click(partial(str, path), None, picture, api_visibility="private", queue=False)
     return picture
+
+
+def _clip() -> gr.File:
+    """A short video clip, of which frames are shown to the models."""
+    with gr.Accordion("Or a short video clip, which counts in place of the image", open=False):
+        return _unopened(gr.File(label="Clip", file_types=sorted(CLIP_SUFFIXES), height=120))
+
+
+def _unopened(upload: Any) -> Any:
+    """An upload whose file is handed over by its path, and never fetched from an address."""
+    # On this component, not in a class of our own: beside that Gradio would write a file.
+    upload.preprocess = _path_of
+    upload.async_move_resource_to_block_cache = partial(_held, upload.async_move_resource_to_block_cache)
+    return upload
 
 
 def _path_of(payload: Any) -> str | None:
@@ -127,12 +154,13 @@ def looking(
         label_set: str,
         labels: str,
         samples: float,
+        clip: str | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio's way to ask for one)
     ) -> Iterator[Shown]:
         """What the models make of an image: HTML, JSON, and a line of status, again whenever more is known.
 
         `label_set` is a name of the list; `labels`, as in "calm, uneasy", count in its place if there are any;
-        `samples` is from 1 to 32.
+        `samples` is from 1 to 32. A short video `clip` counts in place of the image: four of its frames are shown.
         """
         sampled = 0
 
@@ -144,12 +172,19 @@ def looking(
         try:
             # Nobody who types labels should get an answer among others.
             given = typed_labels(labels) if label_set == TYPED or labels.strip() else label_sets[label_set]
-            if picture is None or not Path(picture).is_file():
+            held = clip or picture
+            if held is None or not Path(held).is_file():
                 raise UserError("there is no image, or it is no longer held: choose one")
-            other = another(picture, examples)
-            for looks in look_at(picture, other, candidates, given, settings, int(samples), on_sample):
-                done = sum(seen.sampled is not None for seen in looks) == len(candidates)
-                yield looks_html(looks, picture, other, settings), looks_rows(looks), "Done." if done else "Sampling …"
+            with TemporaryDirectory() as scratch:
+                shown = frames_of(clip, Path(scratch)) if clip else held
+                other = another(held, examples)
+                for looks in look_at(shown, other, candidates, given, settings, int(samples), on_sample):
+                    done = sum(seen.sampled is not None for seen in looks) == len(candidates)
+                    yield (
+                        looks_html(looks, shown, other, settings),
+                        looks_rows(looks),
+                        "Done." if done else "Sampling …",
+                    )
         except UserError as error:
             yield fault_html(str(error)), [], ""
 

@@ -8,7 +8,8 @@ import jinja2
 
 from emor3.demo.looking import DemoSettings, Look
 from emor3.errors import one_line, printable
-from emor3.evaluation.predict import Decision, finding_text, outcome_row
+from emor3.evaluation.predict import Decision, Drawn, finding_text, outcome_row
+from emor3.method.thinking import name_content
 from emor3.report.cards import thumbnail
 from emor3.runs.records import finding_row
 from emor3.stats.format import hundredths
@@ -18,11 +19,20 @@ LIKELIEST = 8
 """Labels whose share is shown."""
 
 
-def looks_html(looks: Sequence[Look], picture: str, other: str, settings: DemoSettings) -> str:
-    """The models side by side, on the picture and, for its description, on the other one."""
-    template = _environment().get_template("looks.html")
-    return template.render(
-        looks=looks, picture=thumbnail(picture), other=thumbnail(other), settings=settings, ranked=ranked
+def looks_html(looks: Sequence[Look], picture: str | Drawn, other: str, settings: DemoSettings) -> str:
+    """The models side by side, on the picture or frames of a clip and, for its description, on the other one."""
+    paths = picture.images if isinstance(picture, Drawn) else (picture,)
+    return (
+        _environment()
+        .get_template("looks.html")
+        .render(
+            looks=looks,
+            pictures=[thumbnail(path) for path in paths],
+            content=name_content(len(paths), None, isinstance(picture, Drawn)),
+            other=thumbnail(other),
+            settings=settings,
+            ranked=ranked,
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""Label single images, with the three steps behind each label and what the reflection says of them.
+"""Label single images and clips, with the three steps behind each label and what the reflection says of them.
 
 There is no ground truth here: coherence asks whether steps 1 and 2 lead a reader to the model's own answer.
 """
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from emor3.data.folders import LabelSpec, label_set_for, load_mixture
-from emor3.data.importers.sources import images_below
+from emor3.data.importers.sources import files_below, images_below
 from emor3.errors import UserError, one_line
 from emor3.evaluation.candidate import Candidate
 from emor3.evaluation.evaluate import answers_in, check_prompts, complete, judged, sample_completions
@@ -28,6 +28,7 @@ from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
 from emor3.models.engines.batches import OnBatch, always
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
+from emor3.storage.clips import CLIP_SUFFIXES, FRAMES, check_frames, write_frames
 from emor3.storage.images import image_fault, save_picture
 from emor3.tiny.folders import drawn_domain
 from emor3.tiny.world import Domain
@@ -74,18 +75,26 @@ class Outcome:
     decision: Decision | None = None
 
 
-Picture: TypeAlias = str | Path | bytes | Image.Image
-"""The path of an image file, or a picture in memory: the bytes of such a file, or as Pillow holds it."""
+@dataclass(frozen=True)
+class Drawn:
+    """A video clip of which frames were drawn: their files, in order of time."""
+
+    name: str
+    images: tuple[str, ...]
+
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | Drawn
+"""Path of an image file or a video clip, or a picture in memory: the bytes of an image file, or as Pillow holds it."""
 
 
 def pictures_of(images: Sequence[Picture]) -> list[Picture]:
-    """The pictures with each folder replaced by the images in it, at any depth, by name. Raises UserError for none."""
+    """The pictures with each folder replaced by the images and clips in it, at any depth. Raises UserError for none."""
     found: list[Picture] = []
     for image in images:
         if not isinstance(image, str | Path) or not Path(image).is_dir():
             found.append(image)
-        elif inside := [str(path) for path in images_below(Path(image))]:
-            found += inside
+        elif inside := sorted([*images_below(Path(image)), *files_below(Path(image), CLIP_SUFFIXES)]):
+            found += map(str, inside)
         else:
             raise UserError(f"{image}: no images in this folder: give image files, or a folder that holds some")
     return found
@@ -104,13 +113,19 @@ def model_for(model: str | None, pictures: Sequence[Picture]) -> str:
     domains = _domains(pictures)
     if None in domains:
         other = pictures[domains.index(None)]
-        if isinstance(other, str | Path) and (fault := image_fault(str(other))) is not None:
+        if isinstance(other, str | Path) and not clips_in([other]) and (fault := image_fault(str(other))) is not None:
             raise UserError(fault)
         raise UserError(
             f"name a model with --model: for photographs on a laptop {SMALL_MODEL} ({download_text(SMALL_MODEL)}), or "
             f"your own; {EMBEDDED} needs no download, shows the form of an answer, and {DRAWINGS_ONLY}"
         )
     return HARD if any(domain.hard for domain in domains if domain) else EMBEDDED
+
+
+def clips_in(pictures: Sequence[Picture]) -> list[Path]:
+    """Those of the pictures that are video clips, told by their names."""
+    paths = [Path(picture) for picture in pictures if isinstance(picture, str | Path)]
+    return [path for path in paths if path.suffix.lower() in CLIP_SUFFIXES]
 
 
 def caution(model: str, pictures: Sequence[Picture]) -> str | None:
@@ -129,25 +144,52 @@ def predict(
     settings: EvaluationSettings,
     abstain_below: float = 0.0,
     on_batch: OnBatch = None,
+    frames: int = FRAMES,
 ) -> Iterator[tuple[Picture, Outcome | UserError]]:
     """For each picture, in order, its outcome, or the error that says why it has none; a folder is all images in it.
 
-    With `settings.samples` M above 0, M completions are sampled, and the first that names their majority is the
-    prediction. `on_batch` gets the number of completions just made.
+    Of a video clip so many frames are shown, as `emor3 data import` draws them. With `settings.samples` M above 0, M
+    completions are sampled, and the first that names their majority is the prediction. `on_batch` gets the number of
+    completions just made.
     """
+    check_frames(frames)
     with TemporaryDirectory() as scratch:
         pictures = pictures_of(images)
         for start in range(0, len(pictures), settings.batch_size):
             batch = pictures[start : start + settings.batch_size]
-            paths = [_path_of(picture, Path(scratch, f"picture-{start + n}")) for n, picture in enumerate(batch)]
-            errors = {n: UserError(why) for n, path in enumerate(paths) if (why := image_fault(path)) is not None}
-            readable = [Sample(path, (path,), "", labels) for n, path in enumerate(paths) if n not in errors]
-            check_prompts(candidate, readable, settings)
-            outcomes = iter(_outcomes(candidate, readable, settings, abstain_below, on_batch))
+            samples, errors = list[Sample](), dict[int, UserError]()
+            for number, picture in enumerate(batch):
+                try:
+                    free = Path(scratch, f"picture-{start + number}")
+                    samples.append(_sample(picture, labels, free, frames))
+                except UserError as error:
+                    errors[number] = error
+            check_prompts(candidate, samples, settings)
+            outcomes = iter(_outcomes(candidate, samples, settings, abstain_below, on_batch))
             yield from ((picture, errors[n] if n in errors else next(outcomes)) for n, picture in enumerate(batch))
 
 
-def _path_of(picture: Picture, free: Path) -> str:
+def _sample(picture: Picture, labels: LabelSet, free: Path, frames: int) -> Sample:
+    """The sample of a picture, or of frames of a clip. Raises UserError if it cannot be read."""
+    if clip := next(iter(clips_in([picture])), None):
+        picture = draw_clip(clip, free, frames)
+    if isinstance(picture, Drawn):
+        return Sample(picture.name, picture.images, "", labels, clip=picture.name)
+    path = _path_of(picture, free)
+    if (fault := image_fault(path)) is not None:
+        raise UserError(fault)
+    return Sample(path, (path,), "", labels)
+
+
+def draw_clip(clip: Path, folder: Path, count: int = FRAMES) -> Drawn:
+    """Draw frames of a clip into a new folder. Raises UserError if it cannot be read."""
+    folder.mkdir()
+    files = [folder / f"{number}.jpg" for number in range(count)]
+    write_frames(clip, files)
+    return Drawn(str(clip), tuple(map(str, files)))
+
+
+def _path_of(picture: str | Path | bytes | Image.Image, free: Path) -> str:
     """Where a picture lies; one in memory is written to the free path, where the model and the judge open it."""
     if isinstance(picture, bytes):
         free.write_bytes(picture)
@@ -234,7 +276,7 @@ def prediction_text(prediction: Prediction) -> str:
         ("coherence", finding_text(reflection.coherence)),
     ]
     return "\n".join(
-        [one_line(prediction.sample.image), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
+        [one_line(prediction.sample.id), *(f"  {name:<12} {one_line(text or '-')}" for name, text in lines)]
     )
 
 

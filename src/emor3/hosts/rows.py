@@ -32,6 +32,7 @@ def pack(sample: Sample, images: Sequence[str], distractors: Sequence[Sequence[s
         "labels": list(sample.labels.labels),
         "images": list(images),
         **({} if sample.text is None else {"text": sample.text}),
+        **({} if sample.clip is None else {"clip": sample.clip}),
         "distractors": [list(paths) for paths in distractors],
         "distribution": None if sample.distribution is None else dict(sample.distribution),
         "attributes": dict(sample.attributes),

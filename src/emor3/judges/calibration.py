@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sklearn.metrics import roc_auc_score
 
-from emor3.method.reflection import consistency_question, says_yes
+from emor3.method.reflection import question_on, says_yes
 from emor3.method.rewards import predicted_label
 from emor3.method.types import EmotionalThought, Judge, Sample
 from emor3.stats.format import hundredths, whole_percent
@@ -54,8 +54,8 @@ def calibrate(judge: Judge, samples: Sequence[Sample], thoughts: Sequence[Emotio
     ]
     if not pairs:
         return None
-    own_questions = [consistency_question(sample.images, text, sample.text) for sample, text, _ in pairs]
-    swapped_questions = [consistency_question(sample.images, other, sample.text) for sample, _, other in pairs]
+    own_questions = [question_on(sample, text) for sample, text, _ in pairs]
+    swapped_questions = [question_on(sample, other) for sample, _, other in pairs]
     replies = judge.answer([*own_questions, *swapped_questions])
     both = zip(replies[: len(pairs)], replies[len(pairs) :], strict=True)
     answered = [(says_yes(own), says_yes(other)) for own, other in both if own.error is None and other.error is None]

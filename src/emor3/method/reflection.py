@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from emor3.method.labels import LabelSet, affirmed, normalise
-from emor3.method.thinking import escape, load_template, name_content, render
+from emor3.method.thinking import FRAMES, escape, load_template, name_content, render
 from emor3.method.types import (
     Aspect,
     Content,
@@ -22,15 +22,23 @@ from emor3.method.types import (
 _WORD = re.compile(r"[^\W_]+")
 
 
-def consistency_question(images: tuple[str, ...], trigger: str, text: str | None = None) -> Question:
+def consistency_question(
+    images: tuple[str, ...], trigger: str, text: str | None = None, of_video: bool = False
+) -> Question:
     """Visual-text consistency: image + s1, "does this text describe the image?".
 
-    Several images stand in one question. If the sample has a text, s1 is a description of it too.
+    Several images stand in one question; if s1 is `of_video`, they are its frames, or those of another one. If the
+    sample has a text, s1 is a description of it too.
     """
-    shown = None if text is None else escape(text)
-    content = name_content(len(images), text)
+    shown, video = None if text is None else escape(text), of_video and len(images) > 1
+    content = name_content(len(images), text, video)
     asked = render(load_template("consistency"), trigger=escape(trigger), text=shown, content=content)
-    return Question(Aspect.CONSISTENCY, asked, ("Yes", "No"), images)
+    return Question(Aspect.CONSISTENCY, FRAMES + asked if video else asked, ("Yes", "No"), images)
+
+
+def question_on(sample: Sample, trigger: str) -> Question:
+    """The question whether a description is one of what a sample shows."""
+    return consistency_question(sample.images, trigger, sample.text, sample.is_video)
 
 
 def coherence_question(trigger: str, feeling: str, labels: LabelSet) -> Question:
@@ -49,7 +57,7 @@ def ask(sample: Sample, thought: EmotionalThought, aspects: frozenset[Aspect]) -
         if thought.trigger is None:
             asked[aspect] = "step1 is missing, repeated, not closed or blank"
         elif aspect is Aspect.CONSISTENCY:
-            asked[aspect] = consistency_question(sample.images, thought.trigger, sample.text)
+            asked[aspect] = question_on(sample, thought.trigger)
         elif thought.feeling is None:
             asked[aspect] = "step2 is missing, repeated, not closed or blank"
         else:
@@ -110,11 +118,11 @@ def reflect(
     asked = [ask(sample, thought, aspects) for sample, thought in items]
     others = [
         [
-            consistency_question(images, thought.trigger, text)
+            consistency_question(images, thought.trigger, text, sample.is_video)
             for images, text in contents
             if thought.trigger is not None
         ]
-        for (_, thought), contents in zip(items, distractors or [()] * len(items), strict=True)
+        for (sample, thought), contents in zip(items, distractors or [()] * len(items), strict=True)
     ]
     own = [q for per_item in asked for q in per_item.values() if isinstance(q, Question)]
     questions = list(dict.fromkeys([*own, *(q for per_item in others for q in per_item)]))

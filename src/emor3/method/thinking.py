@@ -88,26 +88,34 @@ def escape(text: str) -> str:
     return _PLACEHOLDER.sub(lambda found: f"{found[0][0]} {found[0][1:-1]} {found[0][-1]}", text)
 
 
-def name_content(images: int, text: str | None) -> str:
-    """What a prompt calls what a sample shows: "image", "images and the text", "text"."""
-    pictures = ("image",) if images == 1 else ("images",) if images else ()
+FRAMES = "The images are frames of one video, in order of time.\n"
+"""What prompts and questions on a video begin with."""
+
+
+def name_content(images: int, text: str | None, video: bool = False) -> str:
+    """What a prompt calls what a sample shows: "image", "images and the text", "text", or "video" of its frames."""
+    pictures = ("video",) if video else ("image",) if images == 1 else ("images",) if images else ()
     return " and the ".join([*pictures, *(() if text is None else ("text",))])
 
 
-def build_prompt(labels: LabelSet, template: str = "steps", images: int = 1, text: str | None = None) -> str:
+def build_prompt(
+    labels: LabelSet, template: str = "steps", images: int = 1, text: str | None = None, video: bool = False
+) -> str:
     """User turn that goes with the images: the instruction, with the K labels of the sample's own label set.
 
-    A text of the sample stands before the instruction, whatever the template. Beside `labels`, a template may use
-    `content` (what the sample shows: "image", "images", "text", …) and `it` ("it" or "they").
+    That the images are frames of a `video`, and a text of the sample, stand before the instruction, whatever the
+    template. Beside `labels`, a template may use `content` (what the sample shows: "image", "images", "video", "text",
+    …) and `it` ("it" or "they").
     """
-    content = name_content(images, text)
-    it = "it" if content in ("image", "text") else "they"
+    content = name_content(images, text, video)
+    it = "it" if content in ("image", "video", "text") else "they"
     instruction = _instruction(load_template(template), labels.labels, content, it)
     if found := SPECIAL.search(instruction):  # the labels were looked at, so it is the template's
         raise UserError(
             f"template {template}: models take {found[0]!r} for a token of their own; leave it out, images stand first"
         )
-    return instruction if text is None else f"Text: {escape(text)}\n{instruction}"
+    before = FRAMES if video else ""
+    return before + (instruction if text is None else f"Text: {escape(text)}\n{instruction}")
 
 
 @lru_cache(maxsize=256)
@@ -118,7 +126,7 @@ def _instruction(template: str, labels: tuple[str, ...], content: str, it: str) 
 
 def sample_prompt(sample: Sample, template: str) -> str:
     """User turn of a sample."""
-    return build_prompt(sample.labels, template, len(sample.images), sample.text)
+    return build_prompt(sample.labels, template, len(sample.images), sample.text, sample.is_video)
 
 
 def way_named(name: object) -> Thinking | None:

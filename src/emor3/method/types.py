@@ -40,12 +40,19 @@ class Sample:
     """A completion to learn from, if the data has one; never shown to a judge."""
     text: str | None = None
     """What accompanies the images or stands in their place, and in the prompt."""
+    clip: str | None = None
+    """Name of the video whose frames, in order of time, the images are. That they are stands in the prompt, no name."""
 
     @property
     def image(self) -> str:
         """The only image, for what handles no other samples. Raises ValueError if there are several or none."""
         (image,) = self.images
         return image
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the images are to be seen as one video."""
+        return self.clip is not None and len(self.images) > 1
 
     @property
     def content(self) -> Content:

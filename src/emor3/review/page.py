@@ -33,7 +33,7 @@ def completion_page(place: int, drawn: Drawn, mark: Mark | None, token: str, **p
         conclusion=thought.conclusion,
         choices=_choices(sample.labels.labels),
         none_key=NONE_KEY,
-        content=name_content(len(sample.images), sample.text),
+        content=name_content(len(sample.images), sample.text, sample.is_video),
         pictures=[picture for number, path in enumerate(sample.images) if (picture := _picture(place, number, path))],
         wanted=len(sample.images),
         text=sample.text,

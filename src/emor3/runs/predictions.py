@@ -100,6 +100,7 @@ class PredictionRow(Record):
     image: Text | None = None
     """The one image in older records, which have no `images` and no text."""
     text: Text | None = None
+    clip: Text | None = None
     label: Text
     votes: dict[Text, float] | None
     group: Text | None
@@ -267,6 +268,7 @@ def _read_prediction(row: PredictionRow, labels: LabelSet, thinking: Thinking, w
         arousal=row.arousal,
         group=row.group,
         text=row.text,
+        clip=row.clip,
     )
     thought = parse(row.completion, thinking)
     return Prediction(

@@ -172,8 +172,9 @@ def rollout_row(step: int, group: int, rollout: Rollout) -> dict[str, Any]:
 
 
 def content_row(sample: Sample) -> dict[str, Any]:
-    """What a sample shows, as JSON."""
-    return {"images": list(sample.images), "text": sample.text}
+    """What a sample shows, as JSON; `clip` stands there only if the images are frames of one."""
+    clip = {} if sample.clip is None else {"clip": sample.clip}
+    return {"images": list(sample.images), "text": sample.text, **clip}
 
 
 def read_content(row: Mapping[str, Any]) -> Content:

@@ -11,6 +11,7 @@ ROW = {
     "judge": 'replies of a judge, {"consistency": "Yes", "coherence": "sadness"}; null or absent: none are saved',
     "images": "with --judge: list of image files, from the folder of FILE; for rows without saved replies",
     "text": "with --judge: optional, what accompanies the images",
+    "clip": "with --judge: optional, name of the video whose frames, in order of time, the images are",
     "weights": 'optional, {"reflective": 0.1, "format": 0.1, "confidence": 0}: numbers from 0 to 1 in place of these',
     "thinking": "optional, how the completion thinks: steps (the default), confidence, free or direct",
 }

@@ -20,7 +20,8 @@ from emor3.method.types import Aspect, Content, EmotionalThought, Judge, Reflect
 from emor3.scoring.own import OwnJudge, RewardPart, check_handed_over, with_own_parts
 
 Row: TypeAlias = Mapping[str, Any] | Sample
-"""`label`; `labels` (a list or a LabelSet; Mikels' eight if absent); `images` (paths), `text`; `distractors` (for each
+"""`label`; `labels` (a list or a LabelSet; Mikels' eight if absent); `images` (paths), `text`, `clip` (the name of the
+video whose frames the images are); `distractors` (for each
 other sample a path, or a list of paths); `distribution` (human votes by label) and `attributes`, each None if unknown,
 if they are paid for; or a sample of a data folder."""
 
@@ -174,7 +175,15 @@ def _shown(row: Mapping[str, Any], place: int, settings: RewardSettings) -> Samp
     if Aspect.CONSISTENCY not in settings.aspects and "images" not in row:
         return replace(sample, images=())
     images, text = row_content(row)
-    return replace(sample, images=images, text=text)
+    return replace(sample, images=images, text=text, clip=row_clip(row))
+
+
+def row_clip(row: Mapping[str, Any]) -> str | None:
+    """Name of the video whose frames the images of a row are, if they are. Raises UserError if it is no string."""
+    clip = row.get("clip")
+    if clip is not None and not isinstance(clip, str):
+        raise UserError(f"'clip' must be the name of the video whose frames the images are, found {reprlib.repr(clip)}")
+    return clip
 
 
 def _with_annotations(sample: Sample, row: Mapping[str, Any], settings: RewardSettings) -> Sample:

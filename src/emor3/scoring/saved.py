@@ -12,7 +12,7 @@ from emor3.method.reflection import ScriptedJudge, ask, reflect
 from emor3.method.rewards import PAPER, Formula, RewardSettings, check_thinking, reflective, score
 from emor3.method.thinking import TAGS, Thinking, parse, way_named
 from emor3.method.types import Aspect, EmotionalThought, Finding, Judge, Reflection, Sample, Verdict
-from emor3.scoring.rows import row_content, row_sample
+from emor3.scoring.rows import row_clip, row_content, row_sample
 from emor3.storage.files import regular
 
 
@@ -101,7 +101,7 @@ def _shown(sample: Sample, row: Mapping[str, Any], folder: Path) -> Sample:
     paths = tuple(str(folder / image) for image in images)
     for path in paths:
         open_image(path)
-    return replace(sample, images=paths, text=text)
+    return replace(sample, images=paths, text=text, clip=row_clip(row))
 
 
 def _settings(row: Mapping[str, Any], formula: Formula) -> RewardSettings:

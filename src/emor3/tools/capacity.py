@@ -264,7 +264,7 @@ def longest_prompt(recipe: Recipe) -> tuple[int, int]:
     images, wordy = 0, samples[0]
     for sample in samples:  # each is read from disk, so they are gone through once
         images = max(images, len(sample.images))
-        wordy = max(wordy, sample, key=lambda one: len(one.text or ""))
+        wordy = max(wordy, sample, key=lambda one: (len(one.text or ""), one.is_video))
     prompt = sample_prompt(wordy, recipe.prompt_template)
     return images, TEXT_TOKENS if processor is None else text_tokens(processor, prompt)
 

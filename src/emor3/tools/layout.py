@@ -1,4 +1,4 @@
-"""How a person's labelled images lie: as a data folder already, as a public set, in class folders, or in a table."""
+"""How a person's labelled images or clips lie: as a data folder, as a public set, in class folders, or in a table."""
 
 import csv
 from pathlib import Path
@@ -7,13 +7,14 @@ from emor3.data.folders import EMBEDDED
 from emor3.data.importers.catalogue import SETS, DataSet
 from emor3.data.importers.class_folders import ClassFolders, own_folders
 from emor3.data.importers.items import Item, Options, WrongLayoutError
-from emor3.data.importers.sources import images_below, listing
+from emor3.data.importers.sources import files_below, images_below, listing
 from emor3.data.importers.tables import TABLES
 from emor3.data.rows import MANIFEST
 from emor3.errors import UserError
 from emor3.method.labels import normalise
+from emor3.storage.clips import CLIP_SUFFIXES
 
-OWN = ("folders", "table", "hub")
+OWN = ("folders", "table", "hub", "clips")
 """Layouts that are nobody's in particular."""
 
 
@@ -26,7 +27,7 @@ def layout_of(data: str) -> tuple[str, Path] | None:
     if data.startswith(EMBEDDED) or (path / MANIFEST).is_file():
         return None
     if path.suffix.lower() in TABLES and path.is_file():
-        return "table", path
+        return "clips" if _holds_clips(path.parent) else "table", path
     if not path.is_dir():
         tables = ", ".join(TABLES)
         raise UserError(f"{data}: " + (f"no folder, and no table ({tables})" if path.exists() else "no such folder"))
@@ -49,7 +50,9 @@ def _reads(data_set: DataSet, name: str, path: Path) -> bool:
 
 
 def _own_layout(path: Path) -> tuple[str, Path]:
-    """Class folders of two labels or more, else the one table of a folder."""
+    """Class folders of two labels or more, else the one table of a folder; of clips if there is no image."""
+    if _holds_clips(path):
+        return "clips", path
     unclear = None
     labels: dict[str, str] = {}
     try:
@@ -72,6 +75,11 @@ def _own_layout(path: Path) -> tuple[str, Path]:
     if next(images_below(path), None) is not None:
         raise UserError(f"{path}: nothing tells the labels of its images: put them in one folder for each label")
     raise UserError(f"{path}: no images and no table in it; {listing(path)}")
+
+
+def _holds_clips(folder: Path) -> bool:
+    """Whether there are video clips, and no images, which would be asked about first."""
+    return next(images_below(folder), None) is None and bool(files_below(folder, CLIP_SUFFIXES))
 
 
 def one_label(place: str, *labels: str) -> UserError:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from emor3.data.copies.hashes import BYTES, PIXELS, Hashes, perceptual_hash
+from emor3.data.copies.hashes import BYTES, DISTANCE, PIXELS, Hashes, perceptual_hash
 from emor3.data.folders import EMBEDDED, resolve_folder
 from emor3.data.importers.sources import images_below, split_of
 from emor3.data.rows import MANIFEST, manifest_lines, parse_row, row_content, row_id, row_split
@@ -115,7 +115,8 @@ class Names:
 def scan(sets: Sequence[str], workers: int) -> Scan:
     """Look at every image of the sets, each given as a data folder, `embedded:NAME` or a folder of images.
 
-    Rows that share one image file in one split count once. Raises UserError for a set without images or given twice.
+    Rows that share one image file in one split count once, and so do images of one row that look alike. Raises
+    UserError for a set without images or given twice.
     """
     if len(set(sets)) < len(sets):
         raise UserError(f"a folder is given twice: {', '.join(sets)}")
@@ -125,15 +126,16 @@ def scan(sets: Sequence[str], workers: int) -> Scan:
     total = sum(map(_count, sets))
     with Bar("images", *Progress.get_default_columns()[1:], error=True, transient=True) as progress:
         task = progress.add_task(f"{len(sets)} sets" if len(sets) > 1 else printable(sets[0]), total=total)
-        for name, look in _looks(_entries(found), workers):
+        for _, row in groupby(_looks(_entries(found), workers), lambda seen: (seen[0].set, seen[0].id)):
+            for name, look in _apart(list(row)):
+                if look.fault:
+                    found.faults.append(f"{name.set}, {name.id}: {look.fault}")
+                    continue
+                cell_of.append(cells.setdefault(Cell(name.set, name.split), len(cells)))
+                digests += look.digest
+                hashes += look.hash or BLANK
+                found.names.add(name)
             progress.advance(task)
-            if look.fault:
-                found.faults.append(f"{name.set}, {name.id}: {look.fault}")
-                continue
-            cell_of.append(cells.setdefault(Cell(name.set, name.split), len(cells)))
-            digests += look.digest
-            hashes += look.hash or BLANK
-            found.names.add(name)
     found.cells = list(cells)
     found.cell = np.frombuffer(cell_of, np.int64).astype(np.intp)
     found.digests = np.frombuffer(digests, np.uint8).reshape(-1, BYTES)
@@ -141,6 +143,18 @@ def scan(sets: Sequence[str], workers: int) -> Scan:
     if missing := [name for name in sets if name not in {cell.set for cell in cells}]:
         raise UserError(f"{missing[0]}: no image there can be read, of {found.rows[missing[0]]:,} rows or files")
     return found
+
+
+def _apart(row: Sequence[tuple[Name, Look]]) -> Iterator[tuple[Name, Look]]:
+    """Images of one row, of several the ones that differ: frames of a still clip are no copies, nor are blank ones."""
+    kept = list[int]()
+    for name, look in row:
+        value = int.from_bytes(look.hash)
+        if len(row) == 1 or look.fault:
+            yield name, look
+        elif look.hash and all((value ^ other).bit_count() > DISTANCE for other in kept):
+            kept.append(value)
+            yield name, look
 
 
 def cores() -> int:

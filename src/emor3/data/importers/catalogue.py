@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from emor3.data.importers import class_folders, faces, lists, tables
 from emor3.data.importers.benchmarks import eemobench, emotic, mvei, vecbench
 from emor3.data.importers.class_folders import UNBIASED6, ClassFolders
+from emor3.data.importers.clips import challenges, own
 from emor3.data.importers.items import DROP_TIES, FIRST_OF_TIES, Reader
 from emor3.data.importers.lists import MikelsVotes
 from emor3.data.importers.sources import SPLITS
@@ -35,6 +36,8 @@ class DataSet:
     """Images of the set as its authors count them."""
     terms: str = ""
     """What its authors ask of users, where they say it."""
+    clips: bool = False
+    """Whether it is one of video clips, of which frames are drawn."""
 
 
 IMAGE_EMOTION = "www.imageemotion.org (Machajdik and Hanbury 2010)"
@@ -173,6 +176,35 @@ SETS: Mapping[str, DataSet] = {
         {DROP_TIES: EKMAN7, FIRST_OF_TIES: EKMAN7},
         "files of questions (EEmo-Bench(pair).json, …) with image_url and image_label, and images/",
         "huggingface.co/datasets/Workerred/EEmo-Bench_pair (Gao et al., ACM MM 2025, arXiv 2504.16405)",
+    ),
+    "mer": DataSet(
+        "MER2023, MER2024 or MER2025 Track 1",
+        challenges.mer,
+        {AS_GIVEN: challenges.MER6},
+        f"one of {', '.join(challenges.MER_TABLES)} (name, discrete, valence), and clips in train/, video-labeled/ or "
+        "video/",
+        "huggingface.co/MERChallenge, on request (Lian et al., ACM MM 2023, arXiv 2504.19423)",
+        terms="academic research only; no sample may be edited or put on the internet",
+        clips=True,
+    ),
+    "dfew": DataSet(
+        "DFEW",
+        challenges.dfew,
+        dict.fromkeys(challenges.DFEW_FOLDS, EKMAN7),
+        "EmoLabel_DataSplit/{train,test}(single-labeled)/set_<1..5>.csv (video_name, label) and Clip/, or "
+        "label/single_{train,test}set_<1..5>.csv and data/<clip>/*.jpg",
+        "dfew-dataset.github.io, on request (Jiang et al., ACM MM 2020)",
+        terms="research only; it may not be reproduced or passed on",
+        clips=True,
+    ),
+    "clips": DataSet(
+        "video clips",
+        own.own_clips,
+        {AS_GIVEN: None},
+        "[train|val|test/]<label>/ with clips at any depth, or a .csv, .tsv, .jsonl, .parquet or .npz file with a "
+        "column for the clip and one for the label",
+        YOURS,
+        clips=True,
     ),
     "folders": DataSet(
         "class folders",

@@ -58,7 +58,7 @@ class ClassFolders:
         return label
 
 
-INNER = {"images", "image", "imgs", "pictures", "data"}
+INNER = {"images", "image", "imgs", "img", "pictures", "data", "video", "videos", "clips", "frames"}
 """Names of folders between a split and its labels; they are no labels themselves."""
 
 Folders: TypeAlias = tuple[str, ...]
@@ -70,44 +70,48 @@ def own_folders(source: Path, options: Options) -> Found:
 
     Raises WrongLayoutError, which draws what was found, if folders could be read in more than one way.
     """
-    pictures = {path: path.relative_to(source).parts[:-1] for path in pictures_below(source)}
-    read = _layout(Counter(pictures.values()))
-    for path, folders in pictures.items():
+    for found in labelled(source, pictures_below(source), "picture"):
+        path = source / str(found.image) if isinstance(found, Item) else None
+        yield found if path is None or is_read(path) else unread(path, source, found.label)
+
+
+def labelled(source: Path, paths: Iterable[Path], kind: str) -> Found:
+    """What lies in class folders, each with the label and the split of its folders; `kind` says what it is."""
+    places = {path: path.relative_to(source).parts[:-1] for path in paths}
+    read = _layout(Counter(places.values()), kind)
+    for path, folders in places.items():
         split, label = read(folders)
         name = path.relative_to(source).as_posix()
-        if label is None:
-            yield Dropped(name, "it lies in no folder of a label")
-        else:
-            yield Item(name, label, split) if is_read(path) else unread(path, source, label)
-    for folder in _empty_beside(source, set(pictures.values())):
-        yield Dropped(f"{folder.relative_to(source).as_posix()}/", "it holds no picture", folder.name)
+        yield Dropped(name, "it lies in no folder of a label") if label is None else Item(name, label, split)
+    for folder in _empty_beside(source, set(places.values()), set(places)):
+        yield Dropped(f"{folder.relative_to(source).as_posix()}/", f"it holds no {kind}", folder.name)
 
 
-def _empty_beside(source: Path, seen: set[Folders]) -> Iterator[Path]:
-    """Folders without a picture, beside others that hold some."""
+def _empty_beside(source: Path, seen: set[Folders], found: set[Path]) -> Iterator[Path]:
+    """Folders with nothing in them, beside others that hold something; what was found may be folders itself."""
     parents = {folders[:-1] for folders in seen if folders}
     filled = {folders[:depth] for folders in seen for depth in range(1, len(folders) + 1)}
     for parent in sorted(parents):
         for folder in subfolders(source.joinpath(*parent)):
-            if (*parent, folder.name) not in filled:
+            if (*parent, folder.name) not in filled and folder not in found:
                 yield folder
 
 
-def _layout(counts: Counter[Folders]) -> Callable[[Folders], tuple[str | None, str | None]]:
-    """What reads split and label from a picture's folders."""
+def _layout(counts: Counter[Folders], kind: str) -> Callable[[Folders], tuple[str | None, str | None]]:
+    """What reads split and label from the folders of a picture, or whatever its kind is."""
     inside = [folders for folders in counts if folders]
     depth = _wrappers(inside)
     tops = {folders[depth] for folders in inside if len(folders) > depth}
     of_splits = {top for top in tops if _is_split(top)}
     if of_splits and of_splits < tops:
-        raise _unclear(counts, f"{_names(of_splits)} beside {_names(tops - of_splits)}")
+        raise _unclear(counts, kind, f"{_names(of_splits)} beside {_names(tops - of_splits)}")
     below = {folders[: depth + 2] for folders in inside if len(folders) > depth + 1}
     if of_splits:
         place_in = {top: _label_place([f for f in inside if f[depth] == top], depth + 1) for top in tops}
         split_place, first_free = depth, depth + 2
     elif any(_is_split(name) for *_, name in below):
         if not all(len(folders) > depth + 1 and _is_split(folders[depth + 1]) for folders in inside):
-            raise _unclear(counts, "splits below some labels, beside other pictures of them")
+            raise _unclear(counts, kind, "splits below some labels, beside other pictures of them")
         place_in, split_place, first_free = dict.fromkeys(tops, depth), depth + 1, depth + 2
     else:
         place_in, split_place, first_free = dict.fromkeys(tops, depth), None, depth + 1
@@ -118,12 +122,12 @@ def _layout(counts: Counter[Folders]) -> Callable[[Folders], tuple[str | None, s
         place = place_in[folders[depth]]
         split = None if split_place is None else split_of(folders[split_place])
         if any(map(_is_split, folders[max(place, split_place or 0, first_free - 1) + 1 :])):
-            raise _unclear(counts, "a split inside a label")
+            raise _unclear(counts, kind, "a split inside a label")
         return split, folders[place] if len(folders) > place and folders[place].lower() not in INNER else None
 
     for folders in inside:
         if (label := read(folders)[1]) is not None and _is_split(label):
-            raise _unclear(counts, f"a split inside a split, {label}")
+            raise _unclear(counts, kind, f"a split inside a split, {label}")
     return read
 
 
@@ -156,11 +160,11 @@ def _names(folders: Iterable[str]) -> str:
     return ", ".join(f"{name}/" for name in sorted(folders)[:4])
 
 
-def _unclear(counts: Counter[Folders], why: str) -> WrongLayoutError:
+def _unclear(counts: Counter[Folders], kind: str, why: str) -> WrongLayoutError:
     drawn = [f"{'/'.join(folders)}/ ({count})" for folders, count in sorted(counts.items())]
     more = f" and {len(drawn) - 12} more" if len(drawn) > 12 else ""
     return WrongLayoutError(
-        f"{why}, which can be read in more than one way. Folders and their pictures: {', '.join(drawn[:12])}{more}"
+        f"{why}, which can be read in more than one way. Folders and their {kind}s: {', '.join(drawn[:12])}{more}"
     )
 
 

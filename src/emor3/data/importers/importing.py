@@ -2,24 +2,29 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.progress import Progress
 
 from emor3.data.folders import LABELS
 from emor3.data.importers.catalogue import LAYOUTS, SETS, YOURS, DataSet, known_set
-from emor3.data.importers.items import Options, WrongLayoutError
+from emor3.data.importers.clips.drawing import Drawing, drawing
+from emor3.data.importers.items import Dropped, Item, Options, WrongLayoutError
 from emor3.data.importers.sources import listing
 from emor3.data.importers.tables import hub, table
 from emor3.data.importers.writer import Imported, Writer
 from emor3.data.manifest import write_rows
 from emor3.data.subsets import hold_out
-from emor3.errors import UserError, one_line
+from emor3.errors import UserError, one_line, printable
 from emor3.method.labels import BUILT_IN, LabelSet, normalise
-from emor3.progress import told
+from emor3.printing import say
+from emor3.progress import Bar, told
+from emor3.storage.clips import FRAMES, check_frames
 from emor3.storage.outputs import new_output, write_json
 
 RECORD = "import.json"
@@ -38,14 +43,18 @@ def import_data(
     copy: bool = False,
     test_share: float | None = None,
     seed: int = 0,
+    frames: int | None = None,
 ) -> Imported:
     """Write a folder with the manifest of a set in its distributed layout; images are linked, or copied if asked.
 
+    Of each clip of a set of clips so many `frames` (4) are drawn, as files in the folder.
     A set without a split of its own gets `test_share` (0.3) of each label as its test split, drawn with the seed.
     Raises UserError for an unknown set or policy, and for a source that is not in the layout: what was expected, what
     was found, and where the set is obtained.
     """
     data_set = known_set(name)
+    count = FRAMES if frames is None else frames
+    check_frames(count)
     options = Options(_policy(data_set, name, policy), columns or {}, label_names or {})
     path = Path(source).expanduser()
     if data_set.read is not hub and not path.exists():
@@ -58,8 +67,11 @@ def import_data(
         name, source, options.policy, labels.name if labels else "from the data", "the set's own", terms=data_set.terms
     )
     root = path.parent if path.is_file() else path
-    with new_output(out, path) as folder:  # a table may have its folder beside it, if nothing is linked
-        writer = Writer(root, folder, out, copy, imported)
+    imported.frames = count if data_set.clips else None
+    with ExitStack() as opened:
+        folder = opened.enter_context(new_output(out, path))  # a table may have it beside it, if nothing is linked
+        drawn = opened.enter_context(drawing(folder, out.expanduser().resolve(), count)) if data_set.clips else None
+        writer = Writer(root, folder, out, copy, imported, drawn)
         _read(writer, data_set, source, path, options)
         if labels is None:
             _refuse_free_text(source, writer.rows)
@@ -81,15 +93,18 @@ def import_data(
 def _read(writer: Writer, data_set: DataSet, source: str, path: Path, options: Options) -> None:
     """Take all rows of a source. Raises UserError if it is not in the layout of its set, or nothing of it is usable."""
     try:
-        for found in told(data_set.read(path, options), source, "entries read"):
-            writer.take(found)
+        if writer.drawing is None:
+            for found in told(data_set.read(path, options), source, "entries read"):
+                writer.take(found)
+        else:
+            _take_clips(writer, writer.drawing, list(data_set.read(path, options)), source)
         if data_set.read in (table, hub):
             writer.merge_votes()
         writer.drop_unreadable(data_set.policies[options.policy])
         if not writer.rows:
             first = writer.imported.dropped[0] if writer.imported.dropped else {}
             detail = f"{first['what']}: {first['reason']}" if first else listing(writer.root)
-            raise WrongLayoutError(f"no usable image; {detail}")
+            raise WrongLayoutError(f"no usable {'clip' if data_set.clips else 'image'}; {detail}")
     except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
         read = f"expected {data_set.expected}; found {error}"
         if data_set.obtain == YOURS:
@@ -97,6 +112,18 @@ def _read(writer: Writer, data_set: DataSet, source: str, path: Path, options: O
         raise UserError(
             f"{source} is not {data_set.title} as it is distributed: {read}. It is obtained from {data_set.obtain}"
         ) from None
+
+
+def _take_clips(writer: Writer, drawn: Drawing, entries: Sequence[Item | Dropped], source: str) -> None:
+    """Take entries of which each may be a clip to decode, and tell the time that is left."""
+    with Bar("clips", *Progress.get_default_columns()[1:], error=True, transient=True) as progress:
+        task = progress.add_task(printable(source), total=len(entries))
+        for found in entries:
+            writer.take(found)
+            progress.advance(task)
+    drawn.settle(writer.folder)
+    if drawn.taken_up:
+        say(f"{drawn.taken_up} clips: their frames were drawn by an import that ended early", error=True)
 
 
 def _counted(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -123,7 +150,7 @@ def import_lines(imported: Imported, out: Path) -> Iterator[str]:
     seen, published = sum(sum(counts.values()) for counts in imported.rows.values()), SETS[imported.set].published
     if published is not None and seen + len(imported.dropped) != published:
         yield f"the set was published with {published} images, this source names {seen + len(imported.dropped)}"
-    yield f"kept: {seen} rows"
+    yield f"kept: {seen} rows" + (f", {imported.frames} frames of a clip each" if imported.frames else "")
     if imported.votes:
         yield imported.votes
     if imported.dropped:

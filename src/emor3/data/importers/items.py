@@ -29,6 +29,8 @@ class Item:
     id: str | None = None
     text: str | None = None
     """What stands in the prompt beside the image."""
+    is_clip: bool = False
+    """Whether `image` is the path of a clip, a video file or a folder of its frames: some frames become the images."""
 
 
 @dataclass(frozen=True)

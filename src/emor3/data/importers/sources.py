@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from emor3.data.importers.items import Dropped, WrongLayoutError
@@ -61,11 +61,15 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 def pictures_below(folder: Path) -> list[Path]:
     """As `images_below`, with the pictures in forms that are not read."""
+    return files_below(folder, IMAGE_SUFFIXES | UNREAD_SUFFIXES)
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files with one of these suffixes at any depth, in order, less those that `is_system` knows."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_system(name)]
         found += [Path(place, name) for name in files if not is_system(name)]
-    suffixes = IMAGE_SUFFIXES | UNREAD_SUFFIXES
     return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 

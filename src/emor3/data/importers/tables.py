@@ -47,16 +47,18 @@ TableRow = tuple[str, str | None, Mapping[str, Any]]
 
 def table(source: Path, options: Options) -> Found:
     """One file; images are named relative to its folder."""
+    known = {*chain(*FIELDS.values()), *map(str.casefold, options.columns.values())}
+    yield from items(rows_of_file(source, known), source.parent, options)
+
+
+def rows_of_file(source: Path, known: Iterable[str]) -> Iterator[TableRow | Dropped]:
+    """Rows of a table; `known` columns tell the separator. Raises WrongLayoutError for a file that is no table."""
     form = source.suffix.lower()
     if form not in TABLES or not source.is_file():
         raise WrongLayoutError(f"{source.name}, which is no .csv, .tsv, .jsonl or .parquet file")
     if form == ".parquet":
-        rows = _streamed("parquet", data_files=str(source))
-    elif form == ".jsonl":
-        rows = _jsonl(source)
-    else:
-        rows = separated(source, {*chain(*FIELDS.values()), *map(str.casefold, options.columns.values())})
-    yield from _items(rows, source.parent, options)
+        return _streamed("parquet", data_files=str(source))
+    return _jsonl(source) if form == ".jsonl" else separated(source, known)
 
 
 def hub(source: Path, options: Options) -> Found:
@@ -66,7 +68,7 @@ def hub(source: Path, options: Options) -> Found:
     """
     tables = _tables(source)
     rows = chain.from_iterable(starmap(_of_split, tables.items())) if tables else _streamed(str(source))
-    yield from _items(rows, source, options)
+    yield from items(rows, source, options)
 
 
 def _tables(folder: Path) -> dict[str, Path]:
@@ -85,7 +87,8 @@ def _of_split(split: str, path: Path) -> Iterator[TableRow | Dropped]:
         yield found if isinstance(found, Dropped) else (found[0], split, found[2])
 
 
-def _items(rows: Iterable[TableRow | Dropped], folder: Path, options: Options) -> Found:
+def items(rows: Iterable[TableRow | Dropped], folder: Path, options: Options) -> Found:
+    """Rows as items, and why one is none; images are named relative to the folder."""
     known: dict[tuple[str, ...], dict[str, str]] = {}  # JSONL rows need not all have the same columns
     for found in rows:
         if isinstance(found, Dropped):

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from emor3 import __version__
+from emor3.data.importers.clips.drawing import Drawing, pick_frames
 from emor3.data.importers.items import Dropped, Item, favourite, why_no_favourite
 from emor3.data.manifest import copy_file, link
 from emor3.data.rows import named_labels, to_sample
@@ -42,6 +43,8 @@ class Imported:
     """How rows that share an image became one."""
     vanished: list[str] = field(default_factory=list)
     """Labels of the source of which no row is left."""
+    frames: int | None = None
+    """Drawn of each clip; None for a set of images."""
     terms: str = ""
     manifest_sha256: str = ""
     emor3: str = __version__
@@ -50,9 +53,12 @@ class Imported:
 class Writer:
     """Makes rows of items, puts their images in place, and notes what is dropped."""
 
-    def __init__(self, root: Path, folder: Path, out: Path, copy: bool, imported: Imported) -> None:
-        """`folder` is written to, and becomes `out` once it is whole."""
+    def __init__(
+        self, root: Path, folder: Path, out: Path, copy: bool, imported: Imported, drawing: Drawing | None = None
+    ) -> None:
+        """`folder` is written to, and becomes `out` once it is whole; `drawing` draws the frames of clips."""
         self.root, self.folder, self.out, self.copy, self.imported = root, folder, out, copy, imported
+        self.drawing = drawing
         self.rows: list[dict[str, Any]] = []
         self._seen: dict[str, dict[str, Any]] = {}
         self._repeated: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -67,7 +73,10 @@ class Writer:
                 self._labels.setdefault(normalise(found.label), found.label)
             return
         self._labels.setdefault(normalise(found.label), found.label)
-        fields = {name: value for name, value in vars(found).items() if name != "image"}
+        fields = {name: value for name, value in vars(found).items() if name not in ("image", "is_clip")}
+        if found.is_clip:
+            self._take_clip(str(found.image), fields)
+            return
         try:
             name = self._unpack(found.image) if isinstance(found.image, bytes) else self._refer(found.image)
             key = found.id or name
@@ -81,6 +90,35 @@ class Writer:
             return
         self.rows.append({"file_name": name, **fields})
         self._seen[key] = self.rows[-1]
+
+    def _take_clip(self, clip: str, fields: Mapping[str, Any]) -> None:
+        """Add a row of the frames of a clip, which is its id too unless it has one."""
+        key = str(fields["id"] or clip)
+        try:
+            f"{clip}{key}{fields['label']}".encode()
+            if key in self._seen:
+                self._repeated.append((self._seen[key], {**fields, "id": key}))
+                return
+            shown = self._frames(clip)
+        except ValueError as error:
+            self._drop(key, str(error))
+            return
+        self.rows.append({**shown, **fields, "id": key})
+        self._seen[key] = self.rows[-1]
+
+    def _frames(self, clip: str) -> dict[str, Any]:
+        """Files of the frames of a clip, its name, and the seconds at which they are shown."""
+        if clip.startswith("/") or ".." in clip.split("/"):
+            raise ValueError("it lies outside the folder of the set")
+        place = self.root / clip
+        assert self.drawing is not None
+        if place.is_dir():
+            names: list[str] = [self._refer(file) for file in pick_frames(place, clip, self.drawing.count)]
+            return {"file_names": names, "clip": clip}
+        if not place.is_file():
+            raise ValueError("there is no such clip")
+        names, times = self.drawing.frames(place, clip)
+        return {"file_names": names, "clip": clip, "times": times}
 
     def merge_votes(self) -> None:
         """Make one row of those that share an image, if some image has several labels: each is then one vote.

@@ -130,6 +130,7 @@ def _sample(known: Mapping[str, Any]) -> Sample:
         distribution=known["votes"],
         group=known["group"],
         text=known["text"],
+        clip=known.get("clip"),
     )
 
 
