@@ -207,7 +207,7 @@ def of_lfm2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     processor = Lfm2VlProcessor(
         image_processor=Lfm2VlImageProcessor(size={"height": 64, "width": 64}, **sizes),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>"),
+        chat_template="{{ bos_token }}" + CHAT_TEMPLATE.replace(SHOWN, "<image>"),
     )
     return AutoModelForImageTextToText.from_config(config), processor
 
