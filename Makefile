@@ -62,7 +62,7 @@ upstream: setup
 	$(ONE_THREAD) $(UPSTREAM)/bin/python -m pytest --numprocesses 2 -rfE $(CONTRACTS); status=$$?; \
 	$(UPSTREAM)/bin/python -c '$(VERSIONS)'; exit $$status
 
-# The families of docs/models.md that need more packages than emor3 does, in an environment that has them.
+# All families of docs/models.md, also those that need more packages than emor3 does, in an environment that has them.
 FAMILIES := .venv-families
 TORCHVISION := 'torchvision==0.28.*' # that of torch 2.13 (constraints.txt)
 
@@ -70,7 +70,7 @@ families: setup
 	$(call layer,$(FAMILIES))
 	$(FAMILIES)/bin/python -m pip install --quiet --no-deps $(TORCHVISION) num2words timm
 	$(ONE_THREAD) $(FAMILIES)/bin/python -m pytest -rfE tests/models/test_families.py tests/models/test_architectures.py \
-		-k 'page or smolvlm or lfm2_vl or fast_vlm'
+		tests/models/test_packed_rows.py tests/models/engines/test_batches.py
 
 # The documentation as a site, in site/: a link, anchor or name that leads nowhere ends it, and so does a page that would
 # load anything from elsewhere. It needs none of .venv: docstrings are read, not imported.
