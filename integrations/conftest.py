@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import torchvision_operators  # noqa: F401  # before anything that imports torchvision
 from golden import row_text, settings_file
 
 

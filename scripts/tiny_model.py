@@ -1,14 +1,17 @@
 """The embedded vision-language model: a Qwen2.5-VL of about 1.3M parameters, its tokenizer and its processor."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-import emor3.models.architectures  # noqa: F401  (takes the video part off if torchvision is missing)
+from emor3.models.architectures import VIDEO_PROCESSORS  # which also takes the video part off without torchvision
 
 IMAGE_SIZE = 64
 """Pixels; with patches of 8 merged 2 x 2, an image is 16 tokens."""
@@ -69,7 +72,15 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> ProcessorMixin:
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": pixels, "longest_edge": pixels}
     )
-    return Qwen2_5_VLProcessor(image_processor=image_processor, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer, **video(Qwen2_5_VLProcessor, patch_size=8)}
+    return Qwen2_5_VLProcessor(**parts, chat_template=CHAT_TEMPLATE)
+
+
+def video(kind: type[ProcessorMixin], **settings: Any) -> dict[str, Any]:
+    """The video part that a processor class asks for where torchvision is installed, and takes off elsewhere."""
+    if find_spec("torchvision") is None:
+        return {}
+    return {"video_processor": getattr(transformers, VIDEO_PROCESSORS[kind])(**settings)}
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import torchvision_operators  # noqa: F401  # before anything that imports torchvision
 from build_tiny import tokenizer_texts
 from emor3.cli.main import main
 from emor3.models.checkpoints import save

@@ -1,5 +1,6 @@
 """Checkpoints load with the right classes, save in plain format, and a wrong path is one clear line."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -29,6 +30,29 @@ def test_the_embedded_base_and_a_folder_load(random_checkpoint: str) -> None:
     folders = [Path(resolve_checkpoint(name)) for name in ("embedded", "embedded-hard")]
     assert [folder.name for folder in folders] == ["checkpoint", "hard_checkpoint"]
     assert all((folder / "config.json").is_file() for folder in folders)
+
+
+def test_batch_normalisation_keeps_its_statistics_in_training_and_computes_each_row_by_itself(
+    random_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normed = torch.nn.BatchNorm1d(1, eps=0.0)
+    assert normed.running_mean is not None
+    assert normed.running_var is not None
+    normed.running_mean[0], normed.running_var[0] = 1.0, 4.0
+    read = modeling._read
+
+    def with_norm(*args: Any) -> Any:
+        model = read(*args)
+        model.normed = normed
+        return model
+
+    monkeypatch.setattr(modeling, "_read", with_norm)
+    model = copy.deepcopy(load(random_checkpoint)[0]).train()  # also the copy that an average of the policy is
+    rows = model.normed(torch.tensor([[3.0], [7.0]]))
+    torch.testing.assert_close(rows, torch.tensor([[1.0], [3.0]]))  # (3 - 1) / 2 and (7 - 1) / 2
+    assert model.normed.running_mean.item() == 1.0
+    rows.sum().backward()
+    assert model.normed.weight.grad.item() == pytest.approx(4.0)  # its own weights still learn: 1 + 3
 
 
 def test_a_saved_checkpoint_loads_in_plain_transformers_with_the_same_weights(

@@ -38,8 +38,11 @@ from emor3.models.packing.work import cheapest_rows, layer_work, shared_out
 COMPLETIONS = [[7, 2, 9, 4, 1], [3], [2, 8, 5, 6, 0], [], [9, 9, 1], [4, 7]]
 """Lengths of the completions of two prompts, three each: the fourth was truncated, and is masked as a whole."""
 
+UNPACKED = ("qwen3_5", "gemma3n", "gemma4", "lfm2_vl")
+"""Families whose masks were not tried."""
 
-@pytest.fixture(scope="module", params=[name for name in HERE if name not in ("qwen3_5", "gemma4", "lfm2_vl")])
+
+@pytest.fixture(scope="module", params=[name for name in HERE if name not in UNPACKED])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Any]:
     folder = tmp_path_factory.mktemp(request.param)
     write_checkpoint(request.param, folder)

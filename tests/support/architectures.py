@@ -29,7 +29,7 @@ from build_tiny import tokenizer_texts
 from emor3.models.checkpoints import save
 from family_parts import SHOWN, TEXT, VISION, special_ids, with_tokens
 from further_architectures import FURTHER, NEEDS
-from tiny_model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer
+from tiny_model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer, video
 
 
 def write_checkpoint(name: str, folder: Path) -> None:
@@ -61,7 +61,8 @@ def of_qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     images = Qwen2VLImageProcessorPil(
         patch_size=8, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 4096, "longest_edge": 4096}
     )
-    processor = Qwen3VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    parts = {"image_processor": images, "tokenizer": tokenizer, **video(Qwen3VLProcessor, patch_size=8)}
+    processor = Qwen3VLProcessor(**parts, chat_template=CHAT_TEMPLATE)
     return AutoModelForImageTextToText.from_config(config), processor
 
 
@@ -98,6 +99,7 @@ def of_llava_onevision(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     processor = LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessorPil(size={"height": 64, "width": 64}, image_grid_pinpoints=tiles),
         tokenizer=tokenizer,
+        **video(LlavaOnevisionProcessor),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>\n"),

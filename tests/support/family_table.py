@@ -32,8 +32,6 @@ class Family:
     """Whether `model.max_pixels` limits its images."""
     needs: tuple[str, ...] = ()
     """Packages that transformers needs beside emor3's own."""
-    run: bool = True
-    """Whether the tests of the page were ever run with these, and passed."""
 
 
 FAMILIES = {
@@ -42,7 +40,7 @@ FAMILIES = {
     "qwen3_vl": Family("Qwen3-VL", "Qwen3-VL-4B, 8B", limited=True),
     "qwen3_5": Family("Qwen3.5", "Qwen3.5-27B", read_once=NOT_THE_UPDATE, packed=False, limited=True),
     "idefics3": Family("Idefics 3", "SmolVLM-256M; Idefics3-8B-Llama3", limited=True),
-    "smolvlm": Family("SmolVLM 2", "SmolVLM2-2.2B", limited=True, needs=("torchvision", "num2words"), run=False),
+    "smolvlm": Family("SmolVLM 2", "SmolVLM2-2.2B", limited=True, needs=("torchvision", "num2words")),
     "llava": Family("LLaVA", "llava-1.5-7b"),
     "llava_next": Family("LLaVA-NeXT", "llava-v1.6-mistral-7b", encoded_once=False),
     "llava_onevision": Family(
@@ -52,12 +50,10 @@ FAMILIES = {
     "gemma3": Family("Gemma 3", "gemma-3-4b-it"),
     "gemma4": Family("Gemma 4", "gemma-4-e2b-it", packed=False),
     "lfm2_vl": Family("LFM2-VL", "LFM2-VL-1.6B", read_once=False, packed=False, needs=("torchvision",)),
-    "fast_vlm": Family("FastVLM", "FastVLM-0.5B, 7B", packed=False, needs=("timm",), run=False),
+    "fast_vlm": Family("FastVLM", "FastVLM-0.5B, 7B", needs=("timm",)),
+    "gemma3n": Family("Gemma 3n", "gemma-3n-E4B", packed=False, needs=("timm",)),
 }
-REFUSED = {
-    "PaliGemma 2": "paligemma2-3b-mix-224",
-    "Gemma 3n": "gemma-3n-E4B",
-}
+REFUSED = {"PaliGemma 2": "paligemma2-3b-mix-224"}
 """Families that are in transformers and do not work; the page says why."""
 HEADER = ("family", "published models", "trains", "reads a prompt once", "packs rows", "encodes an image once")
 HEADER += ("`model.max_pixels`", "needs")
@@ -67,8 +63,6 @@ def table() -> str:
     """The table in Markdown."""
     rows = [
         [f.name, f.models, *map(_said, (True, f.read_once, f.packed, f.encoded_once, f.limited)), ", ".join(f.needs)]
-        if f.run
-        else [f.name, f.models, "see below", *[""] * 4, ", ".join(f.needs)]
         for f in FAMILIES.values()
     ]
     rows += [[name, models, "no", *[""] * 5] for name, models in REFUSED.items()]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import (
     AutoModelForImageTextToText,
     Gemma4AudioFeatureExtractor,
@@ -29,9 +30,14 @@ from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from family_parts import SHOWN, TEXT, VISION, special_ids, with_tokens
-from tiny_model import CHAT_TEMPLATE
+from tiny_model import CHAT_TEMPLATE, video
 
-NEEDS = {"smolvlm": ("torchvision", "num2words"), "lfm2_vl": ("torchvision",), "fast_vlm": ("timm",)}
+NEEDS = {
+    "smolvlm": ("torchvision", "num2words"),
+    "lfm2_vl": ("torchvision",),
+    "fast_vlm": ("timm",),
+    "gemma3n": ("timm",),
+}
 """Packages that transformers needs for a family, where they are no part of the tests' environment."""
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
@@ -43,7 +49,8 @@ def of_qwen2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         **_qwen_ids(tokenizer),
         tie_word_embeddings=True,
     )
-    processor = Qwen2VLProcessor(image_processor=_qwen_images(), tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    parts = {"image_processor": _qwen_images(), "tokenizer": tokenizer, **video(Qwen2VLProcessor, patch_size=8)}
+    processor = Qwen2VLProcessor(**parts, chat_template=CHAT_TEMPLATE)
     return AutoModelForImageTextToText.from_config(config), processor
 
 
@@ -59,7 +66,8 @@ def of_qwen3_5(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         **_qwen_ids(tokenizer),
         tie_word_embeddings=True,
     )
-    processor = Qwen3VLProcessor(image_processor=_qwen_images(), tokenizer=tokenizer, chat_template=CHAT_TEMPLATE)
+    parts = {"image_processor": _qwen_images(), "tokenizer": tokenizer, **video(Qwen3VLProcessor, patch_size=8)}
+    processor = Qwen3VLProcessor(**parts, chat_template=CHAT_TEMPLATE)
     return AutoModelForImageTextToText.from_config(config), processor
 
 
@@ -137,6 +145,7 @@ def of_internvl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=4),
         tokenizer=tokenizer,
+        **video(InternVLProcessor),
         image_seq_length=4,
         chat_template=CHAT_TEMPLATE.replace(SHOWN, "<IMG_CONTEXT>\n"),
     )
@@ -172,6 +181,7 @@ def of_gemma4(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
         feature_extractor=Gemma4AudioFeatureExtractor(),
         image_processor=Gemma4ImageProcessorPil(patch_size=16, max_soft_tokens=70, pooling_kernel_size=2),
         tokenizer=tokenizer,
+        **video(Gemma4Processor),
         image_seq_length=70,
         chat_template="{{ bos_token }}" + CHAT_TEMPLATE.replace(SHOWN, "<|image|>"),
     )
@@ -207,7 +217,7 @@ def of_lfm2_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     processor = Lfm2VlProcessor(
         image_processor=Lfm2VlImageProcessor(size={"height": 64, "width": 64}, **sizes),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE.replace(SHOWN, "<image>"),
+        chat_template="{{ bos_token }}" + CHAT_TEMPLATE.replace(SHOWN, "<image>"),
     )
     return AutoModelForImageTextToText.from_config(config), processor
 
@@ -234,5 +244,40 @@ def of_fast_vlm(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     return AutoModelForImageTextToText.from_config(config), processor
 
 
+def of_gemma3n(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
+    """With a sliding layer, a full one and one of each that reads their keys, and a narrow vision tower."""
+    from transformers import Gemma3nAudioFeatureExtractor, Gemma3nConfig, Gemma3nProcessor
+
+    # Words of vision, and behind them of audio, have embeddings of their own.
+    heard = {"eoa_token": "<end_of_audio>", "audio_token": "<audio_soft_token>"}
+    shown = {"eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    begins = {"boi_token": "<start_of_image>", "boa_token": "<start_of_audio>"}
+    tokenizer = with_tokens(tokenizer, **begins, **shown, **heard)
+    ids = {f"{n}_id": tokenizer.convert_tokens_to_ids(token) for n, token in (begins | shown | heard).items()}
+    layers = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
+    layers |= {"num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0], "laurel_rank": 4}
+    words = {"vocab_size_per_layer_input": ids["eoi_token_id"], "hidden_size_per_layer_input": 8}
+    narrow = {"channel_multiplier": 0.0625, "msfa_output_resolution": 2}
+    sound = {"hidden_size": 32, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1, "input_feat_size": 16}
+    config = Gemma3nConfig(
+        text_config=TEXT | special_ids(tokenizer) | words | layers | {"altup_num_inputs": 2},
+        vision_config={"hidden_size": 2048, "model_args": narrow, "vocab_size": 2, "vocab_offset": ids["eoi_token_id"]},
+        audio_config=sound | {"sscp_conv_channel_size": [8, 4], "vocab_size": 2, "vocab_offset": ids["eoa_token_id"]},
+        vision_soft_tokens_per_image=4,
+        **ids,
+    )
+    processor = Gemma3nProcessor(
+        feature_extractor=Gemma3nAudioFeatureExtractor(),
+        image_processor=SiglipImageProcessorPil(size={"height": 64, "width": 64}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template="{{ bos_token }}" + CHAT_TEMPLATE.replace(SHOWN, "<image_soft_token>"),
+    )
+    model = AutoModelForImageTextToText.from_config(config)
+    torch.nn.init.normal_(model.get_input_embeddings().weight)  # padding, too: of zeros, its layers give NaN gradients
+    return model, processor
+
+
 FURTHER = {"qwen2_vl": of_qwen2_vl, "smolvlm": of_smolvlm, "llava_next": of_llava_next, "internvl": of_internvl}
 FURTHER |= {"qwen3_5": of_qwen3_5, "gemma4": of_gemma4, "lfm2_vl": of_lfm2_vl, "fast_vlm": of_fast_vlm}
+FURTHER |= {"gemma3n": of_gemma3n}

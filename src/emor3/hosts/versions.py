@@ -19,8 +19,8 @@ from emor3.signals import speaks_for_all
 LMMS, INSPECT, VLMEVAL = "lmms-eval", "inspect-ai", "VLMEvalKit"
 RUN_WITH: Mapping[str, tuple[str, str]] = {LMMS: (">=0.7.3,<0.8", "0.7.3"), INSPECT: (">=0.3.285,<0.4", "0.3.285")}
 """Package of a harness -> versions that are taken, and the one that `make integrations` runs."""
-VLMEVAL_RUN = "none"
-"""What was run of VLMEvalKit, which is no package."""
+VLMEVAL_RUN = "0.0.20 of ms-vlmeval"
+"""What `make integrations` runs of VLMEvalKit, which is no package: others have made it one."""
 
 TRL, VERL, SWIFT, VERIFIERS = "trl", "verl", "ms-swift", "verifiers"
 TRAINERS: Mapping[str, str] = {TRL: "1.16.0", VERL: "0.9.1", SWIFT: "4.6.0", VERIFIERS: "0.4.0"}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    FastVlmConfig,
     Gemma3Config,
     Idefics3Config,
     InternVLConfig,
@@ -397,7 +398,7 @@ _ATTENTIONS = {"eager", "sdpa", FLEX}
 _BY_KIND = (Qwen2VLConfig, Qwen2_5_VLConfig, Gemma3Config)
 """Families that take a mask for each kind of layer; others take one for all."""
 _WRAPPERS = (
-    *(LlavaConfig, LlavaNextConfig, LlavaOnevisionConfig),
+    *(LlavaConfig, LlavaNextConfig, LlavaOnevisionConfig, FastVlmConfig),
     *(Idefics3Config, SmolVLMConfig, InternVLConfig),
 )
 """Families around any language model, of which these pass on masks and positions as they are given."""

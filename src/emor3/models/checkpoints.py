@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from peft import PeftModel
 from PIL import Image
+from torch.nn.modules.batchnorm import _NormBase
 from transformers import (
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
@@ -101,6 +102,7 @@ def load(
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = present.intersection(model._no_split_modules or ())
     _teach_padding_token(model)
+    _keep_statistics(model)
     if quantize:
         return model.eval(), processor  # quantized where it is, on this process's accelerator, and has to stay there
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -116,6 +118,21 @@ def _teach_padding_token(model: PreTrainedModel) -> None:
     embeddings = model.get_input_embeddings()
     if embeddings.padding_idx is not None and embeddings.weight[embeddings.padding_idx].any():
         embeddings.padding_idx = None
+
+
+def _keep_statistics(model: torch.nn.Module) -> None:
+    """Have batch normalisation use its running statistics in training, too, and leave them as they are.
+
+    With those of a batch the log-probability of a row would depend on the rows beside it, and differ from that of
+    rollouts; and adapters, which save no statistics of frozen layers, would resume and merge to another model.
+    """
+    for module in model.modules():
+        if isinstance(module, _NormBase) and module.running_mean is not None:
+            module.register_forward_pre_hook(_in_eval_mode)  # at each call: trainers put the whole model in train mode
+
+
+def _in_eval_mode(module: torch.nn.Module, _: Any) -> None:
+    module.training = False
 
 
 def _read(path: str, source: str, dtype: str, quantization: BitsAndBytesConfig | None = None) -> PreTrainedModel:

@@ -33,9 +33,9 @@ def rendered(
     texts = processor.apply_chat_template(list(chats), tokenize=False, add_generation_prompt=True, **template)
     if not thinks:
         texts = [_OPENED.sub("<think>\n\n</think>\n\n", text) for text in texts]
-    bos = processor.tokenizer.bos_token
-    # Some templates write it, with others the tokenizer has to add it.
-    return {"text": texts, "add_special_tokens": bos is None or not texts[0].startswith(bos)}
+    bos, adds = processor.tokenizer.bos_token, getattr(processor, "text_kwargs", {}).get("add_special_tokens", True)
+    # Some templates write it; with others the tokenizer has to add it, unless the processor is of those that never do.
+    return {"text": texts, "add_special_tokens": adds and (bos is None or not texts[0].startswith(bos))}
 
 
 def unexpanded(processor: ProcessorMixin, chats: Sequence[Any], **template: Any) -> list[list[int]]:

@@ -23,6 +23,7 @@ NOTES = (
     "--data FOLDER` makes ours.",
     "PRED_FORMAT=tsv or json: a cell of the default, xlsx, ends after 32,767 characters. Leave SPLIT_THINK unset.",
     "Some of its models have a prompt of their own for open questions (`use_custom_prompt`): it must be off.",
+    "A server (`--base-url`) gets images as JPEG, small ones enlarged; with `--local-media` it opens the files itself.",
 )
 
 
