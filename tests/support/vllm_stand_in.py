@@ -85,7 +85,8 @@ class LLM:
         images, token = prompt.get("multi_modal_data", {}).get("image", []), self.processor.image_token_id
         ids = list(prompt["prompt_token_ids"])
         assert ids.count(token) == len(images)
-        shown = dict(self.processor.image_processor(images=images, return_tensors="pt")) if images else {}
+        sized = prompt.get("mm_processor_kwargs", {})
+        shown = dict(self.processor.image_processor(images=images, return_tensors="pt", **sized)) if images else {}
         sizes = iter(shown["image_grid_thw"].prod(1).tolist() if images else ())
         merge = self.processor.image_processor.merge_size**2
         whole = [same for one in ids for same in [one] * (next(sizes) // merge if one == token else 1)]

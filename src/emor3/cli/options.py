@@ -67,7 +67,11 @@ Engine = Annotated[
 ]
 Frames = Annotated[
     int | None,
-    typer.Option(help="Frames drawn of a video clip, from the middles of as many equal parts. [default: 4]"),
+    typer.Option(
+        callback=usable,
+        min=1,
+        help="Frames drawn of a video clip, from the middles of as many equal parts. [default: 4]",
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option(callback=usable, min=1, help="Evaluate at most this many samples of each data set.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 
 import vllm_stand_in
 from emor3.data.folders import load_samples
@@ -18,6 +19,7 @@ from emor3.judges.vllm import EngineJudge
 from emor3.method.labels import MIKELS8, LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
 from emor3.method.thinking import sample_prompt
+from emor3.models.architectures import resized
 from emor3.models.checkpoints import load, save
 from emor3.models.engines.batches import Decoding
 from emor3.models.engines.local import LocalEngine
@@ -46,6 +48,21 @@ def test_the_engine_reads_prompts_and_images_as_transformers_does_and_decodes_gr
     for _, sampling in llm.calls:
         assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.repetition_penalty) == (0.0, 1.0, 0, 1.0)
         assert set(sampling.logit_bias.values()) == {-100.0}  # no placeholder of an image is sampled
+
+
+def test_an_image_that_would_be_scaled_once_more_is_seen_as_transformers_sees_it(
+    random_checkpoint: str, tmp_path: Path
+) -> None:
+    # 96 x 64 pixels become 64 x 48, in sixteens and at most 4,096; these are fewer than the least area, 4,096 too, so
+    # that a second processor makes 80 x 64 of them.
+    Image.effect_noise((96, 64), 80).convert("RGB").save(tmp_path / "wide.png")
+    model, processor = load(random_checkpoint)
+    once = resized((96, 64), processor)
+    assert (once, resized(once, processor)) == ((64, 48), (80, 64))
+    asked = [consistency_question((str(tmp_path / "wide.png"),), "A dog on a beach.")]
+    judges = EngineJudge(VllmEngine(random_checkpoint)), ScoreJudge(model, processor)
+    found, expected = (judge.answer(asked)[0].probabilities for judge in judges)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_draws_come_in_one_request_with_a_seed_of_their_own(random_checkpoint: str, requests: list[Request]) -> None:
@@ -160,10 +177,14 @@ def test_an_engine_that_dies_is_one_line_and_what_it_had_made_is_kept(
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])
-def test_on_a_cpu_prompts_are_not_read_in_parts(
+def test_on_a_cpu_prompts_are_not_read_in_parts_but_with_linear_attention(
     random_checkpoint: str, monkeypatch: pytest.MonkeyPatch, on_cpu: bool
 ) -> None:
     monkeypatch.setattr(vllm_stand_in.LLM, "on_cpu", on_cpu)
+    with monkeypatch.context() as linear:
+        linear.setattr("emor3.models.engines.vllm.overwrites_states", lambda config: True)
+        VllmEngine(random_checkpoint)
+    assert vllm_stand_in.LLM.latest.given["enable_chunked_prefill"] is None
     VllmEngine(random_checkpoint)
     # There vLLM 0.31 ends in "CPU Generator does not use offset" as soon as a seeded prompt is.
     assert vllm_stand_in.LLM.latest.given["enable_chunked_prefill"] is (False if on_cpu else None)

@@ -14,9 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from PIL import Image
-from transformers import ProcessorMixin
+from transformers import PretrainedConfig, ProcessorMixin
 
 from emor3.errors import UserError
+from emor3.models.architectures import is_sized_by_area, overwrites_states
 from emor3.models.checkpoints import check_fit
 from emor3.models.engines.batches import Decoding, plan
 from emor3.models.generation import Request, chat, request_lengths, unexpanded, vision_token_ids
@@ -64,13 +65,17 @@ class VllmEngine:
                 max_logprobs=-1,
                 logprobs_mode="processed_logprobs",  # among the tokens that are allowed
                 gpu_memory_utilization=MEMORY_SHARE / sharing,
-                # vLLM takes back what it draws behind a part of a prompt, which torch's generators of a CPU cannot.
-                enable_chunked_prefill=False if self._on_cpu() else None,
+                enable_chunked_prefill=False if self._reads_prompts_whole(config) else None,
             )
 
-    def _on_cpu(self) -> bool:
+    @staticmethod
+    def _reads_prompts_whole(config: PretrainedConfig) -> bool:
+        """On a CPU: vLLM takes back what it draws behind a part of a prompt, which torch's generators there cannot.
+
+        With linear attention it reads them in parts in any case.
+        """
         on_cpu: bool = importlib.import_module("vllm.platforms").current_platform.is_cpu()
-        return on_cpu
+        return on_cpu and not overwrites_states(config)
 
     @property
     def name(self) -> Literal["vllm"]:
@@ -137,9 +142,11 @@ class VllmEngine:
             return []  # chat templates take no empty batch
         opened = open_images((path for paths, _ in requests for path in paths), self.processor)
         pictures: dict[str, Image.Image] = {path: scaled(image, self.processor) for path, image in opened.items()}
+        # In their last size. vLLM's own processor would scale some once more, as those below its smallest area then.
+        as_given = {"mm_processor_kwargs": {"do_resize": False}} if is_sized_by_area(self.processor) else {}
         ids = unexpanded(self.processor, [chat(text, len(paths)) for paths, text in requests], thinks=thinks)
         return [
-            {"prompt_token_ids": own} | ({"multi_modal_data": {"image": [pictures[p] for p in paths]}} if paths else {})
+            {"prompt_token_ids": own, **_shown([pictures[path] for path in paths], as_given)}
             for own, (paths, _) in zip(ids, requests, strict=True)
         ]
 
@@ -149,3 +156,8 @@ class VllmEngine:
         with refusal(f"vLLM ended with an error ({WAY_OUT})", ANY):
             made: list[Any] = self._llm.generate(prompts, sampling, use_tqdm=False)
         return made
+
+
+def _shown(pictures: list[Image.Image], settings: dict[str, Any]) -> dict[str, Any]:
+    """The part of vLLM's prompt that holds its images; empty without any."""
+    return {"multi_modal_data": {"image": pictures}, **settings} if pictures else {}
