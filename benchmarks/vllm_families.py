@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from emor3.method.labels import LabelSet
 from emor3.method.reflection import coherence_question, consistency_question
@@ -25,6 +26,16 @@ HEAD, SECTIONS = 32, [8, 4, 4]
 """Numbers of a head, and how many pairs of them tell time, height and width (Qwen-VL)."""
 WORDS = ("What is felt?", "Which of these feelings would it evoke, and why? Think step by step.")
 TOKENS = 16
+
+
+def name_as_published(path: Path) -> None:
+    """Give weights of LLaVA's vision tower the names of published files, which transformers keeps where it finds them."""
+    weights = load_file(path)
+    save_file(
+        {name.replace("vision_tower.", "vision_tower.vision_model."): weights[name] for name in weights},
+        path,
+        metadata={"format": "pt"},
+    )
 
 
 def write_all(folder: Path) -> None:
@@ -41,6 +52,8 @@ def write_all(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in architectures.HERE:
         architectures.write_checkpoint(name, folder / name)
+        if name.startswith("llava"):
+            name_as_published(folder / name / "model.safetensors")
     for place, size in enumerate([(64, 64), (96, 64), (64, 128), (128, 128)]):
         Image.effect_noise(size, 80).convert("RGB").save(folder / f"{place}.png")
 

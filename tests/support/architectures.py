@@ -28,7 +28,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from build_tiny import tokenizer_texts
 from emor3.models.checkpoints import save
 from family_parts import SHOWN, TEXT, VISION, special_ids, with_tokens
-from further_architectures import FURTHER, NEEDS
+from further_architectures import FURTHER, NEEDS, ROPE
 from tiny_model import CHAT_TEMPLATE, build_model, build_processor, build_tokenizer, video
 
 
@@ -47,9 +47,7 @@ def of_qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
 
 def of_qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     config = Qwen3VLConfig(
-        text_config=TEXT
-        | special_ids(tokenizer)
-        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}},
+        text_config=TEXT | special_ids(tokenizer) | {"rope_parameters": ROPE},
         vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8}
         | {"out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
