@@ -29,7 +29,7 @@ TOKENS = 16
 
 
 def name_as_published(path: Path) -> None:
-    """Give weights of LLaVA's vision tower the names of published files, which transformers keeps where it finds them."""
+    """Give weights of LLaVA's vision tower the names of published files, which transformers keeps once it has them."""
     weights = load_file(path)
     save_file(
         {name.replace("vision_tower.", "vision_tower.vision_model."): weights[name] for name in weights},
