@@ -62,6 +62,13 @@ def test_class_folders_of_clips_become_rows_of_frames(tmp_path: Path, form: str,
     assert f"kept: {len(samples)} rows, 4 frames of a clip each" in list(import_lines(imported, tmp_path / "out"))
 
 
+def test_clips_in_class_folders_that_are_read_as_images_are_named_with_the_way_to_read_them(tmp_path: Path) -> None:
+    clip_folders(tmp_path / "src")
+    told = refused("folders", tmp_path / "src")
+    assert "no usable image" in told
+    assert "and video clips, which `emor3 data import clips` reads" in told
+
+
 def test_a_row_names_its_clip_and_the_seconds_of_its_frames(tmp_path: Path) -> None:
     clip_folders(tmp_path / "src", each=1)
     bring(tmp_path, "clips", tmp_path / "src", frames=2, test_share=0)

@@ -15,7 +15,7 @@ from emor3.data.folders import LABELS
 from emor3.data.importers.catalogue import LAYOUTS, SETS, YOURS, DataSet, known_set
 from emor3.data.importers.clips.drawing import Drawing, drawing
 from emor3.data.importers.items import Dropped, Item, Options, WrongLayoutError
-from emor3.data.importers.sources import listing
+from emor3.data.importers.sources import files_below, listing
 from emor3.data.importers.tables import hub, table
 from emor3.data.importers.writer import Imported, Writer
 from emor3.data.manifest import write_rows
@@ -24,7 +24,7 @@ from emor3.errors import UserError, one_line, printable
 from emor3.method.labels import BUILT_IN, LabelSet, normalise
 from emor3.printing import say
 from emor3.progress import Bar, told
-from emor3.storage.clips import FRAMES, check_frames
+from emor3.storage.clips import CLIP_SUFFIXES, FRAMES, check_frames
 from emor3.storage.outputs import new_output, write_json
 
 RECORD = "import.json"
@@ -104,6 +104,8 @@ def _read(writer: Writer, data_set: DataSet, source: str, path: Path, options: O
         if not writer.rows:
             first = writer.imported.dropped[0] if writer.imported.dropped else {}
             detail = f"{first['what']}: {first['reason']}" if first else listing(writer.root)
+            if not data_set.clips and files_below(writer.root, CLIP_SUFFIXES):
+                detail += " and video clips, which `emor3 data import clips` reads"
             raise WrongLayoutError(f"no usable {'clip' if data_set.clips else 'image'}; {detail}")
     except (WrongLayoutError, csv.Error, UnicodeDecodeError) as error:
         read = f"expected {data_set.expected}; found {error}"
