@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 import pytest
 from test_reproduce import write_plan
 
-from emor3.cli.main import evaluate, predict
+from emor3.cli.evaluation import evaluate, predict
 from emor3.errors import UserError
 from emor3.evaluation.settings import EvaluationSettings
 from emor3.experiments.plan import load_plan
