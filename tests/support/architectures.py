@@ -47,7 +47,7 @@ def of_qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
 
 def of_qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, ...]:
     config = Qwen3VLConfig(
-        text_config=TEXT | special_ids(tokenizer) | {"rope_parameters": ROPE},
+        text_config=TEXT | special_ids(tokenizer) | {"rope_parameters": ROPE | {"mrope_interleaved": True}},
         vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8}
         | {"out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),

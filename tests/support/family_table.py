@@ -30,23 +30,25 @@ class Family:
     """Whether frozen vision encodes an image once a step."""
     limited: bool = False
     """Whether `model.max_pixels` limits its images."""
+    served: bool = False
+    """Whether vLLM itself answered as transformers does (`benchmarks/vllm_families.py`)."""
     needs: tuple[str, ...] = ()
     """Packages that transformers needs beside emor3's own."""
 
 
 FAMILIES = {
-    "qwen2_vl": Family("Qwen2-VL", "Qwen2-VL-2B, 7B", limited=True),
-    "qwen2_5_vl": Family("Qwen2.5-VL", "Qwen2.5-VL-3B, 7B (the paper's)", limited=True),
-    "qwen3_vl": Family("Qwen3-VL", "Qwen3-VL-4B, 8B", limited=True),
+    "qwen2_vl": Family("Qwen2-VL", "Qwen2-VL-2B, 7B", limited=True, served=True),
+    "qwen2_5_vl": Family("Qwen2.5-VL", "Qwen2.5-VL-3B, 7B (the paper's)", limited=True, served=True),
+    "qwen3_vl": Family("Qwen3-VL", "Qwen3-VL-4B, 8B", limited=True, served=True),
     "qwen3_5": Family("Qwen3.5", "Qwen3.5-27B", read_once=NOT_THE_UPDATE, packed=False, limited=True),
-    "idefics3": Family("Idefics 3", "SmolVLM-256M; Idefics3-8B-Llama3", limited=True),
+    "idefics3": Family("Idefics 3", "SmolVLM-256M; Idefics3-8B-Llama3", limited=True, served=True),
     "smolvlm": Family("SmolVLM 2", "SmolVLM2-2.2B", limited=True, needs=("torchvision", "num2words")),
-    "llava": Family("LLaVA", "llava-1.5-7b"),
-    "llava_next": Family("LLaVA-NeXT", "llava-v1.6-mistral-7b", encoded_once=False),
+    "llava": Family("LLaVA", "llava-1.5-7b", served=True),
+    "llava_next": Family("LLaVA-NeXT", "llava-v1.6-mistral-7b", encoded_once=False, served=True),
     "llava_onevision": Family(
-        "LLaVA-OneVision", "llava-onevision-qwen2-7b-ov", read_once=False, packed=False, encoded_once=False
+        "LLaVA-OneVision", "llava-onevision-qwen2-7b-ov", read_once=False, packed=False, encoded_once=False, served=True
     ),
-    "internvl": Family("InternVL 3", "InternVL3-1B-hf", read_once=ONE_TILE, limited=True),
+    "internvl": Family("InternVL 3", "InternVL3-1B-hf", read_once=ONE_TILE, limited=True, served=True),
     "gemma3": Family("Gemma 3", "gemma-3-4b-it"),
     "gemma4": Family("Gemma 4", "gemma-4-e2b-it", packed=False),
     "lfm2_vl": Family("LFM2-VL", "LFM2-VL-1.6B", read_once=False, packed=False, needs=("torchvision",)),
@@ -56,16 +58,16 @@ FAMILIES = {
 REFUSED = {"PaliGemma 2": "paligemma2-3b-mix-224"}
 """Families that are in transformers and do not work; the page says why."""
 HEADER = ("family", "published models", "trains", "reads a prompt once", "packs rows", "encodes an image once")
-HEADER += ("`model.max_pixels`", "needs")
+HEADER += ("`model.max_pixels`", "as in vLLM", "needs")
 
 
 def table() -> str:
     """The table in Markdown."""
-    rows = [
-        [f.name, f.models, *map(_said, (True, f.read_once, f.packed, f.encoded_once, f.limited)), ", ".join(f.needs)]
-        for f in FAMILIES.values()
-    ]
-    rows += [[name, models, "no", *[""] * 5] for name, models in REFUSED.items()]
+    rows = []
+    for f in FAMILIES.values():
+        found = map(_said, (True, f.read_once, f.packed, f.encoded_once, f.limited))
+        rows.append([f.name, f.models, *found, "yes" if f.served else "", ", ".join(f.needs)])
+    rows += [[name, models, "no", *[""] * 6] for name, models in REFUSED.items()]
     return markdown_table(list(HEADER), rows)
 
 

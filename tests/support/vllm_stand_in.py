@@ -53,7 +53,8 @@ class LLM:
     ) -> None:
         self.given = {**kwargs, "model": model, "dtype": dtype, "share": gpu_memory_utilization}
         assert not trust_remote_code
-        assert kwargs.keys() <= {"max_model_len", "max_logprobs", "logprobs_mode", "enable_chunked_prefill"}
+        known = {"max_model_len", "max_logprobs", "logprobs_mode", "enable_chunked_prefill", "limit_mm_per_prompt"}
+        assert kwargs.keys() <= known
         self.model, self.processor = load(model)
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=self.room))
         self.calls: list[tuple[Any, Any]] = []

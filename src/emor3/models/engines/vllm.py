@@ -65,6 +65,7 @@ class VllmEngine:
                 max_logprobs=-1,
                 logprobs_mode="processed_logprobs",  # among the tokens that are allowed
                 gpu_memory_utilization=MEMORY_SHARE / sharing,
+                limit_mm_per_prompt={"video": 0, "audio": 0},  # it would keep room for the longest of them
                 enable_chunked_prefill=False if self._reads_prompts_whole(config) else None,
             )
 
