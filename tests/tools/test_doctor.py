@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
 from emor3.cli.main import app
@@ -25,6 +28,24 @@ from emor3.tools.doctor import (
     self_test,
 )
 from places import ROOT
+
+
+def test_every_pinned_package_runs_on_the_oldest_python_that_we_name() -> None:
+    named = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().split()}
+    oldest = "3.11.0"
+    assert oldest in named
+    assert "3.10.99" not in named
+    needs = {name: metadata(name).get("Requires-Python") for name in pinned if installed(name)}
+    assert len(needs) > 100  # those of `make docs` are in an environment of their own
+    assert not {name: said for name, said in needs.items() if said and oldest not in SpecifierSet(said)}
+
+
+def installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def test_the_tested_versions_are_those_of_the_constraints() -> None:
