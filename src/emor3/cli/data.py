@@ -59,11 +59,22 @@ def check_data(
     refuse_idle(context, "without --across", ["output", "distance", "workers"])
     if len(folders) > 1:
         raise UserError(f"{len(folders)} folders: check one at a time, or look for copies between them with --across")
-    (folder,) = folders
+    _check_one(folders[0], recipe, rows_only, faults, purpose, overrides or [])
+
+
+def _check_one(
+    folder: str,
+    recipe: Path | None,
+    rows_only: bool,
+    faults: Path | None,
+    purpose: Literal["train", "evaluate"] | None,
+    overrides: list[str],
+) -> None:
+    """Check one folder, and end with status 1 for faults that would break training."""
     from emor3.runs.recipe import load_recipe
     from emor3.storage.shipped import RECIPES
 
-    settings = load_recipe(recipe or RECIPES / "quickstart.yaml", overrides or [])
+    settings = load_recipe(recipe or RECIPES / "quickstart.yaml", overrides)
     say_start("emor3 data check")
     from emor3.data import check
     from emor3.models.architectures import limit_pixels
