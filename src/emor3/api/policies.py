@@ -29,10 +29,10 @@ def predict(
     """For each picture, in order, its outcome with the reasoning and what the judge says of it, or why it has none.
 
     Pictures are paths, bytes of image files, or as Pillow holds them; a folder is all images in it. Of a video clip so
-    many `frames` are shown in one prompt. With `samples` M
-    above 0, M completions are sampled: the first that names their majority counts, and the outcome abstains if that
-    label has a smaller share than `abstain_below`. `labels` is a label set, a built-in name or a list; None is that of
-    the policy's training. Further settings: temperature, seed, max_new_tokens, template.
+    many `frames` are shown in one prompt. With `samples` M above 0, M completions are sampled: the first that names
+    their majority counts, and the outcome abstains if that label has a smaller share than `abstain_below`. `labels` is
+    a label set, a built-in name or a list; None is that of the policy's training. Further settings: temperature, seed,
+    max_new_tokens, template.
     Raises UserError for settings that cannot be used.
     """
     if idle := settings.keys() & {"split", "label_field", "limit"}:

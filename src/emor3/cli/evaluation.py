@@ -206,7 +206,7 @@ def predict(
     from emor3.storage.clips import FRAMES
 
     pictures = prediction.pictures_of(images)
-    if not prediction.clips_in(pictures):
+    if not any(map(prediction.clip_of, pictures)):
         refuse_idle(context, "without a video clip", ["frames"])
     model = prediction.model_for(model, pictures)
     candidate = load_candidate(model, judge, engine)

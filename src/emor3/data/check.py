@@ -188,14 +188,16 @@ class _Look:
 
         Two rows of several images are told once; rows that share a file are no near copies.
         """
-        pairs: dict[tuple[str, str], tuple[_Picture, _Picture, bool]] = {}
+        pairs, share_a_file = dict[tuple[str, str], tuple[_Picture, _Picture]](), set[tuple[str, str]]()
         for one, other in near_pairs(self._hashes):
             first, second = self._pictures[one], self._pictures[other]
-            if first.split != second.split or first.label != second.label:
-                *_, same_file = pairs.get((first.id, second.id), (False,))
-                pairs[first.id, second.id] = first, second, same_file or first.digest == second.digest
-        for first, second, same_file in pairs.values():
-            if first.split != second.split and not same_file:
+            if first.split == second.split and first.label == second.label:
+                continue
+            pairs[first.id, second.id] = first, second
+            if first.digest == second.digest:
+                share_a_file.add((first.id, second.id))
+        for rows, (first, second) in pairs.items():
+            if first.split != second.split and rows not in share_a_file:
                 self.report.near.add(f"{first.id!r} in {first.split!r} and {second.id!r} in {second.split!r}")
             if first.label != second.label:
                 self.report.two_labels.add(f"{first.id!r} is {first.label!r} and {second.id!r} is {second.label!r}")

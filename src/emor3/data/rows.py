@@ -173,10 +173,15 @@ def row_content(row: Mapping[str, Any], folder: Path, where: str) -> tuple[tuple
     return tuple(_image_path(name, field, folder, where) for name in names), text
 
 
+def leads_out(name: str) -> bool:
+    """Whether a path may lead out of the folder that it is relative to."""
+    return name.startswith("/") or ".." in name.split("/")
+
+
 def _image_path(name: object, field: str, folder: Path, where: str) -> str:
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}: {field!r} must be a path relative to the folder, found {shown(name)}")
-    if name.startswith("/") or ".." in name.split("/"):
+    if leads_out(name):
         raise UserError(f"{where}: {field!r} leads out of the folder: {shown(name)}")
     path = os.path.join(folder, name)
     if not os.path.isfile(path):

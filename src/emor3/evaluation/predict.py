@@ -28,7 +28,7 @@ from emor3.models.checkpoints import EMBEDDED, HARD, PACKAGED
 from emor3.models.engines.batches import OnBatch, always
 from emor3.runs.predictions import reasoning_row
 from emor3.stats.format import hundredths
-from emor3.storage.clips import CLIP_SUFFIXES, FRAMES, check_frames, write_frames
+from emor3.storage.clips import CLIP_SUFFIXES, FRAMES, check_frames, is_clip, write_frames
 from emor3.storage.images import image_fault, save_picture
 from emor3.tiny.folders import drawn_domain
 from emor3.tiny.world import Domain
@@ -113,7 +113,7 @@ def model_for(model: str | None, pictures: Sequence[Picture]) -> str:
     domains = _domains(pictures)
     if None in domains:
         other = pictures[domains.index(None)]
-        if isinstance(other, str | Path) and not clips_in([other]) and (fault := image_fault(str(other))) is not None:
+        if isinstance(other, str | Path) and clip_of(other) is None and (fault := image_fault(str(other))) is not None:
             raise UserError(fault)
         raise UserError(
             f"name a model with --model: for photographs on a laptop {SMALL_MODEL} ({download_text(SMALL_MODEL)}), or "
@@ -122,10 +122,9 @@ def model_for(model: str | None, pictures: Sequence[Picture]) -> str:
     return HARD if any(domain.hard for domain in domains if domain) else EMBEDDED
 
 
-def clips_in(pictures: Sequence[Picture]) -> list[Path]:
-    """Those of the pictures that are video clips, told by their names."""
-    paths = [Path(picture) for picture in pictures if isinstance(picture, str | Path)]
-    return [path for path in paths if path.suffix.lower() in CLIP_SUFFIXES]
+def clip_of(picture: Picture) -> Path | None:
+    """Path of a picture that is a video clip, told by its name; None for any other."""
+    return Path(picture) if isinstance(picture, str | Path) and is_clip(Path(picture)) else None
 
 
 def caution(model: str, pictures: Sequence[Picture]) -> str | None:
@@ -171,7 +170,7 @@ def predict(
 
 def _sample(picture: Picture, labels: LabelSet, free: Path, frames: int) -> Sample:
     """The sample of a picture, or of frames of a clip. Raises UserError if it cannot be read."""
-    if clip := next(iter(clips_in([picture])), None):
+    if clip := clip_of(picture):
         picture = draw_clip(clip, free, frames)
     if isinstance(picture, Drawn):
         return Sample(picture.name, picture.images, "", labels, clip=picture.name)

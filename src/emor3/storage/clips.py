@@ -118,10 +118,15 @@ def write_frames(clip: Path, files: Sequence[Path]) -> list[float | None]:
     return [frame.time for frame in frames]
 
 
+def too_few(total: int, count: int) -> str | None:
+    """What is wrong with a clip of fewer frames than are to be drawn of it; None if it has enough."""
+    has = f"{total} frame{'' if total == 1 else 's'}"
+    return f"has {has}, too few to draw {count}: give a smaller --frames, or leave it out" if total < count else None
+
+
 def _check_length(path: Path, total: int, count: int) -> None:
-    if total < count:
-        has = f"{total} frame{'' if total == 1 else 's'}"
-        raise UserError(f"clip {path} has {has}, too few to draw {count}: give a smaller --frames, or leave it out")
+    if short := too_few(total, count):
+        raise UserError(f"clip {path} {short}")
     if total > LONGEST:
         raise UserError(f"clip {path} has {total:,} frames of at most {LONGEST:,}: cut it where its label holds")
 

@@ -15,7 +15,7 @@ from emor3 import __version__
 from emor3.data.importers.clips.drawing import Drawing, pick_frames
 from emor3.data.importers.items import Dropped, Item, favourite, why_no_favourite
 from emor3.data.manifest import copy_file, link
-from emor3.data.rows import named_labels, to_sample
+from emor3.data.rows import leads_out, named_labels, to_sample
 from emor3.errors import UserError
 from emor3.method.labels import LabelSet, normalise
 from emor3.storage.images import FAULTS, open_known
@@ -108,7 +108,7 @@ class Writer:
 
     def _frames(self, clip: str) -> dict[str, Any]:
         """Files of the frames of a clip, its name, and the seconds at which they are shown."""
-        if clip.startswith("/") or ".." in clip.split("/"):
+        if leads_out(clip):
             raise ValueError("it lies outside the folder of the set")
         place = self.root / clip
         assert self.drawing is not None
@@ -184,7 +184,7 @@ class Writer:
         self.imported.dropped.append(spelt)
 
     def _refer(self, image: str) -> str:
-        if image.startswith("/") or ".." in image.split("/"):
+        if leads_out(image):
             raise ValueError("its image lies outside the folder of the set")
         if not os.path.isfile(self.root / image):
             raise ValueError("there is no such image file")

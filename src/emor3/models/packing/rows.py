@@ -143,11 +143,9 @@ def packed_inputs(
 def tree_masks(
     config: PretrainedConfig, rows: PackedRows, positions: Tensor, blocks: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Attention mask (R, 1, L, L) for each kind of layer of a language model, in the form that its attention takes:
+    """Attention mask (R, 1, L, L) for each kind of layer of a language model, in the form that its attention takes.
 
-    added to scores, true where they count, or blocks of those that do (`emor3.models.packing.blocks`).
-
-
+    That is what is added to scores, or true where they count, or the blocks that hold such (`masked_by_blocks`).
     Each place sees those before it in the prompt and in its own completion, within the window if the layer slides one
     (`positions` (R, L) count it), and both ways inside a block of equal numbers in `blocks` (R, L) that are not
     negative. `dtype` is that of the hidden states.

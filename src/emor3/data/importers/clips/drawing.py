@@ -10,7 +10,7 @@ from typing import Any
 
 from emor3.data.importers.clips.finding import frame_files
 from emor3.errors import UserError
-from emor3.storage.clips import check_decoder, middles, write_frames
+from emor3.storage.clips import check_decoder, middles, too_few, write_frames
 
 FRAMES = "frames"
 """Where an imported folder keeps the frames of its clips."""
@@ -90,8 +90,8 @@ def drawing(folder: Path, out: Path, count: int) -> Iterator[Drawing]:
 def pick_frames(clip: Path, name: str, count: int) -> list[str]:
     """Files in the middles of as many equal parts of a folder of frames, by name. Raises ValueError for too few."""
     files = frame_files(clip)
-    if len(files) < count:
-        raise ValueError(f"has {len(files)} frames, too few to draw {count}: give a smaller --frames, or leave it out")
+    if short := too_few(len(files), count):
+        raise ValueError(short)
     return [f"{name}/{files[place].name}" for place in middles(len(files), count)]
 
 
